@@ -1,0 +1,150 @@
+"""Checks of the arguments of `solve`. Each says what was expected, what came, and what to type instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+
+
+def check_state(s0: Any) -> None:
+    """`s0`: a finite float32 or float64 tensor `(*batch, D)`."""
+    if not isinstance(s0, Tensor):
+        raise TypeError(
+            f"`s0` must be a tensor of shape (*batch, D), got {type(s0).__name__}. For a structured state such as (h, c), "
+            "type `s0, unravel = li.ravel(state)` and unravel it inside `f`."
+        )
+    if s0.dtype in (torch.float16, torch.bfloat16):
+        raise TypeError(f"`s0` is {s0.dtype}: residuals need at least float32. Type `s0.float()` and cast inside `f`.")
+    if s0.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"`s0` must be float32 or float64, got {s0.dtype}. Fixed-point iteration needs states that can move a little: "
+            "type `s0.float()`, or evaluate a recurrence on integers with li.sequential-like code of your own."
+        )
+    if s0.ndim == 0 or s0.numel() == 0:
+        raise ValueError(
+            f"`s0` must have shape (*batch, D) with nothing empty, got {tuple(s0.shape)}. For a scalar state type "
+            "`s0.reshape(1)`."
+        )
+    if not bool(s0.isfinite().all()):
+        raise ValueError("`s0` contains inf or NaN.")
+
+
+def check_inputs(inputs: Any, s0: Tensor) -> int:
+    """`inputs`: a pytree of tensors on the device of `s0` that lead with the same T >= 1, finite; returns T."""
+    named = [(_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(inputs)[0] if leaf is not None]
+    for name, leaf in named:
+        if not isinstance(leaf, Tensor):
+            raise TypeError(
+                f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}. What does not change over time "
+                "belongs into `f`, as a closure."
+            )
+        if leaf.ndim == 0:
+            raise ValueError(f"`{name}` must lead with T, got a tensor without dimensions.")
+        if leaf.device != s0.device:
+            raise ValueError(f"`{name}` is on {leaf.device} but `s0` on {s0.device}: move one with `.to(...)`.")
+    lengths = {name: leaf.shape[0] for name, leaf in named}
+    if not lengths:
+        raise ValueError(
+            "`inputs` has no tensor, so T is unknown. For a recurrence without inputs pass torch.arange(T)."
+        )
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"`inputs` must all lead with the same T, got {lengths}. Put time first: `x.transpose(0, 1)`.")
+    length = next(iter(lengths.values()))
+    if length == 0:
+        raise ValueError("`inputs` has T = 0 time steps; there is nothing to evaluate.")
+    for name, leaf in named:
+        _check_finite(name, leaf)
+    return length
+
+
+def _check_finite(name: str, leaf: Tensor) -> None:
+    if not leaf.is_floating_point() or bool(leaf.sum().isfinite()):
+        return  # the sum is one cheap pass; it can only miss the mark towards the exact test below
+    bad = ~leaf.isfinite().reshape(leaf.shape[0], -1).all(1)
+    if bool(bad.any()):
+        first = int(bad.to(torch.uint8).argmax())
+        raise ValueError(f"`{name}` contains inf or NaN in {int(bad.sum())} time step(s), the first at t = {first}.")
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "inputs" + "".join(str(key) for key in path)
+
+
+def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> None:
+    """`f`: maps rows to rows, each by itself, the same at every call. Looks at one row, then at two."""
+    if isinstance(f, type) or not callable(f):
+        raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
+    with torch.no_grad():
+        one = f(s0.detach().unsqueeze(0), pytree.tree_map(lambda leaf: leaf[:1], inputs))
+        _check_value(one, s0, 1)
+        rows = min(2, length)
+        pair = s0.detach().expand(rows, *s0.shape).contiguous()
+        two = f(pair, pytree.tree_map(lambda leaf: leaf[:rows], inputs))
+        _check_value(two, s0, rows)
+        scale = float(one.abs().max())
+        if bool(one.isfinite().all()) and not torch.allclose(one[0], two[0], rtol=1e-3, atol=1e-3 * scale):
+            raise ValueError(
+                f"`f` gave different values for the same row (largest difference {float((one[0] - two[0]).abs().max()):.2g})."
+                " In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and pass it in "
+                "`inputs`); it mixes time steps (batch norm in training mode, attention over the first dimension); it "
+                "keeps a state between calls. `f` must map every row by itself."
+            )
+
+
+def _check_value(value: Any, s0: Tensor, rows: int) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"`f` must return a tensor, got {type(value).__name__}. For a structured state use li.ravel inside `f`."
+        )
+    expected = (rows, *s0.shape)
+    if tuple(value.shape) != expected:
+        raise ValueError(
+            f"`f` must return the shape of its state: given states {expected} it returned {tuple(value.shape)}. Time comes "
+            "first and D last; for a module that takes (N, D) type `li.fold(module)`."
+        )
+    if value.dtype != s0.dtype or value.device != s0.device:
+        raise TypeError(
+            f"`f` must return {s0.dtype} on {s0.device} like `s0`, got {value.dtype} on {value.device}. "
+            f"Convert `s0`, the module or its inputs with `.to(...)`."
+        )
+
+
+def check_guess(guess: Any, s0: Tensor, length: int) -> None:
+    """`guess`: a finite tensor `(T, *batch, D)` like the states."""
+    if not isinstance(guess, Tensor):
+        raise TypeError(
+            f"`guess` must be a tensor (T, *batch, D) or a callable that returns one, got {type(guess).__name__}."
+        )
+    expected = (length, *s0.shape)
+    if tuple(guess.shape) != expected:
+        raise ValueError(f"`guess` must have the shape of the states, {expected}, got {tuple(guess.shape)}.")
+    if guess.dtype != s0.dtype or guess.device != s0.device:
+        raise TypeError(f"`guess` must be {s0.dtype} on {s0.device}, got {guess.dtype} on {guess.device}.")
+    if not bool(guess.sum().isfinite()) and not bool(guess.isfinite().all()):
+        raise ValueError("`guess` contains inf or NaN. Leave it out to start from `s0` repeated.")
+
+
+def check_method(method: Any, *, transition: bool = False) -> Any:
+    """`method`: an instance of the right kind."""
+    kind = TransitionApproximation if transition else LDSApproximation
+    if isinstance(method, type):
+        raise TypeError(f"`method` must be an instance, got the class {method.__name__}. Type `{method.__name__}()`.")
+    if not isinstance(method, kind):
+        raise TypeError(f"`method` must be a {kind.__name__} such as li.Newton(), got {method!r}.")
+    return method
+
+
+def check_numbers(length: int, **numbers: int | None) -> dict[str, int]:
+    """Whole numbers that mean T when None. 0 is a sensible `max_iters` (evaluate the residual of a guess), no window."""
+    checked = {}
+    for name, number in numbers.items():
+        least = 1 if name == "window" else 0
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+            raise ValueError(f"`{name}` must be a whole number, {least} or more, or None for T; got {number!r}.")
+        checked[name] = length if number is None else number
+    return checked

@@ -1,0 +1,19 @@
+"""Jacobi iteration: `A_t = 0`.
+
+Every state is replaced by `f` of the current guess of its predecessor; no scan at all. Made for recurrences that forget
+fast, and as the first sweeps before Newton on trained networks.
+"""
+
+from dataclasses import dataclass
+
+from lds_iter.linearization import Linearization
+from lds_iter.methods.base import TransitionApproximation
+from lds_iter.transitions import Zero
+
+
+@dataclass(frozen=True)
+class Jacobi(TransitionApproximation):
+    """`A_t = 0`: no derivatives, no scan, for recurrences that forget their past within a few steps."""
+
+    def transition(self, lin: Linearization) -> Zero:
+        return Zero()

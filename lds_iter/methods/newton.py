@@ -1,0 +1,22 @@
+"""Newton's method on the whole trajectory: `A_t = J_t`.
+
+Published as DEER (Lim, Zhu, Selfridge, Kasim: "Parallelizing non-linear sequential models over the sequence length",
+ICLR 2024) and DeepPCR (Danieli et al., NeurIPS 2023). Quadratic convergence; O(T D^2) memory and O(T D^3) work a scan.
+"""
+
+from dataclasses import dataclass
+
+from lds_iter.linearization import Linearization
+from lds_iter.methods.base import TransitionApproximation
+from lds_iter.transitions import Dense
+
+
+@dataclass(frozen=True)
+class Newton(TransitionApproximation):
+    """`A_t = J_t`, the full Jacobian: fewest iterations, for states of up to about 64 numbers.
+
+    Solves an `f` that is affine in the state in one iteration. Memory `T D^2`; bound it with `window`.
+    """
+
+    def transition(self, lin: Linearization) -> Dense:
+        return Dense(lin.jacobian())

@@ -1,0 +1,80 @@
+"""Pictures of a solution; needs the `plot` extra. matplotlib is imported when a picture is made, not before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from lds_iter.solution import Solution
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def convergence_map(
+    solution: Solution, sequence: int = 0, *, title: str | None = None, ax: Axes | None = None
+) -> Figure:
+    """Residual over iteration and time. The slope of its front is the speed-up; one step per iteration is failure.
+
+    Args:
+        solution: of `solve(..., record=True)`.
+        sequence: which sequence of a batch, counted over the flattened batch dimensions.
+        title: above the picture.
+        ax: where to draw; a new figure when None.
+
+    Raises:
+        ValueError: when the solution has no history.
+    """
+    if solution.history is None:
+        raise ValueError("The solution has no history. Type `li.solve(..., record=True)`.")
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import LogNorm
+
+    rows = (
+        solution.history.residual_map.flatten(2)[:, :, sequence]
+        if solution.history.residual_map.ndim > 2
+        else (solution.history.residual_map)
+    )
+    front = (
+        solution.history.accepted.flatten(1)[:, sequence]
+        if solution.history.accepted.ndim > 1
+        else (solution.history.accepted)
+    )
+    figure, axes = _axes(ax)
+    floor = torch.finfo(solution.states.dtype).eps
+    shown = rows.clamp(min=floor)
+    image = axes.imshow(
+        _coarsened(shown).numpy(),
+        aspect="auto",
+        origin="upper",
+        interpolation="nearest",
+        norm=LogNorm(vmin=floor, vmax=max(1.0, float(shown.nan_to_num(0.0, posinf=0.0).max()))),
+        cmap="magma",
+        extent=(0, rows.shape[1], rows.shape[0] - 0.5, -0.5),
+    )
+    axes.step(front.numpy(), range(len(front)), where="post", color="white", linewidth=1, label="accepted up to here")
+    axes.set(xlabel="time step", ylabel="iteration", title=title or "")
+    axes.legend(loc="lower right", fontsize="small")
+    figure.colorbar(image, ax=axes, label="residual")
+    plt.close(figure)
+    return figure
+
+
+def _axes(ax: Axes | None) -> tuple[Figure, Axes]:
+    if ax is not None:
+        return ax.get_figure(root=True), ax  # pyright: ignore[reportReturnType]
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(8, 3.6), layout="constrained")
+
+
+def _coarsened(rows: torch.Tensor, columns: int = 2000) -> torch.Tensor:
+    """The largest residual of each stretch of time, so that a picture of a million steps hides no peak."""
+    if rows.shape[1] <= columns:
+        return rows
+    width = -(-rows.shape[1] // columns)
+    padded = torch.nn.functional.pad(rows, (0, -rows.shape[1] % width), value=float("nan"))
+    stretches = padded.unflatten(1, (-1, width))
+    return torch.where(stretches.isnan().all(-1), torch.nan, stretches.nan_to_num(-1.0, posinf=torch.inf).amax(-1))

@@ -1,0 +1,174 @@
+"""What a solve returns, and what it raises."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lds_iter.methods.base import TransitionApproximation
+
+
+class Result(enum.IntEnum):
+    """How the solve of one sequence ended."""
+
+    RUNNING = -1
+    """Not ended yet; never returned."""
+    SUCCESS = 0
+    """The residual is within tolerance at every time."""
+    MAX_ITERS = 1
+    """`max_iters` iterations were not enough."""
+    NONFINITE = 2
+    """`f` returned inf or NaN from a state that is exact: step-by-step evaluation would do the same."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback sees: one iterate, with its own residual. Reading a tensor of an accelerator waits for it.
+
+    Attributes:
+        sweep: evaluations of `f` along the guess before this one.
+        iterations: updates that led to this iterate, per sequence, `(*batch)`.
+        accepted: rows that will not move any more, per sequence, `(*batch)`.
+        residual: the largest residual in the rows at hand, per sequence, `(*batch)`.
+        result: the `Result` codes, `Result.RUNNING` while it goes on, `(*batch)`.
+    """
+
+    sweep: int
+    iterations: Tensor
+    accepted: Tensor
+    residual: Tensor
+    result: Tensor
+
+
+@dataclass(frozen=True)
+class History:
+    """The solve, iterate by iterate (the guess first), as `record=True` keeps it, on the CPU.
+
+    Attributes:
+        residual: the largest residual over the rows swept, `(sweeps, *batch)`; the last entry is that of the solution.
+        residual_map: the largest residual at each time, `(sweeps, T, *batch)`; NaN where a window has not been yet.
+        accepted: how many rows the frontier has passed, `(sweeps, *batch)`.
+    """
+
+    residual: Tensor
+    residual_map: Tensor
+    accepted: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The trajectory and how it was found. Every field belongs to the same iterate; per sequence means `(*batch)`.
+
+    Attributes:
+        states: `s_1 .. s_T`, `(T, *batch, D)`.
+        result: `Result` codes, int64, per sequence.
+        iterations: updates made, per sequence; 0 when the guess was the solution already.
+        residual: the largest `|f(s_{t-1}, u_t) - s_t|`, per sequence. A small residual is not a small error where `f`
+            amplifies: see `error_estimate`. When a window stopped early, it is that of the rows it had reached.
+        history: see `History`; None unless `record=True`.
+        evaluations: rows (time steps) of `f` evaluated from the frontier on, per sequence; step-by-step evaluation
+            takes T. Derivatives are not counted.
+        resets: rows of a proposal that were not finite and were replaced by the value of `f`, per sequence.
+    """
+
+    states: Tensor
+    result: Tensor
+    iterations: Tensor
+    residual: Tensor
+    history: History | None
+    evaluations: Tensor
+    resets: Tensor
+    _estimate: Callable[[Any], Tensor]
+
+    @property
+    def converged(self) -> bool:
+        """Whether every sequence ended with `Result.SUCCESS`."""
+        return bool((self.result == Result.SUCCESS).all())
+
+    def error_estimate(self, method: TransitionApproximation | None = None) -> Tensor:
+        """How far the states still are from the sequential trajectory, to first order: `d_t = A_t d_{t-1} + r_t`.
+
+        Near-identity and expanding recurrences turn a small residual into a large error; one more scan shows it. With
+        the full Jacobian (the default) what is left out is of second order in the error itself.
+
+        Args:
+            method: whose transition to use; `Newton()` when None. `QuasiNewton()` is cheaper for wide states.
+
+        Returns:
+            The estimate of `s_true - states`, signed, `(T, *batch, D)`; its largest absolute value is the error to
+            expect, and `states` plus the estimate is the better trajectory.
+        """
+        return self._estimate(method)
+
+    def plot(self, sequence: int = 0) -> Figure:
+        """The convergence map, residual over iteration and time; needs `record=True` and the `plot` extra.
+
+        Args:
+            sequence: which sequence of a batch, counted over the flattened batch dimensions.
+        """
+        from lds_iter.plot import convergence_map
+
+        return convergence_map(self, sequence)
+
+    def __repr__(self) -> str:
+        names = [Result(int(code)).name for code in self.result.unique()]
+        return (
+            f"Solution(states={tuple(self.states.shape)}, result={'/'.join(names)}, "
+            f"iterations={_span(self.iterations)}, residual={float(self.residual.max()):.3g}, "
+            f"resets={int(self.resets.sum())})"
+        )
+
+
+def _span(counts: Tensor) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return str(low) if low == high else f"{low}..{high}"
+
+
+class SolveError(RuntimeError):
+    """A solve in which some sequence did not converge; nothing is lost.
+
+    Attributes:
+        solution: the states reached, with result codes, counts and residuals per sequence.
+    """
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, max_iters: int) -> str:
+    """What happened, the likely causes, most likely first, and what to type."""
+    codes, count = solution.result, solution.result.numel()
+    slow, broken = codes == Result.MAX_ITERS, codes == Result.NONFINITE
+    length = solution.states.shape[0]
+    lines = [f"`solve` did not converge for {int((codes != Result.SUCCESS).sum())} of {count} sequence(s)."]
+    if slow.any():
+        worst = float(solution.residual[slow].nan_to_num(torch.inf).max())
+        lines.append(
+            f"{int(slow.sum())} reached max_iters={max_iters} with a residual of up to {worst:.2g} "
+            f"(rtol={rtol:g}, atol={atol:g}); {int(solution.resets.sum())} proposed rows were not finite. In order of "
+            "likelihood:\n"
+            f"  - the guess is too far off: method=li.Then(li.Jacobi(), {method}, 16), or guess=states from a nearby "
+            "solve\n"
+            f"  - the dynamics are at the edge of stability: method=li.Damped({method}, 0.05), or window={length // 8 or 1}\n"
+            f"  - the limit is too low: max_iters={length} (the default, T) always suffices\n"
+            "  - the tolerance is below rounding: larger `rtol`/`atol`, or float64"
+        )
+    if broken.any():
+        lines.append(
+            f"In {int(broken.sum())}, `f` returned inf or NaN from an exact state, as it would step by step: check `f`, "
+            "`s0` and `inputs` there (the states before it are right)."
+        )
+    lines.append(
+        "The states reached are in `error.solution` (or pass throw=False). What always works: "
+        "li.sequential(f, s0, inputs)."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""The boundary: every argument is checked here, once, before any compute."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter.checks import check_f, check_guess, check_inputs, check_method, check_numbers, check_state
+from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.linearization import Cut, Linearization, linearize
+from lds_iter.loop import TILE_ELEMENTS, Problem, Rules, Run, run
+from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.methods.newton import Newton
+from lds_iter.progress import progress_bar
+from lds_iter.solution import History, Progress, Solution, SolveError, explain_failure
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
+    """Answer an unknown keyword with the nearest known one."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+                hint = f" Did you mean `{near[0]}`?" if near else ""
+                raise TypeError(f"`{function.__name__}` has no argument `{name}`.{hint} It takes: {', '.join(known)}.")
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@_teach_spelling
+def solve(
+    f: Callable[[Tensor, Any], Tensor],
+    s0: Tensor,
+    inputs: Any,
+    method: LDSApproximation | None = None,
+    *,
+    guess: Tensor | Guess = repeat_initial,
+    rtol: float | None = None,
+    atol: float | None = None,
+    max_iters: int | None = None,
+    window: int | None = None,
+    record: bool = False,
+    progress: bool = False,
+    callback: Callable[[Progress], object] | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Evaluate `s_t = f(s_{t-1}, u_t)`, t = 1..T, for all t in parallel, by fixed-point iteration.
+
+    The fixed point is the sequential trajectory, whatever the method; at most T iterations reach it.
+
+    Args:
+        f: `f(s, u)`, batched over all leading dimensions: states `(n, *batch, D)` and inputs `(n, ...)` of any n rows to
+            states of the same shape, every row by itself. A function, an `nn.Module`, or an object with a method
+            `linearize(s, u) -> AbstractDerivatives` that knows its own derivatives.
+        s0: the state before the first step, `(*batch, D)`, float32 or float64, on any device.
+        inputs: a pytree (tensor, tuple, dict ...) of tensors that lead with T, such as `(T, *batch, D_in)`.
+        method: the LDS approximation; `Newton()` when None.
+        guess: where to start: a tensor `(T, *batch, D)`, or a policy such as `repeat_initial` (the default),
+            `step_from_zero`, or any callable `(f, s0, inputs, T) -> (T, *batch, D)`.
+        rtol, atol: stop when `|f(s_{t-1}, u_t) - s_t| <= atol + rtol |f(s_{t-1}, u_t)|` for every number, as
+            `torch.allclose` has it. This bounds the residual, not the error (`Solution.error_estimate`). When None, 1e-5
+            each in float32 and 1e-10 in float64. Both 0: stop only when `f`, evaluated along the states, returns them
+            bit for bit.
+        max_iters: the limit of updates per sequence; T when None, which always suffices.
+        window: evaluate at most this many time steps beyond the first one not accepted yet. Bounds memory and wasted
+            work; T (when None) is the textbook algorithm, 1 the sequential loop.
+        record: keep `Solution.history`: residuals per iteration and time, `iterations * T` numbers on the CPU.
+        progress: show a bar of accepted rows, with iteration and residual.
+        callback: called with a `Progress` after every evaluation.
+        throw: raise `SolveError` when a sequence does not converge; otherwise see `Solution.result`.
+
+    Returns:
+        A `Solution`. Its states carry no gradient.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work, before the first iteration.
+        SolveError: carries the solution reached, and says what to try.
+
+    Example:
+        >>> decay = lambda s, u: 0.5 * s.tanh() + u
+        >>> solution = li.solve(decay, torch.zeros(2), torch.ones(1000, 2))
+        >>> solution.converged, solution.states.shape
+        (True, torch.Size([1000, 2]))
+    """
+    length, rules_rtol, rules_atol = _check(f, s0, inputs, rtol, atol)
+    approximation: LDSApproximation = check_method(Newton() if method is None else method)
+    limits = check_numbers(length, max_iters=max_iters, window=window)
+    with torch.no_grad():
+        start = guess(f, s0, inputs, length) if callable(guess) else guess
+        check_guess(start, s0, length)
+        problem = Problem(f, s0.detach(), inputs, length)
+        with progress_bar(length, progress) as bar:
+            observers = tuple(observer for observer in (bar, callback) if observer is not None)
+            rules = Rules(rules_rtol, rules_atol, limits["max_iters"], limits["window"], record, observers)
+            state = run(problem, approximation, start.detach(), rules)
+        solution = _solution(problem, state, record)
+    if throw and not solution.converged:
+        message = explain_failure(solution, approximation, rules_rtol, rules_atol, limits["max_iters"])
+        raise SolveError(message, solution)
+    return solution
+
+
+@_teach_spelling
+def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
+    """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
+
+    Takes `f`, `s0` and `inputs` as `solve` does; differentiable by ordinary autograd.
+
+    Returns:
+        The states `(T, *batch, D)`.
+    """
+    length, _, _ = _check(f, s0, inputs, None, None)
+    states, s = [], s0.unsqueeze(0)
+    for t in range(length):
+        s = f(s, pytree.tree_map(lambda leaf, t=t: leaf[t : t + 1], inputs))
+        states.append(s)
+    return torch.cat(states)
+
+
+def _check(
+    f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
+) -> tuple[int, float, float]:
+    """Check what `solve` and `sequential` share; returns T and the tolerances."""
+    check_state(s0)
+    length = check_inputs(inputs, s0)
+    default = 1e-5 if s0.dtype == torch.float32 else 1e-10
+    tolerances = []
+    for name, value in ("rtol", rtol), ("atol", atol):
+        value = default if value is None else value
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
+            raise ValueError(f"`{name}` must be a finite number, 0 or more, got {value!r}.")
+        tolerances.append(float(value))
+    check_f(f, s0, inputs, length)
+    return length, tolerances[0], tolerances[1]
+
+
+def _solution(problem: Problem, state: Run, record: bool) -> Solution:
+    states = state.buffer[1:]
+    history = None
+    if record:
+        history = History(torch.stack(state.residuals), torch.stack(state.maps), torch.stack(state.fronts))
+
+    def estimate(method: TransitionApproximation | None) -> Tensor:
+        with torch.no_grad():
+            return _error_estimate(problem, state.buffer, Newton() if method is None else method)
+
+    return Solution(
+        states, state.result, state.iterations, state.residual, history, state.evaluations, state.resets, estimate
+    )
+
+
+def _error_estimate(problem: Problem, buffer: Tensor, method: TransitionApproximation) -> Tensor:
+    """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
+    check_method(method, transition=True)
+    never = Cut(torch.full(problem.s0.shape[:-1], -1, device=buffer.device), -1, -1)
+    rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
+    stretches, d = [], torch.zeros_like(problem.s0)
+    for first in range(0, problem.length, rows):
+        last = min(first + rows, problem.length)
+        derivatives = linearize(problem.f, buffer[first:last], problem.inputs_at(first, last))
+        residual = derivatives.value - buffer[first + 1 : last + 1]
+        lin = Linearization(buffer[first:last], residual, derivatives, first, problem.length, never, d)
+        stretches.append(lin.scan(method.transition(lin), residual))
+        d = stretches[-1][-1]
+    return torch.cat(stretches)

@@ -1,0 +1,74 @@
+"""Adapters between what users have and the layout of `solve`: one state tensor, D last, any leading dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Turn a structured state, such as an LSTM's (h, c), an image or a sequence of tokens, into one tensor `(*batch, D)`.
+
+    Args:
+        state: a pytree of tensors that all begin with the same `batch_dims` batch dimensions.
+        batch_dims: how many leading dimensions are batch.
+
+    Returns:
+        The tensor, and the inverse, which takes `(..., D)` with any leading dimensions back to the structure.
+
+    Example:
+        >>> flat, unravel = li.ravel((torch.zeros(2, 3), torch.ones(2, 4)), batch_dims=1)
+        >>> flat.shape, [leaf.shape for leaf in unravel(flat)]
+        (torch.Size([2, 7]), [torch.Size([2, 3]), torch.Size([2, 4])])
+    """
+    leaves, spec = pytree.tree_flatten(state)
+    if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
+        raise TypeError(f"`state` must be a pytree of tensors, with at least one, got {type(state).__name__}.")
+    if len({leaf.shape[:batch_dims] for leaf in leaves}) > 1 or any(leaf.ndim < batch_dims for leaf in leaves):
+        shapes = [tuple(leaf.shape) for leaf in leaves]
+        raise ValueError(f"`state` must have the same first {batch_dims} dimension(s) in every tensor, got {shapes}.")
+    if len({leaf.dtype for leaf in leaves}) > 1:
+        raise TypeError(f"`state` must have one dtype, got {sorted({str(leaf.dtype) for leaf in leaves})}.")
+    shapes = [leaf.shape[batch_dims:] for leaf in leaves]
+    sizes = [shape.numel() for shape in shapes]
+    flat = torch.cat([leaf.reshape(*leaf.shape[:batch_dims], -1) for leaf in leaves], dim=-1)
+
+    def unravel(tensor: Tensor) -> Any:
+        parts = tensor.split(sizes, dim=-1)
+        shaped = [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+        return pytree.tree_unflatten(shaped, spec)
+
+    return flat, unravel
+
+
+def fold(f: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+    """Adapt a function or module that takes states `(N, D)` and inputs `(N, ...)` to any number of leading dimensions.
+
+    Example:
+        >>> cell = torch.nn.GRUCell(3, 4)
+        >>> step = li.fold(lambda h, x: cell(x, h))
+        >>> step(torch.zeros(5, 2, 4), torch.zeros(5, 2, 3)).shape
+        torch.Size([5, 2, 4])
+    """
+
+    def folded(s: Tensor, inputs: Any) -> Tensor:
+        lead = s.shape[:-1]
+
+        def flatten(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            if leaf.shape[: len(lead)] != lead:
+                raise ValueError(
+                    f"`fold` needs inputs that begin with the state's leading dimensions {tuple(lead)}, got a tensor of "
+                    f"shape {tuple(leaf.shape)}. Expand it, or index it inside your own function instead of `fold`."
+                )
+            return leaf.reshape(-1, *leaf.shape[len(lead) :])
+
+        out = f(s.reshape(-1, s.shape[-1]), pytree.tree_map(flatten, inputs))
+        return out.reshape(*lead, *out.shape[1:])
+
+    return folded

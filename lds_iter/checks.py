@@ -15,15 +15,15 @@ def check_state(s0: Any) -> None:
     """`s0`: a finite float32 or float64 tensor `(*batch, D)`."""
     if not isinstance(s0, Tensor):
         raise TypeError(
-            f"`s0` must be a tensor of shape (*batch, D), got {type(s0).__name__}. For a structured state such as (h, c), "
-            "type `s0, unravel = li.ravel(state)` and unravel it inside `f`."
+            f"`s0` must be a tensor of shape (*batch, D), got {type(s0).__name__}. For a structured state such as "
+            "(h, c), type `s0, unravel = li.ravel(state)` and unravel it inside `f`."
         )
     if s0.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(f"`s0` is {s0.dtype}: residuals need at least float32. Type `s0.float()` and cast inside `f`.")
     if s0.dtype not in (torch.float32, torch.float64):
         raise TypeError(
-            f"`s0` must be float32 or float64, got {s0.dtype}. Fixed-point iteration needs states that can move a little: "
-            "type `s0.float()`, or evaluate a recurrence on integers with li.sequential-like code of your own."
+            f"`s0` must be float32 or float64, got {s0.dtype}. Fixed-point iteration needs states that can move a "
+            "little: type `s0.float()`, or run a recurrence on integers in a plain loop."
         )
     if s0.ndim == 0 or s0.numel() == 0:
         raise ValueError(
@@ -40,8 +40,8 @@ def check_inputs(inputs: Any, s0: Tensor) -> int:
     for name, leaf in named:
         if not isinstance(leaf, Tensor):
             raise TypeError(
-                f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}. What does not change over time "
-                "belongs into `f`, as a closure."
+                f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}. What does not change over "
+                "time belongs into `f`, as a closure."
             )
         if leaf.ndim == 0:
             raise ValueError(f"`{name}` must lead with T, got a tensor without dimensions.")
@@ -80,16 +80,16 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> None:
     if isinstance(f, type) or not callable(f):
         raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
     with torch.no_grad():
-        one = f(s0.detach().unsqueeze(0), pytree.tree_map(lambda leaf: leaf[:1], inputs))
+        one: Any = f(s0.detach().unsqueeze(0), pytree.tree_map(lambda leaf: leaf[:1], inputs))
         _check_value(one, s0, 1)
         rows = min(2, length)
         pair = s0.detach().expand(rows, *s0.shape).contiguous()
-        two = f(pair, pytree.tree_map(lambda leaf: leaf[:rows], inputs))
+        two: Any = f(pair, pytree.tree_map(lambda leaf: leaf[:rows], inputs))
         _check_value(two, s0, rows)
         scale = float(one.abs().max())
         if bool(one.isfinite().all()) and not torch.allclose(one[0], two[0], rtol=1e-3, atol=1e-3 * scale):
             raise ValueError(
-                f"`f` gave different values for the same row (largest difference {float((one[0] - two[0]).abs().max()):.2g})."
+                f"`f` gave different values for the same row (difference {float((one[0] - two[0]).abs().max()):.2g})."
                 " In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and pass it in "
                 "`inputs`); it mixes time steps (batch norm in training mode, attention over the first dimension); it "
                 "keeps a state between calls. `f` must map every row by itself."
@@ -104,8 +104,8 @@ def _check_value(value: Any, s0: Tensor, rows: int) -> None:
     expected = (rows, *s0.shape)
     if tuple(value.shape) != expected:
         raise ValueError(
-            f"`f` must return the shape of its state: given states {expected} it returned {tuple(value.shape)}. Time comes "
-            "first and D last; for a module that takes (N, D) type `li.fold(module)`."
+            f"`f` must return the shape of its state: given states {expected} it returned {tuple(value.shape)}. Time "
+            "comes first and D last; for a module that takes (N, D) type `li.fold(module)`."
         )
     if value.dtype != s0.dtype or value.device != s0.device:
         raise TypeError(
@@ -140,7 +140,7 @@ def check_method(method: Any, *, transition: bool = False) -> Any:
 
 
 def check_numbers(length: int, **numbers: int | None) -> dict[str, int]:
-    """Whole numbers that mean T when None. 0 is a sensible `max_iters` (evaluate the residual of a guess), no window."""
+    """Whole numbers that mean T when None; `max_iters=0`, which only evaluates the guess, makes sense."""
     checked = {}
     for name, number in numbers.items():
         least = 1 if name == "window" else 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.linearization import Cut
+from lds_iter.linearization import ScanPlan
 
 ACCEPTED_ULPS = 4
 """A row is accepted at a residual of at most this many units in the last place of the row's largest number (in `f`'s
@@ -50,9 +50,9 @@ class OpenRows:
         """Whether a frontier may lie in the rows `[start, stop)`."""
         return self.extremes is None or (self.extremes[1] >= start and self.extremes[0] < stop)
 
-    def closed(self, start: int, stop: int) -> bool:
-        """Whether the host knows that no row of `[start, stop)` may move."""
-        return self.extremes is not None and (self.extremes[0] >= stop or self.extremes[3] <= start)
+    def passed(self, stop: int) -> bool:
+        """Whether the host knows that all rows before `stop` are accepted."""
+        return self.extremes is not None and self.extremes[0] >= stop
 
     def mask(self, start: int, rows: int) -> Tensor:
         """True where a row is open, `(rows, *batch, 1)`."""
@@ -76,11 +76,10 @@ class OpenRows:
             tail = x[first - start :]
             tail.masked_fill_(~self.mask(first, tail.shape[0]), 0)
 
-    def cut(self, start: int) -> Cut:
-        """The cut of the transitions for rows that begin at time `start`."""
-        if self.extremes is None:
-            return Cut(self.lo - start, None, None)
-        return Cut(self.lo - start, self.extremes[0] - start, self.extremes[1] - start)
+    def plan(self, start: int, grid: int) -> ScanPlan:
+        """How to scan rows that begin at time `start`."""
+        lowest, highest = (None, None) if self.extremes is None else self.extremes[:2]
+        return ScanPlan(start, grid, self.lo, lowest, highest)
 
     def take_frontier_(self, new: Tensor, value: Tensor, start: int) -> Tensor:
         """Set each frontier row of `new` to `value`; true for the sequences where that is not finite, `(*batch)`."""
@@ -126,7 +125,8 @@ def _at_rounding_level(residual: Tensor, value: Tensor, prev: Tensor, rtol: floa
     size, magnitude = residual.abs(), value.abs()
     largest = torch.maximum(magnitude.amax(-1), prev.abs().amax(-1))
     rounding = ACCEPTED_ULPS * torch.finfo(residual.dtype).eps * largest
-    return (size <= torch.minimum(rounding.unsqueeze(-1), atol + rtol * magnitude)).all(-1)
+    bound = torch.minimum(rounding.unsqueeze(-1), atol + rtol * magnitude)
+    return ((size <= bound) & bound.isfinite()).all(-1)
 
 
 def _accepted_run(lo: Tensor, hi: Tensor, residual: Tensor, within: Tensor, start: int) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from lds_iter.scan import linear_scan
-from lds_iter.transitions import AbstractTransition, scaled, take
+from lds_iter.transitions import AbstractTransition, headless, map_leaves, scaled, take
 
-CHUNK_ELEMENTS = 1 << 22
-"""Forward-mode products run side by side in chunks of at most this many elements (16 MiB in float32)."""
+CHUNK_ELEMENTS = 1 << 20
+"""Forward-mode products run side by side in chunks of at most this many elements (4 MiB in float32, times the handful
+of intermediate results of `f`)."""
 
 
 class AbstractDerivatives(ABC):
@@ -127,33 +128,59 @@ def linearize(f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> 
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where the frontier cuts the transitions: rows up to and including `row` get `A = 0`, G = I (see `loop`).
+class ScanPlan:
+    """How the loop wants the rows at hand scanned: cut at the frontier, and split on a grid.
+
+    The cut: rows up to and including the frontier get `A = 0`, `G = I` (see `loop`). The grid: a long scan is a
+    sequence of scans of `grid` rows each, counted from time 0, one starting where the other ended. How a parallel scan
+    associates decides how it rounds; on a grid that depends on neither the batch nor the rows at hand, a sequence
+    rounds the same in any company.
 
     Attributes:
-        row: for each sequence the first row that is not accepted yet, counted from the first row at hand, `(*batch)`.
+        start: the time of the first row at hand.
+        grid: rows per scan.
+        frontier: the first row of each sequence that is not accepted yet, as a time, `(*batch)`.
         lowest, highest: its extremes over the batch, where the host knows them, else None.
     """
 
-    row: Tensor
+    start: int
+    grid: int
+    frontier: Tensor
     lowest: int | None
     highest: int | None
 
     def scan(self, transition: AbstractTransition, b: Tensor, initial: Tensor) -> Tensor:
-        """`linear_scan` with the cut transitions; `b` must be zero in the rows before the frontier."""
-        n = b.shape[0]
-        if self.highest is not None and self.highest < 0:
-            return linear_scan(transition, b, initial)
+        """`linear_scan` of the cut transitions; `b` must be zero in the rows before the frontier."""
+        n, offset = b.shape[0], self.start % self.grid
+        out = torch.empty_like(b, memory_format=torch.contiguous_format)
+        first = 0
+        while first < n:
+            last = min(n, first + self.grid - (self.start + first) % self.grid)
+            rows, missing = slice(first, last), offset if first == 0 else 0
+            piece = transition if last - first == n else take(transition, rows)
+            self._piece(piece, b[rows], initial, missing, first, out[rows])
+            first, initial = last, out[last - 1]
+        return out
+
+    def _piece(
+        self, transition: AbstractTransition, b: Tensor, initial: Tensor, missing: int, first: int, out: Tensor
+    ) -> None:
+        """Scan rows of one grid cell, of which the first `missing` are not at hand and stand in as zeros."""
+        start, rows = self.start + first, b.shape[0]
+        if self.highest is not None and self.highest < start and not missing:
+            linear_scan(transition, b, initial, out=out)
+            return
+        if missing:
+            transition = map_leaves(
+                lambda leaf: torch.cat([leaf[:1].expand(missing, *leaf.shape[1:]), leaf]), transition
+            )
+            b = torch.cat([b.new_zeros(missing, *b.shape[1:]), b])
         if self.lowest is not None and self.lowest == self.highest:
-            head = min(self.lowest + 1, n)
-            out = torch.empty_like(b, memory_format=torch.contiguous_format)
-            out[:head] = b[:head]
-            if head < n:
-                linear_scan(take(transition, slice(head, None)), b[head:], b[head - 1], out=out[head:])
-            return out
-        rows = torch.arange(n, device=b.device).view(-1, *[1] * self.row.ndim)
-        keep = (rows > self.row).to(b.dtype).unsqueeze(-1)
-        return linear_scan(scaled(transition, keep), b, initial)
+            transition = headless(transition, min(missing + self.lowest + 1 - start, b.shape[0]), b)
+        else:
+            times = torch.arange(start - missing, start + rows, device=b.device).view(-1, *[1] * self.frontier.ndim)
+            transition = scaled(transition, (times > self.frontier).to(b.dtype).unsqueeze(-1))
+        out.copy_(linear_scan(transition, b, None if missing else initial)[missing:])
 
 
 @dataclass(frozen=True)
@@ -173,7 +200,7 @@ class Linearization:
     derivatives: AbstractDerivatives
     start: int
     age: int | Tensor
-    _cut: Cut
+    _plan: ScanPlan
     _initial: Tensor
 
     @property
@@ -203,4 +230,4 @@ class Linearization:
 
     def scan(self, transition: AbstractTransition, b: Tensor) -> Tensor:
         """Solve `d_t = A_t d_{t-1} + b_t` with the accepted rows held fixed (`d = 0` there)."""
-        return self._cut.scan(transition, b, self._initial)
+        return self._plan.scan(transition, b, self._initial)

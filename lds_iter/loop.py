@@ -18,6 +18,7 @@ the scan of the next: the same iteration, in less memory.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,8 +33,9 @@ from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.solution import Progress, Result
 
 TILE_ELEMENTS = 1 << 18
-"""Numbers of a state tile per thread on a CPU (1 MiB in float32): smaller ones fit a second-level cache better, but there
-the cost of dispatching operations outweighs that (measured, see `bench/`)."""
+"""Numbers of one sequence's tile per thread on a CPU (1 MiB in float32). Smaller ones fit a second-level cache better,
+but the cost of dispatching operations outweighs that. The batch does not enter: where a scan is split decides how it
+rounds, and batch mates must not feel each other even there."""
 
 
 @dataclass(frozen=True)
@@ -135,9 +137,9 @@ def run(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules)
         sweep = _sweep(problem, method, state, rules)
         moves = _decide(state, sweep, problem.length, rules)
         _watch(state, rules)
-        _commit(state, sweep, moves, problem.length)
+        finished = _commit(state, sweep, moves, problem.length)
         if stop.posted((state.result != Result.RUNNING).all()):
-            _watch_end(state, rules)
+            _watch_end(state, finished, rules)
             return state
 
 
@@ -179,8 +181,9 @@ def _extent(state: Run, rules: Rules, length: int) -> tuple[int, int, Tensor, Op
     start = min(int(torch.where(running, state.frontier, end).min()), length - rows)
     hi = (state.frontier + rules.window).clamp(max=length)
     active = running & (hi <= start + rows)
+    stop = int(torch.where(active, hi, 0).max())
     lo = torch.where(active, state.frontier, end)
-    return start, start + rows, active, OpenRows.of(lo, torch.where(active, hi, end))
+    return start, stop, active, OpenRows.of(lo, torch.where(active, hi, end))
 
 
 def _sweep(problem: Problem, method: LDSApproximation, state: Run, rules: Rules) -> Sweep:
@@ -192,19 +195,24 @@ def _sweep(problem: Problem, method: LDSApproximation, state: Run, rules: Rules)
     if rules.record:
         state.maps.append(state.maps[-1].clone() if state.maps else _unseen(problem, state))
     d_before = torch.zeros_like(problem.s0)
-    tile = _tile_rows(method, problem.s0, stop - start)
-    while sweep.start < stop and rows.closed(sweep.start, min(sweep.start + tile, stop)):
-        sweep.start = min(sweep.start + tile, stop)
-    for first in range(sweep.start, stop, tile):
-        d_before = _tile(problem, method, state, rules, sweep, first, min(first + tile, stop), d_before)
+    grid = _grid(problem, rules.window)
+    forward = isinstance(method, TransitionApproximation) and problem.s0.device.type == "cpu"
+    bounds = [start, *range(start + grid - start % grid, stop, grid), stop] if forward else [start, stop]
+    for first, last in itertools.pairwise(bounds):
+        if rows.passed(last):
+            sweep.start = last
+        else:
+            d_before = _tile(problem, method, state, rules, sweep, first, last, d_before)
     state.sweeps += 1
     return sweep
 
 
-def _tile_rows(method: LDSApproximation, s0: Tensor, rows: int) -> int:
-    if s0.device.type != "cpu" or not isinstance(method, TransitionApproximation):
-        return max(1, rows)
-    return max(1, TILE_ELEMENTS * torch.get_num_threads() // max(1, s0.numel()))
+def _grid(problem: Problem, window: int) -> int:
+    """Where scans are split (see `ScanPlan`): at tiles on a CPU, and at the size of a window that slides."""
+    whole = problem.length if window >= problem.length else 1 << (window - 1).bit_length()
+    if problem.s0.device.type != "cpu":
+        return whole
+    return min(whole, max(1, TILE_ELEMENTS * torch.get_num_threads() // problem.s0.shape[-1]))
 
 
 def _tile(
@@ -232,14 +240,24 @@ def _tile(
     if on_host and last == sweep.stop and bool((_converged(sweep, problem.length, rules) == sweep.active).all()):
         return d_before  # the sweep that finds everything solved needs no proposal
     age = state.sweeps if state.age is None else state.age[first:last].unsqueeze(-1)
-    lin = Linearization(prev, residual, derivatives, first, age, rows.cut(first), d_before)
+    plan = rows.plan(first, _grid(problem, rules.window))
+    lin = Linearization(prev, residual, derivatives, first, age, plan, d_before)
     d, state.carry = method.update(lin, state.carry)
-    if rows.extremes is None or rows.extremes[2] < last:
-        rows.confine_(d, first)
+    _check_update(method, d, residual)
+    rows.confine_(d, first)
     new = torch.add(states, d, out=state.spare[first + 1 : last + 1])
     d_last = _repair(new, d, value, states, sweep)
     sweep.broken = sweep.broken | rows.take_frontier_(new, value, first)
     return d_last
+
+
+def _check_update(method: LDSApproximation, d: Any, residual: Tensor) -> None:
+    if not isinstance(d, Tensor) or d.shape != residual.shape or d.dtype != residual.dtype:
+        got = f"{d.dtype} {tuple(d.shape)}" if isinstance(d, Tensor) else type(d).__name__
+        raise ValueError(
+            f"`{type(method).__name__}.update` must propose an update like the residual, {residual.dtype} "
+            f"{tuple(residual.shape)}, got {got}."
+        )
 
 
 def _measure(residual: Tensor, value: Tensor, rules: Rules, sweep: Sweep) -> None:
@@ -270,7 +288,7 @@ def _converged(sweep: Sweep, length: int, rules: Rules) -> Tensor:
 
 
 def _decide(state: Run, sweep: Sweep, length: int, rules: Rules) -> Tensor:
-    """Give results to the sequences that are done, with the residual of this very iterate; true for those that go on."""
+    """Give results to the sequences that are done, with this very iterate's residual; true for those that go on."""
     lo, hi, active = sweep.rows.lo, sweep.rows.hi, sweep.active
     state.frontier = torch.where(active, lo, state.frontier)
     state.accepted_residual = torch.where(
@@ -285,11 +303,11 @@ def _decide(state: Run, sweep: Sweep, length: int, rules: Rules) -> Tensor:
     return active & ~converged & ~broken & ~exhausted & (lo < hi)
 
 
-def _commit(state: Run, sweep: Sweep, moves: Tensor, length: int) -> None:
-    """Make the proposal the iterate of the sequences that go on."""
+def _commit(state: Run, sweep: Sweep, moves: Tensor, length: int) -> Tensor:
+    """Make the proposal the iterate of the sequences that go on; true for those whose last row that accepts."""
     on_host = moves.device.type == "cpu"
     if on_host and not bool(moves.any()):
-        return
+        return moves
     whole = sweep.stop - sweep.start == length
     if on_host and whole and bool(moves.all()):
         state.buffer, state.spare = state.spare, state.buffer
@@ -306,6 +324,7 @@ def _commit(state: Run, sweep: Sweep, moves: Tensor, length: int) -> None:
     finished = moves & (state.frontier == length)
     state.residual = torch.where(finished, state.accepted_residual, state.residual)
     state.result = state.result.masked_fill(finished, int(Result.SUCCESS))
+    return finished
 
 
 def _unseen(problem: Problem, state: Run) -> Tensor:
@@ -322,9 +341,11 @@ def _watch(state: Run, rules: Rules) -> None:
             observer(progress)
 
 
-def _watch_end(state: Run, rules: Rules) -> None:
-    """Show the last iterate too where it was reached by a commit that accepted the last row."""
-    if bool((state.frontier == state.buffer.shape[0] - 1).any()):
-        if rules.record:
-            state.maps.append(state.maps[-1].masked_fill(state.frontier.cpu() == state.buffer.shape[0] - 1, 0))
-        _watch(state, rules)
+def _watch_end(state: Run, finished: Tensor, rules: Rules) -> None:
+    """Show the last iterate too where no evaluation followed it, because its commit accepted the last row."""
+    if not (rules.record or rules.observers) or not bool(finished.any()):
+        return
+    if rules.record:
+        state.maps.append(state.maps[-1].masked_fill(finished.cpu(), 0))
+    state.sweeps += 1
+    _watch(state, rules)

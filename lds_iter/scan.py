@@ -5,7 +5,8 @@ batched steps (Blelloch, "Prefix sums and their applications", 1990). The recurs
 into pairs, solve the half-length problem for the odd rows, fill in the even ones. It does 2 T compositions in all
 (work-efficient) and in eager PyTorch on a CPU beats the T log T form of Hillis and Steele from T of about 2000.
 
-A faster scan for one structure on one kind of device is added with `register_scan`; the generic one stays its reference.
+A faster scan for one structure on one kind of device is added with `register_scan`; the generic one stays its
+reference.
 """
 
 from __future__ import annotations

@@ -158,14 +158,15 @@ def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, m
             "likelihood:\n"
             f"  - the guess is too far off: method=li.Then(li.Jacobi(), {method}, 16), or guess=states from a nearby "
             "solve\n"
-            f"  - the dynamics are at the edge of stability: method=li.Damped({method}, 0.05), or window={length // 8 or 1}\n"
+            f"  - the dynamics are at the edge of stability: method=li.Damped({method}, 0.05), or "
+            f"window={length // 8 or 1}\n"
             f"  - the limit is too low: max_iters={length} (the default, T) always suffices\n"
             "  - the tolerance is below rounding: larger `rtol`/`atol`, or float64"
         )
     if broken.any():
         lines.append(
-            f"In {int(broken.sum())}, `f` returned inf or NaN from an exact state, as it would step by step: check `f`, "
-            "`s0` and `inputs` there (the states before it are right)."
+            f"In {int(broken.sum())}, `f` returned inf or NaN from an exact state, as it would step by step: check "
+            "`f`, `s0` and `inputs` there (the states before it are right)."
         )
     lines.append(
         "The states reached are in `error.solution` (or pass throw=False). What always works: "

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.checks import check_f, check_guess, check_inputs, check_method, check_numbers, check_state
 from lds_iter.guesses import Guess, repeat_initial
-from lds_iter.linearization import Cut, Linearization, linearize
+from lds_iter.linearization import Linearization, ScanPlan, linearize
 from lds_iter.loop import TILE_ELEMENTS, Problem, Rules, Run, run
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
@@ -63,8 +63,8 @@ def solve(
     The fixed point is the sequential trajectory, whatever the method; at most T iterations reach it.
 
     Args:
-        f: `f(s, u)`, batched over all leading dimensions: states `(n, *batch, D)` and inputs `(n, ...)` of any n rows to
-            states of the same shape, every row by itself. A function, an `nn.Module`, or an object with a method
+        f: `f(s, u)`, batched over all leading dimensions: states `(n, *batch, D)` and inputs `(n, ...)` of any n rows
+            to states of the same shape, every row by itself. A function, an `nn.Module`, or an object with a method
             `linearize(s, u) -> AbstractDerivatives` that knows its own derivatives.
         s0: the state before the first step, `(*batch, D)`, float32 or float64, on any device.
         inputs: a pytree (tensor, tuple, dict ...) of tensors that lead with T, such as `(T, *batch, D_in)`.
@@ -72,9 +72,9 @@ def solve(
         guess: where to start: a tensor `(T, *batch, D)`, or a policy such as `repeat_initial` (the default),
             `step_from_zero`, or any callable `(f, s0, inputs, T) -> (T, *batch, D)`.
         rtol, atol: stop when `|f(s_{t-1}, u_t) - s_t| <= atol + rtol |f(s_{t-1}, u_t)|` for every number, as
-            `torch.allclose` has it. This bounds the residual, not the error (`Solution.error_estimate`). When None, 1e-5
-            each in float32 and 1e-10 in float64. Both 0: stop only when `f`, evaluated along the states, returns them
-            bit for bit.
+            `torch.allclose` has it. This bounds the residual, not the error (`Solution.error_estimate`). When None,
+            1e-5 each in float32 and 1e-10 in float64. Both 0: stop only when `f`, evaluated along the states, returns
+            them bit for bit.
         max_iters: the limit of updates per sequence; T when None, which always suffices.
         window: evaluate at most this many time steps beyond the first one not accepted yet. Bounds memory and wasted
             work; T (when None) is the textbook algorithm, 1 the sequential loop.
@@ -166,14 +166,16 @@ def _solution(problem: Problem, state: Run, record: bool) -> Solution:
 def _error_estimate(problem: Problem, buffer: Tensor, method: TransitionApproximation) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
     check_method(method, transition=True)
-    never = Cut(torch.full(problem.s0.shape[:-1], -1, device=buffer.device), -1, -1)
+    frontier = torch.full(problem.s0.shape[:-1], -1, device=buffer.device)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
     for first in range(0, problem.length, rows):
         last = min(first + rows, problem.length)
         derivatives = linearize(problem.f, buffer[first:last], problem.inputs_at(first, last))
         residual = derivatives.value - buffer[first + 1 : last + 1]
-        lin = Linearization(buffer[first:last], residual, derivatives, first, problem.length, never, d)
+        lin = Linearization(
+            buffer[first:last], residual, derivatives, first, problem.length, ScanPlan(first, rows, frontier, -1, -1), d
+        )
         stretches.append(lin.scan(method.transition(lin), residual))
         d = stretches[-1][-1]
     return torch.cat(stretches)

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 
 def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], Any]]:
-    """Turn a structured state, such as an LSTM's (h, c), an image or a sequence of tokens, into one tensor `(*batch, D)`.
+    """Turn a structured state, such as an LSTM's (h, c), an image or a sequence of tokens, into one `(*batch, D)`.
 
     Args:
         state: a pytree of tensors that all begin with the same `batch_dims` batch dimensions.
@@ -63,8 +63,8 @@ def fold(f: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
                 return leaf
             if leaf.shape[: len(lead)] != lead:
                 raise ValueError(
-                    f"`fold` needs inputs that begin with the state's leading dimensions {tuple(lead)}, got a tensor of "
-                    f"shape {tuple(leaf.shape)}. Expand it, or index it inside your own function instead of `fold`."
+                    f"`fold` needs inputs that begin with the state's leading dimensions {tuple(lead)}, got a tensor "
+                    f"of shape {tuple(leaf.shape)}. Expand it, or index it inside your own function instead of `fold`."
                 )
             return leaf.reshape(-1, *leaf.shape[len(lead) :])
 

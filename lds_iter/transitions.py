@@ -216,6 +216,18 @@ def scaled(transition: AbstractTransition, factor: float | Tensor) -> AbstractTr
             return Scaled(transition, like.new_full((like.shape[0], *[1] * (like.ndim - 1)), factor))
 
 
+def headless(transition: AbstractTransition, rows: int, like: Tensor) -> AbstractTransition:
+    """The transition with exact zeros in its first `rows` steps. `like`: a tensor `(n, *batch, D)`."""
+    simple = isinstance(transition, Dense | BlockDiagonal | Diagonal) or (
+        isinstance(transition, ScaledIdentity) and isinstance(transition.scale, Tensor)
+    )
+    if simple:
+        return map_leaves(lambda leaf: torch.cat([torch.zeros_like(leaf[:rows]), leaf[rows:]]), transition)
+    keep = like.new_ones(like.shape[0], *[1] * (like.ndim - 1))
+    keep[:rows] = 0
+    return scaled(transition, keep)
+
+
 def clipped(transition: AbstractTransition, bound: float) -> AbstractTransition:
     """Scale every block down to an induced infinity norm (largest absolute row sum) of at most `bound`.
 
@@ -247,8 +259,8 @@ def clipped(transition: AbstractTransition, bound: float) -> AbstractTransition:
             return Dense(shrink(matrix))
         case _:
             raise TypeError(
-                f"`clipped` does not know the structure {type(transition).__name__}. Clip the matrices where the method "
-                "makes them, or return one of Dense, BlockDiagonal, Diagonal, ScaledIdentity."
+                f"`clipped` does not know the structure {type(transition).__name__}. Clip the matrices where the "
+                "method makes them, or return one of Dense, BlockDiagonal, Diagonal, ScaledIdentity."
             )
 
 

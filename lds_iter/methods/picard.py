@@ -1,7 +1,7 @@
 """Picard iteration: `A_t = I`.
 
-The update `d_t = d_{t-1} + r_t` is a cumulative sum. Published for diffusion sampling as ParaDiGMS (Shih et al., NeurIPS
-2023); made for dynamics near the identity, such as small steps of a differential equation.
+The update `d_t = d_{t-1} + r_t` is a cumulative sum. Published for diffusion sampling as ParaDiGMS (Shih et al.,
+NeurIPS 2023); made for dynamics near the identity, such as small steps of a differential equation.
 """
 
 from dataclasses import dataclass

@@ -39,8 +39,8 @@ class ExactDiagonal(AbstractDiagonal):
 class Hutchinson(AbstractDiagonal):
     """An estimate from `probes` forward-mode products, for states too wide for D of them.
 
-    The signs are a function of seed, probe, time and coordinate alone: the same at every iteration (so the iteration can
-    settle), for every batch mate (so none depends on its neighbours), and whatever the window or the device.
+    The signs are a function of seed, probe, time and coordinate alone: the same at every iteration (so the iteration
+    can settle), for every batch mate (so none depends on its neighbours), and whatever the window or the device.
 
     Attributes:
         probes: how many products; the standard error falls with its square root.

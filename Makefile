@@ -1,0 +1,45 @@
+# Every target sets up what it needs, once; afterwards it works offline.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-assets.txt Makefile | cksum | cut -d' ' -f1)
+
+.PHONY: setup demo test lint docs serve bench clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## make .venv and install everything that development needs
+
+$(READY):
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-assets.txt
+	rm -f $(VENV)/.ready-*
+	touch $@
+
+demo: $(READY)  ## evaluate real trained GRUs by every method, against torch.nn.GRU
+	$(BIN)/python -m recipes.pretrained
+
+test: $(READY)  ## all tests, on two processes
+	$(BIN)/python -m pytest --numprocesses 2
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+docs: $(READY)  ## build the guide into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+serve: $(READY)  ## the guide, live
+	$(BIN)/mkdocs serve
+
+bench: $(READY)  ## speed, memory and iteration counts on this machine, with the tables of the guide
+	$(BIN)/python -m bench.counts
+	$(BIN)/python -m bench.speed
+
+clean:  ## remove what the other targets make
+	rm -rf $(VENV) site out build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

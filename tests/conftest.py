@@ -1,0 +1,21 @@
+"""One thread, one seed, and a Hypothesis profile without wall-clock deadlines."""
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "lds_iter",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+hypothesis.settings.load_profile("lds_iter")
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

@@ -1,0 +1,147 @@
+"""Every wrong argument gets an error that says what was expected, what came, and what to type, before any compute."""
+
+import pytest
+import torch
+
+import lds_iter as li
+
+S0 = torch.zeros(2, 3)
+U = torch.ones(5, 2, 3)
+
+
+def f(s, u):
+    return 0.5 * s + u
+
+
+class Counting:
+    """An `f` that knows how many rows it was asked for."""
+
+    def __init__(self, fn=f):
+        self.fn, self.rows = fn, 0
+
+    def __call__(self, s, u):
+        self.rows += s.shape[0]
+        return self.fn(s, u)
+
+
+ARGUMENTS = {
+    "state not a tensor": ({"s0": (S0, S0)}, TypeError, r"`s0` must be a tensor.*li\.ravel"),
+    "integer state": ({"s0": S0.int()}, TypeError, r"`s0` must be float32 or float64, got torch.int32.*s0\.float\(\)"),
+    "half state": ({"s0": S0.half()}, TypeError, r"at least float32.*s0\.float\(\)"),
+    "bfloat state": ({"s0": S0.bfloat16()}, TypeError, r"at least float32"),
+    "complex state": ({"s0": S0 + 0j}, TypeError, r"float32 or float64, got torch.complex64"),
+    "scalar state": ({"s0": torch.tensor(1.0)}, ValueError, r"got \(\).*s0\.reshape\(1\)"),
+    "empty state": ({"s0": torch.zeros(0, 3)}, ValueError, r"nothing empty"),
+    "NaN state": ({"s0": S0 * torch.nan}, ValueError, r"`s0` contains inf or NaN"),
+    "no inputs": ({"inputs": None}, ValueError, r"T is unknown.*torch\.arange\(T\)"),
+    "inputs not tensors": ({"inputs": {"x": U, "dt": 0.1}}, TypeError, r"`inputs\['dt'\]` must be a tensor"),
+    "scalar input": ({"inputs": (U, torch.tensor(0.1))}, ValueError, r"`inputs\[1\]` must lead with T"),
+    "unequal T": ({"inputs": (U, U[:4])}, ValueError, r"the same T.*'inputs\[0\]': 5, 'inputs\[1\]': 4"),
+    "T = 0": ({"inputs": U[:0]}, ValueError, r"T = 0 time steps"),
+    "NaN inputs": ({"inputs": U.index_fill(0, torch.tensor([3]), torch.nan)}, ValueError, r"`inputs`.*first at t = 3"),
+    "inf inputs": ({"inputs": U / 0}, ValueError, r"inf or NaN in 5 time step"),
+    "f not callable": ({"f": 3}, TypeError, r"`f` must be a callable"),
+    "f a class": ({"f": torch.nn.GRU}, TypeError, r"`f` must be a callable"),
+    "method a class": ({"method": li.Newton}, TypeError, r"got the class Newton. Type `Newton\(\)`"),
+    "method a string": ({"method": "newton"}, TypeError, r"such as li\.Newton\(\), got 'newton'"),
+    "guess shape": ({"guess": U[:4]}, ValueError, r"`guess` must have the shape of the states, \(5, 2, 3\), got \(4"),
+    "guess dtype": ({"guess": U.double()}, TypeError, r"`guess` must be torch.float32 on cpu, got torch.float64"),
+    "guess NaN": ({"guess": U * torch.nan}, ValueError, r"`guess` contains inf or NaN"),
+    "guess a number": ({"guess": 0.0}, TypeError, r"`guess` must be a tensor"),
+    "guess policy shape": ({"guess": lambda f, s0, u, n: s0}, ValueError, r"`guess` must have the shape"),
+    "negative rtol": ({"rtol": -1e-3}, ValueError, r"`rtol` must be a finite number, 0 or more"),
+    "infinite atol": ({"atol": float("inf")}, ValueError, r"`atol` must be a finite number"),
+    "atol a string": ({"atol": "1e-3"}, ValueError, r"`atol` must be"),
+    "max_iters negative": ({"max_iters": -1}, ValueError, r"`max_iters` must be a whole number, 0 or more"),
+    "max_iters a float": ({"max_iters": 10.0}, ValueError, r"`max_iters` must be a whole number"),
+    "window zero": ({"window": 0}, ValueError, r"`window` must be a whole number, 1 or more"),
+    "misspelt": ({"windw": 3}, TypeError, r"no argument `windw`. Did you mean `window`\?"),
+    "misspelt tolerance": ({"tol": 1e-3}, TypeError, r"no argument `tol`.*(rtol|atol)"),
+    "unknown": ({"zzz": 1}, TypeError, r"no argument `zzz`. It takes: f, s0, inputs, method"),
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_wrong_arguments(name):
+    changes, error, message = ARGUMENTS[name]
+    counting = Counting()
+    arguments = {"f": counting, "s0": S0, "inputs": U, **changes}
+    with pytest.raises(error, match=message):
+        li.solve(**arguments)
+    assert counting.rows <= 3  # the check of `f` looks at one row and then at two, and nothing else has run
+    if {"s0", "inputs", "f"} & set(changes):
+        with pytest.raises(error, match=message):
+            li.sequential(**{key: value for key, value in arguments.items() if key in ("f", "s0", "inputs")})
+
+
+def noisy(s, u):
+    return f(s, u) + torch.randn_like(s)
+
+
+FUNCTIONS = {
+    "wrong width": (lambda s, u: (0.5 * s + u)[..., :2], ValueError, r"returned \(1, 2, 2\).*li\.fold"),
+    "lost batch": (lambda s, u: (0.5 * s + u).sum(1), ValueError, r"must return the shape of its state"),
+    "batch first": (lambda s, u: (0.5 * s + u).transpose(0, 1), ValueError, r"Time comes first"),
+    "a tuple": (lambda s, u: (s, s), TypeError, r"must return a tensor, got tuple"),
+    "wrong dtype": (lambda s, u: (s + u).double(), TypeError, r"must return torch.float32 on cpu"),
+    "random": (noisy, ValueError, r"it is random \(dropout: call `\.eval\(\)`"),
+    "mixes time": (lambda s, u: s + u - (s + torch.arange(len(s))[:, None, None]).mean(0), ValueError, r"mixes time"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_wrong_functions(name):
+    function, error, message = FUNCTIONS[name]
+    for run in li.solve, li.sequential:
+        with pytest.raises(error, match=message):
+            run(function, S0, U)
+
+
+def test_dropout_is_noticed():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
+    with pytest.raises(ValueError, match="dropout"):
+        li.solve(lambda s, u: module(s) + u, S0, U)
+    module.eval()
+    assert li.solve(lambda s, u: module(s) + u, S0, U).converged
+
+
+def test_a_wrapped_method_that_is_no_method_is_told_so():
+    for build in lambda m: li.Damped(m, 0.1), lambda m: li.Clipped(m, 1.0), lambda m: li.Then(m, li.Newton(), 2):
+        with pytest.raises(TypeError, match=r"Type `Newton\(\)`"):
+            build(li.Newton)
+        with pytest.raises(TypeError, match="must be a method that chooses a transition"):
+            build(3)
+    for wrong in lambda: li.Damped(li.Newton(), 1.5), lambda: li.Clipped(li.Newton(), -1.0):
+        with pytest.raises(ValueError, match=r"must (lie|not be)"):
+            wrong()
+    with pytest.raises(ValueError, match="`iterations` must be a whole number"):
+        li.Then(li.Jacobi(), li.Newton(), 0.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="`size` must be at least 1"):
+        li.BlockNewton(0)
+    with pytest.raises(ValueError, match="`probes` must be at least 1"):
+        li.Hutchinson(0)
+    with pytest.raises(ValueError, match="multiple of `size`, but D = 3"):
+        li.solve(f, S0, U, li.BlockNewton(2))
+
+
+def test_a_failed_solve_carries_its_states_and_says_what_to_try():
+    arguments = (lambda s, u: torch.sin(3 * s) + u, S0, torch.randn(50, 2, 3))
+    with pytest.raises(li.SolveError) as caught:
+        li.solve(*arguments, li.Jacobi(), max_iters=3)
+    message, solution = str(caught.value), caught.value.solution
+    for advice in "max_iters=3", "li.Then(li.Jacobi()", "li.Damped(", "window=", "throw=False", "li.sequential(f, s0":
+        assert advice in message
+    assert "2 of 2 sequence" in message
+    assert solution.result.tolist() == [li.Result.MAX_ITERS] * 2
+    torch.testing.assert_close(solution.states[:3], li.sequential(*arguments)[:3])
+    quiet = li.solve(*arguments, li.Jacobi(), max_iters=3, throw=False)
+    assert torch.equal(quiet.states, solution.states)
+    assert not quiet.converged
+    assert "MAX_ITERS" in repr(quiet)
+    # The way out: go on from where it ended.
+    assert li.solve(*arguments, li.Jacobi(), guess=quiet.states).converged
+
+
+def test_plot_without_history_says_what_to_type():
+    with pytest.raises(ValueError, match="record=True"):
+        li.solve(f, S0, U).plot()

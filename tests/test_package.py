@@ -1,0 +1,34 @@
+"""What importing the package does, and what it does not."""
+
+import subprocess
+import sys
+
+import lds_iter as li
+
+
+def test_importing_the_package_imports_no_extra():
+    extras = [
+        "triton",
+        "matplotlib",
+        "pytorch_lightning",
+        "lightning",
+        "diffusers",
+        "transformers",
+        "rich",
+        "typer",
+        "h5py",
+        "hypothesis",
+    ]
+    code = f"import sys, lds_iter; print([name for name in {extras!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # torch itself may look for triton; what counts is that we add nothing to it.
+    alone = subprocess.run(
+        [sys.executable, "-c", code.replace(", lds_iter", ", torch")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == alone.stdout
+
+
+def test_public_names_are_explicit_and_importable():
+    public = [name for name in vars(li) if not name.startswith("_")]
+    assert {"solve", "sequential", "Newton", "Solution", "linear_scan", "ravel", "fold"} <= set(public)
+    assert li.__version__.count(".") == 2

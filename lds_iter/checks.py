@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.states import take_rows
 
 
 def check_state(s0: Any) -> None:
@@ -80,11 +81,11 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> None:
     if isinstance(f, type) or not callable(f):
         raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
     with torch.no_grad():
-        one: Any = f(s0.detach().unsqueeze(0), pytree.tree_map(lambda leaf: leaf[:1], inputs))
+        one: Any = _called(f, s0.detach().unsqueeze(0), take_rows(inputs, 0, 1))
         _check_value(one, s0, 1)
         rows = min(2, length)
         pair = s0.detach().expand(rows, *s0.shape).contiguous()
-        two: Any = f(pair, pytree.tree_map(lambda leaf: leaf[:rows], inputs))
+        two: Any = _called(f, pair, take_rows(inputs, 0, rows))
         _check_value(two, s0, rows)
         scale = float(one.abs().max())
         if bool(one.isfinite().all()) and not torch.allclose(one[0], two[0], rtol=1e-3, atol=1e-3 * scale):
@@ -94,6 +95,20 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> None:
                 "`inputs`); it mixes time steps (batch norm in training mode, attention over the first dimension); it "
                 "keeps a state between calls. `f` must map every row by itself."
             )
+
+
+def _called(f: Any, s: Tensor, inputs: Any) -> Any:
+    """`f(s, inputs)`; what goes wrong inside it gets a note on how it was called."""
+    try:
+        return f(s, inputs)
+    except Exception as error:
+        shapes = pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, inputs)
+        error.add_note(
+            f"This came from `f`, called with states {tuple(s.shape)} and inputs {shapes}. Time comes first and D last "
+            "in both: `x.transpose(0, 1)` for data that leads with the batch, `li.fold(module)` for a module that takes "
+            "(N, D)."
+        )
+        raise
 
 
 def _check_value(value: Any, s0: Tensor, rows: int) -> None:

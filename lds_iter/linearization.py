@@ -193,6 +193,9 @@ class Linearization:
         derivatives: the value of `f` and its derivatives at `prev`.
         start: the time of the first row at hand, counted from 0.
         age: updates that a row has had: a number, or one per row, `(n, *batch, 1)`, while a window slides.
+        active: the sequences that take part in this iteration, bool, `(*batch)`. The others have ended, or rest until
+            their mates have come up in a sliding window: no update moves them, and a method with a carry must keep
+            what it has of them.
     """
 
     prev: Tensor
@@ -200,6 +203,7 @@ class Linearization:
     derivatives: AbstractDerivatives
     start: int
     age: int | Tensor
+    active: Tensor
     _plan: ScanPlan
     _initial: Tensor
 

@@ -10,16 +10,18 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from lds_iter.checks import check_f, check_guess, check_inputs, check_method, check_numbers, check_state
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linearization import Linearization, ScanPlan, linearize
-from lds_iter.loop import TILE_ELEMENTS, Problem, Rules, Run, run
+from lds_iter.loop import run
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
 from lds_iter.progress import progress_bar
 from lds_iter.solution import History, Progress, Solution, SolveError, explain_failure
+from lds_iter.states import take_rows
+from lds_iter.sweep import TILE_ELEMENTS
+from lds_iter.workspace import Problem, Rules, Workspace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,10 +73,11 @@ def solve(
         method: the LDS approximation; `Newton()` when None.
         guess: where to start: a tensor `(T, *batch, D)`, or a policy such as `repeat_initial` (the default),
             `step_from_zero`, or any callable `(f, s0, inputs, T) -> (T, *batch, D)`.
-        rtol, atol: stop when `|f(s_{t-1}, u_t) - s_t| <= atol + rtol |f(s_{t-1}, u_t)|` for every number, as
+        rtol: stop when `|f(s_{t-1}, u_t) - s_t| <= atol + rtol |f(s_{t-1}, u_t)|` for every number, as
             `torch.allclose` has it. This bounds the residual, not the error (`Solution.error_estimate`). When None,
-            1e-5 each in float32 and 1e-10 in float64. Both 0: stop only when `f`, evaluated along the states, returns
-            them bit for bit.
+            1e-5 in float32 and 1e-10 in float64. Both 0: stop only when `f`, evaluated along the states, returns them
+            bit for bit.
+        atol: see `rtol`; the same default.
         max_iters: the limit of updates per sequence; T when None, which always suffices.
         window: evaluate at most this many time steps beyond the first one not accepted yet. Bounds memory and wasted
             work; T (when None) is the textbook algorithm, 1 the sequential loop.
@@ -126,7 +129,7 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
     length, _, _ = _check(f, s0, inputs, None, None)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
-        s = f(s, pytree.tree_map(lambda leaf, t=t: leaf[t : t + 1], inputs))
+        s = f(s, take_rows(inputs, t, t + 1))
         states.append(s)
     return torch.cat(states)
 
@@ -148,7 +151,7 @@ def _check(
     return length, tolerances[0], tolerances[1]
 
 
-def _solution(problem: Problem, state: Run, record: bool) -> Solution:
+def _solution(problem: Problem, state: Workspace, record: bool) -> Solution:
     states = state.buffer[1:]
     history = None
     if record:
@@ -171,11 +174,10 @@ def _error_estimate(problem: Problem, buffer: Tensor, method: TransitionApproxim
     stretches, d = [], torch.zeros_like(problem.s0)
     for first in range(0, problem.length, rows):
         last = min(first + rows, problem.length)
-        derivatives = linearize(problem.f, buffer[first:last], problem.inputs_at(first, last))
-        residual = derivatives.value - buffer[first + 1 : last + 1]
-        lin = Linearization(
-            buffer[first:last], residual, derivatives, first, problem.length, ScanPlan(first, rows, frontier, -1, -1), d
-        )
+        prev = buffer[first:last]
+        derivatives = linearize(problem.f, prev, problem.inputs_at(first, last))
+        residual, plan = derivatives.value - buffer[first + 1 : last + 1], ScanPlan(first, rows, frontier, -1, -1)
+        lin = Linearization(prev, residual, derivatives, first, problem.length, frontier < 0, plan, d)
         stretches.append(lin.scan(method.transition(lin), residual))
         d = stretches[-1][-1]
     return torch.cat(stretches)

@@ -45,6 +45,11 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
     return flat, unravel
 
 
+def take_rows(inputs: Any, start: int, stop: int) -> Any:
+    """The rows `[start, stop)` of every tensor of a pytree that leads with time."""
+    return pytree.tree_map(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) else leaf, inputs)
+
+
 def fold(f: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
     """Adapt a function or module that takes states `(N, D)` and inputs `(N, ...)` to any number of leading dimensions.
 

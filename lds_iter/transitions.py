@@ -8,7 +8,9 @@ else:
     transpose()      A_t^T                                   for the adjoint
 
 so a user's own structure works everywhere once it is a frozen dataclass with these three. Its tensor fields ("leaves")
-lead with time; fields that are not tensors are the same at every step.
+lead with time; fields that are not tensors are the same at every step. A fourth is optional: `scaled(factor)`, each
+matrix times a number, lets the loop cut and damp within the structure instead of around it, so that a scan registered
+for the structure serves in `solve` too.
 """
 
 from __future__ import annotations
@@ -185,7 +187,7 @@ def scaled(transition: AbstractTransition, factor: float | Tensor) -> AbstractTr
 
     Args:
         factor: a number, or one per row, `(n, *batch, 1)`. A zero in the tensor gives exactly zero, also where `A` is
-            inf or NaN.
+            inf or NaN; a structure's own `scaled` must do so too (`torch.where(factor == 0, 0, factor * leaf)`).
     """
 
     def times(leaf: Tensor, extra: int) -> Tensor:
@@ -209,11 +211,12 @@ def scaled(transition: AbstractTransition, factor: float | Tensor) -> AbstractTr
             return BlockDiagonal(times(blocks, 2))
         case Dense(matrix):
             return Dense(times(matrix, 1))
-        case _ if isinstance(factor, Tensor):
-            return Scaled(transition, factor)
         case _:
-            like = leaves(transition)[0]
-            return Scaled(transition, like.new_full((like.shape[0], *[1] * (like.ndim - 1)), factor))
+            if not isinstance(factor, Tensor):
+                like = leaves(transition)[0]
+                factor = like.new_full((like.shape[0], *[1] * (like.ndim - 1)), factor)
+            own = getattr(transition, "scaled", None)
+            return Scaled(transition, factor) if own is None else own(factor)
 
 
 def headless(transition: AbstractTransition, rows: int, like: Tensor) -> AbstractTransition:

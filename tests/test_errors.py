@@ -97,6 +97,13 @@ def test_wrong_functions(name):
             run(function, S0, U)
 
 
+def test_an_error_inside_f_is_passed_on_with_a_note_on_how_f_was_called():
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        li.solve(f, torch.zeros(3), torch.randn(3, 2000))  # time and features swapped
+    assert "called with states (1, 3) and inputs (1, 2000)" in caught.value.__notes__[0]
+    assert "transpose" in caught.value.__notes__[0]
+
+
 def test_dropout_is_noticed():
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
     with pytest.raises(ValueError, match="dropout"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_methods import CLOSE, problem
 
 import lds_iter as li
-from lds_iter import loop as the_loop
+from lds_iter import sweep
 
 SOME = [li.Newton(), li.QuasiNewton(), li.Picard(), li.Jacobi(), Noise()]
 WINDOWS = [None, 1, 7, 30]
@@ -86,7 +86,7 @@ def test_a_window_bounds_the_rows_per_evaluation_and_the_wasted_work():
 def test_tiles_on_a_cpu_change_nothing_but_rounding(name, tile, monkeypatch):
     s0, u = problem(45, (2,))
     f = tanh_rnn(4)
-    monkeypatch.setattr(the_loop, "TILE_ELEMENTS", 4 * tile)
+    monkeypatch.setattr(sweep, "TILE_ELEMENTS", 4 * tile)
     solution = li.solve(f, s0, u, {**METHODS, **ADVERSARIES}[name], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(solution.states, loop(f, s0, u), **CLOSE)
 
@@ -212,6 +212,72 @@ def test_a_stateful_method_keeps_its_carry():
     torch.testing.assert_close(solution.states, loop(f, s0, u), **CLOSE)
     newton = li.solve(f, s0, u, li.Newton(), rtol=1e-12, atol=1e-12)
     assert newton.iterations.max() < solution.iterations.max() < 60
+
+
+@pytest.mark.parametrize("batch", [(), (3,)])
+@pytest.mark.parametrize("method", ["plain", "damped"])
+def test_a_scan_registered_for_a_users_structure_serves_in_solve(batch, method, monkeypatch):
+    """Once the structure can scale itself, neither the cut at the frontier nor damping hides it."""
+    monkeypatch.setattr("lds_iter.scan._SCANS", dict(li.scan._SCANS))
+    calls = []
+
+    @dataclass(frozen=True)
+    class Mine(li.AbstractTransition):
+        diagonal: torch.Tensor
+
+        def mv(self, x):
+            return self.diagonal * x
+
+        def after(self, earlier):
+            return Mine(self.diagonal * earlier.diagonal)
+
+        def transpose(self):
+            return self
+
+        def scaled(self, factor):
+            return Mine(torch.where(factor == 0, 0, factor * self.diagonal))
+
+    @li.register_scan(Mine, "cpu")
+    def scan(transition, x, initial):
+        calls.append(x.shape)
+        li.reference_scan(transition, x, initial)
+
+    class Diagonals(li.TransitionApproximation):
+        def transition(self, lin):
+            return Mine(lin.diagonal())
+
+    s0, u = problem(40, batch)
+    f = tanh_rnn(4)
+    ours = li.Damped(Diagonals(), 0.1) if method == "damped" else Diagonals()
+    theirs = li.Damped(li.QuasiNewton(), 0.1) if method == "damped" else li.QuasiNewton()
+    solution, same = li.solve(f, s0, u, ours), li.solve(f, s0, u, theirs)
+    assert len(calls) == int(solution.iterations.max())
+    assert torch.equal(solution.iterations, same.iterations)
+    torch.testing.assert_close(solution.states, same.states, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [3, 7, None])
+def test_a_carry_per_sequence_stays_independent_of_mates_that_rest(window):
+    """A method that adapts a damping per sequence, and leaves those that rest alone, as `lin.active` tells it."""
+
+    @dataclass(frozen=True)
+    class Adaptive(li.LDSApproximation):
+        def init(self, guess):
+            return torch.full(guess.shape[1:-1], 0.8, dtype=guess.dtype)
+
+        def update(self, lin, carry):
+            d = lin.scan(li.transitions.scaled(li.Diagonal(lin.diagonal()), 1 - carry[None, ..., None]), lin.residual)
+            return d, torch.where(lin.active, carry / 2, carry)
+
+    s0, u = problem(40, (3,))
+    rate = torch.tensor([0.0, 0.5, 0.99], dtype=torch.float64)[:, None]
+    together = li.solve(lambda s, u: rate * torch.sin(s) + u, s0, u, Adaptive(), window=window)
+    for mate in range(3):
+        alone = li.solve(
+            lambda s, u, m=mate: rate[m] * torch.sin(s) + u, s0[mate], u[:, mate], Adaptive(), window=window
+        )
+        assert alone.iterations == together.iterations[mate]
+        assert torch.equal(alone.states, together.states[:, mate])
 
 
 def test_a_method_that_proposes_the_wrong_shape_is_told_so():

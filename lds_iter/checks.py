@@ -105,8 +105,8 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
         shapes = pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, inputs)
         error.add_note(
             f"This came from `f`, called with states {tuple(s.shape)} and inputs {shapes}. Time comes first and D last "
-            "in both: `x.transpose(0, 1)` for data that leads with the batch, `li.fold(module)` for a module that takes "
-            "(N, D)."
+            "in both: `x.transpose(0, 1)` for data that leads with the batch, `li.fold(module)` for a module that "
+            "takes (N, D)."
         )
         raise
 

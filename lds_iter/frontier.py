@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds_iter import device
 from lds_iter.linearization import ScanPlan
 
 ACCEPTED_ULPS = 4
@@ -41,7 +42,7 @@ class OpenRows:
 
     @staticmethod
     def of(lo: Tensor, hi: Tensor) -> OpenRows:
-        if lo.device.type != "cpu":
+        if not device.on_host(lo):
             return OpenRows(lo, hi, None)
         (lo_min, lo_max), (hi_min, hi_max) = torch.aminmax(lo), torch.aminmax(hi)
         return OpenRows(lo, hi, (int(lo_min), int(lo_max), int(hi_min), int(hi_max)))

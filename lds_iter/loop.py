@@ -18,6 +18,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lds_iter import device
+from lds_iter.device import StopFlag
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Progress, Result
 from lds_iter.sweep import Sweep, converged, sweep_over
@@ -27,7 +29,8 @@ from lds_iter.workspace import Problem, Rules, Workspace
 def run(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules) -> Workspace:
     """Iterate until every sequence has a result."""
     state = Workspace.start(problem, method, guess, rules)
-    stop = _StopFlag()
+    watched = rules.record or rules.observers or rules.window < problem.length
+    stop = StopFlag(lag=device.lags(problem.s0) and not watched)
     while True:
         sweep = sweep_over(problem, method, state, rules)
         moves = _decide(state, sweep, problem.length, rules)
@@ -36,29 +39,6 @@ def run(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules)
         if stop.posted((state.result != Result.RUNNING).all()):
             _watch_end(state, finished, rules)
             return state
-
-
-class _StopFlag:
-    """The only place where the loop waits for the device.
-
-    On an accelerator the flag travels to the host while the next iteration is already queued, and is read one iteration
-    late: a finished solve runs one more iteration, which its results ignore.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: tuple[Tensor, torch.cuda.Event] | None = None
-
-    def posted(self, flag: Tensor) -> bool:
-        """Take this iteration's flag; returns it, or on an accelerator the one of the iteration before."""
-        if flag.device.type != "cuda":
-            return bool(flag)
-        before, event = self._waiting, torch.cuda.Event()
-        self._waiting = (flag.to("cpu", non_blocking=True), event)
-        event.record()
-        if before is None:
-            return False
-        before[1].synchronize()
-        return bool(before[0])
 
 
 def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor:
@@ -79,11 +59,10 @@ def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor
 
 def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tensor:
     """Make the proposal the iterate of the sequences that go on; true for those whose last row that accepts."""
-    on_host = moves.device.type == "cpu"
-    if on_host and not bool(moves.any()):
+    if device.on_host(moves) and not bool(moves.any()):
         return moves
     whole = sweep.stop - sweep.start == length
-    if on_host and whole and bool(moves.all()):
+    if device.on_host(moves) and whole and bool(moves.all()):
         state.buffer, state.spare = state.spare, state.buffer
     else:
         rows = slice(1 + sweep.start, 1 + sweep.stop)

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter import device
 from lds_iter.frontier import OpenRows, advance
 from lds_iter.linearization import Linearization, linearize
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
@@ -54,7 +55,7 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
         state.maps.append(state.maps[-1].clone() if state.maps else _unseen(problem, state))
     d_before = torch.zeros_like(problem.s0)
     grid = _grid(problem, rules.window)
-    forward = isinstance(method, TransitionApproximation) and problem.s0.device.type == "cpu"
+    forward = isinstance(method, TransitionApproximation) and device.on_host(problem.s0)
     bounds = [start, *range(start + grid - start % grid, stop, grid), stop] if forward else [start, stop]
     for first, last in itertools.pairwise(bounds):
         if rows.passed(last):
@@ -88,7 +89,7 @@ def _extent(state: Workspace, rules: Rules, length: int) -> tuple[int, int, Tens
 def _grid(problem: Problem, window: int) -> int:
     """Where scans are split (see `ScanPlan`): at tiles on a CPU, and at the size of a window that slides."""
     whole = problem.length if window >= problem.length else 1 << (window - 1).bit_length()
-    if problem.s0.device.type != "cpu":
+    if not device.on_host(problem.s0):
         return whole
     return min(whole, max(1, TILE_ELEMENTS * torch.get_num_threads() // problem.s0.shape[-1]))
 
@@ -114,8 +115,11 @@ def _tile(
     _measure(residual, value, rules, sweep)
     if rules.record:
         state.maps[-1][first:last] = residual.abs().amax(-1).cpu()
-    on_host = value.device.type == "cpu"
-    if on_host and last == sweep.stop and bool((converged(sweep, problem.length, rules) == sweep.active).all()):
+    if (
+        device.on_host(value)
+        and last == sweep.stop
+        and bool((converged(sweep, problem.length, rules) == sweep.active).all())
+    ):
         return d_before  # the sweep that finds everything solved needs no proposal
     age = state.sweeps if state.age is None else state.age[first:last].unsqueeze(-1)
     plan = rows.plan(first, _grid(problem, rules.window))
@@ -144,7 +148,7 @@ def _measure(residual: Tensor, value: Tensor, rules: Rules, sweep: Sweep) -> Non
     largest = size.amax((0, -1))
     sweep.residual = torch.maximum(sweep.residual, largest)
     if rules.rtol > 0:
-        if size.device.type == "cpu" and bool((sweep.excess > rules.atol).all()):
+        if device.on_host(size) and bool((sweep.excess > rules.atol).all()):
             return  # no sequence can converge in this sweep any more
         largest = size.sub_(value.abs(), alpha=rules.rtol).amax((0, -1))
     sweep.excess = torch.maximum(sweep.excess, largest)
@@ -152,7 +156,7 @@ def _measure(residual: Tensor, value: Tensor, rules: Rules, sweep: Sweep) -> Non
 
 def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, sweep: Sweep) -> Tensor:
     """Replace rows that are not finite by `f`'s value (the Jacobi step), or leave them as they were; count them."""
-    if new.device.type == "cpu" and bool(new.sum().isfinite()):
+    if device.on_host(new) and bool(new.sum().isfinite()):
         return d[-1]
     bad = ~new.isfinite().all(-1, keepdim=True)
     instead = torch.where(value.isfinite().all(-1, keepdim=True), value, states)

@@ -1,0 +1,1 @@
+"""Trained recurrent networks out of published packages, by every method, against `torch.nn.GRU`."""

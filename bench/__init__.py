@@ -1,0 +1,1 @@
+"""Benchmarks: problems from the literature, and what the library makes of them."""

@@ -1,0 +1,30 @@
+"""What hardware and software a figure was measured on."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+import torch
+
+
+def describe() -> dict[str, str | int]:
+    """Processor, threads and versions."""
+    info = Path("/proc/cpuinfo")
+    models = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
+    model = models[0] if models else platform.processor() or platform.machine()
+    return {
+        "cpu": f"{model}, {len(models) or 'unknown number of'} cores",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__.split("+")[0],
+        "python": platform.python_version(),
+    }
+
+
+def results_folder() -> Path:
+    """`bench/results/<device>`, made if missing; the device is the GPU where there is one, else the CPU's threads."""
+    name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}-threads"
+    folder = Path("bench/results") / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -38,7 +38,7 @@ serve: $(READY)  ## the guide, live
 	$(BIN)/mkdocs serve
 
 bench: $(READY)  ## speed, memory and iteration counts on this machine, with the tables of the guide
-	$(BIN)/python -m bench.counts
+	$(BIN)/python -m bench.counts --full
 	$(BIN)/python -m bench.speed
 
 clean:  ## remove what the other targets make

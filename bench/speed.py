@@ -21,6 +21,7 @@ import torch
 
 import lds_iter as li
 from bench.machine import describe, results_folder
+from bench.speed_page import page
 
 RESIDUAL = 1e-5
 """Tolerance on the residual: rtol = 0, atol = this."""
@@ -76,7 +77,8 @@ def test_forward(benchmark: Any, length: int, width: int, batch: int, bar: float
         benchmark.pedantic(lambda: solve(module, x, li.QuasiNewton()), setup=run_peer, rounds=ROUNDS, warmup_rounds=1)
     ours = benchmark.stats.stats.median
     benchmark.extra_info.update(
-        T=length, D=width, batch=batch, bar=bar, method="QuasiNewton()", peer="torch.nn.GRU", atol=RESIDUAL,
+        T=length, D=width, batch=batch, bar=bar, method="QuasiNewton()", peer="torch.nn.GRU", atol=RESIDUAL, gate=ERROR,
+        rounds=ROUNDS,
         iterations=int(solution.iterations.max()), error=error, ours_ms=1e3 * ours,
         peer_ms=1e3 * statistics.median(peer), ratio=statistics.median(peer) / ours,
     )  # fmt: skip
@@ -130,65 +132,6 @@ def test_newton_on_a_million_steps(benchmark: Any, window: int) -> None:
     benchmark.extra_info.update(T=1_000_000, D=16, window=window, bar=2048, **seen)
 
 
-def write_page(results: dict[str, Any], path: Path) -> None:
-    """The docs page, from the committed figures alone."""
-    rows = {name: [b["extra_info"] for b in results["benchmarks"] if b["name"].startswith(name)] for name in
-            ("test_forward", "test_tile", "test_newton")}  # fmt: skip
-    machine = results["lds_iter"]
-    lines = [
-        "# Speed and memory",
-        "",
-        "*Made by `python -m bench.speed` from `bench/results`; measured, not promised.*",
-        "",
-        f"Hardware: {machine['cpu']}, {machine['threads']} threads, no GPU. torch {machine['torch']}, Python "
-        f"{machine['python']}. Peer: `torch.nn.GRU` with default initialisation, N(0, 1) inputs, float32, in the same "
-        f"process and alternately with ours; medians of {ROUNDS} rounds. Ours: `QuasiNewton()` from zeros, residual at "
-        f"most {RESIDUAL:g}. A row is timed only after its largest difference to the peer has been found below {ERROR:g}.",
-        "",
-        "## Forward pass",
-        "",
-        "| T | D | batch | `torch.nn.GRU` (ms) | ours (ms) | times faster | iterations | largest error |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for row in rows["test_forward"]:
-        lines.append(
-            f"| {row['T']:,} | {row['D']} | {row['batch']} | {row['peer_ms']:.1f} | {row['ours_ms']:.1f} "
-            f"| **{row['ratio']:.1f}** | {row['iterations']} | {row['error']:.0e} |"
-        )
-    lines += [
-        "",
-        "`torch.nn.GRU` costs about 10 microseconds a step at these widths, whatever the batch up to 8; ours costs "
-        "arithmetic. So the ratio grows with T and shrinks with the width and the batch, until at some width the CPU "
-        "has nothing left to win: rows below 1 are slower than the peer. A *compiled* step loop (such as "
-        "`jax.lax.scan`, 0.6 microseconds a step) beats every parallel method on a CPU; PyTorch users do not have one in "
-        "`torch.nn`. On these untrained networks the iteration converges easily; for trained ones see the recipe on "
-        "pretrained networks. Figures for a GPU await the hardware.",
-        "",
-        "## Newton on a million steps",
-        "",
-    ]
-    for row in rows["test_newton"]:
-        lines.append(
-            f"T = {row['T']:,}, D = {row['D']}, `Newton()`, `window={row['window']}`: {row['iterations']} iterations, "
-            f"{row['evaluations']:.1f} evaluations of `f` per step, {row['seconds']:.0f} s, error {row['error']:.0e}. "
-            f"Peak memory of the whole process {row['peak_mib'] / 1024:.2f} GiB, of which "
-            f"{row['before_mib'] / 1024:.2f} GiB before the solve (PyTorch, inputs); the dense Jacobians of all steps alone would be 1 GiB."
-        )
-    lines += [
-        "",
-        "## The size of a tile",
-        "",
-        "On a CPU the loop sweeps the rows in tiles (see [windows](../learn/windows.md)). Smaller tiles fit the cache, "
-        "larger ones dispatch fewer operations. T = 100,000, D = 8, numbers per tile and thread:",
-        "",
-        "| numbers | " + " | ".join(f"2^{row['tile']}" for row in rows["test_tile"]) + " |",
-        "|---|" + "---:|" * len(rows["test_tile"]),
-        "| ms | " + " | ".join(f"{row['ours_ms']:.0f}" for row in rows["test_tile"]) + " |",
-        "",
-    ]
-    path.write_text("\n".join(lines))
-
-
 def main() -> int:
     """Run this file under pytest-benchmark, keep the figures, write the page, and say whether every bar was reached."""
     folder = results_folder()
@@ -204,7 +147,7 @@ def main() -> int:
         "benchmarks": [{"name": b["name"], "extra_info": b["extra_info"]} for b in full["benchmarks"]],
     }
     (folder / "speed.json").write_text(json.dumps(kept, indent=1) + "\n")
-    write_page(kept, Path("docs/background/speed.md"))
+    Path("docs/background/speed.md").write_text(page(kept))
     infos = [b["extra_info"] for b in kept["benchmarks"] if b["extra_info"].get("ratio") and b["extra_info"]["bar"]]
     missed = [info for info in infos if info["ratio"] < info["bar"]]
     for info in missed:

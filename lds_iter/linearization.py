@@ -149,10 +149,12 @@ class ScanPlan:
     lowest: int | None
     highest: int | None
 
-    def scan(self, transition: AbstractTransition, b: Tensor, initial: Tensor) -> Tensor:
-        """`linear_scan` of the cut transitions; `b` must be zero in the rows before the frontier."""
+    def scan(self, transition: AbstractTransition, b: Tensor, initial: Tensor, out: Tensor) -> Tensor:
+        """`linear_scan` of the cut transitions into `out`, which may be `b`.
+
+        In the rows before the frontier `b` must be zero.
+        """
         n, offset = b.shape[0], self.start % self.grid
-        out = torch.empty_like(b, memory_format=torch.contiguous_format)
         first = 0
         while first < n:
             last = min(n, first + self.grid - (self.start + first) % self.grid)
@@ -180,7 +182,10 @@ class ScanPlan:
         else:
             times = torch.arange(start - missing, start + rows, device=b.device).view(-1, *[1] * self.frontier.ndim)
             transition = scaled(transition, (times > self.frontier).to(b.dtype).unsqueeze(-1))
-        out.copy_(linear_scan(transition, b, None if missing else initial)[missing:])
+        if missing:
+            out.copy_(linear_scan(transition, b)[missing:])
+        else:
+            linear_scan(transition, b, initial, out=out)
 
 
 @dataclass(frozen=True)
@@ -234,4 +239,8 @@ class Linearization:
 
     def scan(self, transition: AbstractTransition, b: Tensor) -> Tensor:
         """Solve `d_t = A_t d_{t-1} + b_t` with the accepted rows held fixed (`d = 0` there)."""
-        return self._plan.scan(transition, b, self._initial)
+        return self._plan.scan(transition, b, self._initial, torch.empty_like(b, memory_format=torch.contiguous_format))
+
+    def solve_in_place(self, transition: AbstractTransition) -> Tensor:
+        """`scan(transition, residual)` in the memory of the residual, which is lost: for a method's last step."""
+        return self._plan.scan(transition, self.residual, self._initial, self.residual)

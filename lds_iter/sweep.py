@@ -144,14 +144,21 @@ def _check_update(method: LDSApproximation, d: Any, residual: Tensor) -> None:
 
 def _measure(residual: Tensor, value: Tensor, rules: Rules, sweep: Sweep) -> None:
     """The largest residual, and by how much it exceeds its relative part, per sequence; NaN where a residual is NaN."""
-    size = residual.abs()
-    largest = size.amax((0, -1))
+    largest = _largest(residual)
     sweep.residual = torch.maximum(sweep.residual, largest)
     if rules.rtol > 0:
-        if device.on_host(size) and bool((sweep.excess > rules.atol).all()):
+        if device.on_host(largest) and bool((sweep.excess > rules.atol).all()):
             return  # no sequence can converge in this sweep any more
-        largest = size.sub_(value.abs(), alpha=rules.rtol).amax((0, -1))
+        largest = residual.abs().sub_(value.abs(), alpha=rules.rtol).amax((0, -1))
     sweep.excess = torch.maximum(sweep.excess, largest)
+
+
+def _largest(residual: Tensor) -> Tensor:
+    """The largest absolute value of each sequence, `(*batch)`; NaN where there is one."""
+    if residual[0, ..., 0].numel() > 1:
+        return residual.abs().amax((0, -1))
+    low, high = torch.aminmax(residual)  # one pass, and nothing allocated
+    return torch.maximum(-low, high).view(residual.shape[1:-1])
 
 
 def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, sweep: Sweep) -> Tensor:

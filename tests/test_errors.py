@@ -40,6 +40,8 @@ ARGUMENTS = {
     "T = 0": ({"inputs": U[:0]}, ValueError, r"T = 0 time steps"),
     "NaN inputs": ({"inputs": U.index_fill(0, torch.tensor([3]), torch.nan)}, ValueError, r"`inputs`.*first at t = 3"),
     "inf inputs": ({"inputs": U / 0}, ValueError, r"inf or NaN in 5 time step"),
+    "two devices": ({"inputs": U.to("meta")}, ValueError, r"`inputs` is on meta but `s0` on cpu.*\.to"),
+    "guess on another device": ({"guess": U.to("meta")}, TypeError, r"`guess` must be torch.float32 on cpu"),
     "f not callable": ({"f": 3}, TypeError, r"`f` must be a callable"),
     "f a class": ({"f": torch.nn.GRU}, TypeError, r"`f` must be a callable"),
     "method a class": ({"method": li.Newton}, TypeError, r"got the class Newton. Type `Newton\(\)`"),

@@ -53,4 +53,4 @@ class TransitionApproximation(LDSApproximation):
         return None
 
     def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
-        return lin.scan(self.transition(lin), lin.residual), carry
+        return lin.solve_in_place(self.transition(lin)), carry

@@ -71,8 +71,8 @@ class Then(TransitionApproximation):
     """One method for the first iterations, another afterwards: `Then(Jacobi(), Newton(), 16)`.
 
     Iterations are counted per row from when it entered the window, so with a sliding window every row has its turn with
-    `first`. On trained networks, whose states lie far from any simple guess, a few Jacobi sweeps first decide whether
-    Newton converges at all.
+    `first`; a window not much longer than `iterations` leaves `second` little to do. On trained networks, whose states
+    lie far from any simple guess, a few Jacobi sweeps first decide whether Newton converges at all.
 
     Attributes:
         first: the method to begin with.

@@ -123,9 +123,9 @@ class GRUDerivatives(AbstractDerivatives):
     def diagonal(self) -> Tensor:
         w_r, w_z, w_n = self._diagonals
         inner = torch.ops.aten.sigmoid_backward(self._q, self._r).mul_(w_r).addcmul_(self._r, w_n)
-        outer = torch.ops.aten.tanh_backward(1 - self._z, self._n)
-        a_z = torch.ops.aten.sigmoid_backward(self._gap, self._z)
-        return a_z.mul_(w_z).add_(self._z).addcmul_(outer, inner)
+        through_n = torch.ops.aten.tanh_backward(inner, self._n)
+        out = through_n.lerp_(through_n.new_ones(()).expand_as(through_n), self._z)  # z + (1 - z) through_n
+        return out.addcmul_(torch.ops.aten.sigmoid_backward(self._gap, self._z), w_z)
 
     def block_diagonal(self, size: int) -> Tensor:
         out = torch.diag_embed(self._z.unflatten(-1, (-1, size)))

@@ -18,8 +18,8 @@ def page(results: dict[str, Any]) -> str:
         f"Hardware: {machine['cpu']}, {machine['threads']} threads, no GPU. torch {machine['torch']}, Python "
         f"{machine['python']}. Peer: `torch.nn.GRU` with default initialisation, N(0, 1) inputs, float32, in the same "
         f"process and alternately with ours; medians of {first['rounds']} rounds. Ours: `QuasiNewton()` from zeros, "
-        f"residual at most {first['atol']:g}. A row is timed only after its largest difference to the peer has been found "
-        f"below {first['gate']:g}.",
+        f"residual at most {first['atol']:g}. A row is timed only after its largest difference to the peer has been "
+        f"found below {first['gate']:g}.",
         "",
         "## Forward pass",
         "",

@@ -29,7 +29,13 @@ RESIDUAL = 1e-5
 ERROR = 5e-5
 """Largest difference to `torch.nn.GRU` at which a row is timed at all."""
 
+GRADIENT_ERROR = 1e-3
+"""Largest relative difference of a parameter's gradient to that of `torch.nn.GRU` at which a row is timed at all."""
+
 ROUNDS = 9
+
+TRAINING = [(10_000, 8), (10_000, 32), (17_984, 32), (100_000, 16)]
+"""T and D of a training step; 17,984 is the length of the EigenWorms series."""
 
 FORWARD = [  # T, D, batch, the ratio that must be reached (None: part of the map, whatever comes out)
     (1_000, 8, 1, None),
@@ -81,6 +87,36 @@ def test_forward(benchmark: Any, length: int, width: int, batch: int, bar: float
         rounds=ROUNDS,
         iterations=int(solution.iterations.max()), error=error, ours_ms=1e3 * ours,
         peer_ms=1e3 * statistics.median(peer), ratio=statistics.median(peer) / ours,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("length", "width"), TRAINING)
+def test_training(benchmark: Any, length: int, width: int) -> None:
+    """Forward and backward pass, quasi-Newton for the states and for the adjoint."""
+    module, x = gru(length, width, 1)
+    weights = torch.randn(length, 1, width)
+
+    def gradients(states: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return torch.autograd.grad((states * weights).mean(), tuple(module.parameters()))
+
+    def run_ours() -> tuple[torch.Tensor, ...]:
+        return gradients(solve(module, x, li.QuasiNewton()).states)
+
+    exact, ours = gradients(module(x)[0]), run_ours()
+    error = max(float((a - b).norm() / b.norm()) for a, b in zip(ours, exact, strict=True))
+    assert error < GRADIENT_ERROR
+    peer: list[float] = []
+
+    def run_peer() -> None:
+        start = time.perf_counter()
+        gradients(module(x)[0])
+        peer.append(time.perf_counter() - start)
+
+    benchmark.pedantic(run_ours, setup=run_peer, rounds=5, warmup_rounds=1)
+    median = benchmark.stats.stats.median
+    benchmark.extra_info.update(
+        T=length, D=width, batch=1, error=error, gate=GRADIENT_ERROR, ours_ms=1e3 * median,
+        peer_ms=1e3 * statistics.median(peer), ratio=statistics.median(peer) / median, bar=None,
     )  # fmt: skip
 
 

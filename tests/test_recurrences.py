@@ -49,7 +49,7 @@ def test_closed_form_derivatives(kind, length, batch, bias, seed):
 
 @pytest.mark.parametrize("kind", ["lstm", "lstm-projected"])
 def test_blocks_of_an_lstm_that_cut_through_pairs(kind):
-    module, f = recurrence(kind, 6)
+    _, f = recurrence(kind, 6)
     s = torch.randn(5, 2, 12, dtype=torch.float64)
     with torch.no_grad():
         u = f.inputs(torch.randn(5, 2, INPUTS, dtype=torch.float64))

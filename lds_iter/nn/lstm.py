@@ -13,10 +13,12 @@ The state is one tensor of width 2 D in which `h_j` and `c_j` lie side by side, 
 two numbers couple strongly, two cells only through the weights, so the 2x2 blocks along the diagonal
 (`BlockNewton(2)`) hold what matters. The price is two strided copies a step, little next to the gates.
 
-With a projection (`proj_size`) `torch.nn` feeds back `W_hr h` of width P < D. The state stays the unprojected `h`, still
-paired with `c`, and the product with `W_hr` is part of the step: `W_k h` reads `W_k (W_hr h)`. An initial state, which
-torch gives in projected form and which need not have an unprojected one, enters as a contribution to the first row of
-the pre-activations instead, with `h_0 = 0`.
+With a projection (`proj_size`) `torch.nn` feeds back `W_hr h` of width P < D. The state stays the unprojected `h`,
+still paired with `c`, and the product with `W_hr` is part of the step: `W_k h` reads `W_k (W_hr h)`. An initial state,
+which torch gives in projected form and which need not have an unprojected one, enters as a contribution to the first
+row of the pre-activations instead, with `h_0 = 0`.
+
+Results are overwritten only where autograd has not kept them: `Unroll` differentiates the derivatives too.
 """
 
 from __future__ import annotations
@@ -143,19 +145,19 @@ class LSTMDerivatives(AbstractDerivatives):
         d_c = self._forget * v_c
         for slope, weight in zip(inner, self._f.weights, strict=False):
             d_c.addcmul_(slope, product(v_h, weight))
-        d_h = a_o.mul_(product(v_h, self._f.weights[3]))
+        d_h = a_o * product(v_h, self._f.weights[3])
         return self._f.pack(d_h.addcmul_(self._through_cell(), d_c), d_c)
 
     def vjp(self, w: Tensor) -> Tensor:
         w_h, w_c = w.unflatten(-1, (-1, 2)).unbind(-1)
         w_c = torch.addcmul(w_c, self._through_cell(), w_h)
         *inner, a_o = self._slopes()
-        out = a_o.mul_(w_h) @ self._f.weights[3]
+        out = (a_o * w_h) @ self._f.weights[3]
         for slope, weight in zip(inner, self._f.weights, strict=False):
-            out += slope.mul_(w_c) @ weight
+            out = out + (slope * w_c) @ weight
         if self._f.projection is not None:
             out = out @ self._f.projection
-        return self._f.pack(out, w_c.mul_(self._forget))
+        return self._f.pack(out, w_c * self._forget)
 
     def jacobian(self) -> Tensor:
         return self._blocks(self._f.width).squeeze(-3)
@@ -163,8 +165,8 @@ class LSTMDerivatives(AbstractDerivatives):
     def diagonal(self) -> Tensor:
         w_i, w_f, w_g, w_o = self._f.diagonals
         a_i, a_f, a_g, a_o = self._slopes()
-        inner = a_i.mul_(w_i).addcmul_(a_f, w_f).addcmul_(a_g, w_g)
-        return self._f.pack(a_o.mul_(w_o).addcmul_(self._through_cell(), inner), self._forget)
+        inner = (a_i * w_i).addcmul_(a_f, w_f).addcmul_(a_g, w_g)
+        return self._f.pack((a_o * w_o).addcmul_(self._through_cell(), inner), self._forget)
 
     def block_diagonal(self, size: int) -> Tensor:
         if size == 1:
@@ -185,7 +187,7 @@ class LSTMDerivatives(AbstractDerivatives):
         through = self._through_cell().unflatten(-1, (-1, cells))
         forget = self._forget.unflatten(-1, (-1, cells))
         out = from_h.new_empty(*from_h.shape[:-2], cells, 2, cells, 2)
-        torch.addcmul(a_o * w_o, through.unsqueeze(-1), from_h, out=out[..., 0, :, 0])
+        out[..., 0, :, 0] = (a_o * w_o).addcmul_(through.unsqueeze(-1), from_h)
         out[..., 1, :, 0] = from_h
         out[..., 0, :, 1] = torch.diag_embed(through * forget)
         out[..., 1, :, 1] = torch.diag_embed(forget)

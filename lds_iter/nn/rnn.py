@@ -88,16 +88,16 @@ class RNNDerivatives(AbstractDerivatives):
         self._slope, self._weight, self._diagonal = slope, weight, diagonal
 
     def jvp(self, v: Tensor) -> Tensor:
-        return self._slope(self.value).mul_(product(v, self._weight))
+        return self._slope(self.value) * product(v, self._weight)
 
     def vjp(self, w: Tensor) -> Tensor:
-        return self._slope(self.value).mul_(w) @ self._weight
+        return (self._slope(self.value) * w) @ self._weight
 
     def jacobian(self) -> Tensor:
         return self._slope(self.value).unsqueeze(-1) * self._weight
 
     def diagonal(self) -> Tensor:
-        return self._slope(self.value).mul_(self._diagonal)
+        return self._slope(self.value) * self._diagonal
 
     def block_diagonal(self, size: int) -> Tensor:
         slope = self._slope(self.value).unflatten(-1, (-1, size)).unsqueeze(-1)

@@ -67,7 +67,7 @@ def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Ten
     lstm = isinstance(module, torch.nn.LSTM)
     if lstm and not (isinstance(hx, tuple | list) and len(hx) == 2):
         return None
-    states = tuple(hx) if lstm else (hx,)
+    states: tuple[Any, ...] = tuple(hx) if lstm else (hx,)
     fitting = all(isinstance(h, Tensor) and h.dim() == dims and h.dtype == x.dtype for h in states)
     return states if fitting else None
 

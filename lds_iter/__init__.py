@@ -1,6 +1,9 @@
 """Sequential recurrences, evaluated in parallel over time by fixed-point iteration."""
 
 from lds_iter import nn as nn
+from lds_iter.adjoint import AbstractAdjoint as AbstractAdjoint
+from lds_iter.adjoint import Implicit as Implicit
+from lds_iter.adjoint import Unroll as Unroll
 from lds_iter.guesses import repeat_initial as repeat_initial
 from lds_iter.guesses import step_from_zero as step_from_zero
 from lds_iter.linearization import AbstractDerivatives as AbstractDerivatives

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.adjoint import AbstractAdjoint
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.states import take_rows
 
@@ -76,13 +77,17 @@ def _name(path: tuple[Any, ...]) -> str:
     return "inputs" + "".join(str(key) for key in path)
 
 
-def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> None:
-    """`f`: maps rows to rows, each by itself, the same at every call. Looks at one row, then at two."""
+def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
+    """`f`: maps rows to rows, each by itself, the same at every call. Looks at one row, then at two.
+
+    Returns:
+        Whether values of `f` carry a gradient here: something in it requires one, and grad mode is on.
+    """
     if isinstance(f, type) or not callable(f):
         raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
+    one: Any = _called(f, s0.unsqueeze(0), take_rows(inputs, 0, 1))
+    _check_value(one, s0, 1)
     with torch.no_grad():
-        one: Any = _called(f, s0.detach().unsqueeze(0), take_rows(inputs, 0, 1))
-        _check_value(one, s0, 1)
         rows = min(2, length)
         pair = s0.detach().expand(rows, *s0.shape).contiguous()
         two: Any = _called(f, pair, take_rows(inputs, 0, rows))
@@ -95,6 +100,7 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> None:
                 "`inputs`); it mixes time steps (batch norm in training mode, attention over the first dimension); it "
                 "keeps a state between calls. `f` must map every row by itself."
             )
+    return one.requires_grad
 
 
 def _called(f: Any, s: Tensor, inputs: Any) -> Any:
@@ -125,8 +131,20 @@ def _check_value(value: Any, s0: Tensor, rows: int) -> None:
     if value.dtype != s0.dtype or value.device != s0.device:
         raise TypeError(
             f"`f` must return {s0.dtype} on {s0.device} like `s0`, got {value.dtype} on {value.device}. "
-            f"Convert `s0`, the module or its inputs with `.to(...)`."
+            "Convert `s0`, the module or its inputs with `.to(...)`; under autocast let `f` return `.float()`, so that "
+            "residuals stay in full precision."
         )
+
+
+def check_adjoint(adjoint: Any) -> AbstractAdjoint:
+    """`adjoint`: an instance."""
+    if isinstance(adjoint, type):
+        raise TypeError(
+            f"`adjoint` must be an instance, got the class {adjoint.__name__}. Type `{adjoint.__name__}()`."
+        )
+    if not isinstance(adjoint, AbstractAdjoint):
+        raise TypeError(f"`adjoint` must be li.Implicit() or li.Unroll(), got {adjoint!r}.")
+    return adjoint
 
 
 def check_guess(guess: Any, s0: Tensor, length: int) -> None:

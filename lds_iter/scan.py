@@ -165,7 +165,10 @@ def _diagonal_odd_even(a: Tensor, x: Tensor) -> None:
 
 
 class _DifferentiableScan(torch.autograd.Function):
-    """The gradient of a scan is a scan: `l_t = g_t + A_{t+1}^T l_{t+1}`, then `A_t` gets the VJP of `A_t x_{t-1}`."""
+    """The gradient of a scan is a scan: `l_t = g_t + A_{t+1}^T l_{t+1}`, then `A_t` gets the VJP of `A_t x_{t-1}`.
+
+    Made of differentiable operations, this scan among them, so it can be differentiated again.
+    """
 
     @staticmethod
     def forward(ctx: Any, transition: AbstractTransition, b: Tensor, initial: Tensor | None, *flat: Tensor) -> Tensor:
@@ -175,18 +178,23 @@ class _DifferentiableScan(torch.autograd.Function):
         return x
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x, initial, *_ = ctx.saved_tensors
-        transition = ctx.transition
+        again = torch.is_grad_enabled()
+        x, initial, *flat = ctx.saved_tensors
+        # Aliases, so that the VJP below does not run on through `x`, which depends on the same leaves, into this node.
+        flat = [leaf.view_as(leaf) if again else leaf.detach().requires_grad_() for leaf in flat]
+        remaining = iter(flat)
+        transition = map_leaves(lambda _: next(remaining), ctx.transition)
         transposed = transition.transpose()
         # Row t multiplies by A_{t+1}^T; the last row has no successor, so its matrix meets a zero initial value.
         shifted = map_leaves(lambda leaf: torch.cat([leaf[1:], leaf[:1]]), transposed)
         adjoint = linear_scan(shifted, grad, reverse=True)
         before = take(transposed, slice(0, 1)).mv(adjoint[:1])[0] if ctx.has_initial else None
-        previous = torch.cat([initial.unsqueeze(0), x[:-1]])
+        wanted = [leaf for leaf in flat if leaf.requires_grad]
         with torch.enable_grad():
-            tracked = map_leaves(lambda leaf: leaf.requires_grad_(), transition)
-            flat = leaves(tracked)
-            grads = torch.autograd.grad(tracked.mv(previous), flat, adjoint, allow_unused=True) if flat else ()
-        return (None, adjoint, before, *grads)
+            product = transition.mv(torch.cat([initial.unsqueeze(0), x[:-1]]))
+            found = (
+                torch.autograd.grad(product, wanted, adjoint, create_graph=again, allow_unused=True) if wanted else ()
+            )
+        given = iter(found)
+        return (None, adjoint, before, *[next(given) if leaf.requires_grad else None for leaf in flat])

@@ -6,12 +6,14 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from lds_iter.checks import check_f, check_guess, check_inputs, check_method, check_numbers, check_state
+from lds_iter.adjoint import AbstractAdjoint, Implicit, Solved
+from lds_iter.checks import check_adjoint, check_f, check_guess, check_inputs, check_method, check_numbers, check_state
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linearization import Linearization, ScanPlan, linearize
 from lds_iter.loop import run
@@ -19,7 +21,7 @@ from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
 from lds_iter.progress import progress_bar
 from lds_iter.solution import History, Progress, Solution, SolveError, explain_failure
-from lds_iter.states import take_rows
+from lds_iter.states import detached, take_rows
 from lds_iter.sweep import TILE_ELEMENTS
 from lds_iter.workspace import Problem, Rules, Workspace
 
@@ -55,6 +57,7 @@ def solve(
     atol: float | None = None,
     max_iters: int | None = None,
     window: int | None = None,
+    adjoint: AbstractAdjoint | None = None,
     record: bool = False,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
@@ -81,13 +84,16 @@ def solve(
         max_iters: the limit of updates per sequence; T when None, which always suffices.
         window: evaluate at most this many time steps beyond the first one not accepted yet. Bounds memory and wasted
             work; T (when None) is the textbook algorithm, 1 the sequential loop.
+        adjoint: how gradients reach the parameters of `f`, `s0` and `inputs` in grad mode; `Implicit()` when None,
+            which is exact at convergence for every method.
         record: keep `Solution.history`: residuals per iteration and time, `iterations * T` numbers on the CPU.
         progress: show a bar of accepted rows, with iteration and residual.
         callback: called with a `Progress` after every evaluation.
         throw: raise `SolveError` when a sequence does not converge; otherwise see `Solution.result`.
 
     Returns:
-        A `Solution`. Its states carry no gradient.
+        A `Solution`. Its states carry a gradient where one is wanted: grad mode is on and `f` depends on something that
+        requires it.
 
     Raises:
         TypeError, ValueError: for arguments that cannot work, before the first iteration.
@@ -99,18 +105,23 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
-    length, rules_rtol, rules_atol = _check(f, s0, inputs, rtol, atol)
+    length, rules_rtol, rules_atol, wanted = _check(f, s0, inputs, rtol, atol)
+    gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
     approximation: LDSApproximation = check_method(Newton() if method is None else method)
     limits = check_numbers(length, max_iters=max_iters, window=window)
     with torch.no_grad():
         start = guess(f, s0, inputs, length) if callable(guess) else guess
         check_guess(start, s0, length)
-        problem = Problem(f, s0.detach(), inputs, length)
+        problem = Problem(f, s0.detach(), detached(inputs), length)
         with progress_bar(length, progress) as bar:
             observers = tuple(observer for observer in (bar, callback) if observer is not None)
             rules = Rules(rules_rtol, rules_atol, limits["max_iters"], limits["window"], record, observers)
             state = run(problem, approximation, start.detach(), rules)
         solution = _solution(problem, state, record)
+    if wanted:
+        attached = Problem(f, s0, inputs, length)
+        solved = Solved(attached, approximation, rules, start.detach(), solution.states, int(state.iterations.max()))
+        solution = replace(solution, states=gradients.attach(solved))
     if throw and not solution.converged:
         message = explain_failure(solution, approximation, rules_rtol, rules_atol, limits["max_iters"])
         raise SolveError(message, solution)
@@ -126,7 +137,7 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
     Returns:
         The states `(T, *batch, D)`.
     """
-    length, _, _ = _check(f, s0, inputs, None, None)
+    length, *_ = _check(f, s0, inputs, None, None)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
         s = f(s, take_rows(inputs, t, t + 1))
@@ -136,8 +147,8 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
 
 def _check(
     f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
-) -> tuple[int, float, float]:
-    """Check what `solve` and `sequential` share; returns T and the tolerances."""
+) -> tuple[int, float, float, bool]:
+    """Check what `solve` and `sequential` share; returns T, the tolerances, and whether `f` carries gradients."""
     check_state(s0)
     length = check_inputs(inputs, s0)
     default = 1e-5 if s0.dtype == torch.float32 else 1e-10
@@ -147,8 +158,8 @@ def _check(
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
             raise ValueError(f"`{name}` must be a finite number, 0 or more, got {value!r}.")
         tolerances.append(float(value))
-    check_f(f, s0, inputs, length)
-    return length, tolerances[0], tolerances[1]
+    wanted = check_f(f, s0, inputs, length)
+    return length, tolerances[0], tolerances[1], wanted
 
 
 def _solution(problem: Problem, state: Workspace, record: bool) -> Solution:

@@ -50,6 +50,11 @@ def take_rows(inputs: Any, start: int, stop: int) -> Any:
     return pytree.tree_map(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) else leaf, inputs)
 
 
+def detached(inputs: Any) -> Any:
+    """The same pytree, cut off from autograd."""
+    return pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, inputs)
+
+
 def fold(f: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
     """Adapt a function or module that takes states `(N, D)` and inputs `(N, ...)` to any number of leading dimensions.
 

@@ -146,7 +146,9 @@ def test_gradients_of_a_scan(name):
         remaining = list(values)
         return li.linear_scan(map_leaves(lambda _: remaining.pop(0), transition), b, initial)
 
-    assert torch.autograd.gradcheck(scan, (b.requires_grad_(), initial.requires_grad_(), *leaves))
+    arguments = (b.requires_grad_(), initial.requires_grad_(), *leaves)
+    assert torch.autograd.gradcheck(scan, arguments)
+    assert torch.autograd.gradgradcheck(scan, arguments)
 
 
 def test_gradient_memory_does_not_grow_with_the_square_of_time():

@@ -90,8 +90,8 @@ class GRUDerivatives(AbstractDerivatives):
         """`a_r`, `a_z`, `a_n`; not kept, for the sake of memory."""
         a_z = torch.ops.aten.sigmoid_backward(self._gap, self._z)
         g = torch.ops.aten.tanh_backward(1 - self._z, self._n)
-        a_r = torch.ops.aten.sigmoid_backward(self._q, self._r).mul_(g)
-        return a_r, a_z, g.mul_(self._r)
+        a_r = torch.ops.aten.sigmoid_backward(self._q, self._r) * g
+        return a_r, a_z, g * self._r
 
     def jvp(self, v: Tensor) -> Tensor:
         out = self._z * v
@@ -113,9 +113,10 @@ class GRUDerivatives(AbstractDerivatives):
 
     def diagonal(self) -> Tensor:
         w_r, w_z, w_n = self._diagonals
-        inner = torch.ops.aten.sigmoid_backward(self._q, self._r).mul_(w_r).addcmul_(self._r, w_n)
+        # In place only where autograd keeps nothing that it would overwrite: `Unroll` differentiates this.
+        inner = (torch.ops.aten.sigmoid_backward(self._q, self._r) * w_r).addcmul_(self._r, w_n)
         through_n = torch.ops.aten.tanh_backward(inner, self._n)
-        out = through_n.lerp_(through_n.new_ones(()).expand_as(through_n), self._z)  # z + (1 - z) through_n
+        out = through_n.lerp(through_n.new_ones(()).expand_as(through_n), self._z)  # z + (1 - z) through_n
         return out.addcmul_(torch.ops.aten.sigmoid_backward(self._gap, self._z), w_z)
 
     def block_diagonal(self, size: int) -> Tensor:

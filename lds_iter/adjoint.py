@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -142,8 +143,10 @@ def solve_adjoint(problem: Problem, states: Tensor, g: Tensor, method: LDSApprox
     # Row t of the reversed recurrence maps l_{t+1} to l_t, t = T-1 .. 1, and needs f at (s_t, u_{t+1}).
     inputs = (states[:-1], take_rows(problem.inputs, 1, problem.length), g[:-1])
     backwards = pytree.tree_map(lambda leaf: leaf.flip(0) if isinstance(leaf, Tensor) else leaf, inputs)
-    reversed_ = Problem(_Transposed(problem.f), g[-1], backwards, problem.length - 1)
-    rules = replace(rules, max_iters=problem.length - 1, window=min(rules.window, problem.length - 1))
+    window = min(rules.window, problem.length - 1)
+    rules = replace(rules, max_iters=problem.length - 1, window=window)
+    transposed = _Transposed(problem.f, keep=window == problem.length - 1)
+    reversed_ = Problem(transposed, g[-1], backwards, problem.length - 1)
     if not bool(g.isfinite().all()):
         return torch.full_like(g, torch.nan)
     solved = run(reversed_, method, backwards[2], rules)
@@ -153,38 +156,62 @@ def solve_adjoint(problem: Problem, states: Tensor, g: Tensor, method: LDSApprox
 
 
 class _Transposed:
-    """The adjoint recurrence: `l -> J^T l + g`, with inputs `(states, inputs, g)`."""
+    """The adjoint recurrence: `l -> J^T l + g`, with inputs `(states, inputs, g)`.
 
-    def __init__(self, f: Callable[[Tensor, Any], Tensor]) -> None:
-        self._f = f
+    The derivatives of `f` do not change over the iterations, so each stretch of rows is linearized once (`keep`),
+    unless a window slides and would leave more and more of them behind.
+    """
+
+    def __init__(self, f: Callable[[Tensor, Any], Tensor], *, keep: bool) -> None:
+        self._f, self._keep = f, keep
+        self._kept: dict[tuple[int, int], _Fixed] = {}
 
     def __call__(self, adjoint: Tensor, inputs: tuple[Tensor, Any, Tensor]) -> Tensor:
         return self.linearize(adjoint, inputs).value
 
     def linearize(self, adjoint: Tensor, inputs: tuple[Tensor, Any, Tensor]) -> AbstractDerivatives:
         prev, u, g = inputs
-        return _TransposedDerivatives(linearize(self._f, prev, u), adjoint, g)
+        rows = (prev.data_ptr(), prev.shape[0])  # `prev` is a stretch of one tensor that outlives this object
+        fixed = self._kept.get(rows) or _Fixed(linearize(self._f, prev, u))
+        if self._keep:
+            self._kept[rows] = fixed
+        return _TransposedDerivatives(fixed, adjoint, g)
+
+
+class _Fixed:
+    """The derivatives of `f` at the solution; what a method asks for is computed once."""
+
+    def __init__(self, of_f: AbstractDerivatives) -> None:
+        self.of_f = of_f
+
+    @cached_property
+    def jacobian(self) -> Tensor:
+        return self.of_f.jacobian()
+
+    @cached_property
+    def diagonal(self) -> Tensor:
+        return self.of_f.diagonal()
 
 
 class _TransposedDerivatives(AbstractDerivatives):
-    def __init__(self, of_f: AbstractDerivatives, adjoint: Tensor, g: Tensor) -> None:
-        self._of_f = of_f
-        self.value = of_f.vjp(adjoint) + g
+    def __init__(self, fixed: _Fixed, adjoint: Tensor, g: Tensor) -> None:
+        self._fixed = fixed
+        self.value = fixed.of_f.vjp(adjoint).add_(g)
 
     def jvp(self, v: Tensor) -> Tensor:
-        return self._of_f.vjp(v)
+        return self._fixed.of_f.vjp(v)
 
     def vjp(self, w: Tensor) -> Tensor:
-        return self._of_f.jvp(w)
+        return self._fixed.of_f.jvp(w)
 
     def jacobian(self) -> Tensor:
-        return self._of_f.jacobian().mT
+        return self._fixed.jacobian.mT
 
     def diagonal(self) -> Tensor:
-        return self._of_f.diagonal()
+        return self._fixed.diagonal
 
     def block_diagonal(self, size: int) -> Tensor:
-        return self._of_f.block_diagonal(size).mT
+        return self._fixed.of_f.block_diagonal(size).mT
 
 
 def _without_warm_up(method: LDSApproximation) -> LDSApproximation:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -68,8 +69,12 @@ class FunctionDerivatives(AbstractDerivatives):
     def jvp(self, v: Tensor) -> Tensor:
         return torch.func.jvp(self._f, (self._prev,), (v,))[1]
 
+    @cached_property
+    def _pullback(self) -> Callable[[Tensor], tuple[Tensor]]:
+        return torch.func.vjp(self._f, self._prev)[1]
+
     def vjp(self, w: Tensor) -> Tensor:
-        return torch.func.vjp(self._f, self._prev)[1](w)[0]
+        return self._pullback(w)[0]
 
     def jacobian(self) -> Tensor:
         return self._per_column(lambda column, _: column).movedim(0, -1)

@@ -12,6 +12,7 @@ The gates lie in tensors of their own, so that every elementwise operation runs 
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -86,8 +87,9 @@ class GRUDerivatives(AbstractDerivatives):
         self._gap = h - self._n
         self.value = torch.addcmul(self._n, self._z, self._gap)
 
+    @cached_property
     def _slopes(self) -> Gates:
-        """`a_r`, `a_z`, `a_n`; not kept, for the sake of memory."""
+        """`a_r`, `a_z`, `a_n`; kept for the next product, but not made by `diagonal`, which spares the memory."""
         a_z = torch.ops.aten.sigmoid_backward(self._gap, self._z)
         g = torch.ops.aten.tanh_backward(1 - self._z, self._n)
         a_r = torch.ops.aten.sigmoid_backward(self._q, self._r) * g
@@ -95,19 +97,19 @@ class GRUDerivatives(AbstractDerivatives):
 
     def jvp(self, v: Tensor) -> Tensor:
         out = self._z * v
-        for slope, weight in zip(self._slopes(), self._weights, strict=True):
+        for slope, weight in zip(self._slopes, self._weights, strict=True):
             out.addcmul_(slope, functional.linear(v, weight))
         return out
 
     def vjp(self, w: Tensor) -> Tensor:
         out = self._z * w
-        for slope, weight in zip(self._slopes(), self._weights, strict=True):
+        for slope, weight in zip(self._slopes, self._weights, strict=True):
             out += (slope * w) @ weight
         return out
 
     def jacobian(self) -> Tensor:
         out = torch.diag_embed(self._z)
-        for slope, weight in zip(self._slopes(), self._weights, strict=True):
+        for slope, weight in zip(self._slopes, self._weights, strict=True):
             out.addcmul_(slope.unsqueeze(-1), weight)
         return out
 
@@ -121,6 +123,6 @@ class GRUDerivatives(AbstractDerivatives):
 
     def block_diagonal(self, size: int) -> Tensor:
         out = torch.diag_embed(self._z.unflatten(-1, (-1, size)))
-        for slope, weight in zip(self._slopes(), self._weights, strict=True):
+        for slope, weight in zip(self._slopes, self._weights, strict=True):
             out.addcmul_(slope.unflatten(-1, (-1, size)).unsqueeze(-1), own_blocks(weight, size))
         return out

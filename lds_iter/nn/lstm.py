@@ -23,6 +23,7 @@ Results are overwritten only where autograd has not kept them: `Unroll` differen
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TypeAlias
 
 import torch
@@ -127,31 +128,33 @@ class LSTMDerivatives(AbstractDerivatives):
         self._squashed = torch.tanh(cell)
         self.value = f.pack(self._o * self._squashed, cell)
 
+    @cached_property
     def _slopes(self) -> Gates:
-        """`a_i`, `a_f`, `a_g`, `a_o`; not kept, for the sake of memory."""
+        """`a_i`, `a_f`, `a_g`, `a_o`; kept for the next product."""
         a_i = torch.ops.aten.sigmoid_backward(self._g, self._i)
         a_f = torch.ops.aten.sigmoid_backward(self._c, self._forget)
         a_g = torch.ops.aten.tanh_backward(self._i, self._g)
         a_o = torch.ops.aten.sigmoid_backward(self._squashed, self._o)
         return a_i, a_f, a_g, a_o
 
+    @cached_property
     def _through_cell(self) -> Tensor:
         """`e`, how much of a change of c' arrives in h'."""
         return torch.ops.aten.tanh_backward(self._o, self._squashed)
 
     def jvp(self, v: Tensor) -> Tensor:
         v_h, v_c = self._f.unpack(v)
-        *inner, a_o = self._slopes()
+        *inner, a_o = self._slopes
         d_c = self._forget * v_c
         for slope, weight in zip(inner, self._f.weights, strict=False):
             d_c.addcmul_(slope, product(v_h, weight))
         d_h = a_o * product(v_h, self._f.weights[3])
-        return self._f.pack(d_h.addcmul_(self._through_cell(), d_c), d_c)
+        return self._f.pack(d_h.addcmul_(self._through_cell, d_c), d_c)
 
     def vjp(self, w: Tensor) -> Tensor:
         w_h, w_c = w.unflatten(-1, (-1, 2)).unbind(-1)
-        w_c = torch.addcmul(w_c, self._through_cell(), w_h)
-        *inner, a_o = self._slopes()
+        w_c = torch.addcmul(w_c, self._through_cell, w_h)
+        *inner, a_o = self._slopes
         out = (a_o * w_h) @ self._f.weights[3]
         for slope, weight in zip(inner, self._f.weights, strict=False):
             out = out + (slope * w_c) @ weight
@@ -164,9 +167,9 @@ class LSTMDerivatives(AbstractDerivatives):
 
     def diagonal(self) -> Tensor:
         w_i, w_f, w_g, w_o = self._f.diagonals
-        a_i, a_f, a_g, a_o = self._slopes()
+        a_i, a_f, a_g, a_o = self._slopes
         inner = (a_i * w_i).addcmul_(a_f, w_f).addcmul_(a_g, w_g)
-        return self._f.pack((a_o * w_o).addcmul_(self._through_cell(), inner), self._forget)
+        return self._f.pack((a_o * w_o).addcmul_(self._through_cell, inner), self._forget)
 
     def block_diagonal(self, size: int) -> Tensor:
         if size == 1:
@@ -179,12 +182,12 @@ class LSTMDerivatives(AbstractDerivatives):
 
     def _blocks(self, cells: int) -> Tensor:
         """The blocks that belong to groups of `cells` cells, `(n, *batch, D // cells, 2 cells, 2 cells)`."""
-        *inner, a_o = (slope.unflatten(-1, (-1, cells)).unsqueeze(-1) for slope in self._slopes())
+        *inner, a_o = (slope.unflatten(-1, (-1, cells)).unsqueeze(-1) for slope in self._slopes)
         *w_inner, w_o = (own_blocks(weight, cells) for weight in self._f.effective)
         from_h = inner[0] * w_inner[0]
         for slope, weight in zip(inner[1:], w_inner[1:], strict=True):
             from_h.addcmul_(slope, weight)
-        through = self._through_cell().unflatten(-1, (-1, cells))
+        through = self._through_cell.unflatten(-1, (-1, cells))
         forget = self._forget.unflatten(-1, (-1, cells))
         out = from_h.new_empty(*from_h.shape[:-2], cells, 2, cells, 2)
         out[..., 0, :, 0] = (a_o * w_o).addcmul_(through.unsqueeze(-1), from_h)

@@ -7,6 +7,7 @@ J = diag(g) W          g = 1 - h'^2 for tanh, 1 where h' > 0 for relu
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -85,20 +86,25 @@ class RNNDerivatives(AbstractDerivatives):
 
     def __init__(self, value: Tensor, slope: Slope, weight: Tensor, diagonal: Tensor) -> None:
         self.value = value
-        self._slope, self._weight, self._diagonal = slope, weight, diagonal
+        self._slope_of, self._weight, self._diagonal = slope, weight, diagonal
+
+    @cached_property
+    def _slope(self) -> Tensor:
+        """g, kept for the next product."""
+        return self._slope_of(self.value)
 
     def jvp(self, v: Tensor) -> Tensor:
-        return self._slope(self.value) * product(v, self._weight)
+        return self._slope * product(v, self._weight)
 
     def vjp(self, w: Tensor) -> Tensor:
-        return (self._slope(self.value) * w) @ self._weight
+        return (self._slope * w) @ self._weight
 
     def jacobian(self) -> Tensor:
-        return self._slope(self.value).unsqueeze(-1) * self._weight
+        return self._slope.unsqueeze(-1) * self._weight
 
     def diagonal(self) -> Tensor:
-        return self._slope(self.value) * self._diagonal
+        return self._slope * self._diagonal
 
     def block_diagonal(self, size: int) -> Tensor:
-        slope = self._slope(self.value).unflatten(-1, (-1, size)).unsqueeze(-1)
+        slope = self._slope.unflatten(-1, (-1, size)).unsqueeze(-1)
         return slope * own_blocks(self._weight, size)

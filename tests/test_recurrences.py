@@ -118,3 +118,23 @@ def test_wrong_weights():
             kind(torch.zeros(3 * gates, 2), torch.zeros(3 * gates + 1, 3))
     with pytest.raises(ValueError, match='`nonlinearity` must be "tanh" or "relu", got \'gelu\''):
         li.nn.RNNRecurrence(torch.zeros(3, 2), torch.zeros(3, 3), nonlinearity="gelu")  # pyright: ignore
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", [li.Newton(), li.QuasiNewton(), li.BlockNewton(2)], ids=repr)
+def test_gradients_by_the_adjoint_through_the_iterations_and_step_by_step(kind, method):
+    module, f = recurrence(kind)
+    x = torch.randn(12, 2, INPUTS, dtype=torch.float64)
+    s0 = 0.1 * torch.randn(2, state_width(module), dtype=torch.float64)
+
+    def gradients(states):
+        weights = list(module.parameters())
+        return torch.autograd.grad(states.sin().sum(), weights)
+
+    expected = gradients(li.sequential(f, s0, f.inputs(x)))
+    for adjoint in li.Implicit(), li.Unroll():
+        # Twelve steps, solved to rounding: unrolled iterations then carry the gradient all the way back.
+        f = RECURRENCES[type(module)].from_module(module)
+        found = gradients(li.solve(f, s0, f.inputs(x), method, rtol=0, atol=1e-14, adjoint=adjoint).states)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)

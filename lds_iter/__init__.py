@@ -42,5 +42,6 @@ from lds_iter.transitions import Diagonal as Diagonal
 from lds_iter.transitions import Identity as Identity
 from lds_iter.transitions import ScaledIdentity as ScaledIdentity
 from lds_iter.transitions import Zero as Zero
+from lds_iter.warnings import PerformanceWarning as PerformanceWarning
 
 __version__ = "0.1.0"

@@ -183,6 +183,7 @@ class _Fixed:
 
     def __init__(self, of_f: AbstractDerivatives) -> None:
         self.of_f = of_f
+        self._blocks: dict[int, Tensor] = {}
 
     @cached_property
     def jacobian(self) -> Tensor:
@@ -191,6 +192,11 @@ class _Fixed:
     @cached_property
     def diagonal(self) -> Tensor:
         return self.of_f.diagonal()
+
+    def block_diagonal(self, size: int) -> Tensor:
+        if size not in self._blocks:
+            self._blocks[size] = self.of_f.block_diagonal(size)
+        return self._blocks[size]
 
 
 class _TransposedDerivatives(AbstractDerivatives):
@@ -211,7 +217,7 @@ class _TransposedDerivatives(AbstractDerivatives):
         return self._fixed.diagonal
 
     def block_diagonal(self, size: int) -> Tensor:
-        return self._fixed.of_f.block_diagonal(size).mT
+        return self._fixed.block_diagonal(size).mT
 
 
 def _without_warm_up(method: LDSApproximation) -> LDSApproximation:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lds_iter.transitions import (
     AbstractTransition,
+    BlockDiagonal,
     Diagonal,
     Identity,
     ScaledIdentity,
@@ -123,6 +124,24 @@ def diagonal_scan(transition: Diagonal, x: Tensor, initial: Tensor | None = None
     _diagonal_scan(transition.diagonal, x, initial)
 
 
+SMALL_BLOCK = 4
+"""Up to this size, blocks are multiplied entry by entry: batched products of tiny matrices are slow on a CPU."""
+
+
+@register_scan(BlockDiagonal, "cpu")
+def block_diagonal_scan(transition: BlockDiagonal, x: Tensor, initial: Tensor | None = None) -> None:
+    """The odd-even scan on one contiguous plane for each entry of a block; reference: `reference_scan`."""
+    size = transition.blocks.shape[-1]
+    if size > SMALL_BLOCK:
+        return reference_scan(transition, x, initial)
+    if initial is not None:
+        x[:1] += take(transition, slice(0, 1)).mv(initial.unsqueeze(0))
+    planes = x.unflatten(-1, (-1, size)).movedim(-1, 0).contiguous()  # (size, n, *batch, D // size)
+    _planes_odd_even(transition.blocks.movedim((-2, -1), (0, 1)).contiguous(), planes)
+    x.copy_(planes.movedim(0, -1).flatten(-2))
+    return None
+
+
 @register_scan(ScaledIdentity)
 def scaled_identity_scan(transition: ScaledIdentity, x: Tensor, initial: Tensor | None = None) -> None:
     """The diagonal scan on a diagonal of width 1; reference: `reference_scan`."""
@@ -162,6 +181,24 @@ def _diagonal_odd_even(a: Tensor, x: Tensor) -> None:
         _diagonal_odd_even(a_odd * a_even, pairs)
     if n > 2:
         x[2::2].addcmul_(a[2::2], pairs[:-1] if n % 2 == 0 else pairs)
+
+
+def _planes_odd_even(a: Tensor, x: Tensor) -> None:
+    """`a[i, j]` and `x[i]` are the planes: entries of the blocks and of the vectors, `(n, *batch, D // size)`."""
+    n, size = x.shape[1], x.shape[0]
+    if n == 1:
+        return
+    pairs, odd, even = x[:, 1::2], a[:, :, 1::2], a[:, :, : n - 1 : 2]
+    for j in range(size):
+        pairs.addcmul_(odd[:, j], x[j, : n - 1 : 2])
+    if n > 3:
+        products = odd[:, 0, None] * even[0]
+        for j in range(1, size):
+            products.addcmul_(odd[:, j, None], even[j])
+        _planes_odd_even(products, pairs)
+    if n > 2:
+        for j in range(size):
+            x[:, 2::2].addcmul_(a[:, j, 2::2], pairs[j, : (n - 1) // 2])
 
 
 class _DifferentiableScan(torch.autograd.Function):

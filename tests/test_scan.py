@@ -178,3 +178,14 @@ def test_a_registered_scan_is_used(monkeypatch):
 
     li.linear_scan(li.Zero(), torch.ones(3, 2))
     assert calls == [(3, 2)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
+def test_blocks_of_every_size(size, n):
+    blocks = li.BlockDiagonal(torch.randn(n, 2, 3, size, size, dtype=torch.float64))
+    b, initial = torch.randn(n, 2, 3 * size, dtype=torch.float64), torch.randn(2, 3 * size, dtype=torch.float64)
+    for before in None, initial:
+        expected = b.clone()
+        li.reference_scan(blocks, expected, before)
+        torch.testing.assert_close(li.linear_scan(blocks, b, before), expected)

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -40,13 +41,7 @@ class GRURecurrence:
     def __init__(
         self, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None, bias_hh: Tensor | None = None
     ) -> None:
-        width = weight_hh.shape[-1]
-        if weight_hh.shape != (3 * width, width) or weight_ih.ndim != 2 or weight_ih.shape[0] != 3 * width:
-            raise ValueError(
-                "`weight_ih` and `weight_hh` must have shapes (3 D, D_in) and (3 D, D), got "
-                f"{tuple(weight_ih.shape)} and {tuple(weight_hh.shape)}."
-            )
-        self.width = width
+        self.width = width = check_shapes(weight_ih, weight_hh, 3)
         self._weight_ih = weight_ih
         self._weights: Gates = tuple(weight_hh.unflatten(0, (3, width)).unbind(0))  # pyright: ignore[reportAttributeAccessIssue]
         bias_ih = weight_hh.new_zeros(3 * width) if bias_ih is None else bias_ih
@@ -63,11 +58,7 @@ class GRURecurrence:
         Args:
             backward: the backward direction of a bidirectional layer; give `inputs` the sequence flipped in time.
         """
-        suffix = f"l{layer}" + ("_reverse" if backward else "")
-        names = [f"{kind}_{suffix}" for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
-        if not hasattr(module, names[0]):
-            raise ValueError(f"{module} has no layer {layer}{' in the backward direction' if backward else ''}.")
-        return GRURecurrence(*[getattr(module, name, None) for name in names])  # pyright: ignore[reportArgumentType]
+        return GRURecurrence(**layer_weights(module, layer, backward))
 
     def inputs(self, x: Tensor) -> Gates:
         """The pre-activations that `x` contributes: `(T, *batch, D_in)` to three tensors `(T, *batch, D)`."""
@@ -89,9 +80,9 @@ class GRUDerivatives(AbstractDerivatives):
     def __init__(self, h: Tensor, u: Gates, weights: Gates, diagonals: Gates, bias_n: Tensor) -> None:
         self._weights, self._diagonals = weights, diagonals
         # A product and an addition in place: on a CPU less than half the time of `addmm`.
-        self._r = _product(h, weights[0]).add_(u[0]).sigmoid_()
-        self._z = _product(h, weights[1]).add_(u[1]).sigmoid_()
-        self._q = _product(h, weights[2]).add_(bias_n)
+        self._r = product(h, weights[0]).add_(u[0]).sigmoid_()
+        self._z = product(h, weights[1]).add_(u[1]).sigmoid_()
+        self._q = product(h, weights[2]).add_(bias_n)
         self._n = torch.addcmul(u[2], self._r, self._q).tanh_()
         self._gap = h - self._n
         self.value = torch.addcmul(self._n, self._z, self._gap)
@@ -132,14 +123,6 @@ class GRUDerivatives(AbstractDerivatives):
 
     def block_diagonal(self, size: int) -> Tensor:
         out = torch.diag_embed(self._z.unflatten(-1, (-1, size)))
-        count = out.shape[-3]
-        own = torch.arange(count, device=out.device)
         for slope, weight in zip(self._slopes, self._weights, strict=True):
-            blocks = weight.view(count, size, count, size)[own, :, own]
-            out.addcmul_(slope.unflatten(-1, (count, size)).unsqueeze(-1), blocks)
+            out.addcmul_(slope.unflatten(-1, (-1, size)).unsqueeze(-1), own_blocks(weight, size))
         return out
-
-
-def _product(h: Tensor, weight: Tensor) -> Tensor:
-    """`h W^T` in one matrix product over all rows, in memory of its own."""
-    return (h.reshape(-1, h.shape[-1]) @ weight.T).view(h.shape)

@@ -1,0 +1,95 @@
+"""What the layers do at their boundary: budgets, defaults, initial states, and what a fallback says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.newton import Newton
+from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.solution import Result, Solution
+
+NARROW = 8
+"""Up to this width the full Jacobian of an RNN or GRU is cheap enough for `Newton()`. Measured at initialisation, CPU,
+T = 4000, total time of Newton against quasi-Newton: RNN, D = 8: 8 ms and 25 ms, D = 16: 38 and 28; GRU, D = 4: 9 and 8,
+D = 8: 10 and 9, D = 16: 44 and 18."""
+
+
+def default_method(width: int) -> LDSApproximation:
+    """What RNNs, GRUs and cells without a structure of their own are solved with."""
+    return Newton() if width <= NARROW else QuasiNewton()
+
+
+def check_budget(window: Any, max_iters: Any, length: int) -> int:
+    """The limit of updates for `length` steps: `max_iters` for each stretch of `window` steps (all, when None)."""
+    for name, number in ("window", window), ("max_iters", max_iters):
+        whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
+        if not whole and not (name == "window" and number is None):
+            raise ValueError(f"`{name}` must be a whole number, 1 or more, got {number!r}.")
+    return max_iters if window is None else max_iters * -(-length // window)
+
+
+def initial_states(module: torch.nn.RNNBase, input: Any, hx: Any) -> tuple[Tensor, ...] | None:
+    """The initial h, and c for an LSTM, `(layers * directions, B, D)`; None for what torch shall answer itself.
+
+    That is what is empty, and what is malformed, which its `forward` refuses in its own words.
+    """
+    packed = isinstance(input, PackedSequence)
+    x = input.data if packed else input
+    if not isinstance(x, Tensor) or x.numel() == 0 or (not packed and x.dim() not in (2, 3)):
+        return None
+    single = not packed and x.dim() == 2
+    sizes = input.batch_sizes if packed else None
+    shaped = x.unsqueeze(0 if module.batch_first else 1) if single else x
+    states = _zeros(module, shaped, sizes) if hx is None else _given(module, x, hx, 2 if single else 3)
+    if states is None:
+        return None
+    if single and hx is not None:
+        states = tuple(state.unsqueeze(1) for state in states)
+    hidden: Any = states if isinstance(module, torch.nn.LSTM) else states[0]
+    module.check_forward_args(shaped, hidden, sizes)
+    return states
+
+
+def _zeros(module: torch.nn.RNNBase, x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
+    batch = x.shape[0 if module.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
+    lead = module.num_layers * (2 if module.bidirectional else 1)
+    h = x.new_zeros(lead, batch, module.proj_size or module.hidden_size)
+    return (h, x.new_zeros(lead, batch, module.hidden_size)) if isinstance(module, torch.nn.LSTM) else (h,)
+
+
+def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Tensor, ...] | None:
+    """The user's states; None when they are not tensors of the right number, dimensions and dtype."""
+    lstm = isinstance(module, torch.nn.LSTM)
+    if lstm and not (isinstance(hx, tuple | list) and len(hx) == 2):
+        return None
+    states: tuple[Any, ...] = tuple(hx) if lstm else (hx,)
+    fitting = all(isinstance(h, Tensor) and h.dim() == dims and h.dtype == x.dtype for h in states)
+    return states if fitting else None
+
+
+def explain_fallback(module: torch.nn.RNNBase, method: LDSApproximation, solutions: tuple[Solution, ...]) -> str:
+    """What fell back, and what to type."""
+    name, last = type(module).__name__, solutions[-1]
+    directions = 2 if module.bidirectional else 1
+    layer, backward = divmod(len(solutions) - 1, directions)
+    where = f"layer {layer}" + (", backward" if backward else "")
+    return (
+        f"`{name}` did not converge in {where}: {_worst(last)} after {int(last.iterations.max())} iterations of "
+        f"{method}. The result is that of torch.nn.{name}, step by step, as it will be whenever this happens (shown "
+        "once per module). In order of likelihood:\n"
+        f"  - a trained network far from its guess: layer.method = li.Then(li.Jacobi(), {method}, 16), or a warm start "
+        "(li.nn.WarmStart)\n"
+        "  - long memory: layer.method = li.Damped(..., 0.05), a `window` of a few hundred steps, or a larger "
+        "`max_iters`\n"
+        f"  - dynamics that cannot be parallelized: keep torch.nn.{name} for this layer"
+    )
+
+
+def _worst(solution: Solution) -> str:
+    failed = solution.result != Result.SUCCESS
+    return f"{int(failed.sum())} of {failed.numel()} sequence(s), residual up to {float(solution.residual.max()):.2g},"

@@ -1,0 +1,43 @@
+"""What the recurrences of `torch.nn` share: finding the weights of a layer, and multiplying by them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+
+def layer_weights(module: torch.nn.RNNBase, layer: int, backward: bool) -> dict[str, Tensor]:
+    """The weights that one layer and direction of a `torch.nn` module has, by their names without the suffix.
+
+    Looked up by name, not in the module's flat list, so that parametrizations and `torch.func.functional_call` work.
+    """
+    suffix = f"l{layer}" + ("_reverse" if backward else "")
+    if not hasattr(module, f"weight_ih_{suffix}"):
+        raise ValueError(f"{module} has no layer {layer}{' in the backward direction' if backward else ''}.")
+    found = {name: getattr(module, f"{name}_{suffix}", None) for name in NAMES}
+    return {name: weight for name, weight in found.items() if weight is not None}
+
+
+def product(h: Tensor, weight: Tensor) -> Tensor:
+    """`h W^T` in one matrix product over all rows, in memory of its own."""
+    return (h.reshape(-1, h.shape[-1]) @ weight.T).view(*h.shape[:-1], weight.shape[0])
+
+
+def check_shapes(weight_ih: Tensor, weight_hh: Tensor, gates: int) -> int:
+    """The hidden width D, for `gates` gates."""
+    width, rows = weight_hh.shape[-1], "D" if gates == 1 else f"{gates} D"
+    if weight_hh.shape != (gates * width, width) or weight_ih.ndim != 2 or weight_ih.shape[0] != gates * width:
+        raise ValueError(
+            f"`weight_ih` and `weight_hh` must have shapes ({rows}, D_in) and ({rows}, D), got "
+            f"{tuple(weight_ih.shape)} and {tuple(weight_hh.shape)}."
+        )
+    return width
+
+
+def own_blocks(weight: Tensor, size: int) -> Tensor:
+    """The blocks of `size` along the diagonal of a square matrix, `(D // size, size, size)`."""
+    count = weight.shape[-1] // size
+    own = torch.arange(count, device=weight.device)
+    return weight.reshape(count, size, count, size)[own, :, own]

@@ -1,0 +1,270 @@
+"""Drop-in `RNN`, `GRU` and `LSTM`: the modules of `torch.nn`, with only `forward` replaced."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lds_iter.checks import check_method
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.block_newton import BlockNewton
+from lds_iter.nn._arguments import check_budget, default_method, explain_fallback, initial_states
+from lds_iter.nn._sequences import like_input, time_first
+from lds_iter.nn._stack import NotFinite, Options, OverBudget, Recurrence, run
+from lds_iter.nn._weights import layer_weights
+from lds_iter.nn.gru import GRURecurrence
+from lds_iter.nn.lstm import LSTMRecurrence
+from lds_iter.nn.rnn import RNNRecurrence
+from lds_iter.nn.warm_start import WarmStart
+from lds_iter.solution import Solution
+from lds_iter.warnings import PerformanceWarning
+
+
+class ParallelLayers(torch.nn.RNNBase):
+    """The `forward` that the three layers share, ahead of the one of `torch.nn` in the method resolution order."""
+
+    # Defaults on the class: `parallelize` turns a module of `torch.nn` into one of these without calling `__init__`.
+    method: LDSApproximation | None = None
+    rtol: float | None = None
+    atol: float | None = None
+    window: int | None = None
+    max_iters: int = 100
+    warm_start: WarmStart | None = None
+    last_solution: tuple[Solution, ...] = ()
+    _warned: bool = False
+
+    def configure(
+        self,
+        *,
+        method: LDSApproximation | None,
+        rtol: float | None,
+        atol: float | None,
+        window: int | None,
+        max_iters: int,
+        warm_start: WarmStart | None,
+    ) -> None:
+        """Set the options of the solve; see the class for what each means."""
+        self.method = None if method is None else check_method(method)
+        self.rtol, self.atol = rtol, atol
+        check_budget(window, max_iters, 1)
+        self.window, self.max_iters, self.warm_start = window, max_iters, warm_start
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """As in `torch.nn`: returns the output and the final states."""
+        states = initial_states(self, input, hx)
+        if states is None:
+            return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
+        try:
+            with torch.autocast(states[0].device.type, enabled=False):
+                return self._parallel(input, states)
+        except NotFinite:
+            self.last_solution = ()
+        except OverBudget as failure:
+            self.last_solution = failure.solutions
+            if not self._warned:
+                self._warned = True
+                # Level 4: past `Module.__call__` and its two helpers, to the line that calls the layer.
+                warnings.warn(
+                    explain_fallback(self, self._method(), failure.solutions), PerformanceWarning, stacklevel=4
+                )
+        return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _parallel(self, input: Any, states: tuple[Tensor, ...]) -> tuple[Any, Any]:
+        dtype = layer_weights(self, 0, False)["weight_ih"].dtype
+        compute = torch.promote_types(dtype, torch.float32)  # half precision is too coarse for residuals
+        x, lengths = time_first(input, self.batch_first)
+
+        def recurrence(layer: int, backward: bool) -> Recurrence:
+            weights = layer_weights(self, layer, backward)
+            return self._recurrence({name: weight.to(compute) for name, weight in weights.items()})
+
+        options = Options(self._method(), self.rtol, self.atol, self.window, self.max_iters, self.warm_start)
+        states = tuple(state.to(compute) for state in states)
+        output, finals, solutions = run(self, recurrence, x.to(compute), lengths, states, options)
+        self.last_solution = tuple(solutions)
+        finals = tuple(final.to(dtype) for final in finals)
+        if not isinstance(input, PackedSequence) and input.dim() == 2:
+            finals = tuple(final.squeeze(1) for final in finals)
+        shaped = like_input(output.to(dtype), input, lengths, self.batch_first)
+        return shaped, finals if isinstance(self, torch.nn.LSTM) else finals[0]
+
+    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
+        raise NotImplementedError
+
+    def _method(self) -> LDSApproximation:
+        return self.method or default_method(self.hidden_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "last_solution"}
+
+
+class RNN(ParallelLayers, torch.nn.RNN):
+    """`torch.nn.RNN`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
+
+    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
+    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
+    that are not finite. Half precision is solved in float32 and cast back.
+
+    These arguments come after those of `torch.nn`; all are attributes too, and may be changed at any time.
+
+    Args:
+        method: of the solves; see below for None.
+        rtol: see `solve`.
+        atol: see `solve`.
+        window: see `solve`.
+        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
+            before the layer falls back.
+        warm_start: start from the states that each sample had last time.
+
+    Attributes:
+        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
+            without a graph. Not copied or pickled with the module.
+
+    `method` is `Newton()` by default up to a hidden size of 8, above that `QuasiNewton()`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        method: LDSApproximation | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        window: int | None = None,
+        max_iters: int = 100,
+        warm_start: WarmStart | None = None,
+    ) -> None:
+        torch.nn.RNN.__init__(
+            self, input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
+
+    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
+        return RNNRecurrence(**weights, nonlinearity=self.nonlinearity)  # pyright: ignore[reportArgumentType]
+
+
+class GRU(ParallelLayers, torch.nn.GRU):
+    """`torch.nn.GRU`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
+
+    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
+    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
+    that are not finite. Half precision is solved in float32 and cast back.
+
+    These arguments come after those of `torch.nn`; all are attributes too, and may be changed at any time.
+
+    Args:
+        method: of the solves; see below for None.
+        rtol: see `solve`.
+        atol: see `solve`.
+        window: see `solve`.
+        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
+            before the layer falls back.
+        warm_start: start from the states that each sample had last time.
+
+    Attributes:
+        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
+            without a graph. Not copied or pickled with the module.
+
+    `method` is `Newton()` by default up to a hidden size of 8, above that `QuasiNewton()`.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        method: LDSApproximation | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        window: int | None = None,
+        max_iters: int = 100,
+        warm_start: WarmStart | None = None,
+    ) -> None:
+        torch.nn.GRU.__init__(
+            self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
+
+    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
+        return GRURecurrence(**weights)
+
+
+class LSTM(ParallelLayers, torch.nn.LSTM):
+    """`torch.nn.LSTM`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
+
+    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
+    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
+    that are not finite. Half precision is solved in float32 and cast back.
+
+    These arguments come after those of `torch.nn`; all are attributes too, and may be changed at any time.
+
+    Args:
+        method: of the solves; see below for None.
+        rtol: see `solve`.
+        atol: see `solve`.
+        window: see `solve`.
+        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
+            before the layer falls back.
+        warm_start: start from the states that each sample had last time.
+
+    Attributes:
+        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
+            without a graph. Not copied or pickled with the module.
+
+    `method` is `BlockNewton(2)` by default: a 2x2 block for each cell's h and c. The states of `last_solution` are such
+    pairs, `(T, B, 2 * hidden_size)`, h before the projection.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        method: LDSApproximation | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        window: int | None = None,
+        max_iters: int = 100,
+        warm_start: WarmStart | None = None,
+    ) -> None:
+        torch.nn.LSTM.__init__(
+            self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
+            device=device, dtype=dtype,
+        )  # fmt: skip
+        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
+
+    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
+        return LSTMRecurrence(**weights)
+
+    def _method(self) -> LDSApproximation:
+        return self.method or BlockNewton(2)

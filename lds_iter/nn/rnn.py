@@ -1,0 +1,110 @@
+"""The recurrence of `torch.nn.RNN`, with its derivatives in closed form.
+
+h' = a(x + W h)        x: what the input contributes, computed once for all t; a = tanh or relu
+J = diag(g) W          g = 1 - h'^2 for tanh, 1 where h' > 0 for relu
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lds_iter.linearization import AbstractDerivatives
+from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
+
+Slope = Callable[[Tensor], Tensor]
+
+# The function, in place, and its slope as a function of its value.
+_NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], Slope]] = {
+    "tanh": (torch.tanh_, lambda value: 1 - value * value),
+    "relu": (torch.relu_, lambda value: (value > 0).to(value.dtype)),
+}
+
+
+class RNNRecurrence:
+    """One layer and direction of a plain recurrent network as a recurrence `h' = f(h, u)`.
+
+    For `solve` and `sequential`. Its inputs are the pre-activations of `inputs(x)`, not `x` itself. Uses the parameter
+    layout of `torch.nn.RNN`.
+
+    Args:
+        weight_ih: `(D, D_in)`.
+        weight_hh: `(D, D)`.
+        bias_ih: `(D)`, or None.
+        bias_hh: `(D)`, or None.
+        nonlinearity: "tanh" or "relu", as in `torch.nn.RNN`.
+    """
+
+    def __init__(
+        self,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None = None,
+        bias_hh: Tensor | None = None,
+        *,
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
+    ) -> None:
+        self.width = check_shapes(weight_ih, weight_hh, 1)
+        if nonlinearity not in _NONLINEARITIES:
+            raise ValueError(f'`nonlinearity` must be "tanh" or "relu", got {nonlinearity!r}.')
+        self._weight_ih, self._weight = weight_ih, weight_hh
+        biases = [bias for bias in (bias_ih, bias_hh) if bias is not None]
+        self._bias = torch.stack(biases).sum(0) if biases else None
+        self._diagonal = weight_hh.diagonal().contiguous()
+        self._function, self._slope = _NONLINEARITIES[nonlinearity]
+
+    @staticmethod
+    def from_module(module: torch.nn.RNN, layer: int = 0, *, backward: bool = False) -> RNNRecurrence:
+        """One layer and direction of a `torch.nn.RNN`; the tensors are shared, not copied.
+
+        Args:
+            backward: the backward direction of a bidirectional layer; give `inputs` the sequence flipped in time.
+        """
+        weights = layer_weights(module, layer, backward)
+        return RNNRecurrence(**weights, nonlinearity=module.nonlinearity)  # pyright: ignore[reportArgumentType]
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """The pre-activations that `x` contributes: `(T, *batch, D_in)` to `(T, *batch, D)`."""
+        return functional.linear(x, self._weight_ih, self._bias)
+
+    def __call__(self, h: Tensor, u: Tensor) -> Tensor:
+        """One step for every row: `h` and the pre-activations `(n, *batch, D)` to `(n, *batch, D)`."""
+        return self._function(product(h, self._weight).add_(u))
+
+    def linearize(self, h: Tensor, u: Tensor) -> RNNDerivatives:
+        """The value and the closed-form derivatives."""
+        return RNNDerivatives(self(h, u), self._slope, self._weight, self._diagonal)
+
+
+class RNNDerivatives(AbstractDerivatives):
+    """The step of a plain recurrent network and its Jacobian, which needs the value alone."""
+
+    def __init__(self, value: Tensor, slope: Slope, weight: Tensor, diagonal: Tensor) -> None:
+        self.value = value
+        self._slope_of, self._weight, self._diagonal = slope, weight, diagonal
+
+    @cached_property
+    def _slope(self) -> Tensor:
+        """g, kept for the next product."""
+        return self._slope_of(self.value)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return self._slope * product(v, self._weight)
+
+    def vjp(self, w: Tensor) -> Tensor:
+        return (self._slope * w) @ self._weight
+
+    def jacobian(self) -> Tensor:
+        return self._slope.unsqueeze(-1) * self._weight
+
+    def diagonal(self) -> Tensor:
+        return self._slope * self._diagonal
+
+    def block_diagonal(self, size: int) -> Tensor:
+        slope = self._slope.unflatten(-1, (-1, size)).unsqueeze(-1)
+        return slope * own_blocks(self._weight, size)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -108,6 +108,13 @@ class Solution:
         """
         return self._estimate(method)
 
+    def light(self) -> Solution:
+        """The same without a graph, and without the inputs that `error_estimate` would need: to keep or to send."""
+        return replace(self, states=self.states.detach(), _estimate=_no_estimate)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_estimate": _no_estimate}
+
     def plot(self, sequence: int = 0) -> Figure:
         """The convergence map, residual over iteration and time; needs `record=True` and the `plot` extra.
 
@@ -125,6 +132,14 @@ class Solution:
             f"iterations={_span(self.iterations)}, residual={float(self.residual.max()):.3g}, "
             f"resets={int(self.resets.sum())})"
         )
+
+
+def _no_estimate(_: Any) -> NoReturn:
+    raise RuntimeError(
+        "This solution has been made light or was pickled, or is a layer's `last_solution`: it has no inputs to "
+        "estimate an error with. Solve the recurrence itself, for a layer "
+        "f = li.nn.GRURecurrence.from_module(layer) and li.solve(f, h0, f.inputs(x)).error_estimate()."
+    )
 
 
 def _span(counts: Tensor) -> str:

@@ -163,17 +163,17 @@ def _check(
 
 
 def _solution(problem: Problem, state: Workspace, record: bool) -> Solution:
-    states = state.buffer[1:]
+    buffer = state.buffer  # all that the estimate keeps of the work space
     history = None
     if record:
         history = History(torch.stack(state.residuals), torch.stack(state.maps), torch.stack(state.fronts))
 
     def estimate(method: TransitionApproximation | None) -> Tensor:
         with torch.no_grad():
-            return _error_estimate(problem, state.buffer, Newton() if method is None else method)
+            return _error_estimate(problem, buffer, Newton() if method is None else method)
 
     return Solution(
-        states, state.result, state.iterations, state.residual, history, state.evaluations, state.resets, estimate
+        buffer[1:], state.result, state.iterations, state.residual, history, state.evaluations, state.resets, estimate
     )
 
 

@@ -1,5 +1,6 @@
 """The loop: what it reports, what it survives, and what it does not do."""
 
+import pickle
 from dataclasses import dataclass
 
 import pytest
@@ -312,3 +313,14 @@ def test_guess_policies(guess):
     torch.testing.assert_close(solution.states, loop(elementwise, s0, u), **CLOSE)
     assert torch.equal(li.repeat_initial(elementwise, s0, u, 30), s0.expand(30, 2, 4))
     assert torch.equal(li.step_from_zero(elementwise, s0, u, 30), u)
+
+
+def test_a_solution_can_be_pickled_and_made_light():
+    s0, u = problem(20, (2,))
+    solution = li.solve(elementwise, s0, u, li.QuasiNewton(), record=True)
+    for other in pickle.loads(pickle.dumps(solution)), solution.light():
+        assert torch.equal(other.states, solution.states)
+        assert torch.equal(other.history.residual, solution.history.residual)
+        with pytest.raises(RuntimeError, match="no inputs to estimate"):
+            other.error_estimate()
+    assert solution.error_estimate().abs().max() < 1e-8

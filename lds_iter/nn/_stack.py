@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ def _solve(
     )
     if warm is not None and solution.converged:
         warm.remember(place, solution.states.detach())
-    return solution.states, light(solution)
+    return solution.states, solution.light()
 
 
 def _begin(f: Recurrence, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
@@ -143,15 +143,3 @@ def _read(f: Recurrence, states: Tensor, lengths: Lengths | None) -> tuple[Tenso
         return states, (last(states, lengths),)
     h = f.unpack(states)[0]
     return h, (last(h, lengths), f.unpack(last(states, lengths))[1])
-
-
-def light(solution: Solution) -> Solution:
-    """A solution without the graph, and without the inputs and work space that an error estimate would need."""
-    return replace(solution, states=solution.states.detach(), _estimate=_no_estimate)
-
-
-def _no_estimate(_: Any) -> NoReturn:
-    raise RuntimeError(
-        "A layer's `last_solution` does not keep the inputs that `error_estimate` needs. Solve the recurrence itself: "
-        "f = li.nn.GRURecurrence.from_module(layer); li.solve(f, h0, f.inputs(x)).error_estimate()."
-    )

@@ -15,7 +15,6 @@ from lds_iter.checks import check_method
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.nn._arguments import check_budget, default_method
-from lds_iter.nn._stack import light
 from lds_iter.nn._weights import NAMES
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -134,7 +133,7 @@ class Recurrent(torch.nn.Module):
             max_iters=check_budget(self.window, self.max_iters, length),
             throw=False,
         )
-        self.last_solution = light(solution)
+        self.last_solution = solution.light()
         if solution.converged:
             return solution.states
         if not self._warned:

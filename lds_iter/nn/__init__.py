@@ -4,6 +4,7 @@ from lds_iter.nn.gru import GRURecurrence as GRURecurrence
 from lds_iter.nn.layers import GRU as GRU
 from lds_iter.nn.layers import LSTM as LSTM
 from lds_iter.nn.layers import RNN as RNN
+from lds_iter.nn.layers import ParallelLayers as ParallelLayers
 from lds_iter.nn.lstm import LSTMRecurrence as LSTMRecurrence
 from lds_iter.nn.parallelize import parallelize as parallelize
 from lds_iter.nn.recurrent import Recurrent as Recurrent

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +25,30 @@ from lds_iter.warnings import PerformanceWarning
 
 
 class ParallelLayers(torch.nn.RNNBase):
-    """The `forward` that the three layers share, ahead of the one of `torch.nn` in the method resolution order."""
+    """What `RNN`, `GRU` and `LSTM` share: the layer of `torch.nn`, solved in parallel over time.
+
+    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
+    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
+    that are not finite. Half precision is solved in float32 and cast back.
+
+    The constructor takes the arguments of the layer of `torch.nn`, and these; each is an attribute too, and may be
+    changed at any time.
+
+    Args:
+        arguments: those of the layer of `torch.nn`, by position.
+        method: of the solves; the layer's own default when None.
+        rtol: see `solve`.
+        atol: see `solve`.
+        window: see `solve`.
+        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
+            before the layer falls back.
+        warm_start: start from the states that each sample had last time.
+        named_arguments: those of the layer of `torch.nn`, by name; it refuses what it does not know.
+
+    Attributes:
+        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
+            without a graph. Not copied or pickled with the module.
+    """
 
     # Defaults on the class: `parallelize` turns a module of `torch.nn` into one of these without calling `__init__`.
     method: LDSApproximation | None = None
@@ -36,6 +59,20 @@ class ParallelLayers(torch.nn.RNNBase):
     warm_start: WarmStart | None = None
     last_solution: tuple[Solution, ...] = ()
     _warned: bool = False
+
+    def __init__(
+        self,
+        *arguments: Any,
+        method: LDSApproximation | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+        window: int | None = None,
+        max_iters: int = 100,
+        warm_start: WarmStart | None = None,
+        **named_arguments: Any,
+    ) -> None:
+        super().__init__(*arguments, **named_arguments)
+        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
 
     def configure(
         self,
@@ -69,7 +106,9 @@ class ParallelLayers(torch.nn.RNNBase):
                 self._warned = True
                 # Level 4: past `Module.__call__` and its two helpers, to the line that calls the layer.
                 warnings.warn(
-                    explain_fallback(self, self._method(), failure.solutions), PerformanceWarning, stacklevel=4
+                    explain_fallback(self, (self.method or self._default_method()), failure.solutions),
+                    PerformanceWarning,
+                    stacklevel=4,
                 )
         return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -82,7 +121,9 @@ class ParallelLayers(torch.nn.RNNBase):
             weights = layer_weights(self, layer, backward)
             return self._recurrence({name: weight.to(compute) for name, weight in weights.items()})
 
-        options = Options(self._method(), self.rtol, self.atol, self.window, self.max_iters, self.warm_start)
+        options = Options(
+            (self.method or self._default_method()), self.rtol, self.atol, self.window, self.max_iters, self.warm_start
+        )
         states = tuple(state.to(compute) for state in states)
         output, finals, solutions = run(self, recurrence, x.to(compute), lengths, states, options)
         self.last_solution = tuple(solutions)
@@ -95,8 +136,8 @@ class ParallelLayers(torch.nn.RNNBase):
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         raise NotImplementedError
 
-    def _method(self) -> LDSApproximation:
-        return self.method or default_method(self.hidden_size)
+    def _default_method(self) -> LDSApproximation:
+        raise NotImplementedError
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "last_solution"}
@@ -105,166 +146,40 @@ class ParallelLayers(torch.nn.RNNBase):
 class RNN(ParallelLayers, torch.nn.RNN):
     """`torch.nn.RNN`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
 
-    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
-    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
-    that are not finite. Half precision is solved in float32 and cast back.
-
-    These arguments come after those of `torch.nn`; all are attributes too, and may be changed at any time.
-
-    Args:
-        method: of the solves; see below for None.
-        rtol: see `solve`.
-        atol: see `solve`.
-        window: see `solve`.
-        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
-            before the layer falls back.
-        warm_start: start from the states that each sample had last time.
-
-    Attributes:
-        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
-            without a graph. Not copied or pickled with the module.
-
-    `method` is `Newton()` by default up to a hidden size of 8, above that `QuasiNewton()`.
+    The further arguments are those of `ParallelLayers`. `method` is `Newton()` by default up to a hidden size of 8,
+    above that `QuasiNewton()`.
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        nonlinearity: Literal["tanh", "relu"] = "tanh",
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        method: LDSApproximation | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        window: int | None = None,
-        max_iters: int = 100,
-        warm_start: WarmStart | None = None,
-    ) -> None:
-        torch.nn.RNN.__init__(
-            self, input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional,
-            device=device, dtype=dtype,
-        )  # fmt: skip
-        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
 
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         return RNNRecurrence(**weights, nonlinearity=self.nonlinearity)  # pyright: ignore[reportArgumentType]
+
+    def _default_method(self) -> LDSApproximation:
+        return default_method(self.hidden_size)
 
 
 class GRU(ParallelLayers, torch.nn.GRU):
     """`torch.nn.GRU`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
 
-    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
-    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
-    that are not finite. Half precision is solved in float32 and cast back.
-
-    These arguments come after those of `torch.nn`; all are attributes too, and may be changed at any time.
-
-    Args:
-        method: of the solves; see below for None.
-        rtol: see `solve`.
-        atol: see `solve`.
-        window: see `solve`.
-        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
-            before the layer falls back.
-        warm_start: start from the states that each sample had last time.
-
-    Attributes:
-        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
-            without a graph. Not copied or pickled with the module.
-
-    `method` is `Newton()` by default up to a hidden size of 8, above that `QuasiNewton()`.
+    The further arguments are those of `ParallelLayers`. `method` is `Newton()` by default up to a hidden size of 8,
+    above that `QuasiNewton()`.
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        method: LDSApproximation | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        window: int | None = None,
-        max_iters: int = 100,
-        warm_start: WarmStart | None = None,
-    ) -> None:
-        torch.nn.GRU.__init__(
-            self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
-            device=device, dtype=dtype,
-        )  # fmt: skip
-        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
 
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         return GRURecurrence(**weights)
+
+    def _default_method(self) -> LDSApproximation:
+        return default_method(self.hidden_size)
 
 
 class LSTM(ParallelLayers, torch.nn.LSTM):
     """`torch.nn.LSTM`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
 
-    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
-    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
-    that are not finite. Half precision is solved in float32 and cast back.
-
-    These arguments come after those of `torch.nn`; all are attributes too, and may be changed at any time.
-
-    Args:
-        method: of the solves; see below for None.
-        rtol: see `solve`.
-        atol: see `solve`.
-        window: see `solve`.
-        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
-            before the layer falls back.
-        warm_start: start from the states that each sample had last time.
-
-    Attributes:
-        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
-            without a graph. Not copied or pickled with the module.
-
-    `method` is `BlockNewton(2)` by default: a 2x2 block for each cell's h and c. The states of `last_solution` are such
-    pairs, `(T, B, 2 * hidden_size)`, h before the projection.
+    The further arguments are those of `ParallelLayers`. `method` is `BlockNewton(2)` by default: a 2x2 block for each
+    cell's h and c. The states of `last_solution` are such pairs, `(T, B, 2 * hidden_size)`, h before the projection.
     """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-        *,
-        method: LDSApproximation | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        window: int | None = None,
-        max_iters: int = 100,
-        warm_start: WarmStart | None = None,
-    ) -> None:
-        torch.nn.LSTM.__init__(
-            self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
-            device=device, dtype=dtype,
-        )  # fmt: skip
-        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
 
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         return LSTMRecurrence(**weights)
 
-    def _method(self) -> LDSApproximation:
-        return self.method or BlockNewton(2)
+    def _default_method(self) -> LDSApproximation:
+        return BlockNewton(2)

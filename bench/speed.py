@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import lds_iter as li
+from bench import layers
 from bench.machine import describe, results_folder
 from bench.speed_page import page
 
@@ -171,10 +172,20 @@ def test_newton_on_a_million_steps(benchmark: Any, window: int) -> None:
 
 
 def main() -> int:
-    """Run this file under pytest-benchmark, keep the figures, write the page, and say whether every bar was reached."""
+    """Run this file and `bench/layers.py`, keep the figures, write the page, and say whether every bar was reached."""
     folder = results_folder()
     raw = folder / "raw.json"
-    arguments = [__file__, "-q", "-o", "addopts=", f"--benchmark-json={raw}", "--benchmark-columns=median,rounds"]
+    arguments = [
+        __file__,
+        layers.__file__,
+        "-q",
+        "-o",
+        "addopts=",
+        "-W",
+        "default",
+        f"--benchmark-json={raw}",
+        "--benchmark-columns=median,rounds",
+    ]
     code = pytest.main(arguments)
     if code:
         return code

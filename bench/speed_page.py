@@ -8,7 +8,7 @@ from typing import Any
 def page(results: dict[str, Any]) -> str:
     """The documentation page."""
     rows = {name: [b["extra_info"] for b in results["benchmarks"] if b["name"].startswith(name)] for name in
-            ("test_forward", "test_training", "test_tile", "test_newton")}  # fmt: skip
+            ("test_forward", "test_training", "test_layer", "test_plain", "test_tile", "test_newton")}  # fmt: skip
     machine, first = results["lds_iter"], rows["test_forward"][0]
     lines = [
         "# Speed and memory",
@@ -53,6 +53,38 @@ def page(results: dict[str, Any]) -> str:
         lines.append(
             f"| {row['T']:,} | {row['D']} | {row['peer_ms']:.0f} | {row['ours_ms']:.0f} | **{row['ratio']:.0f}** "
             f"| {row['error']:.0e} |"
+        )
+    lines += [
+        "",
+        "## The drop-in layers",
+        "",
+        "`lds_iter.nn` with its default methods, weights as initialised, against the layer of `torch.nn` with the same "
+        "weights. A plain float32 `LSTM` has a fused kernel in torch (oneDNN), which it cannot use with a projection.",
+        "",
+        "| Layer | D | T | batch | | torch (ms) | ours (ms) | times faster | iterations | error |",
+        "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows["test_layer"]:
+        name = row["layer"] + "".join(f", {key}={value}" for key, value in row["further"].items())
+        passes = "forward and backward" if row["training"] else "forward"
+        lines.append(
+            f"| {name} | {row['D']} | {row['T']:,} | {row['batch']} | {passes} "
+            f"| {row['peer_ms']:.0f} | {row['ours_ms']:.0f} | **{row['ratio']:.1f}** "
+            f"| {row['iterations']} | {row['error']:.0e} |"
+        )
+    lines += [
+        "",
+        "## A plain function against the Python loop",
+        "",
+        "`tanh(W s + u)`, D = 8, batch 1, `Newton()` with derivatives from `torch.func`, against `li.sequential`.",
+        "",
+        "| T | the loop (ms) | ours (ms) | times faster | iterations | error |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows["test_plain"]:
+        lines.append(
+            f"| {row['T']:,} | {row['peer_ms']:.1f} | {row['ours_ms']:.1f} | **{row['ratio']:.1f}** "
+            f"| {row['iterations']} | {row['error']:.0e} |"
         )
     lines += [
         "",

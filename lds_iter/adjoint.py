@@ -26,7 +26,10 @@ from torch.utils import _pytree as pytree
 from lds_iter.linearization import AbstractDerivatives, Linearization, ScanPlan, linearize
 from lds_iter.loop import run
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.chord import Chord
 from lds_iter.methods.compose import Damped, Then
+from lds_iter.methods.switch import Switch
+from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.solution import Result
 from lds_iter.states import detached, take_rows
 from lds_iter.workspace import Problem, Rules
@@ -60,8 +63,8 @@ class Implicit(AbstractAdjoint):
     incoming gradient of each sequence, so that the scale of a loss does not matter.
 
     Attributes:
-        method: for the adjoint; when None that of the solve, without its warm-up and its damping (`Then`, `Damped`),
-            which a linear recurrence does not need.
+        method: for the adjoint; when None that of the solve, without warm-up and damping (`Then`, `Switch`, `Damped`,
+            `TrustRegion`, `Chord`), which a linear recurrence does not need.
         rtol: on the residual of the adjoint; that of the solve when None.
         atol: likewise, in units of the largest incoming gradient.
         window: rows beyond the frontier; that of the solve when None.
@@ -79,7 +82,7 @@ class Implicit(AbstractAdjoint):
             return states
         method = _without_warm_up(solved.method) if self.method is None else self.method
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
-        rules = replace(solved.rules, max_iters=problem.length, record=False, observers=(), **given)
+        rules = replace(solved.rules, max_iters=problem.length, record=False, observers=(), stop=None, **given)
         fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
         try:
             return _Attached.apply(value, states, lambda g: solve_adjoint(fixed, states, g, method, rules))
@@ -222,9 +225,9 @@ class _TransposedDerivatives(AbstractDerivatives):
 
 def _without_warm_up(method: LDSApproximation) -> LDSApproximation:
     match method:
-        case Then(second=second):
+        case Then(second=second) | Switch(second=second):
             return _without_warm_up(second)
-        case Damped(method=inner):
+        case Damped(method=inner) | TrustRegion(method=inner) | Chord(method=inner):
             return _without_warm_up(inner)
         case _:
             return method

@@ -1,10 +1,14 @@
 """Initial guesses: any callable `(f, s0, inputs, length) -> (T, *batch, D)` serves as `guess`; so does a tensor."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from lds_iter.methods.compose import check_count
+from lds_iter.states import take_rows
 
 Function = Callable[[Tensor, Any], Tensor]
 Guess = Callable[[Function, Tensor, Any, int], Tensor]
@@ -18,3 +22,34 @@ def repeat_initial(f: Function, s0: Tensor, inputs: Any, length: int) -> Tensor:
 def step_from_zero(f: Function, s0: Tensor, inputs: Any, length: int) -> Tensor:
     """`s_t = f(0, u_t)`: what the input alone makes of the state; one evaluation of `f`."""
     return f(torch.zeros_like(s0).expand(length, *s0.shape).contiguous(), inputs)
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A guess from a coarse solve, as in Parareal (Lions, Maday, Turinici 2001): step over `stride` times at once.
+
+    Runs `step` over every `stride`-th row of the inputs, one after the other, T / stride steps in all, and joins the
+    states found by straight lines.
+
+    Attributes:
+        stride: time steps that a coarse step covers.
+        step: the coarse step, with the signature of `f`: a solver of an ordinary differential equation with a larger
+            step, a sampler with fewer levels.
+    """
+
+    stride: int
+    step: Function
+
+    def __post_init__(self) -> None:
+        check_count("stride", self.stride, least=1)
+
+    def __call__(self, f: Function, s0: Tensor, inputs: Any, length: int) -> Tensor:
+        knots, s = [s0], s0.unsqueeze(0)
+        for t in range(0, length, self.stride):
+            s = self.step(s, take_rows(inputs, t, t + 1))
+            knots.append(s[0])
+        times = torch.arange(1, length + 1, device=s0.device)
+        left, weight = torch.div(times - 1, self.stride, rounding_mode="floor"), ((times - 1) % self.stride + 1)
+        weight = (weight / self.stride).to(s0.dtype).view(-1, *[1] * s0.ndim)
+        nodes = torch.stack(knots)
+        return torch.lerp(nodes[left], nodes[left + 1], weight)

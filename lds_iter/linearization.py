@@ -146,6 +146,7 @@ class ScanPlan:
         grid: rows per scan.
         frontier: the first row of each sequence that is not accepted yet, as a time, `(*batch)`.
         lowest, highest: its extremes over the batch, where the host knows them, else None.
+        end: where the open rows of each sequence end, as a time, `(*batch)`; None for no end.
     """
 
     start: int
@@ -153,6 +154,14 @@ class ScanPlan:
     frontier: Tensor
     lowest: int | None
     highest: int | None
+    end: Tensor | None = None
+
+    def open(self, like: Tensor) -> Tensor:
+        """True in the rows that may move, `(n, *batch, 1)`; `like`: `(n, *batch, D)`."""
+        times = torch.arange(self.start, self.start + like.shape[0], device=like.device)
+        times = times.view(-1, *[1] * self.frontier.ndim)
+        inside = times >= self.frontier
+        return (inside if self.end is None else inside & (times < self.end)).unsqueeze(-1)
 
     def scan(self, transition: AbstractTransition, b: Tensor, initial: Tensor, out: Tensor) -> Tensor:
         """`linear_scan` of the cut transitions into `out`, which may be `b`.
@@ -218,6 +227,14 @@ class Linearization:
     active: Tensor
     _plan: ScanPlan
     _initial: Tensor
+
+    @property
+    def open(self) -> Tensor:
+        """True in the rows that may move in this iteration: not accepted yet, and within the window, `(n, *batch, 1)`.
+
+        A method that measures something over time measures these rows, or batch mates will feel each other.
+        """
+        return self._plan.open(self.residual)
 
     @property
     def value(self) -> Tensor:

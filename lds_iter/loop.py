@@ -29,11 +29,12 @@ from lds_iter.workspace import Problem, Rules, Workspace
 def run(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules) -> Workspace:
     """Iterate until every sequence has a result."""
     state = Workspace.start(problem, method, guess, rules)
-    watched = rules.record or rules.observers or rules.window < problem.length
+    watched = rules.record or rules.observers or rules.stop or rules.window < problem.length
     stop = StopFlag(lag=device.lags(problem.s0) and not watched)
     while True:
         sweep = sweep_over(problem, method, state, rules)
         moves = _decide(state, sweep, problem.length, rules)
+        moves = _stopped(state, moves, rules)
         _watch(state, rules)
         finished = _commit(state, sweep, moves, problem.length)
         if stop.posted((state.result != Result.RUNNING).all()):
@@ -55,6 +56,21 @@ def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor
     for ended, code in (solved, Result.SUCCESS), (broken, Result.NONFINITE), (exhausted, Result.MAX_ITERS):
         state.result = state.result.masked_fill(ended, int(code))
     return active & ~solved & ~broken & ~exhausted & (lo < hi)
+
+
+def _stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
+    """End the sequences that the user's rule wants to end at this iterate; true for those that still go on."""
+    if rules.stop is None:
+        return moves
+    wanted = rules.stop(_progress(state))
+    if not isinstance(wanted, Tensor) or wanted.dtype != torch.bool or wanted.shape != moves.shape:
+        got = f"{wanted.dtype} {tuple(wanted.shape)}" if isinstance(wanted, Tensor) else repr(wanted)
+        raise TypeError(
+            f"`stop` must return a bool for each sequence, torch.bool {tuple(moves.shape)}, got {got}. Compare a field "
+            "of its argument: `lambda progress: progress.residual < 1e-3`."
+        )
+    state.result = state.result.masked_fill(moves & wanted, int(Result.STOPPED))
+    return moves & ~wanted
 
 
 def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tensor:
@@ -85,9 +101,13 @@ def _watch(state: Workspace, rules: Rules) -> None:
         state.residuals.append(state.residual.cpu())
         state.fronts.append(state.frontier.cpu())
     if rules.observers:
-        progress = Progress(state.sweeps - 1, state.iterations, state.frontier, state.residual, state.result)
+        progress = _progress(state)
         for observer in rules.observers:
             observer(progress)
+
+
+def _progress(state: Workspace) -> Progress:
+    return Progress(state.sweeps - 1, state.iterations, state.frontier, state.residual, state.result)
 
 
 def _watch_end(state: Workspace, finished: Tensor, rules: Rules) -> None:

@@ -27,6 +27,8 @@ class Result(enum.IntEnum):
     """`max_iters` iterations were not enough."""
     NONFINITE = 2
     """`f` returned inf or NaN from a state that is exact: step-by-step evaluation would do the same."""
+    STOPPED = 3
+    """The `stop` rule of the solve ended it."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,10 @@ class Solution:
         history: see `History`; None unless `record=True`.
         evaluations: rows (time steps) of `f` evaluated from the frontier on, per sequence; step-by-step evaluation
             takes T. Derivatives are not counted.
-        resets: rows of a proposal that were not finite and were replaced by the value of `f`, per sequence.
+        resets: rows of a proposal that were not finite and were replaced by the value of `f` (by `s0` where that is
+            not finite either), per sequence.
+        carry: what the method remembers at the end, of the method's own type (`Trust` for a `TrustRegion`, with its
+            rejected iterations); None for most methods.
     """
 
     states: Tensor
@@ -86,7 +91,13 @@ class Solution:
     history: History | None
     evaluations: Tensor
     resets: Tensor
+    carry: Any
     _estimate: Callable[[Any], Tensor]
+
+    @property
+    def failed(self) -> bool:
+        """Whether some sequence ended with `MAX_ITERS` or `NONFINITE`: what `solve` raises for, unless `throw=False`."""
+        return bool(((self.result == Result.MAX_ITERS) | (self.result == Result.NONFINITE)).any())
 
     @property
     def converged(self) -> bool:
@@ -109,8 +120,8 @@ class Solution:
         return self._estimate(method)
 
     def light(self) -> Solution:
-        """The same without a graph, and without the inputs that `error_estimate` would need: to keep or to send."""
-        return replace(self, states=self.states.detach(), _estimate=_no_estimate)
+        """The same without a graph, the method's memory, and the inputs that `error_estimate` would need: to keep."""
+        return replace(self, states=self.states.detach(), carry=None, _estimate=_no_estimate)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_estimate": _no_estimate}
@@ -164,17 +175,16 @@ def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, m
     codes, count = solution.result, solution.result.numel()
     slow, broken = codes == Result.MAX_ITERS, codes == Result.NONFINITE
     length = solution.states.shape[0]
-    lines = [f"`solve` did not converge for {int((codes != Result.SUCCESS).sum())} of {count} sequence(s)."]
+    lines = [f"`solve` did not converge for {int((slow | broken).sum())} of {count} sequence(s)."]
     if slow.any():
         worst = float(solution.residual[slow].nan_to_num(torch.inf).max())
         lines.append(
             f"{int(slow.sum())} reached max_iters={max_iters} with a residual of up to {worst:.2g} "
             f"(rtol={rtol:g}, atol={atol:g}); {int(solution.resets.sum())} proposed rows were not finite. In order of "
             "likelihood:\n"
-            f"  - the guess is too far off: method=li.Then(li.Jacobi(), {method}, 16), or guess=states from a nearby "
-            "solve\n"
-            f"  - the dynamics are at the edge of stability: method=li.Damped({method}, 0.05), or "
-            f"window={length // 8 or 1}\n"
+            f"  - the guess is too far off, or the dynamics are at the edge of stability: "
+            f"method=li.TrustRegion(li.Newton()) in place of {method}, or guess=states from a nearby solve\n"
+            f"  - it is too long at once: window={length // 8 or 1}\n"
             f"  - the limit is too low: max_iters={length} (the default, T) always suffices\n"
             "  - the tolerance is below rounding: larger `rtol`/`atol`, or float64"
         )

@@ -61,6 +61,7 @@ def solve(
     record: bool = False,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
+    stop: Callable[[Progress], Tensor] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Evaluate `s_t = f(s_{t-1}, u_t)`, t = 1..T, for all t in parallel, by fixed-point iteration.
@@ -89,6 +90,8 @@ def solve(
         record: keep `Solution.history`: residuals per iteration and time, `iterations * T` numbers on the CPU.
         progress: show a bar of accepted rows, with iteration and residual.
         callback: called with a `Progress` after every evaluation.
+        stop: a rule of your own, asked after every evaluation: from a `Progress` to a bool per sequence, `(*batch)`.
+            The sequences for which it is true end there with `Result.STOPPED`, which is no error.
         throw: raise `SolveError` when a sequence does not converge; otherwise see `Solution.result`.
 
     Returns:
@@ -115,14 +118,14 @@ def solve(
         problem = Problem(f, s0.detach(), detached(inputs), length)
         with progress_bar(length, progress) as bar:
             observers = tuple(observer for observer in (bar, callback) if observer is not None)
-            rules = Rules(rules_rtol, rules_atol, limits["max_iters"], limits["window"], record, observers)
+            rules = Rules(rules_rtol, rules_atol, limits["max_iters"], limits["window"], record, observers, stop)
             state = run(problem, approximation, start.detach(), rules)
         solution = _solution(problem, state, record)
     if wanted:
         attached = Problem(f, s0, inputs, length)
         solved = Solved(attached, approximation, rules, start.detach(), solution.states, int(state.iterations.max()))
         solution = replace(solution, states=gradients.attach(solved))
-    if throw and not solution.converged:
+    if throw and solution.failed:
         message = explain_failure(solution, approximation, rules_rtol, rules_atol, limits["max_iters"])
         raise SolveError(message, solution)
     return solution
@@ -173,7 +176,15 @@ def _solution(problem: Problem, state: Workspace, record: bool) -> Solution:
             return _error_estimate(problem, buffer, Newton() if method is None else method)
 
     return Solution(
-        buffer[1:], state.result, state.iterations, state.residual, history, state.evaluations, state.resets, estimate
+        buffer[1:],
+        state.result,
+        state.iterations,
+        state.residual,
+        history,
+        state.evaluations,
+        state.resets,
+        state.carry,
+        estimate,
     )
 
 

@@ -128,7 +128,7 @@ def _tile(
     _check_update(method, d, residual)
     rows.confine_(d, first)
     new = torch.add(states, d, out=state.spare[first + 1 : last + 1])
-    d_last = _repair(new, d, value, states, sweep)
+    d_last = _repair(new, d, value, states, problem.s0, sweep)
     sweep.broken = sweep.broken | rows.take_frontier_(new, value, first)
     return d_last
 
@@ -161,12 +161,15 @@ def _largest(residual: Tensor) -> Tensor:
     return torch.maximum(-low, high).view(residual.shape[1:-1])
 
 
-def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, sweep: Sweep) -> Tensor:
-    """Replace rows that are not finite by `f`'s value (the Jacobi step), or leave them as they were; count them."""
+def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor, sweep: Sweep) -> Tensor:
+    """Replace rows that are not finite by `f`'s value (the Jacobi step), or by `s0` where that is not finite either.
+
+    Left as they were, states so large that `f` overflows would stay until the frontier reaches them. Counted.
+    """
     if device.on_host(new) and bool(new.sum().isfinite()):
         return d[-1]
     bad = ~new.isfinite().all(-1, keepdim=True)
-    instead = torch.where(value.isfinite().all(-1, keepdim=True), value, states)
+    instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)
     new.copy_(torch.where(bad, instead, new))
     sweep.resets = sweep.resets + bad.squeeze(-1).sum(0)
     return torch.where(bad[-1], instead[-1] - states[-1], d[-1])

@@ -30,7 +30,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Rules:
-    """How to run the loop: tolerances on the residual, the iteration limit, the window, and who watches."""
+    """How to run the loop: tolerances on the residual, iteration limit, window, who watches, and who may stop it."""
 
     rtol: float
     atol: float
@@ -38,6 +38,7 @@ class Rules:
     window: int
     record: bool
     observers: tuple[Callable[[Progress], object], ...]
+    stop: Callable[[Progress], Tensor] | None = None
 
 
 @dataclass

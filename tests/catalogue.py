@@ -51,6 +51,8 @@ class Poison(li.TransitionApproximation):
         return li.Diagonal(torch.full_like(lin.residual, torch.nan))
 
 
+ROTATION = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64)).Q
+
 METHODS = {
     "newton": li.Newton(),
     "quasi": li.QuasiNewton(),
@@ -67,8 +69,24 @@ METHODS = {
     "jacobi-then-newton": li.Then(li.Jacobi(), li.Newton(), 2),
     "picard-then-quasi": li.Then(li.Picard(), li.Damped(li.QuasiNewton(), 0.1), 1),
     "block-then-newton": li.Then(li.BlockNewton(2), li.Newton(), 2),
+    "trust-newton": li.TrustRegion(li.Newton()),
+    "trust-block": li.TrustRegion(li.BlockNewton(2), k=0.9, shrink=0.1, reject=0.2),
+    "chord-newton": li.Chord(li.Newton(), 3),
+    "chord-then": li.Chord(li.Then(li.Jacobi(), li.QuasiNewton(), 1), 2),
+    "low-precision-newton": li.LowPrecision(li.Newton()),
+    "low-precision-quasi": li.Damped(li.LowPrecision(li.QuasiNewton(), torch.float32), 0.1),
+    "rotated-quasi": li.Rotated(li.QuasiNewton(), ROTATION),
+    "trust-rotated": li.TrustRegion(li.LowPrecision(li.Rotated(li.BlockNewton(2), ROTATION))),
+    "where-newton-quasi": li.Where(
+        lambda lin: lin.residual.abs().amax(-1, keepdim=True) > 0.1, li.Newton(), li.QuasiNewton()
+    ),
+    "switch-below": li.Switch(li.Jacobi(), li.Newton(), li.Below(0.1)),
+    "switch-stalled": li.Switch(li.TrustRegion(li.QuasiNewton()), li.Chord(li.Newton(), 2), li.Stalled(2, 0.5)),
 }
 """Sensible methods, every class of the library among them."""
+
+ROUND_WITH_THE_BATCH = {"rotated-quasi", "trust-rotated"}
+"""Methods that multiply by one matrix for all: such a product rounds differently for batches of different shapes."""
 
 ADVERSARIES = {"noise": Noise(), "random": RandomTransition(), "poison": Poison()}
 """Methods that know nothing, or worse; the loop has to cope."""

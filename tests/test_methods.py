@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from catalogue import ADVERSARIES, METHODS, Noise, RandomTransition, elementwise, loop, tanh_rnn
+from catalogue import ADVERSARIES, METHODS, ROUND_WITH_THE_BATCH, Noise, RandomTransition, elementwise, loop, tanh_rnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,13 @@ def problem(length, batch=(), width=4, seed=0, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     s0 = torch.randn(*batch, width, generator=generator, dtype=dtype)
     return s0, torch.randn(length, *batch, width, generator=generator, dtype=dtype)
+
+
+def same(name, ours, theirs):
+    """To the bit; to rounding for floating-point numbers of a method whose own products round with the batch."""
+    if name in ROUND_WITH_THE_BATCH and ours.is_floating_point():
+        return torch.allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    return torch.equal(ours, theirs)
 
 
 def public_method_classes():
@@ -130,7 +137,7 @@ def test_batch_mates_never_influence_each_other(name, length, seed, window, tigh
         for field in "states", "result", "iterations", "residual", "evaluations", "resets":
             ours, theirs = getattr(alone, field), getattr(together, field)
             theirs = theirs[:, mate] if field == "states" else theirs[mate]
-            assert torch.equal(ours.nan_to_num(-1.0), theirs.nan_to_num(-1.0)), (field, mate)
+            assert same(name, ours.nan_to_num(-1.0), theirs.nan_to_num(-1.0)), (field, mate)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -147,7 +154,7 @@ def test_mates_that_finish_at_different_times_share_a_window(name, window, seed)
         )
         assert alone.iterations == together.iterations[mate]
         assert alone.evaluations == together.evaluations[mate]
-        assert torch.equal(alone.states, together.states[:, mate])
+        assert same(name, alone.states, together.states[:, mate])
 
 
 @pytest.mark.parametrize("gain", [1.5, 1.8, 2.5])

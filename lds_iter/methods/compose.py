@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lds_iter.linearization import Linearization
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.transitions import AbstractTransition, clipped, scaled, select
 
 
-def _check_transition_method(argument: str, method: Any) -> None:
+def check_transition_method(argument: str, method: Any) -> None:
+    """An instance of a method that chooses a transition, for the wrappers."""
     if not isinstance(method, TransitionApproximation):
         hint = f" Type `{method.__name__}()`." if isinstance(method, type) else ""
         raise TypeError(
             f"`{argument}` must be a method that chooses a transition (a TransitionApproximation such as Newton(), "
             f"QuasiNewton() or Picard()), got {method!r}.{hint}"
         )
+
+
+def check_count(argument: str, count: Any, least: int) -> None:
+    """A whole number of at least `least`, for the wrappers."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < least:
+        raise ValueError(f"`{argument}` must be a whole number, {least} or more, got {count!r}.")
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Damped(TransitionApproximation):
     k: float
 
     def __post_init__(self) -> None:
-        _check_transition_method("method", self.method)
+        check_transition_method("method", self.method)
         if not 0 <= self.k <= 1:
             raise ValueError(f"`k` must lie in [0, 1], got {self.k}.")
 
@@ -58,7 +67,7 @@ class Clipped(TransitionApproximation):
     bound: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_transition_method("method", self.method)
+        check_transition_method("method", self.method)
         if not self.bound >= 0:
             raise ValueError(f"`bound` must not be negative, got {self.bound}.")
 
@@ -85,10 +94,9 @@ class Then(TransitionApproximation):
     iterations: int
 
     def __post_init__(self) -> None:
-        _check_transition_method("first", self.first)
-        _check_transition_method("second", self.second)
-        if isinstance(self.iterations, bool) or not isinstance(self.iterations, int) or self.iterations < 0:
-            raise ValueError(f"`iterations` must be a whole number, 0 or more, got {self.iterations!r}.")
+        check_transition_method("first", self.first)
+        check_transition_method("second", self.second)
+        check_count("iterations", self.iterations, least=0)
 
     def transition(self, lin: Linearization) -> AbstractTransition:
         if isinstance(lin.age, int):
@@ -97,3 +105,30 @@ class Then(TransitionApproximation):
         if not torch.any(young):
             return self.second.transition(lin)
         return select(young, self.first.transition(lin), self.second.transition(lin), lin.residual)
+
+
+@dataclass(frozen=True)
+class Where(TransitionApproximation):
+    """One method at some time steps, another at the others: Newton where it pays, a diagonal elsewhere.
+
+    The transitions of both are computed, and mixed in the tightest structure that holds both.
+
+    Attributes:
+        choose: from the linearization to a bool, `(n, *batch, 1)`, each row from its own numbers alone.
+        one: the method where `choose` is true.
+        other: the method elsewhere.
+    """
+
+    choose: Callable[[Linearization], Tensor]
+    one: TransitionApproximation
+    other: TransitionApproximation
+
+    def __post_init__(self) -> None:
+        check_transition_method("one", self.one)
+        check_transition_method("other", self.other)
+        if not callable(self.choose):
+            raise TypeError(f"`choose` must be a function from a linearization to a bool per row, got {self.choose!r}.")
+
+    def transition(self, lin: Linearization) -> AbstractTransition:
+        chosen = self.choose(lin)
+        return select(chosen, self.one.transition(lin), self.other.transition(lin), lin.residual)

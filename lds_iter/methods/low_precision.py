@@ -1,0 +1,73 @@
+"""Transitions and scan in a lower precision, `f` and residuals in full.
+
+The scan runs on the update, so this is iterative refinement (Moler, "Iterative refinement in floating point", 1967):
+the states reach full precision in nearly the same iterations, while the largest tensors and the scan halve.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter.linearization import Linearization
+from lds_iter.methods.base import TransitionApproximation
+from lds_iter.methods.compose import check_transition_method
+from lds_iter.scan import linear_scan, register_scan
+from lds_iter.transitions import AbstractTransition, leaves, map_leaves, scaled
+
+
+@dataclass(frozen=True)
+class Lowered(AbstractTransition):
+    """A transition whose numbers have fewer bits than the vectors it meets. `inner`: in the lower precision."""
+
+    inner: AbstractTransition
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers."""
+        return leaves(self.inner)[0].dtype
+
+    def mv(self, x: Tensor) -> Tensor:
+        return self.inner.mv(x.to(self.dtype)).to(x.dtype)
+
+    def after(self, earlier: Any) -> Lowered:
+        return Lowered(self.inner.after(earlier.inner))
+
+    def transpose(self) -> Lowered:
+        return Lowered(self.inner.transpose())
+
+    def scaled(self, factor: Tensor) -> Lowered:
+        return Lowered(scaled(self.inner, factor.to(self.dtype)))
+
+
+@register_scan(Lowered)
+def lowered_scan(transition: Lowered, x: Tensor, initial: Tensor | None = None) -> None:
+    """The scan of the inner structure, all of it in the lower precision; reference: `reference_scan`."""
+    start = None if initial is None else initial.to(transition.dtype)
+    x.copy_(linear_scan(transition.inner, x.to(transition.dtype), start))
+
+
+@dataclass(frozen=True)
+class LowPrecision(TransitionApproximation):
+    """Store and scan the transitions of a method in `dtype`.
+
+    Attributes:
+        method: whose transitions; one that has numbers (`Picard` and `Jacobi` have none).
+        dtype: bfloat16 keeps the range of float32, so that products do not overflow early; float32 for a problem in
+            float64. float16 overflows at 65504.
+    """
+
+    method: TransitionApproximation
+    dtype: torch.dtype = torch.bfloat16
+
+    def __post_init__(self) -> None:
+        check_transition_method("method", self.method)
+        if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
+            raise TypeError(f"`dtype` must be a floating-point torch.dtype such as torch.bfloat16, got {self.dtype!r}.")
+
+    def transition(self, lin: Linearization) -> AbstractTransition:
+        full = self.method.transition(lin)
+        return Lowered(map_leaves(lambda leaf: leaf.to(self.dtype), full)) if leaves(full) else full

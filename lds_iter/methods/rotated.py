@@ -1,0 +1,123 @@
+"""A method in another basis: `A_t = Q A'_t Q^T`, where `A'_t` is what the method makes of `Q^T J_t Q`.
+
+For a diagonal method this is the freedom that it lacks: with `Q` the eigenvectors of a typical symmetric Jacobian, the
+couplings that `diag J` drops become small. A discrete cosine transform serves states that are fields over space.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter.linearization import AbstractDerivatives, Linearization
+from lds_iter.methods.base import TransitionApproximation
+from lds_iter.methods.compose import check_transition_method
+from lds_iter.scan import linear_scan, register_scan
+from lds_iter.transitions import AbstractTransition, leaves, scaled
+
+
+@dataclass(frozen=True, eq=False)
+class Basis:
+    """An orthogonal matrix `(D, D)`, its columns the basis; the same at every step, so not a leaf of a transition."""
+
+    matrix: Tensor
+
+    def into(self, x: Tensor) -> Tensor:
+        """Coordinates in the basis, `Q^T x`."""
+        return x @ self.matrix.to(x)
+
+    def back(self, x: Tensor) -> Tensor:
+        """From coordinates in the basis, `Q x`."""
+        return x @ self.matrix.mT.to(x)
+
+
+@dataclass(frozen=True)
+class Conjugated(AbstractTransition):
+    """`Q A' Q^T` with one orthogonal `Q` for all steps."""
+
+    inner: AbstractTransition
+    basis: Basis
+
+    def mv(self, x: Tensor) -> Tensor:
+        return self.basis.back(self.inner.mv(self.basis.into(x)))
+
+    def after(self, earlier: Any) -> Conjugated:
+        return Conjugated(self.inner.after(earlier.inner), self.basis)
+
+    def transpose(self) -> Conjugated:
+        return Conjugated(self.inner.transpose(), self.basis)
+
+    def scaled(self, factor: Tensor) -> Conjugated:
+        return Conjugated(scaled(self.inner, factor), self.basis)
+
+
+@register_scan(Conjugated)
+def conjugated_scan(transition: Conjugated, x: Tensor, initial: Tensor | None = None) -> None:
+    """The scan of the inner structure in the basis; reference: `reference_scan`."""
+    basis = transition.basis
+    start = None if initial is None else basis.into(initial)
+    x.copy_(basis.back(linear_scan(transition.inner, basis.into(x), start)))
+
+
+class _InBasis(AbstractDerivatives):
+    """The derivatives `Q^T J Q`."""
+
+    def __init__(self, of_f: AbstractDerivatives, basis: Basis) -> None:
+        self._of_f, self._basis, self.value = of_f, basis, basis.into(of_f.value)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return self._basis.into(self._of_f.jvp(self._basis.back(v)))
+
+    def vjp(self, w: Tensor) -> Tensor:
+        return self._basis.into(self._of_f.vjp(self._basis.back(w)))
+
+    def jacobian(self) -> Tensor:
+        q = self._basis.matrix.to(self.value)
+        return q.mT @ self._of_f.jacobian() @ q
+
+    def diagonal(self) -> Tensor:
+        return self.jacobian().diagonal(dim1=-2, dim2=-1)
+
+    def block_diagonal(self, size: int) -> Tensor:
+        blocks = self.jacobian().unflatten(-1, (-1, size)).unflatten(-3, (-1, size))
+        return blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
+
+
+@dataclass(frozen=True, eq=False)
+class Rotated(TransitionApproximation):
+    """Let a method choose its transitions in the basis of the columns of `q`.
+
+    Attributes:
+        method: `QuasiNewton()`, say: the diagonal of `Q^T J Q`.
+        q: an orthogonal matrix `(D, D)`.
+    """
+
+    method: TransitionApproximation
+    q: Tensor
+
+    def __post_init__(self) -> None:
+        check_transition_method("method", self.method)
+        q = self.q
+        if not isinstance(q, Tensor) or q.ndim != 2 or q.shape[0] != q.shape[1]:
+            raise TypeError(f"`q` must be a square matrix, a tensor (D, D), got {getattr(q, 'shape', q)!r}.")
+        off = float((q.mT @ q - torch.eye(len(q), dtype=q.dtype, device=q.device)).abs().max())
+        if not off <= 1e3 * torch.finfo(q.dtype).eps:  # room for a product of a few hundred rounded numbers
+            raise ValueError(
+                f"`q` must be orthogonal; q^T q is off the identity by {off:.1e}. Type torch.linalg.qr(q).Q."
+            )
+
+    def transition(self, lin: Linearization) -> AbstractTransition:
+        if lin.residual.shape[-1] != len(self.q):
+            raise ValueError(f"`q` is for states of width {len(self.q)}, but D = {lin.residual.shape[-1]}.")
+        basis = Basis(self.q)
+        turned = replace(
+            lin,
+            prev=basis.into(lin.prev),
+            residual=basis.into(lin.residual),
+            derivatives=_InBasis(lin.derivatives, basis),
+        )
+        inner = self.method.transition(turned)
+        return Conjugated(inner, basis) if leaves(inner) else inner

@@ -90,11 +90,11 @@ def conditioning(
         inverse = Inverse(Dense(lin.jacobian().double()))
         sigma = norm(inverse.apply, inverse.transposed, lin.prev)
         exponent = lyapunov(f, s0, inputs, trajectory.states, prefix=trajectory.length)
-    lower, upper = bounds(exponent.largest, trajectory.length)
+    lower, upper = mu_bounds(exponent.largest, trajectory.length)
     return Conditioning(-2 * sigma.log(), lower, upper, exponent, trajectory.length)
 
 
-def bounds(exponent: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def mu_bounds(exponent: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """The logarithms of the lower and the upper bound of `mu`.
 
     Args:

@@ -9,8 +9,8 @@ Kozachkov, Zoltowski, Clarkson, Linderman, NeurIPS 2025).
 
 from __future__ import annotations
 
+import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.diagnostics._along import Along, along, checked_prefix, linearizations
-from lds_iter.diagnostics.products import orthonormal, push_frame, push_vector, random_frame
+from lds_iter.diagnostics._along import along, checked_prefix, linearizations
+from lds_iter.diagnostics.evaluation import AbstractEvaluation, ByScan
+from lds_iter.diagnostics.products import random_frame
 from lds_iter.linearization import Linearization
 from lds_iter.solution import Solution
 
@@ -71,54 +72,6 @@ class Lyapunov:
             f"{name} {float(largest.min()):+.3g} to {float(largest.max()):+.3g} nats per step in {largest.numel()} "
             f"sequences, each +- {float(error.median()):.1g}, over {self.steps:,} steps"
         )
-
-
-class AbstractEvaluation(ABC):
-    """A way to push directions through the Jacobians of a trajectory."""
-
-    @abstractmethod
-    def rows(self, trajectory: Along) -> int:
-        """How many time steps to linearize at once."""
-
-    @abstractmethod
-    def push(self, lin: Linearization, first: int, last: int, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """`frame` after the rows `[first, last)` of `lin`, and the logarithm of its growth.
-
-        Args:
-            frame: orthonormal columns, `(*batch, D, k)`, float64.
-
-        Returns:
-            The frame, orthonormal again, and the growth in nats, `(*batch, k)`.
-        """
-
-
-@dataclass(frozen=True)
-class ByScan(AbstractEvaluation):
-    """Parallel over time: rescaled products in a tree for one exponent, chunks of QR steps side by side for more.
-
-    Memory: the dense Jacobians of a stretch of rows, bounded; so it is made for states of up to some hundred numbers.
-    """
-
-    def rows(self, trajectory: Along) -> int:
-        return trajectory.rows_that_fit()
-
-    def push(self, lin: Linearization, first: int, last: int, frame: Tensor) -> tuple[Tensor, Tensor]:
-        matrices = lin.jacobian()[first:last].double()
-        return (push_vector if frame.shape[-1] == 1 else push_frame)(matrices, frame)
-
-
-@dataclass(frozen=True)
-class StepByStep(AbstractEvaluation):
-    """One time step after the other by `jvp`, with a QR step after each: no matrix is formed, so D may be large."""
-
-    def rows(self, trajectory: Along) -> int:
-        return 1
-
-    def push(self, lin: Linearization, first: int, last: int, frame: Tensor) -> tuple[Tensor, Tensor]:
-        if (first, last) != (0, 1) or lin.prev.shape[0] != 1:
-            raise ValueError("`StepByStep` takes one row at a time.")
-        columns = [lin.jvp(column.to(lin.prev.dtype).unsqueeze(0))[0] for column in frame.unbind(-1)]
-        return orthonormal(torch.stack(columns, -1).double())
 
 
 def lyapunov(
@@ -194,13 +147,13 @@ def _measured(
         stop = lin.start + lin.prev.shape[0]
         inner = [bound for bound in bounds if lin.start < bound < stop]
         edges = [lin.start, *inner, min(stop, bounds[-1])]
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in itertools.pairwise(edges):
             if first < last:
                 frame, grown = evaluation.push(lin, first - lin.start, last - lin.start, frame)
                 growth[sum(bound <= first for bound in bounds)] += grown
         if stop >= bounds[-1]:
             break
-    lengths = frame.new_tensor([last - first for first, last in zip(bounds, bounds[1:], strict=False)])
+    lengths = frame.new_tensor([last - first for first, last in itertools.pairwise(bounds)])
     each = growth[1:] / lengths.view(-1, *[1] * (growth.ndim - 1))
     steps = bounds[-1] - bounds[0]
     spread = each.std(0) if each.shape[0] > 1 else torch.full_like(each[0], math.inf)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lds_iter.diagnostics.condition import bounds
+from lds_iter.diagnostics.condition import mu_bounds
 from lds_iter.diagnostics.exponents import Lyapunov, lyapunov_of
 from lds_iter.solution import Result, Solution
 
@@ -109,7 +109,7 @@ def report(solution: Solution, *, prefix: int | None = 10_000) -> Report:
     exponents = lyapunov_of(solution, prefix=prefix, blocks=40)
     with torch.no_grad():
         error = solution.error_estimate().abs().amax((0, -1))
-    return Report(solution, exponents, error, bounds(exponents.largest, solution.states.shape[0]))
+    return Report(solution, exponents, error, mu_bounds(exponents.largest, solution.states.shape[0]))
 
 
 def _temper(found: Lyapunov) -> str:

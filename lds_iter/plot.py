@@ -85,7 +85,8 @@ def report_picture(report: Report, sequence: int = 0) -> Figure:
     below.axhline(0, color="0.6", linewidth=0.8)
     below.plot([steps * index for index in range(len(growth))], growth.tolist(), color="#3b4cc0")
     largest = float(report.lyapunov.largest.flatten()[sequence])
-    below.set(xlabel="time step", ylabel="log growth", title=f"a small difference: {largest:+.3g} nats per step")
+    below.set(xlim=(0, report.lyapunov.steps), xlabel="time step", ylabel="log growth")
+    below.set(title=f"a small difference: {largest:+.3g} nats per step")
     plt.close(figure)
     return figure
 

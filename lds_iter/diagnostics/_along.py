@@ -98,7 +98,10 @@ class _Witness(TransitionApproximation):
 
 
 def linearizations(solution: Solution) -> list[Linearization]:
-    """`f` linearized along a solution's own states, in stretches; derivatives are computed when asked for."""
+    """`f` linearized along the own states of a solution, in stretches of time; derivatives are computed when asked for.
+
+    What a diagnostic of your own starts from. The solution must not have been made light.
+    """
     witness = _Witness([])
     solution.error_estimate(witness)
     return witness.seen

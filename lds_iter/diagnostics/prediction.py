@@ -1,9 +1,9 @@
 """How many iterations a long sequence will take, from a solve of its first steps.
 
 Time is causal: what a forward method does to the first rows does not depend on how many come after. So one recorded
-solve of n steps tells the count `N(t)` of every shorter length, and how it grows with each doubling says what to expect
-beyond n. Where small differences die out, `N` grows like log t (the same increment at every doubling) or not at all;
-where they grow, or where the method leaves out what matters, in proportion to t (an increment that doubles).
+solve of n steps tells the count `N(t)` of every shorter length, and how it grows says what to expect
+beyond n. It is taken for a power law, `N ~ t^p`: where small differences die out, p is close to 0 (the count grows like
+log t, or not at all); where they grow, or where the method leaves out what matters, it is 1.
 
 It is an extrapolation, nothing more: what the prefix does not contain (a regime that begins later, an input unlike the
 first ones), it cannot know.
@@ -26,6 +26,10 @@ from lds_iter.solution import History, Result, Solution
 from lds_iter.solve import solve
 from lds_iter.states import take_rows
 
+SLACK = 0.25
+"""What the power is raised by for the upper end: a count of 3 that becomes 4 within four doublings has a power of 0.1,
+and counts are that coarse."""
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -34,7 +38,7 @@ class Prediction:
     Attributes:
         iterations: what to expect for all T steps.
         low: the count of the prefix: more steps never take fewer.
-        high: the count if it grows faster beyond the prefix than it did in it, at most T.
+        high: the count if it grows by a power larger by `SLACK` than in the prefix, and one more; at most T.
         counted: what the prefix took; the limit where it was not solved.
         solved: whether the prefix was solved within the limit, bool.
         prefix: how many steps were solved.
@@ -124,13 +128,12 @@ def _extrapolated(solution: Solution, tolerance: Tensor, length: int) -> Predict
     solved = (solution.result == Result.SUCCESS).cpu()
     assert solution.history is not None
     counts = torch.minimum(counts_by_length(solution.history, tolerance).double(), iterations)
-    half, quarter = counts[max(0, steps // 2 - 1)], counts[max(0, steps // 4 - 1)]
-    expected, high = _by_doubling(iterations, iterations - half, half - quarter, length / steps)
+    times, power = length / steps, growth_power(counts)
     # Not solved: the front of solved rows keeps its pace, and is never slower than one row an iteration.
     reached = (counts < iterations).sum(0).double().clamp(min=1)
     pace = torch.maximum(reached / iterations.clamp(min=1), torch.ones_like(iterations))
-    expected = torch.where(solved, expected, length / pace)
-    high = torch.where(solved, high, float(length))
+    expected = torch.where(solved, iterations * times**power, length / pace)
+    high = torch.where(solved, iterations * times ** (power + SLACK).clamp(max=1) + (times > 1), float(length))
     return Prediction(
         iterations=torch.maximum(expected, iterations).clamp(max=length),
         low=iterations,
@@ -142,17 +145,18 @@ def _extrapolated(solution: Solution, tolerance: Tensor, length: int) -> Predict
     )
 
 
-def _by_doubling(count: Tensor, last: Tensor, before: Tensor, times: float) -> tuple[Tensor, Tensor]:
-    """Extrapolate by the increments of the last doubling and of the one before it; expected and high.
+def growth_power(counts: Tensor) -> Tensor:
+    """The p of `N(t) ~ t^p`, between 0 and 1, fitted to the last four doublings of t.
 
-    Increments grow by the factor q with each doubling: 1 is a logarithm, 2 a straight line. Half an iteration is added
-    to both, so that q of small counts stays close to 1.
+    Args:
+        counts: `N(t)` for t = 1..n, `(n, *batch)`, float64.
+
+    Returns:
+        `(*batch)`: 0 where the count has stopped growing, 1 where it grows in proportion.
     """
-    doublings = torch.tensor(times, dtype=torch.float64).log2()
-    q = ((last + 0.5) / (before + 0.5)).clamp(1, 2)
-    above = torch.where(q > 1 + 1e-9, q * (q**doublings - 1) / (q - 1).clamp(min=1e-9), doublings)
-    expected = count + last * above
-    straight = count + 2 * last.clamp(min=1) * (times - 1)
-    gentle = expected + doublings  # one iteration more for each doubling
-    high = torch.where(q < 1.5, gentle, straight)
-    return expected, high if times > 1 else count
+    steps = counts.shape[0]
+    marks = (steps * 2 ** torch.linspace(-4, 0, 17, dtype=torch.float64)).round().long().clamp(min=1)
+    x = marks.double().log()
+    x = (x - x.mean()).view(-1, *[1] * (counts.ndim - 1))
+    y = counts[marks - 1].clamp(min=1).log()
+    return ((x * y).sum(0) / x.square().sum().clamp(min=1e-12)).clamp(0, 1)

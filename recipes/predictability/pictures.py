@@ -44,11 +44,16 @@ def network_picture(points: Sequence[Point], path: Path) -> Path:
     length = points[0].counts.shape[0]
     _theory(theory, points, length)
     lengths = torch.linspace(length / 40, length, 40).round().long()
-    for point in points:
-        counts = point.counts[lengths - 1] / lengths
-        image = experiment.scatter(
-            [point.exponent] * len(lengths), lengths, c=counts, cmap="coolwarm", vmin=0, vmax=1, s=14, marker="s"
-        )
+    image = experiment.scatter(
+        [point.exponent for point in points for _ in lengths],
+        lengths.repeat(len(points)),
+        c=torch.cat([point.counts[lengths - 1] / lengths for point in points]),
+        cmap="coolwarm",
+        vmin=0,
+        vmax=1,
+        s=14,
+        marker="s",
+    )
     figure.colorbar(image, ax=experiment, label="iterations / T")
     experiment.set(xlabel="exponent, nats per step", ylabel="T", title="measured")
     threshold.scatter([point.exponent for point in points], [point.iterations for point in points], s=12, color=BLUE)
@@ -82,14 +87,14 @@ def langevin_picture(found: Langevin, path: Path) -> Path:
     for ax, values in (exponents, found.exponents), (merits, found.merits.clamp(min=1e-33)):
         steps = range(len(values))
         ax.fill_between(steps, values.min(1).values, values.max(1).values, color="0.85")
-        ax.plot(steps, values.median(1).values, color=BLUE)
+        ax.plot(steps, values.quantile(0.5, 1), color=BLUE)
         ax.set(xlabel="iteration")
     exponents.axhline(0, color="k", linestyle=":", linewidth=1)
     exponents.set(title="exponent of the iterate", ylabel="nats per step")
     merits.set(title="merit of the iterate", ylabel="$|r|^2 / 2T$", yscale="log")
     lengths = torch.arange(1, len(found.counts) + 1)
     counts.fill_between(lengths, found.counts.min(1).values, found.counts.max(1).values, color="0.85")
-    counts.plot(lengths, found.counts.double().median(1).values, color=BLUE)
+    counts.plot(lengths, found.counts.double().quantile(0.5, 1), color=BLUE)
     counts.set(title="iterations", xlabel="T", ylabel="Newton iterations", ylim=(0, None))
     return save(figure, path)
 
@@ -97,13 +102,11 @@ def langevin_picture(found: Langevin, path: Path) -> Path:
 def flow_picture(observers: Sequence[Point], systems: Sequence[Point], rings: Sequence[Point], path: Path) -> Path:
     """Observers (and a flow itself) on the left, the ring over its forcing on the right: iterations and exponents."""
     figure, (flows, forcing) = _panels(2)
-    for points, colour in (observers, BLUE), (systems, RED):
-        names = [point.label for point in points]
-        flows.barh(names, [point.iterations for point in points], color=colour)
-        for point in points:
-            flows.text(point.iterations * 1.15, point.label, f"{point.iterations:,}", va="center", fontsize=8)
+    points, colours = [*observers, *systems], [BLUE] * len(observers) + [RED] * len(systems)
+    bars = flows.barh([point.label for point in points], [point.iterations for point in points], color=colours)
+    flows.bar_label(bars, padding=3, fontsize=8)
     length = observers[0].counts.shape[0]
-    flows.set(xscale="log", xlabel="iterations", title=f"observers, T = {length:,}", xlim=(0.8, length))
+    flows.set(xscale="log", xlabel="iterations", title=f"flows, T = {length:,}", xlim=(0.8, length))
     flows.invert_yaxis()
     forces = [float(point.label) for point in rings]
     forcing.plot(forces, [point.iterations for point in rings], "o-", color=BLUE)

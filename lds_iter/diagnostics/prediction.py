@@ -93,7 +93,7 @@ def predict_iterations(
     Example:
         >>> forget = lambda s, u: torch.tanh(0.5 * s + u)
         >>> print(li.diagnostics.predict_iterations(forget, torch.zeros(2), torch.randn(8000, 2)))
-        about 3 iterations for 8,000 steps (between 3 and 8), extrapolated from 3 for the first 512
+        about 3 iterations for 8,000 steps (between 3 and 7), extrapolated from 3 for the first 512
     """
     check_state(s0)
     length = check_inputs(inputs, s0)

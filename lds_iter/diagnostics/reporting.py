@@ -54,7 +54,7 @@ class Report:
         if bool((self.solution.result != Result.SUCCESS).any()):
             return "not solved, so there is no count to judge by"
         return (
-            f"pays where {self.length:,} steps side by side cost less than {self.length / sweeps:.3g} times one step, "
+            f"pays where {self.length:,} steps side by side cost less than {self.length / sweeps:,.4g} times one step, "
             "scan included"
         )
 

@@ -72,9 +72,8 @@ def _networks(width: int, length: int, gains: int, seeds: int, out: Path, consol
 
 
 def _flows(length: int, chua_length: int, width: int, ring_length: int, out: Path, console: Console) -> Path:
-    table = _table(
-        f"Observers of chaotic flows, T = {length:,}, dt = {DT}; exponents per unit of time", "flow", "paper"
-    )
+    title = f"Observers of chaotic flows, T = {length:,}, dt = {DT}"
+    table = _table(title, "the flow's exponent", "iterations, paper", unit="unit of time")
     points = []
     for point, chaos in measure.observers(length, DT):
         points.append(point)

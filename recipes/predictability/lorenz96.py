@@ -10,7 +10,7 @@ from bench.problems import Problem
 
 
 def lorenz96(forcing: float, width: int, length: int, dt: float = 0.01, seed: int = 0) -> Problem:
-    """Euler's method in float64, `s' = s + dt v(s)`, started on the attractor: after 40 units of time.
+    """Euler's method in float64, `s' = s + dt v(s)`, started on the attractor: after 20 units of time.
 
     Args:
         forcing: F; the same everywhere.
@@ -25,7 +25,7 @@ def lorenz96(forcing: float, width: int, length: int, dt: float = 0.01, seed: in
 
     generator = torch.Generator().manual_seed(seed)
     start = forcing + 0.1 * torch.randn(width, generator=generator, dtype=torch.float64)
-    spin = torch.full((round(40 / dt), 1), forcing, dtype=torch.float64)
+    spin = torch.full((round(20 / dt), 1), forcing, dtype=torch.float64)
     with torch.no_grad():
         s0 = li.sequential(f, start, spin)[-1]
     return Problem(f, s0, torch.full((length, 1), forcing, dtype=torch.float64))

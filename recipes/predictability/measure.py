@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from bench.problems import Problem, mean_field_rnn, two_well_guess, two_well_langevin, uniform_guess
+from bench.problems import Problem, mean_field_rnn, normal_guess, two_well_guess, two_well_langevin, uniform_guess
 from lds_iter.diagnostics import counts_by_length
 from recipes.predictability.flows import FLOWS, guess, observer, rollout, system
 from recipes.predictability.lorenz96 import lorenz96
@@ -100,10 +100,10 @@ def chua(length: int, dt: float = 0.01) -> Point:
 
 
 def rings(forcings: list[float], width: int, length: int) -> Iterator[Point]:
-    """Lorenz-96 over its forcing F."""
+    """Lorenz-96 over its forcing F, from a guess of independent N(0, 1) numbers."""
     for forcing in forcings:
         problem = lorenz96(forcing, width, length)
-        yield point(f"{forcing:g}", problem, li.repeat_initial, li.sequential(*problem))
+        yield point(f"{forcing:g}", problem, normal_guess(0), li.sequential(*problem))
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _solves(table: Table, name: str, points: Iterable[Point]) -> list[Point]:
 def _table(title: str, *more: str, unit: str = "step") -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("problem", no_wrap=True)
-    for heading in (f"exponent, nats per {unit}", "iterations", "largest error", *more):
+    for heading in (f"exponent, nats/{unit}", "iterations", "error", *more):
         table.add_column(heading, justify="right", no_wrap=True)
     return table
 
@@ -73,7 +73,7 @@ def _networks(width: int, length: int, gains: int, seeds: int, out: Path, consol
 
 def _flows(length: int, chua_length: int, width: int, ring_length: int, out: Path, console: Console) -> Path:
     title = f"Observers of chaotic flows, T = {length:,}, dt = {DT}"
-    table = _table(title, "the flow's exponent", "iterations, paper", unit="unit of time")
+    table = _table(title, "of the flow", "paper", unit="time")
     points = []
     for point, chaos in measure.observers(length, DT):
         points.append(point)
@@ -85,7 +85,7 @@ def _flows(length: int, chua_length: int, width: int, ring_length: int, out: Pat
         systems = [measure.chua(chua_length, DT)]
         paper = PAPER[systems[0].label] if chua_length == 30_000 else ""
         exponent = f"{systems[0].exponent / DT:+.2f} +- {systems[0].error / DT:.1g}"
-        label = f"{systems[0].label}, T = {chua_length:,}"
+        label = f"{systems[0].label}, {chua_length:,}"
         table.add_row(label, exponent, f"{systems[0].iterations:,}", f"{systems[0].off:.1e}", "", paper)
     console.print(table)
     table = _table(f"Lorenz-96, D = {width}, T = {ring_length:,}, dt = {DT}")

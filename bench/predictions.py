@@ -153,11 +153,12 @@ def _score(rows: list[dict[str, Any]], *, unseen: bool) -> str:
 REMARKS = (
     "Where it goes wrong:",
     "",
+    "- Far too low, where the prefix is shorter than the memory of the recurrence: 128 steps of the Lorenz-96 ring at",
+    "  F = 2 are a third of an e-fold. `Lyapunov.memory` tells how long the memory is; take several times that.",
+    "- Too low, where the count grows beyond the prefix more than within it: the two wells from 512 steps (21 for 35),",
+    "  a trained network on text, Picard on the mixture.",
     "- Too high, where the count grows steeply within the prefix and then stops: quasi-Newton on the mean-field",
-    "  network, whose errors die out after some hundred steps, just beyond the prefix; Chua's observer, likewise.",
-    "- Too low, where the trouble begins after the prefix: the first crossing between the wells, a trained network",
-    "  whose text has not come to its long words yet. And where residuals are small and add up: Picard on the mixture.",
-    "- A longer prefix is not always better: two wells, 2,048 steps, where the prefix ends after a bad stretch.",
+    "  network, Chua's observer; so a longer prefix is not always better (the two wells from 2,048 steps, 66 for 35).",
 )
 """What to learn from the rows that are wrong."""
 

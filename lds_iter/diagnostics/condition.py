@@ -72,7 +72,9 @@ def conditioning(
     The measurement is `1 / |(I - J L)^-1|^2`: each step of the Lanczos iteration takes two of Newton's scans.
 
     Args:
-        f, s0, inputs: as `li.solve` takes them.
+        f: the recurrence, as `li.solve` takes it.
+        s0: the state before the first step, `(*batch, D)`.
+        inputs: a pytree of tensors that lead with T.
         states: the trajectory, such as `solution.states`, `(T, *batch, D)`; step by step when None.
         prefix: how many time steps to look at; None for all.
 

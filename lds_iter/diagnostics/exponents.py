@@ -90,7 +90,9 @@ def lyapunov(
     """The Lyapunov exponents of a recurrence, from its first steps.
 
     Args:
-        f, s0, inputs: as `li.solve` takes them.
+        f: the recurrence, as `li.solve` takes it.
+        s0: the state before the first step, `(*batch, D)`.
+        inputs: a pytree of tensors that lead with T.
         states: the trajectory, such as `solution.states`, `(T, *batch, D)`; when None the prefix is evaluated step by
             step.
         prefix: how many time steps to look at; None for all.

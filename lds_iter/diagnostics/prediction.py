@@ -82,8 +82,14 @@ def predict_iterations(
     """Predict the iteration count of a solve from a solve of its first steps.
 
     Args:
-        f, s0, inputs, method, guess, rtol, atol: as for the `li.solve` in question.
+        f: the recurrence, as `li.solve` takes it.
+        s0: the state before the first step, `(*batch, D)`.
+        inputs: a pytree of tensors that lead with T.
+        method: of the solve in question; `Newton()` when None.
         prefix: how many time steps to solve; None for all, which is no prediction but a count.
+        guess: of the solve in question; of a tensor its first rows are taken.
+        rtol: of the solve in question.
+        atol: likewise.
         max_iters: give up on the prefix after so many iterations, and go by how far the solved rows reached; when None
             as many as steps, which always suffice.
 

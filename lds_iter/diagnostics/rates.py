@@ -70,7 +70,9 @@ def contraction(
     """The rate of a method close to the trajectory, over the first steps of a recurrence.
 
     Args:
-        f, s0, inputs: as `li.solve` takes them.
+        f: the recurrence, as `li.solve` takes it.
+        s0: the state before the first step, `(*batch, D)`.
+        inputs: a pytree of tensors that lead with T.
         method: one that chooses a transition. A `Then` shows its second method.
         states: the trajectory, such as `solution.states`, `(T, *batch, D)`; step by step when None.
         prefix: how many time steps to look at; None for all. Takes dense Jacobians of them all.

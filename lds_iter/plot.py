@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from lds_iter.diagnostics import Report
+
 
 def convergence_map(
     solution: Solution, sequence: int = 0, *, title: str | None = None, ax: Axes | None = None
@@ -58,6 +60,33 @@ def convergence_map(
     axes.set(xlabel="time step", ylabel="iteration", title=title or "")
     axes.legend(loc="lower right", fontsize="small")
     figure.colorbar(image, ax=axes, label="residual")
+    plt.close(figure)
+    return figure
+
+
+def report_picture(report: Report, sequence: int = 0) -> Figure:
+    """The convergence map, where the solve was recorded, over how a small difference grows or dies along the states.
+
+    Args:
+        report: of `li.diagnostics.report`.
+        sequence: which sequence of a batch, counted over the flattened batch dimensions.
+    """
+    import matplotlib.pyplot as plt
+
+    recorded = report.solution.history is not None
+    figure, axes = plt.subplots(1 + recorded, 1, figsize=(8, 6 if recorded else 3), layout="constrained", squeeze=False)
+    if recorded:
+        convergence_map(report.solution, sequence, title=report.verdict, ax=axes[0, 0])
+    blocks = report.lyapunov.blocks[..., 0].flatten(1) if report.lyapunov.blocks.ndim > 2 else report.lyapunov.blocks
+    rates = blocks[:, sequence].cpu()
+    steps = report.lyapunov.steps / len(rates)
+    growth = torch.cat([rates.new_zeros(1), (rates * steps).cumsum(0)])
+    below = axes[-1, 0]
+    below.axhline(0, color="0.6", linewidth=0.8)
+    below.plot([steps * index for index in range(len(growth))], growth.tolist(), color="#3b4cc0")
+    largest = float(report.lyapunov.largest.flatten()[sequence])
+    below.set(xlim=(0, report.lyapunov.steps), xlabel="time step", ylabel="log growth")
+    below.set(title=f"a small difference: {largest:+.3g} nats per step")
     plt.close(figure)
     return figure
 

@@ -1,0 +1,1 @@
+"""Predictability decides what can be parallelized: the evidence of the paper, reproduced."""

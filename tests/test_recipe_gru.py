@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from typer.testing import CliRunner
 
 import lds_iter as li
+from bench import epoch
 from recipes.gru.__main__ import app
 from recipes.gru.archive import load_eigenworms, load_ts, read_ts
 from recipes.gru.data import InOrder, Shuffled
@@ -341,3 +342,22 @@ def test_command_line_does_not_overwrite_a_run(tmp_path, monkeypatch):
     done = CliRunner().invoke(app, ["--out", str(tmp_path)])
     assert done.exit_code != 0
     assert "Go on with it: --resume" in done.output
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux")
+def test_bench_of_an_epoch():
+    """At a small size: the figures that its page is made of, and the gate."""
+    setup = Setup(length=200, crops=3, width=4, layers=2)
+    epochs = {name: [epoch.measure(name, setup)] for name in ("torch", "quasi")}
+    results = epoch.compare("quasi", setup, epochs)
+    assert results["steps"] == 3
+    assert results["ratio"] == epochs["torch"][0]["seconds"] / epochs["quasi"][0]["seconds"]
+    assert epochs["quasi"][0]["seconds"] > epochs["quasi"][0]["seconds_in_steps"] > 0
+    assert results["ours"]["peak_mib"] >= results["ours"]["before_mib"] > 0
+    assert len(results["iterations"]) == 2
+    assert f"**{results['ratio']:.1f}** times faster" in epoch.section(results)
+    text = (ROOT / epoch.PAGE).read_text()
+    assert text.count(epoch.BEGIN) == text.count(epoch.END) == 1
+    epochs["quasi"][0]["losses"][-1] *= 1.01
+    with pytest.raises(AssertionError, match="the losses differ"):
+        epoch.compare("quasi", setup, epochs)

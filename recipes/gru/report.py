@@ -173,8 +173,11 @@ def picture(series: Series, runs: list[Run], path: Path) -> None:
         axes.plot(*zip(*points or [(seconds[-1], steps[-1].loss)], strict=True), "o-", color=colour, ms=4, label=label)
     axes.set(xlabel="wall time in training steps (s)", ylabel="loss", title=series.title)
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:.2g}")
     if len(runs) > 1:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, title="line: a batch; points: held out")
     path.parent.mkdir(parents=True, exist_ok=True)

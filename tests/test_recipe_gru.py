@@ -120,9 +120,9 @@ def test_losses_agree_step_by_step_with_torch(tmp_path):
     for name in "quasi", "newton":
         ours = read_run(name, tmp_path / name)
         _, apart = comparison(series.task, ours, torch_run)
-        # Residuals up to 2e-5 in every state; the mean over 2,000 of them moves the loss by a tenth of that. 2e-6 to
-        # 5e-6 were seen.
-        assert apart < 2e-5
+        # A residual of up to 1e-5 in every state makes a loss of about 1 differ by as much, and most of it cancels in
+        # the mean over 2,000 steps. Seen: 2e-6 with quasi; 6e-8 with Newton, whose last iteration goes further.
+        assert apart < 1e-5
         assert all(len(step.iterations) == 2 and 0 < max(step.iterations) < 30 for step in ours.steps.values())
         assert all(step.residual <= 2e-5 and not step.fell_back for step in ours.steps.values())
     assert all(step.iterations == () for step in torch_run.steps.values())

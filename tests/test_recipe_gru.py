@@ -154,6 +154,17 @@ def test_every_solver_gives_the_output_of_torch(solver):
         assert (ours(x) - theirs(x)).abs().max() < 1e-4  # residuals of 2e-6, two layers, no expansion at initialisation
 
 
+def test_a_layer_that_falls_back_is_logged(tmp_path):
+    """Picard, without a window, cannot solve 300 steps within its budget: torch's kernel does, and the log says so."""
+    with pytest.warns(li.PerformanceWarning, match="did not converge"):
+        run(tmp_path / "picard", solver="picard", limits=Limits(1, 1, "cpu"))
+    run(tmp_path / "torch", solver="torch", limits=Limits(1, 1, "cpu"))
+    (ours,), (theirs,) = (read_run(name, tmp_path / name).steps.values() for name in ("picard", "torch"))
+    assert ours.fell_back
+    assert ours.iterations == (100,)
+    assert ours.loss == theirs.loss
+
+
 class PowerCut(Callback):
     """The lights go out before step number `step`."""
 

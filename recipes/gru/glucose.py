@@ -39,13 +39,9 @@ def load_glucose(length: int, crops: int) -> Series:
     if not 2 <= length <= rows // 2:
         raise ValueError(f"`--length` must lie between 2 and {rows // 2}, half of the record, got {length}.")
     end = rows - length
-    known = np.isfinite(current)
-    reference = known & (np.arange(rows) % FINGER == 0)
     mean, spread = glucose[:end].mean(), glucose[:end].std()
     target = (glucose - mean) / spread
-    flow = np.where(known, (current - current[:end][known[:end]].mean()) / current[:end][known[:end]].std(), 0.0)
-    last = np.maximum.accumulate(np.where(reference, np.arange(rows), 0))
-    columns = np.stack([known, flow, flow[last], target[last], (np.arange(rows) - last) / FINGER], 1)
+    columns = _inputs(current, target, end)
     x = torch.from_numpy(columns).float()
     y = torch.from_numpy(target[:, None]).float()
 
@@ -64,6 +60,15 @@ def load_glucose(length: int, crops: int) -> Series:
         outputs=1,
         baselines=_baselines(columns, target, end, float(spread)),
     )
+
+
+def _inputs(current: Array, target: Array, end: int) -> Array:
+    """Whether there is a current, the current, current and glucose at the latest reference, and how long ago it was."""
+    known, rows = np.isfinite(current), np.arange(len(current))
+    before = current[:end][known[:end]]
+    flow = np.where(known, (current - before.mean()) / before.std(), 0.0)
+    last = np.maximum.accumulate(np.where(known & (rows % FINGER == 0), rows, 0))
+    return np.stack([known, flow, flow[last], target[last], (rows - last) / FINGER], 1)
 
 
 def read(path: Path) -> tuple[Array, Array]:

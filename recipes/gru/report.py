@@ -94,17 +94,17 @@ def summary(series: Series, run: Run) -> Table:
         "residual",
     ):
         view.add_column(heading, justify="right")
-    epochs = sorted(run.held_out) or [max(run.steps)]
-    starts = dict(zip(epochs, [0, *(end + 1 for end in epochs)], strict=False))
-    every = -(-len(epochs) // 12)
-    for end in [epoch for number, epoch in enumerate(epochs, 1) if number % every == 0 or number == len(epochs)]:
+    ends = sorted({*run.held_out, max(run.steps)})  # the last epoch may have been cut short
+    starts = dict(zip(ends, [0, *(end + 1 for end in ends)], strict=False))
+    every = -(-len(ends) // 12)
+    for end in [end for number, end in enumerate(ends, 1) if number % every == 0 or number == len(ends)]:
         steps = [run.steps[number] for number in range(starts[end], end + 1) if number in run.steps]
-        loss, measure = run.held_out.get(end, (float("nan"), float("nan")))
+        loss, measure = run.held_out.get(end, (None, None))
         view.add_row(
             str(end + 1),
             f"{sum(step.loss for step in steps) / len(steps):.4f}",
-            f"{loss:.4f}",
-            f"{series.task.score(measure):.4g}",
+            "" if loss is None else f"{loss:.4f}",
+            "" if measure is None else f"{series.task.score(measure):.4g}",
             _spans(steps),
             f"{max(step.residual for step in steps):.1g}" if steps[0].iterations else "",
         )

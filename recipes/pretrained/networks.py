@@ -30,7 +30,7 @@ CLASSIFIER = "wrn-gru-mesa"
 
 
 class AssetMissing(RuntimeError):
-    """A package that carries weights is not installed, or not in the version that is known to carry them."""
+    """A package that carries weights or data is not installed, or not in the version that is known to carry them."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def asset(package: str, ending: str) -> Path:
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError as error:
-        raise AssetMissing(f"The package {package}, which carries the weights, is not installed. {cure}") from error
+        raise AssetMissing(f"The package {package}, whose files this recipe reads, is not installed. {cure}") from error
     found = [Path(str(file.locate())) for file in files if str(file).endswith(ending)]
     if not found or not found[0].is_file():
         raise AssetMissing(f"{package} {metadata.version(package)} has no file {ending}. {cure}")

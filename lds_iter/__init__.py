@@ -15,12 +15,16 @@ from lds_iter.methods import BlockNewton as BlockNewton
 from lds_iter.methods import Clipped as Clipped
 from lds_iter.methods import Damped as Damped
 from lds_iter.methods import ExactDiagonal as ExactDiagonal
+from lds_iter.methods import Filter as Filter
 from lds_iter.methods import Hutchinson as Hutchinson
 from lds_iter.methods import Jacobi as Jacobi
+from lds_iter.methods import KalmanForm as KalmanForm
 from lds_iter.methods import LDSApproximation as LDSApproximation
+from lds_iter.methods import LevenbergMarquardt as LevenbergMarquardt
 from lds_iter.methods import Newton as Newton
 from lds_iter.methods import Picard as Picard
 from lds_iter.methods import QuasiNewton as QuasiNewton
+from lds_iter.methods import Smoother as Smoother
 from lds_iter.methods import Then as Then
 from lds_iter.methods import TransitionApproximation as TransitionApproximation
 from lds_iter.scan import linear_scan as linear_scan

@@ -27,6 +27,7 @@ from lds_iter.linearization import AbstractDerivatives, Linearization, ScanPlan,
 from lds_iter.loop import run
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.compose import Damped, Then
+from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
 from lds_iter.solution import Result
 from lds_iter.states import detached, take_rows
 from lds_iter.workspace import Problem, Rules
@@ -60,8 +61,8 @@ class Implicit(AbstractAdjoint):
     incoming gradient of each sequence, so that the scale of a loss does not matter.
 
     Attributes:
-        method: for the adjoint; when None that of the solve, without its warm-up and its damping (`Then`, `Damped`),
-            which a linear recurrence does not need.
+        method: for the adjoint; when None that of the solve, without its warm-up and its damping (`Then`, `Damped`,
+            `LevenbergMarquardt`), which a linear recurrence does not need.
         rtol: on the residual of the adjoint; that of the solve when None.
         atol: likewise, in units of the largest incoming gradient.
         window: rows beyond the frontier; that of the solve when None.
@@ -224,7 +225,7 @@ def _without_warm_up(method: LDSApproximation) -> LDSApproximation:
     match method:
         case Then(second=second):
             return _without_warm_up(second)
-        case Damped(method=inner):
+        case Damped(method=inner) | LevenbergMarquardt(approximation=inner):
             return _without_warm_up(inner)
         case _:
             return method

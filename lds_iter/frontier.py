@@ -80,7 +80,7 @@ class OpenRows:
     def plan(self, start: int, grid: int) -> ScanPlan:
         """How to scan rows that begin at time `start`."""
         lowest, highest = (None, None) if self.extremes is None else self.extremes[:2]
-        return ScanPlan(start, grid, self.lo, lowest, highest)
+        return ScanPlan(start, grid, self.lo, lowest, highest, self.hi)
 
     def take_frontier_(self, new: Tensor, value: Tensor, start: int) -> Tensor:
         """Set each frontier row of `new` to `value`; true for the sequences where that is not finite, `(*batch)`."""

@@ -67,6 +67,13 @@ METHODS = {
     "jacobi-then-newton": li.Then(li.Jacobi(), li.Newton(), 2),
     "picard-then-quasi": li.Then(li.Picard(), li.Damped(li.QuasiNewton(), 0.1), 1),
     "block-then-newton": li.Then(li.BlockNewton(2), li.Newton(), 2),
+    "filter-newton": li.LevenbergMarquardt(30.0),
+    "filter-quasi": li.LevenbergMarquardt(3.0, li.QuasiNewton()),
+    "filter-block": li.LevenbergMarquardt(1e4, li.BlockNewton(2)),
+    "filter-picard": li.LevenbergMarquardt(5.0, li.Picard()),
+    "smoother-newton": li.LevenbergMarquardt(30.0, form=li.Smoother()),
+    "smoother-quasi": li.LevenbergMarquardt(3.0, li.QuasiNewton(), li.Smoother()),
+    "smoother-block": li.LevenbergMarquardt(1e4, li.BlockNewton(2), li.Smoother()),
 }
 """Sensible methods, every class of the library among them."""
 

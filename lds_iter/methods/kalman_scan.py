@@ -35,12 +35,16 @@ BLOCK = 16
 """Rows per block. Longer ones leave fewer general compositions, each several times a step, and call more operations."""
 
 
+SMALL = 16
+"""Up to this size a CPU inverts matrices entry by entry, on one contiguous plane for each; LAPACK takes longer."""
+
+
 class Algebra(ABC):
     """The few operations on matrices that the recursion needs, so that it stands once for all structures."""
 
     @abstractmethod
-    def identity(self, like: Tensor) -> Tensor:
-        """The identity, in a shape that broadcasts."""
+    def plus(self, a: Tensor, number: Tensor | float) -> Tensor:
+        """`a` and a multiple of the identity, in the memory of `a`."""
 
     @abstractmethod
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
@@ -66,8 +70,8 @@ class Algebra(ABC):
 class Entries(Algebra):
     """Diagonal matrices, given by their diagonals `(..., D)`."""
 
-    def identity(self, like: Tensor) -> Tensor:
-        return like.new_ones(like.shape[-1])
+    def plus(self, a: Tensor, number: Tensor | float) -> Tensor:
+        return a.add_(number)
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         return a * b
@@ -88,8 +92,9 @@ class Entries(Algebra):
 class Matrices(Algebra):
     """Full matrices `(..., D, D)`."""
 
-    def identity(self, like: Tensor) -> Tensor:
-        return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+    def plus(self, a: Tensor, number: Tensor | float) -> Tensor:
+        a.diagonal(dim1=-2, dim2=-1).add_(number.squeeze(-1) if isinstance(number, Tensor) else number)
+        return a
 
     def multiply(self, a: Tensor, b: Tensor) -> Tensor:
         return a @ b
@@ -98,14 +103,31 @@ class Matrices(Algebra):
         return a.mT
 
     def symmetric(self, a: Tensor) -> Tensor:
-        return (a + a.mT) / 2
+        return (a + a.mT).mul_(0.5)
 
     def inverse(self, a: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or a.device.type != "cpu":
+            return torch.linalg.inv_ex(a)[0]
+        if a.shape[-1] <= SMALL:
+            planes = a.movedim((-2, -1), (0, 1)).clone(memory_format=torch.contiguous_format)
+            return _gauss_jordan(planes).movedim((0, 1), (-2, -1)).contiguous()
         factor, failed = torch.linalg.cholesky_ex(a)  # fails where `a` holds NaN or the rounding of huge numbers
         return torch.cholesky_inverse(factor.masked_fill((failed > 0)[..., None, None], torch.nan))
 
     def solve(self, a: Tensor, *right: Tensor) -> tuple[Tensor, ...]:
         return torch.linalg.solve_ex(a, torch.cat(right, -1))[0].split(a.shape[-1], -1)
+
+
+def _gauss_jordan(m: Tensor) -> Tensor:
+    """`m[i, j]`, the entries of positive definite matrices, to those of their inverses, in place; needs no pivots."""
+    for k in range(m.shape[0]):
+        pivot = m[k, k].reciprocal()
+        row, column = m[k] * pivot, m[:, k].clone()
+        m.addcmul_(column.unsqueeze(1), row, value=-1)
+        m[k] = row
+        torch.mul(column, -pivot, out=m[:, k])
+        m[k, k] = pivot
+    return m
 
 
 @dataclass(frozen=True)
@@ -122,7 +144,7 @@ class Maps:
     def after(self, earlier: Maps, algebra: Algebra) -> Maps:
         """First `earlier`, then `self`."""
         multiply, transpose = algebra.multiply, algebra.transpose
-        through = algebra.identity(self.a) + multiply(earlier.c, self.e)
+        through = algebra.plus(multiply(earlier.c, self.e), 1)
         a, c = algebra.solve(through, earlier.a, earlier.c)
         return Maps(
             multiply(self.a, a),
@@ -132,7 +154,7 @@ class Maps:
 
     def __call__(self, before: Tensor, algebra: Algebra) -> Tensor:
         """The gains after, given those before."""
-        through = algebra.identity(before) + algebra.multiply(before, self.e)
+        through = algebra.plus(algebra.multiply(before, self.e), 1)
         (inner,) = algebra.solve(through, before)
         spread = algebra.multiply(algebra.multiply(self.a, inner), algebra.transpose(self.a))
         return self.c + algebra.symmetric(spread)
@@ -175,10 +197,9 @@ def _in_blocks(x: Tensor, blocks: int, length: int) -> Iterable[Tensor]:
 
 def _step(j: Tensor, q: Tensor, gain: Tensor, algebra: Algebra) -> tuple[Tensor, Tensor]:
     """`G` and `K` of one step of all blocks."""
-    multiply, one = algebra.multiply, algebra.identity(j)
-    predicted = q * one + multiply(multiply(j, gain), algebra.transpose(j))
-    keep = algebra.inverse(one + predicted)
-    return keep, algebra.symmetric(multiply(predicted, keep))
+    predicted = algebra.plus(algebra.multiply(algebra.multiply(j, gain), algebra.transpose(j)), q)
+    keep = algebra.inverse(algebra.plus(predicted.clone(), 1))
+    return keep, algebra.symmetric(algebra.multiply(predicted, keep))
 
 
 def _block_maps(steps: list[tuple[Tensor, Tensor]], algebra: Algebra) -> Maps:
@@ -186,8 +207,7 @@ def _block_maps(steps: list[tuple[Tensor, Tensor]], algebra: Algebra) -> Maps:
     multiply, transpose = algebra.multiply, algebra.transpose
     (j, q), *rest = steps
     a = j / (1 + q)
-    c, e = q / (1 + q) * algebra.identity(j), multiply(transpose(j), a)
-    c = c.expand_as(j)
+    c, e = algebra.plus(torch.zeros_like(j), q / (1 + q)), multiply(transpose(j), a)
     for j, q in rest:
         keep, c = _step(j, q, c, algebra)
         ahead = multiply(j, a)

@@ -8,8 +8,8 @@ filtered state is the gain itself, and the recursion is
     G_t = (I + X_t)^{-1}                      what the update keeps, I - K_t
     K_t = X_t G_t                             the gain, 0 <= K_t < I
 
-Nothing is subtracted: `K_t` keeps its relative precision where `1 - G_t` would be rounded away (in float32 from `q` of
-1e-7 on), and `I + X_t` is positive definite whatever the rounding, which a Cholesky factor needs.
+Nothing is subtracted, so `K_t` keeps its relative precision where `1 - G_t` would be rounded away (in float32 from `q`
+of 1e-7 on), and `I + X_t`, positive definite, is inverted without pivots.
 
 Several steps together map the covariance before them to the one after them by `K -> C + A K (I + E K)^{-1} A^T`, and
 such maps compose associatively (Sarkka and Garcia-Fernandez, "Temporal parallelization of Bayesian smoothers", IEEE
@@ -23,7 +23,6 @@ once, a step at a time. Exact but for rounding, in `2 BLOCK + O(log n)` batched 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -55,12 +54,9 @@ class Algebra(ABC):
         """`a^T`."""
 
     @abstractmethod
-    def symmetric(self, a: Tensor) -> Tensor:
-        """`a` made symmetric, which it is but for rounding."""
-
-    @abstractmethod
-    def inverse(self, a: Tensor) -> Tensor:
-        """`a^{-1}` of a symmetric `a` with eigenvalues of at least 1."""
+    def keep(self, x: Tensor) -> Tensor:
+        """`(I + x)^{-1}` of positive semidefinite `x`; of all of `x`, for one that reads a triangle alone would let
+        what rounding adds to the other grow."""
 
     @abstractmethod
     def solve(self, a: Tensor, *right: Tensor) -> tuple[Tensor, ...]:
@@ -79,11 +75,8 @@ class Entries(Algebra):
     def transpose(self, a: Tensor) -> Tensor:
         return a
 
-    def symmetric(self, a: Tensor) -> Tensor:
-        return a
-
-    def inverse(self, a: Tensor) -> Tensor:
-        return a.reciprocal()
+    def keep(self, x: Tensor) -> Tensor:
+        return (1 + x).reciprocal()
 
     def solve(self, a: Tensor, *right: Tensor) -> tuple[Tensor, ...]:
         return tuple(b / a for b in right)
@@ -102,17 +95,12 @@ class Matrices(Algebra):
     def transpose(self, a: Tensor) -> Tensor:
         return a.mT
 
-    def symmetric(self, a: Tensor) -> Tensor:
-        return (a + a.mT).mul_(0.5)
-
-    def inverse(self, a: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or a.device.type != "cpu":
-            return torch.linalg.inv_ex(a)[0]
-        if a.shape[-1] <= SMALL:
-            planes = a.movedim((-2, -1), (0, 1)).clone(memory_format=torch.contiguous_format)
-            return _gauss_jordan(planes).movedim((0, 1), (-2, -1)).contiguous()
-        factor, failed = torch.linalg.cholesky_ex(a)  # fails where `a` holds NaN or the rounding of huge numbers
-        return torch.cholesky_inverse(factor.masked_fill((failed > 0)[..., None, None], torch.nan))
+    def keep(self, x: Tensor) -> Tensor:
+        if x.shape[-1] > SMALL or x.device.type != "cpu" or torch.is_grad_enabled():
+            return torch.linalg.inv_ex(self.plus(x.clone(), 1))[0]
+        planes = x.movedim((-2, -1), (0, 1)).clone(memory_format=torch.contiguous_format)
+        planes.diagonal().add_(1)
+        return _gauss_jordan(planes).movedim((0, 1), (-2, -1)).contiguous()
 
     def solve(self, a: Tensor, *right: Tensor) -> tuple[Tensor, ...]:
         return torch.linalg.solve_ex(a, torch.cat(right, -1))[0].split(a.shape[-1], -1)
@@ -148,46 +136,59 @@ class Maps:
         a, c = algebra.solve(through, earlier.a, earlier.c)
         return Maps(
             multiply(self.a, a),
-            self.c + algebra.symmetric(multiply(multiply(self.a, c), transpose(self.a))),
-            earlier.e + algebra.symmetric(multiply(transpose(earlier.a), multiply(self.e, a))),
+            self.c + multiply(multiply(self.a, c), transpose(self.a)),
+            earlier.e + multiply(transpose(earlier.a), multiply(self.e, a)),
         )
 
     def __call__(self, before: Tensor, algebra: Algebra) -> Tensor:
         """The gains after, given those before."""
         through = algebra.plus(algebra.multiply(before, self.e), 1)
         (inner,) = algebra.solve(through, before)
-        spread = algebra.multiply(algebra.multiply(self.a, inner), algebra.transpose(self.a))
-        return self.c + algebra.symmetric(spread)
+        return self.c + algebra.multiply(algebra.multiply(self.a, inner), algebra.transpose(self.a))
 
 
-def riccati(j: Tensor, q: Tensor, before: Tensor, algebra: Algebra) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True)
+class Steps:
+    """What `riccati` finds: `G_t` and `K_t` of the first rows of all blocks, then of the second ones, and so on."""
+
+    keeps: list[Tensor]
+    gains: list[Tensor]
+    rows: int
+
+    @staticmethod
+    def in_order(steps: list[Tensor], rows: int) -> Tensor:
+        """One tensor, in the order of time."""
+        return torch.stack(steps, 1).flatten(0, 1)[:rows]
+
+
+def riccati(j: Tensor, q: Tensor, before: Tensor, algebra: Algebra) -> Steps:
     """`G_t` and `K_t` of `n` steps.
 
     Args:
         j: the matrices `J_t`, `(n, ...)`, as the algebra has them.
-        q: the weight of the observations, broadcastable to `j`.
+        q: the weight of the observations, broadcastable to `j`. Where it is 0 the gain is 0, whatever came before.
         before: `K` before the first step.
     """
     n = j.shape[0]
     length = min(BLOCK, n)
     blocks = -(-n // length)
-    steps = [_in_blocks(x.expand(n, *x.shape[1:]), blocks, length) for x in (j, q)]
+    in_blocks = [_in_blocks(x, blocks, length) for x in (j.masked_fill(q == 0, 0), q)]
+    steps = list(zip(*in_blocks, strict=True))
     gain = before.unsqueeze(0)
     if blocks > 1:
-        maps = _block_maps([(j[:-1], q[:-1]) for j, q in zip(*steps, strict=True)], algebra)
-        first = Maps(maps.a[:1], maps.take(slice(0, 1))(gain, algebra), maps.e[:1])
-        maps = Maps(maps.a, torch.cat([first.c, maps.c[1:]]), maps.e)
+        maps = _block_maps([(j[:-1], q[:-1]) for j, q in steps], algebra)
+        first = maps.take(slice(0, 1))(gain, algebra)
+        maps = Maps(maps.a, torch.cat([first, maps.c[1:]]), maps.e)
         gain = torch.cat([gain, _after_each(maps, algebra)])
     keeps, gains = [], []
-    for j, q in zip(*steps, strict=True):
+    for j, q in steps:
         keep, gain = _step(j, q, gain, algebra)
         keeps.append(keep)
         gains.append(gain)
-    keep, gain = (torch.stack(x, 1).flatten(0, 1)[:n] for x in (keeps, gains))
-    return keep, gain
+    return Steps(keeps, gains, n)
 
 
-def _in_blocks(x: Tensor, blocks: int, length: int) -> Iterable[Tensor]:
+def _in_blocks(x: Tensor, blocks: int, length: int) -> tuple[Tensor, ...]:
     """The first rows of all blocks, then the second ones ...; zeros fill up the last block."""
     missing = blocks * length - x.shape[0]
     if missing:
@@ -198,8 +199,8 @@ def _in_blocks(x: Tensor, blocks: int, length: int) -> Iterable[Tensor]:
 def _step(j: Tensor, q: Tensor, gain: Tensor, algebra: Algebra) -> tuple[Tensor, Tensor]:
     """`G` and `K` of one step of all blocks."""
     predicted = algebra.plus(algebra.multiply(algebra.multiply(j, gain), algebra.transpose(j)), q)
-    keep = algebra.inverse(algebra.plus(predicted.clone(), 1))
-    return keep, algebra.symmetric(algebra.multiply(predicted, keep))
+    keep = algebra.keep(predicted)
+    return keep, algebra.multiply(predicted, keep)
 
 
 def _block_maps(steps: list[tuple[Tensor, Tensor]], algebra: Algebra) -> Maps:
@@ -213,7 +214,7 @@ def _block_maps(steps: list[tuple[Tensor, Tensor]], algebra: Algebra) -> Maps:
         ahead = multiply(j, a)
         a = multiply(keep, ahead)
         e = e + multiply(transpose(ahead), a)
-    return Maps(a, c, algebra.symmetric(e))
+    return Maps(a, c, e)
 
 
 def _after_each(maps: Maps, algebra: Algebra) -> Tensor:
@@ -229,22 +230,31 @@ def _after_each(maps: Maps, algebra: Algebra) -> Tensor:
 
 @dataclass(frozen=True)
 class Gains:
-    """The gains of a filter, in the structure of its transitions.
+    """The gains of a filter, in the structure of its transitions."""
 
-    Attributes:
-        keep: `G_t = I - K_t`.
-        gain: `K_t`.
-    """
+    structure: type[AbstractTransition]
+    cells: list[tuple[Steps, int]]
 
-    keep: AbstractTransition
-    gain: AbstractTransition
+    @property
+    def keep(self) -> AbstractTransition:
+        """`G_t = I - K_t`."""
+        return self._joined([(steps.keeps, steps.rows, missing) for steps, missing in self.cells])
+
+    @property
+    def gain(self) -> AbstractTransition:
+        """`K_t`."""
+        return self._joined([(steps.gains, steps.rows, missing) for steps, missing in self.cells])
+
+    def _joined(self, cells: list[tuple[list[Tensor], int, int]]) -> AbstractTransition:
+        parts = [Steps.in_order(steps, rows)[missing:] for steps, rows, missing in cells]
+        return self.structure(parts[0] if len(parts) == 1 else torch.cat(parts))  # pyright: ignore[reportCallIssue]
 
 
 def kalman_gains(transition: AbstractTransition, q: Tensor, cells: list[tuple[slice, int]]) -> Gains:
     """The gains for all rows, from a covariance of 0 before the first.
 
     Args:
-        transition: the matrices `J_t`, as `Dense`, `BlockDiagonal` or `Diagonal`; zero where `K_t` shall be 0.
+        transition: the matrices `J_t`, as `Dense`, `BlockDiagonal` or `Diagonal`.
         q: the weight of the observations, 1 / sigma^2, `(n, *batch, 1)`; zero where `K_t` shall be 0.
         cells: how to split the scan, see `Linearization.cells`.
     """
@@ -259,12 +269,11 @@ def kalman_gains(transition: AbstractTransition, q: Tensor, cells: list[tuple[sl
             raise TypeError(f"Dense, BlockDiagonal or Diagonal expected, got {type(transition).__name__}.")
     found, before = [], torch.zeros_like(j[0])
     for rows, missing in cells:
-        part = [_headed(x[rows], missing) for x in (j, q)]
-        keep, gain = riccati(part[0], part[1], before, algebra)
-        found.append((keep[missing:], gain[missing:]))
-        before = gain[-1]
-    keep, gain = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*found, strict=True))
-    return Gains(type(transition)(keep), type(transition)(gain))  # pyright: ignore[reportCallIssue]
+        part_j, part_q = (_headed(x[rows], missing) for x in (j, q))
+        steps = riccati(part_j, part_q, before, algebra)
+        found.append((steps, missing))
+        before = Steps.in_order(steps.gains, steps.rows)[-1] if len(cells) > 1 else before
+    return Gains(type(transition), found)
 
 
 def _headed(x: Tensor, missing: int) -> Tensor:

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from lds_iter.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.methods.kalman_scan import kalman_gains
+from lds_iter.methods.kalman_scan import Gains, kalman_gains
 from lds_iter.methods.newton import Newton
 from lds_iter.transitions import (
     AbstractTransition,
@@ -75,7 +75,7 @@ class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
     def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-        keep, _ = _gains(lin, transition, precision)
+        keep = _gains(lin, transition, precision).keep
         return lin.scan(keep.after(transition), keep.mv(lin.residual))
 
 
@@ -86,7 +86,8 @@ class Smoother(KalmanForm):
     def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
         free = lin.free.to(lin.residual.dtype)
         transition = scaled(transition, free)
-        keep, gain = _gains(lin, transition, precision)
+        gains = _gains(lin, transition, precision)
+        keep, gain = gains.keep, gains.gain
         filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))
         ahead = map_leaves(lambda leaf: torch.cat([leaf[1:], torch.zeros_like(leaf[:1])]), transition.transpose())
         z = lin.scan_back(keep.after(ahead), filtered)
@@ -144,12 +145,9 @@ class LevenbergMarquardt(LDSApproximation):
         return self.form.update(lin, transition, precision)
 
 
-def _gains(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> tuple[Any, Any]:
+def _gains(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Gains:
     """`G_t` and `K_t`; I and 0 up to the frontier row, and in sequences without damping."""
-    q = torch.where(lin.free, precision.unsqueeze(-1), 0)
-    # Where nothing damps, what a block observes of its start could grow without bound: it is not asked.
-    gains = kalman_gains(scaled(transition, (q > 0).to(q.dtype)), q, lin.cells)
-    return gains.keep, gains.gain
+    return kalman_gains(transition, torch.where(lin.free, precision.unsqueeze(-1), 0), lin.cells)
 
 
 def _with_known_structure(method: TransitionApproximation, lin: Linearization) -> Dense | BlockDiagonal | Diagonal:

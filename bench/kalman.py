@@ -2,8 +2,8 @@
 
 `python -m bench.kalman` measures both and writes `bench/results/<device>/kalman.json`; `--counts` the iterations alone,
 which are the same on any machine. Costs: all methods run alternately in one process, a fixed number of iterations from
-the same guess, medians of `ROUNDS`; the bars are ratios to the undamped method, 4 for dense Jacobians and 3 for diagonal
-ones. Before anything is timed, every method must reach the trajectory of the plain loop.
+the same guess, medians of `ROUNDS`; the bars are ratios to the undamped method, 4 for dense Jacobians and 3 for
+diagonal ones. Before anything is timed, every method must reach the trajectory of the plain loop.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ Lorenz-96 amplifies what is rounded by two orders of magnitude per thousand step
 def lorenz96(width: int = 5, length: int = 1000, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Problem:
     """The atmosphere of Lorenz 1996, `x_i' = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + 8`, by Euler steps of 0.01.
 
-    Starts on the attractor: 1000 steps from 8 plus N(0, 0.01) numbers, rounded to float32. The inputs are the forcing, 8.
+    Starts on the attractor: 1000 steps from 8 plus N(0, 0.01) numbers, rounded to float32. The
+    inputs are the forcing, 8.
     """
 
     def f(s: torch.Tensor, u: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ is the only module that uses `torch.func`. A recurrence that knows its own deriv
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -192,9 +193,10 @@ class ScanPlan:
             return linear_scan(transition, b, reverse=True)
         x, later = torch.empty_like(b, memory_format=torch.contiguous_format), None
         for rows, _ in reversed(self.cells(b.shape[0])):
-            piece, part, absent = take(transition, rows), b[rows], -(self.start + rows.stop) % self.grid
+            piece, part = take(transition, rows), b[rows]
+            absent = -(self.start + rows.stop) % self.grid
             if absent:  # whole cells, for a reversed scan associates from their ends
-                piece = map_leaves(lambda leaf: _extended(leaf, absent), piece)
+                piece = map_leaves(functools.partial(_extended, rows=absent), piece)
                 part = _extended(part, absent)
             x[rows] = linear_scan(piece, part, later, reverse=True)[: rows.stop - rows.start]
             later = x[rows.start]
@@ -293,7 +295,7 @@ class Linearization:
         return self._plan.cells(self.residual.shape[0])
 
     def scan_back(self, transition: AbstractTransition, b: Tensor) -> Tensor:
-        """Solve `x_t = A_t x_{t+1} + b_t` over the rows at hand; nothing is cut, mask `A` by `free` where it matters."""
+        """Solve `x_t = A_t x_{t+1} + b_t` over the rows at hand; nothing is cut: mask `A` by `free`."""
         return self._plan.scan_back(transition, b)
 
     def scan(self, transition: AbstractTransition, b: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ of 1e-7 on), and `I + X_t`, positive definite, is inverted without pivots.
 
 Several steps together map the covariance before them to the one after them by `K -> C + A K (I + E K)^{-1} A^T`, and
 such maps compose associatively (Sarkka and Garcia-Fernandez, "Temporal parallelization of Bayesian smoothers", IEEE
-TAC 2021, without the means). `C` is the gain after a certain start, `A` the product of all `G_t J_t` there, `E` what the
-steps observe of their start. One step `(J, q)` after `(A, C, E)` costs no more than a step of the recursion and its part
-of `A` and `E`; two maps in general need a linear system that is not symmetric. So the rows are cut into blocks of
-`BLOCK`: the maps of all blocks, a step at a time; an odd-even scan over blocks; the recursion inside all blocks at
-once, a step at a time. Exact but for rounding, in `2 BLOCK + O(log n)` batched steps.
+TAC 2021, without the means). `C` is the gain after a certain start, `A` the product of all `G_t J_t` there, `E` what
+the steps observe of their start. One step `(J, q)` after `(A, C, E)` costs a step of the recursion and its part of `A`
+and `E`; two maps in general need a linear system that is not symmetric. So the rows are cut into blocks of `BLOCK`: the
+maps of all blocks, a step at a time; an odd-even scan over blocks; the recursion inside all blocks at once, a step at a
+time. Exact but for rounding, in `2 BLOCK + O(log n)` batched steps.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from catalogue import RotationScale, tanh_rnn
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lds_iter as li
@@ -101,6 +101,7 @@ def each(judge, matrices, residual, frontier, sigma2):
 
 
 @pytest.mark.parametrize(("form", "judge"), [(li.Filter(), kalman_filter), (li.Smoother(), levenberg_marquardt)])
+@settings(max_examples=15)
 @given(shape=SHAPES, seed=st.integers(0, 99), sigma2=SIGMA2, norm=NORMS, data=st.data())
 def test_the_update_is_that_of_the_textbook_for_any_frontiers(form, judge, shape, seed, sigma2, norm, data):
     matrices, residual = given_lds(shape, seed, norm)
@@ -116,6 +117,7 @@ def test_the_update_is_that_of_the_textbook_for_any_frontiers(form, judge, shape
 
 
 @pytest.mark.parametrize("form", [li.Filter(), li.Smoother()])
+@settings(max_examples=15)
 @given(shape=SHAPES, seed=st.integers(0, 99), sigma2=SIGMA2, norm=NORMS)
 def test_diagonal_equals_dense(form, shape, seed, sigma2, norm):
     matrices, residual = given_lds(shape, seed, norm)

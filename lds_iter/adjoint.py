@@ -28,6 +28,7 @@ from lds_iter.loop import run
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.chord import Chord
 from lds_iter.methods.compose import Damped, Then
+from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
 from lds_iter.methods.switch import Switch
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.solution import Result
@@ -64,7 +65,7 @@ class Implicit(AbstractAdjoint):
 
     Attributes:
         method: for the adjoint; when None that of the solve, without warm-up and damping (`Then`, `Switch`, `Damped`,
-            `TrustRegion`, `Chord`), which a linear recurrence does not need.
+            `TrustRegion`, `LevenbergMarquardt`, `Chord`), which a linear recurrence does not need.
         rtol: on the residual of the adjoint; that of the solve when None.
         atol: likewise, in units of the largest incoming gradient.
         window: rows beyond the frontier; that of the solve when None.
@@ -228,6 +229,8 @@ def _without_warm_up(method: LDSApproximation) -> LDSApproximation:
         case Then(second=second) | Switch(second=second):
             return _without_warm_up(second)
         case Damped(method=inner) | TrustRegion(method=inner) | Chord(method=inner):
+            return _without_warm_up(inner)
+        case LevenbergMarquardt(approximation=inner):
             return _without_warm_up(inner)
         case _:
             return method

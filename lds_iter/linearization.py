@@ -8,6 +8,7 @@ is the only module that uses `torch.func`. A recurrence that knows its own deriv
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ class ScanPlan:
         grid: rows per scan.
         frontier: the first row of each sequence that is not accepted yet, as a time, `(*batch)`.
         lowest, highest: its extremes over the batch, where the host knows them, else None.
-        end: where the open rows of each sequence end, as a time, `(*batch)`; None for no end.
+        end: the time after the last row of each sequence that may move, `(*batch)`; None for all rows at hand.
     """
 
     start: int
@@ -163,22 +164,50 @@ class ScanPlan:
         inside = times >= self.frontier
         return (inside if self.end is None else inside & (times < self.end)).unsqueeze(-1)
 
+    def free(self, rows: int) -> Tensor:
+        """True in the rows that lie behind the frontier row and may move, `(rows, *batch, 1)`."""
+        shape = -1, *[1] * self.frontier.ndim
+        times = torch.arange(self.start, self.start + rows, device=self.frontier.device).view(shape)
+        free = times > self.frontier
+        return (free if self.end is None else free & (times < self.end)).unsqueeze(-1)
+
+    def cells(self, n: int) -> list[tuple[slice, int]]:
+        """The rows at hand by grid cells, and how many rows of each cell are missing before them."""
+        cells, first, missing = [], 0, self.start % self.grid
+        while first < n:
+            last = min(n, first + self.grid - missing)
+            cells.append((slice(first, last), missing))
+            first, missing = last, 0
+        return cells
+
     def scan(self, transition: AbstractTransition, b: Tensor, initial: Tensor, out: Tensor) -> Tensor:
         """`linear_scan` of the cut transitions into `out`, which may be `b`.
 
         In the rows before the frontier `b` must be zero.
         """
-        n, offset = b.shape[0], self.start % self.grid
         if torch.is_grad_enabled():  # an unrolled iteration: all rows at hand, nothing accepted
             return linear_scan(transition, b)
-        first = 0
-        while first < n:
-            last = min(n, first + self.grid - (self.start + first) % self.grid)
-            rows, missing = slice(first, last), offset if first == 0 else 0
-            piece = transition if last - first == n else take(transition, rows)
-            self._piece(piece, b[rows], initial, missing, first, out[rows])
-            first, initial = last, out[last - 1]
+        cells = self.cells(b.shape[0])
+        for rows, missing in cells:
+            piece = transition if len(cells) == 1 else take(transition, rows)
+            self._piece(piece, b[rows], initial, missing, rows.start, out[rows])
+            initial = out[rows.stop - 1]
         return out
+
+    def scan_back(self, transition: AbstractTransition, b: Tensor) -> Tensor:
+        """Solve `x_t = A_t x_{t+1} + b_t` over the rows at hand, on the same grid, and without any cut."""
+        if torch.is_grad_enabled():
+            return linear_scan(transition, b, reverse=True)
+        x, later = torch.empty_like(b, memory_format=torch.contiguous_format), None
+        for rows, _ in reversed(self.cells(b.shape[0])):
+            piece, part = take(transition, rows), b[rows]
+            absent = -(self.start + rows.stop) % self.grid
+            if absent:  # whole cells, for a reversed scan associates from their ends
+                piece = map_leaves(functools.partial(_extended, rows=absent), piece)
+                part = _extended(part, absent)
+            x[rows] = linear_scan(piece, part, later, reverse=True)[: rows.stop - rows.start]
+            later = x[rows.start]
+        return x
 
     def _piece(
         self, transition: AbstractTransition, b: Tensor, initial: Tensor, missing: int, first: int, out: Tensor
@@ -202,6 +231,11 @@ class ScanPlan:
             out.copy_(linear_scan(transition, b)[missing:])
         else:
             linear_scan(transition, b, initial, out=out)
+
+
+def _extended(leaf: Tensor, rows: int) -> Tensor:
+    """`leaf` with zeros in some more rows after its last."""
+    return torch.cat([leaf, leaf.new_zeros(rows, *leaf.shape[1:])])
 
 
 @dataclass(frozen=True)
@@ -260,6 +294,24 @@ class Linearization:
     def block_diagonal(self, size: int) -> Tensor:
         """The diagonal blocks of `J_t`, `(n, *batch, D // size, size, size)`."""
         return self.derivatives.block_diagonal(size)
+
+    @property
+    def free(self) -> Tensor:
+        """True in the rows that lie behind the frontier row and may move, `(n, *batch, 1)`."""
+        return self._plan.free(self.residual.shape[0])
+
+    @property
+    def cells(self) -> list[tuple[slice, int]]:
+        """How scans are split: the rows of each cell, and how many rows of it are missing before those at hand.
+
+        A method with a scan of its own splits it so, with zeros for what is missing, so that it rounds the same in
+        any company.
+        """
+        return self._plan.cells(self.residual.shape[0])
+
+    def scan_back(self, transition: AbstractTransition, b: Tensor) -> Tensor:
+        """Solve `x_t = A_t x_{t+1} + b_t` over the rows at hand; nothing is cut: mask `A` by `free`."""
+        return self._plan.scan_back(transition, b)
 
     def scan(self, transition: AbstractTransition, b: Tensor) -> Tensor:
         """Solve `d_t = A_t d_{t-1} + b_t` with the accepted rows held fixed (`d = 0` there)."""

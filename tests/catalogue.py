@@ -82,6 +82,13 @@ METHODS = {
     ),
     "switch-below": li.Switch(li.Jacobi(), li.Newton(), li.Below(0.1)),
     "switch-stalled": li.Switch(li.TrustRegion(li.QuasiNewton()), li.Chord(li.Newton(), 2), li.Stalled(2, 0.5)),
+    "filter-newton": li.LevenbergMarquardt(30.0),
+    "filter-quasi": li.LevenbergMarquardt(3.0, li.QuasiNewton()),
+    "filter-block": li.LevenbergMarquardt(1e4, li.BlockNewton(2)),
+    "filter-picard": li.LevenbergMarquardt(5.0, li.Picard()),
+    "smoother-newton": li.LevenbergMarquardt(30.0, form=li.Smoother()),
+    "smoother-quasi": li.LevenbergMarquardt(3.0, li.QuasiNewton(), li.Smoother()),
+    "smoother-block": li.LevenbergMarquardt(1e4, li.BlockNewton(2), li.Smoother()),
 }
 """Sensible methods, every class of the library among them."""
 

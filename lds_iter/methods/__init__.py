@@ -9,6 +9,10 @@ from lds_iter.methods.compose import Damped as Damped
 from lds_iter.methods.compose import Then as Then
 from lds_iter.methods.compose import Where as Where
 from lds_iter.methods.jacobi import Jacobi as Jacobi
+from lds_iter.methods.levenberg_marquardt import Filter as Filter
+from lds_iter.methods.levenberg_marquardt import KalmanForm as KalmanForm
+from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt as LevenbergMarquardt
+from lds_iter.methods.levenberg_marquardt import Smoother as Smoother
 from lds_iter.methods.low_precision import LowPrecision as LowPrecision
 from lds_iter.methods.newton import Newton as Newton
 from lds_iter.methods.picard import Picard as Picard

@@ -1,0 +1,131 @@
+"""What Levenberg-Marquardt costs per iteration beside the method that it damps, and how many iterations it takes.
+
+`python -m bench.kalman` measures both and writes `bench/results/<device>/kalman.json`; `--counts` the iterations alone,
+which are the same on any machine. Costs: all methods run alternately in one process, a fixed number of iterations from
+the same guess, medians of `ROUNDS`; the bars are ratios to the undamped method, 4 for dense Jacobians and 3 for
+diagonal ones. Before anything is timed, every method must reach the trajectory of the plain loop.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+import torch
+
+import lds_iter as li
+from bench import problems
+from bench.machine import describe, results_folder
+from bench.problems import Problem
+
+ROUNDS, ITERATIONS = 9, 3
+SHAPES = [("GRU", 4, 10_000), ("GRU", 8, 10_000), ("GRU", 16, 10_000), ("GRU", 32, 1_000)]
+SHAPES += [("Lorenz-96", 5, 1_000), ("Lorenz-96", 5, 10_000), ("Lorenz-96", 8, 10_000), ("Lorenz-96", 16, 10_000)]
+SIGMA2 = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8]
+BARS = {li.Newton(): 4.0, li.QuasiNewton(): 3.0}
+ERROR = 1e-3
+"""Largest difference to the plain loop, relative to the largest state, at which a row is timed at all: float32 at a
+residual of 1e-5, which Lorenz-96 amplifies about tenfold over the 200 steps to which the gate is applied."""
+
+
+def lorenz96(width: int = 5, length: int = 1000, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> Problem:
+    """The atmosphere of Lorenz 1996, `x_i' = (x_{i+1} - x_{i-2}) x_{i-1} - x_i + 8`, by Euler steps of 0.01.
+
+    Starts on the attractor: 1000 steps from 8 plus N(0, 0.01) numbers, rounded to float32. The
+    inputs are the forcing, 8.
+    """
+
+    def f(s: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return s + 0.01 * ((s.roll(-1, -1) - s.roll(2, -1)) * s.roll(1, -1) - s + u)
+
+    forcing = torch.full((length, 1), 8.0, dtype=dtype)
+    s = 8 + 0.1 * torch.randn(width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for _ in range(1000):
+        s = f(s, torch.tensor(8.0))
+    return Problem(f, s.float().to(dtype), forcing)
+
+
+def problem(name: str, width: int, length: int) -> Problem:
+    """One of `SHAPES`, in float32."""
+    return problems.default_gru(width, length) if name == "GRU" else lorenz96(width, length, dtype=torch.float32)
+
+
+def seconds_per_iteration(problem: Problem, method: li.LDSApproximation) -> float:
+    """Of a few iterations from a guess of zeros."""
+    guess = torch.zeros(problem.inputs.shape[0], *problem.s0.shape)
+    start = time.perf_counter()
+    solution = li.solve(*problem, method, guess=guess, rtol=0, atol=0, max_iters=ITERATIONS, throw=False)
+    return (time.perf_counter() - start) / int(solution.iterations)
+
+
+def gate(name: str, width: int, length: int, method: li.LDSApproximation) -> float:
+    """The relative error of a solved trajectory of at most 200 steps; raises above `ERROR`."""
+    short = problem(name, width, min(length, 200))
+    truth = li.sequential(*short)
+    error = float((li.solve(*short, method).states - truth).abs().max() / truth.abs().max())
+    if not error < ERROR:
+        raise AssertionError(f"{method!r} on {name}, D = {width}: relative error {error:.1e} above {ERROR}.")
+    return error
+
+
+def costs(shapes: list[tuple[str, int, int]] | None = None) -> list[dict[str, object]]:
+    """Rows of the table of costs."""
+    rows = []
+    for name, width, length in SHAPES if shapes is None else shapes:
+        at_hand = problem(name, width, length)
+        for plain, bar in BARS.items():
+            methods = [plain, li.LevenbergMarquardt(100.0, plain), li.LevenbergMarquardt(100.0, plain, li.Smoother())]
+            errors = [gate(name, width, length, method) for method in methods]
+            for method in methods:
+                seconds_per_iteration(at_hand, method)
+            times = [[seconds_per_iteration(at_hand, method) for method in methods] for _ in range(ROUNDS)]
+            base, filtered, smoothed = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
+            rows.append(
+                {"problem": name, "D": width, "T": length, "of": type(plain).__name__, "plain_ms": base,
+                 "filter_ms": filtered, "smoother_ms": smoothed, "filter_ratio": filtered / base,
+                 "smoother_ratio": smoothed / base, "bar": bar, "error": max(errors)}
+            )  # fmt: skip
+            print(
+                f"{name:10} D={width:2} T={length:6} {type(plain).__name__:12} {base:8.2f} ms, "
+                f"filter x {filtered / base:.2f}, smoother x {smoothed / base:.2f}, bar {bar:.0f}",
+                flush=True,
+            )
+    return rows
+
+
+def counts(length: int = 300) -> list[dict[str, object]]:
+    """Iterations on Lorenz-96 (D = 5, T = 300, float64, residual 1e-10) over decades of sigma^2."""
+    at_hand, rows = lorenz96(length=length), []
+    for plain in BARS:
+        count = int(li.solve(*at_hand, plain).iterations)
+        rows.append({"of": type(plain).__name__, "form": "undamped", "sigma2": None, "iterations": count})
+        print(f"{type(plain).__name__:12} undamped {count}", flush=True)
+        for form in li.Filter(), li.Smoother():
+            for sigma2 in SIGMA2:
+                count = int(li.solve(*at_hand, li.LevenbergMarquardt(sigma2, plain, form)).iterations)
+                rows.append(
+                    {"of": type(plain).__name__, "form": type(form).__name__, "sigma2": sigma2, "iterations": count}
+                )
+                print(f"{type(plain).__name__:12} {type(form).__name__:8} {sigma2:.0e} {count}", flush=True)
+    return rows
+
+
+def main() -> int:
+    """Measure, keep the figures, and say whether every bar was reached."""
+    found: dict[str, object] = {"counts": counts()}
+    if "--counts" in sys.argv[1:]:
+        return 0
+    rows = costs()
+    found |= {"machine": describe(), "rounds": ROUNDS, "costs": rows}
+    (results_folder() / "kalman.json").write_text(json.dumps(found, indent=1) + "\n")
+    missed = [row for row in rows if row["filter_ratio"] > row["bar"]]  # pyright: ignore[reportOperatorIssue]
+    for row in missed:
+        print(f"above its bar of {row['bar']}: {row['problem']}, D={row['D']}: {row['filter_ratio']:.1f}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main())

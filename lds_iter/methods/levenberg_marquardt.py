@@ -1,0 +1,171 @@
+"""Levenberg-Marquardt: Newton's step, held back where it would be large, computed by Kalman's equations.
+
+Newton's update solves `d_t = J_t d_{t-1} + r_t`. Where products of the Jacobians grow it is huge, and far outside the
+region in which the linear model means anything. The Levenberg-Marquardt step minimises
+
+    sum_t |d_t - J_t d_{t-1} - r_t|^2 + 1/sigma^2 sum_t |d_t|^2
+
+instead. That is the most likely path of the linear model `d_t = J_t d_{t-1} + r_t + w_t` with process noise `w_t` of
+variance 1 when `d_t = 0` is observed with noise of variance `sigma^2`: a Kalman smoother computes it, and a Kalman
+filter, the smoother's forward half, is cheaper and on recurrences the better step (ELK: Gonzalez, Warrington, Smith,
+Linderman, "Towards scalable and stable parallelization of nonlinear RNNs", NeurIPS 2024, whose theory is the smoother
+and whose code is the filter; parallel in time by Sarkka and Garcia-Fernandez, IEEE TAC 2021).
+
+With `q = 1 / sigma^2`, the gain `K_t` of `kalman_scan`, and `G_t = I - K_t`:
+
+    filter      d_t = G_t J_t d_{t-1} + G_t r_t          a scan forward
+    smoother    z_t = d_t + G_t J_{t+1}^T z_{t+1}        a scan backward (Bryson and Frazier 1963), then
+                d_t <- d_t - K_t J_{t+1}^T z_{t+1}
+
+In matrices, `L = I - shift(J)`: the smoother's step is `(L^T L + q I)^{-1} L^T r = L^T (L L^T + q I)^{-1} r`, and the
+filter is the forward half of eliminating the block tridiagonal `L L^T + q I`, whose pivots are `G_t^{-1}`. The gains
+depend on the Jacobians alone. Diagonal and block diagonal Jacobians have gains of the same structure.
+
+The papers' prior knows only the state before the first row. Here it knows the frontier row p, whose value is exact:
+`d` is 0 before it, `d_p = r_p`, and the covariance there is 0. In the papers an accepted prefix is pulled at by every
+later row, and the first error shrinks by `1 / (1 + sigma^2)` an iteration at best; here T iterations suffice.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter.linearization import Linearization
+from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.methods.kalman_scan import Gains, kalman_gains
+from lds_iter.methods.newton import Newton
+from lds_iter.transitions import (
+    AbstractTransition,
+    BlockDiagonal,
+    Dense,
+    Diagonal,
+    Identity,
+    ScaledIdentity,
+    Zero,
+    map_leaves,
+    scaled,
+)
+
+
+class KalmanForm(ABC):
+    """Which of Kalman's estimates is the update."""
+
+    @abstractmethod
+    def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
+        """The damped update of the rows at hand.
+
+        Args:
+            lin: `f` along the current guess.
+            transition: `J_t` or what stands for it, as `Dense`, `BlockDiagonal` or `Diagonal`.
+            precision: `1 / sigma^2` per sequence, `(*batch)` or `()`; 0 does not damp at all.
+
+        Returns:
+            `d`, of the shape of `lin.residual`.
+        """
+
+
+@dataclass(frozen=True)
+class Filter(KalmanForm):
+    """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
+
+    def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
+        keep = _gains(lin, transition, precision).keep
+        return lin.scan(keep.after(transition), keep.mv(lin.residual))
+
+
+@dataclass(frozen=True)
+class Smoother(KalmanForm):
+    """The estimate of `d_t` from all rows: the Levenberg-Marquardt step, which minimises the damped sum of squares."""
+
+    def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
+        free = lin.free.to(lin.residual.dtype)
+        transition = scaled(transition, free)
+        gains = _gains(lin, transition, precision)
+        keep, gain = gains.keep, gains.gain
+        filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))
+        ahead = map_leaves(lambda leaf: torch.cat([leaf[1:], torch.zeros_like(leaf[:1])]), transition.transpose())
+        z = lin.scan_back(keep.after(ahead), filtered)
+        return filtered - gain.mv(ahead.mv(torch.cat([z[1:], torch.zeros_like(z[:1])])))
+
+
+@dataclass(frozen=True)
+class LevenbergMarquardt(LDSApproximation):
+    """A damped Newton or quasi-Newton step by Kalman's equations, for dynamics at the edge of stability.
+
+    Minimises `sum_t |d_t - J_t d_{t-1} - r_t|^2 + |d_t|^2 / sigma2`, exactly (`Smoother()`) or forward in time
+    (`Filter()`). `sigma2` to infinity is the method of `approximation` itself, to zero the guess does not move. Costs
+    one to five times what `approximation` costs by itself; sees all rows of the window at once.
+
+    Attributes:
+        sigma2: the variance of the observation `d_t = 0`, in units of that of the process noise: weaker damping for
+            larger numbers. Useful ones lie between 1 and 1e8, and depend on problem and T.
+        approximation: chooses the Jacobian or what stands for it: `Newton()`, `QuasiNewton()`, `BlockNewton(k)`,
+            `Picard()`, or any method whose transition is `Dense`, `BlockDiagonal`, `Diagonal`, `ScaledIdentity`,
+            `Identity` or `Zero`.
+        form: `Filter()`, as released, or `Smoother()`, as in theory.
+    """
+
+    sigma2: float
+    approximation: TransitionApproximation = field(default_factory=Newton)
+    form: KalmanForm = field(default_factory=Filter)
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.sigma2, int | float) and not isinstance(self.sigma2, bool)
+        if not number or not 0 < self.sigma2 < math.inf:
+            raise ValueError(
+                f"`sigma2` must be a finite number above 0, got {self.sigma2!r}. For no damping at all type the method "
+                "itself, such as li.Newton()."
+            )
+        _check_instance("approximation", self.approximation, TransitionApproximation, "Newton() or QuasiNewton()")
+        _check_instance("form", self.form, KalmanForm, "Filter() or Smoother()")
+
+    def init(self, guess: Tensor) -> None:
+        return None
+
+    def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
+        return self.damped(lin, lin.residual.new_tensor(1 / self.sigma2)), carry
+
+    def damped(self, lin: Linearization, precision: Tensor) -> Tensor:
+        """The update with another damping, for methods that choose it as they go.
+
+        Args:
+            lin: `f` along the current guess.
+            precision: `1 / sigma^2` in place of this object's, `(*batch)` or `()`; 0 does not damp at all.
+
+        Returns:
+            `d`, of the shape of `lin.residual`.
+        """
+        transition = _with_known_structure(self.approximation, lin)
+        return self.form.update(lin, transition, precision)
+
+
+def _gains(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Gains:
+    """`G_t` and `K_t`; I and 0 up to the frontier row, and in sequences without damping."""
+    return kalman_gains(transition, torch.where(lin.free, precision.unsqueeze(-1), 0), lin.cells)
+
+
+def _with_known_structure(method: TransitionApproximation, lin: Linearization) -> Dense | BlockDiagonal | Diagonal:
+    transition = method.transition(lin)
+    match transition:
+        case Dense() | BlockDiagonal() | Diagonal():
+            return transition
+        case ScaledIdentity() | Identity() | Zero():
+            return Diagonal(transition.mv(torch.ones_like(lin.residual)))
+        case _:
+            raise TypeError(
+                "LevenbergMarquardt knows the gains of the structures Dense, BlockDiagonal, Diagonal, ScaledIdentity, "
+                f"Identity and Zero, but {method!r} chose {type(transition).__name__}. Return one of these, such as "
+                "li.Dense(matrices), or use the method without LevenbergMarquardt."
+            )
+
+
+def _check_instance(argument: str, value: Any, kind: type, examples: str) -> None:
+    if not isinstance(value, kind):
+        hint = f" Type `{value.__name__}()`." if isinstance(value, type) and issubclass(value, kind) else ""
+        raise TypeError(f"`{argument}` must be a {kind.__name__} such as {examples}, got {value!r}.{hint}")

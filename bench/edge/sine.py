@@ -25,11 +25,15 @@ WEIGHTS = Path(__file__).with_name("sine.safetensors")
 
 
 class SineGRU(nn.Module):
-    """The autoregressive network as a recurrence `f(s, u)`: states `(n, *batch, 4)`, noise `(n, *batch, 1)`."""
+    """The autoregressive network as a recurrence `f(s, u)`: states `(n, *batch, 4)`, noise `(n, *batch, 1)`.
 
-    def __init__(self) -> None:
+    Args:
+        gru: the layer that holds the recurrent weights, one input and three hidden units; torch's when None.
+    """
+
+    def __init__(self, gru: nn.GRU | None = None) -> None:
         super().__init__()
-        self.gru = nn.GRU(1, HIDDEN)
+        self.gru = nn.GRU(1, HIDDEN) if gru is None else gru
         self.decoder = nn.Linear(HIDDEN, 2)
 
     @staticmethod

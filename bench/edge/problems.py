@@ -3,7 +3,8 @@
 - `sine`: the autoregressive GRU of `bench.edge.sine`, one problem per noise seed; Lyapunov exponent zero.
 - `lorenz`: Lorenz-96 from ten starts on its attractor; chaotic.
 - `mean_field`: the random network of `bench.problems` over the gain g, which turns chaotic between 1 and 1.5.
-- `trained`: the networks of `bench.trained`, one problem per layer and direction; stable, and far from any simple guess.
+- `trained`: the networks of `bench.trained`, one problem per layer and direction; stable, and far from any simple
+  guess.
 
 The guess is always the simple one, zeros, the state before the first step; tolerances bound the residual.
 """
@@ -38,6 +39,7 @@ class EdgeProblem:
         inputs: a pytree of tensors that lead with T.
         guess: where to start: a policy or states, as `li.solve` takes it.
         atol: the residual to reach, absolute.
+        rtol: the same, relative to the states.
     """
 
     name: str
@@ -46,6 +48,7 @@ class EdgeProblem:
     inputs: Any
     guess: Any
     atol: float
+    rtol: float = 0.0
 
     @property
     def dtype(self) -> torch.dtype:
@@ -60,7 +63,7 @@ class EdgeProblem:
             self.inputs,
             method,
             guess=self.guess,
-            rtol=0,
+            rtol=self.rtol,
             atol=self.atol,
             max_iters=max_iters,
             throw=False,
@@ -119,7 +122,11 @@ def mean_field(gain: float, seed: int) -> EdgeProblem:
 
 
 TRAINED_ATOL = 1e-5
-"""The default of `li.solve` in float32; states are of order 1 (an LSTM's cells reach 100)."""
+"""The absolute part of the default of `li.solve` in float32; states are of order 1, an LSTM's cells up to 100."""
+TRAINED_RTOL = 1e-5
+"""The relative part, which the cells of an LSTM need: at 100 their rounding alone is 1e-5."""
+TRAINED_LIMIT = 100
+"""The budget of the layers of `li.nn`: an iteration of 256 numbers takes seconds."""
 
 
 def trained(name: str, length: int) -> Iterator[EdgeProblem]:
@@ -145,10 +152,12 @@ def _layer(
     if isinstance(module, nn.GRU):
         gru = GRURecurrence.from_module(module, layer, backward=backward)
         s0 = torch.zeros(module.hidden_size)
-        return EdgeProblem(name, gru, s0, gru.inputs(x), zeros, TRAINED_ATOL), lambda states: states
+        return EdgeProblem(name, gru, s0, gru.inputs(x), zeros, TRAINED_ATOL, TRAINED_RTOL), lambda states: states
     lstm = LSTMRecurrence.from_module(module, layer, backward=backward)
     s0 = torch.zeros(2 * module.hidden_size)
-    return EdgeProblem(name, lstm, s0, lstm.inputs(x), zeros, TRAINED_ATOL), lambda states: lstm.unpack(states)[0]
+    return EdgeProblem(name, lstm, s0, lstm.inputs(x), zeros, TRAINED_ATOL, TRAINED_RTOL), lambda states: lstm.unpack(
+        states
+    )[0]
 
 
 @dataclass(frozen=True)
@@ -158,12 +167,14 @@ class Family:
     Attributes:
         name: for a table.
         members: yields the problems; the argument says how many seeds at most.
-        published: what the sources report, by method, and [R] for what was measured with their program.
+        published: what the sources report, by the first words of a method's name.
+        limit: of iterations; T when None.
     """
 
     name: str
     members: Callable[[int], Iterator[EdgeProblem]]
     published: dict[str, str]
+    limit: int | None = None
 
 
 def _seeded(build: Callable[[int], EdgeProblem], limit: int, first: int, count: int) -> Iterator[EdgeProblem]:
@@ -196,7 +207,7 @@ def families() -> Iterator[Family]:
         build = partial(mean_field, gain)
         yield Family(f"mean-field RNN, g={gain:g}, T=1,000", partial(_seeded, build, first=0, count=3), published)
     for name, length in TRAINED_LENGTHS:
-        yield Family(f"{name}, T={length:,}", partial(_every, name, length), {})
+        yield Family(f"{name}, T={length:,}", partial(_every, name, length), {}, TRAINED_LIMIT)
 
 
 SINE_PUBLISHED = {

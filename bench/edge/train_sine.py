@@ -32,6 +32,8 @@ from bench.edge.sine import HIDDEN, WEIGHTS, SineGRU
 
 NOISE = 0.02
 """Standard deviation of the observations about a wave of amplitude one."""
+RATE = 1e-2
+"""The highest learning rate."""
 WAVES = 4
 """Waves in a batch, each with a phase of its own."""
 FIRST_PERIOD, DOUBLINGS = 20, 5
@@ -75,8 +77,8 @@ class Density(lightning.LightningModule):
         return loss
 
     def configure_optimizers(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=1e-2)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=self.steps, pct_start=0.1)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=RATE)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=self.steps, pct_start=0.1)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
@@ -111,9 +113,9 @@ def slow_down(network: SineGRU) -> None:
 
 
 def main(
-    first_steps: Annotated[int, typer.Option(help="optimizer steps at a period of 20")] = 1500,
+    first_steps: Annotated[int, typer.Option(help="optimizer steps at a period of 20")] = 1200,
     steps: Annotated[int, typer.Option(help="optimizer steps at every further period")] = 300,
-    seed: Annotated[int, typer.Option(help="of the initial weights and the waves")] = 0,
+    seed: Annotated[int, typer.Option(help="of the initial weights and the waves")] = 1,
     out: Annotated[Path, typer.Option(help="the file to write")] = WEIGHTS,
 ) -> None:
     """Train, and write the weights."""

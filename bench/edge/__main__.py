@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -33,7 +33,7 @@ def main(
     """Measure, print, and write the JSON file and the page."""
     one_thread()
     console = Console()
-    results = json.loads(JSON.read_text()) if JSON.exists() else {"rows": [], "times": []}
+    results: dict[str, Any] = json.loads(JSON.read_text()) if JSON.exists() else {"rows": [], "times": []}
     for family in families():
         if only not in family.name:
             continue

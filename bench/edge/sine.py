@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lds_iter as li
+from lds_iter.nn._weights import layer_weights
 
 HIDDEN = 3
 WEIGHTS = Path(__file__).with_name("sine.safetensors")
@@ -62,10 +63,10 @@ class SineDerivatives(li.AbstractDerivatives):
     """
 
     def __init__(self, s: Tensor, u: Tensor, network: SineGRU) -> None:
-        gru, h = network.gru, s[..., 1:]
-        (i_r, i_z, i_n), (h_r, h_z, h_n) = gru.weight_ih_l0.chunk(3), gru.weight_hh_l0.chunk(3)
-        bias_r, bias_z, bias_n = gru.bias_ih_l0.chunk(3)
-        hidden_r, hidden_z, hidden_n = gru.bias_hh_l0.chunk(3)
+        gru, h = layer_weights(network.gru, 0, False), s[..., 1:]
+        (i_r, i_z, i_n), (h_r, h_z, h_n) = gru["weight_ih"].chunk(3), gru["weight_hh"].chunk(3)
+        bias_r, bias_z, bias_n = gru["bias_ih"].chunk(3)
+        hidden_r, hidden_z, hidden_n = gru["bias_hh"].chunk(3)
         w_r, w_z = torch.cat([i_r, h_r], -1), torch.cat([i_z, h_z], -1)
         r = functional.linear(s, w_r, bias_r + hidden_r).sigmoid()
         z = functional.linear(s, w_z, bias_z + hidden_z).sigmoid()

@@ -109,7 +109,7 @@ def train(first_steps: int, steps: int, doublings: int = DOUBLINGS, seed: int = 
 def slow_down(network: SineGRU) -> None:
     """Halve the speed of the hidden state: `1 - sigmoid(a + log 2)` is half of `1 - sigmoid(a)` where that is small."""
     with torch.no_grad():
-        network.gru.bias_hh_l0[HIDDEN : 2 * HIDDEN] += math.log(2)
+        network.gru.get_parameter("bias_hh_l0")[HIDDEN : 2 * HIDDEN] += math.log(2)
 
 
 def main(

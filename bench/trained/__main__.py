@@ -11,7 +11,7 @@ import json
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -117,7 +117,7 @@ def main(only: Annotated[str, typer.Option(help="networks whose name contains th
     """Measure, print, and write the JSON file and the page."""
     torch.set_num_threads(1)
     console = Console()
-    results = json.loads(JSON.read_text()) if JSON.exists() else {"rows": {}}
+    results: dict[str, Any] = json.loads(JSON.read_text()) if JSON.exists() else {"rows": {}}
     for name, length in CASES:
         if only in name:
             outcome = asdict(compare(LOADERS[name](length), length))

@@ -1,0 +1,1 @@
+"""Recurrences at the edge of stability, and how many iterations each method needs for them."""

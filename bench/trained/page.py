@@ -1,0 +1,59 @@
+"""The page `docs/background/trained.md`, from `bench/results/trained.json` alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+HEAD = ["network", "T", "default", "solved by", "iterations", "f per step", "output", "final states", "gradients"]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    iterations = ", ".join(map(str, row["iterations"])) + (", over budget" if row["fell_back"] else "")
+    return [
+        f"{row['name']}: {row['title']}",
+        f"{row['length']:,}",
+        f"`{row['method']}`",
+        "torch, step by step" if row["fell_back"] else "the default",
+        iterations,
+        f"{sum(row['evaluations']) / len(row['evaluations']):.3g}",
+        f"{row['output']:.1e}",
+        f"{row['final']:.1e}",
+        f"{row['gradient']:.1e}",
+    ]
+
+
+PROSE = """# Trained networks through the drop-in layers
+
+Networks at initialisation forget fast and are easy; trained ones are not. These are real ones, loaded into
+`li.nn.GRU` and `li.nn.LSTM` with their `state_dict`, all options of the constructor left alone: a single sequence,
+float32, from zeros. `python -m bench.trained` measures this page; `tests/test_trained.py` asserts its errors.
+torch {torch}, Python {python}, {cpu}, {threads} thread.
+
+A layer answers with torch's own kernel, and a `PerformanceWarning`, where a solve exceeds its budget of 100 iterations;
+errors there are zero because both sides are torch's. *Iterations* are given for each layer and direction in turn, up to
+the one that failed. *f per step* counts evaluations of `f` per time step, averaged over the solves. Errors are against
+`torch.nn`: the largest difference of outputs and of final states, and the largest relative difference, in the norm, of
+the gradients of the mean square output with respect to the input and every weight.
+
+"""
+
+
+def page(results: dict[str, Any]) -> str:
+    """The documentation page, from the content of the JSON file alone."""
+    rows = list(results["rows"].values())
+    parts = [PROSE.format(**{key: results[key] for key in ("torch", "python", "cpu", "threads")})]
+    parts += ["| " + " | ".join(line) + " |\n" for line in [HEAD, ["---"] * len(HEAD), *(cells(row) for row in rows)]]
+    parts.append("\n## What they read\n\n")
+    abouts = {row["name"]: row["about"] for row in rows}
+    parts += [f"- **{name}**: {about}.\n" for name, about in abouts.items()]
+    return "".join(parts) + READ
+
+
+READ = """
+Weights come from the packages of `requirements-assets.txt` and are never copied; medaka's are under a research licence.
+medaka ships no alignment, so its reads are simulated (`bench/trained/pileup.py`): from 40 reads a column with errors of
+the order of nanopore's, normalised as the package does, its network restores the simulated genome, which
+`tests/test_trained.py` checks. The conversation is the sample that pyannote.audio ships, half a minute long, played
+again where T asks for more; that silero's layer hears what it should is checked against the package's own model.
+"""

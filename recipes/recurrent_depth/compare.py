@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from recipes.recurrent_depth.jacobi_decoding import Decoded, greedy, jacobi_deco
 from recipes.recurrent_depth.measure import ErrorMap, contraction, error_map, relative_error
 from recipes.recurrent_depth.methods import catalogue
 from recipes.recurrent_depth.model import RecurrentDepth
+
+T = TypeVar("T")
 
 TOLERANCE = 1e-3
 """On the relative error of the last state, for the counts of the depth table."""
@@ -90,8 +93,8 @@ def generation(
     prompt: Tensor,
     count: int,
     depths: Depths,
-    flights: tuple[int, ...],
-    halts: tuple[float, ...],
+    flights: list[int],
+    halts: list[float],
 ) -> Iterator[Way]:
     """Token by token, the wavefront exactly, and both with halting."""
     exact, seconds = _timed(lambda: one_by_one(model, prompt, count, depths))
@@ -133,7 +136,7 @@ def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int, ahea
         yield Way(f"Jacobi, {ahead} ahead, {name}", done.rounds, count / done.rounds, 1.0, same, took, done.tokens)
 
 
-def _timed[T](run: Callable[[], T]) -> tuple[T, float]:
+def _timed(run: Callable[[], T]) -> tuple[T, float]:
     start = time.perf_counter()
     result = run()
     return result, time.perf_counter() - start

@@ -139,12 +139,13 @@ def main(
     trainer.fit(Training(model, recipe), DataLoader(pieces, batch_size=recipe.batch))
     bigram = bigram_loss(training, held_out)
     losses = {depth: held_out_loss(model.eval(), held_out, depth) for depth in EVALUATED}
-    print(f"held-out loss: bigram {bigram:.3f}; depth " + ", ".join(f"{d}: {loss:.3f}" for d, loss in losses.items()))
+    listed = ", ".join(f"{depth}: {loss:.3f}" for depth, loss in losses.items())
+    print(f"held-out loss: bigram {bigram:.3f}; depth {listed}")
     facts = {
         "text": f"pydoc_data.topics of the standard library, {len(training)} characters",
         "steps": str(recipe.steps),
         "bigram": f"{bigram:.4f}",
-        "loss": f"{losses[16]:.4f}",
+        "losses": listed,
     }
     save(model, out, facts)
     print(out)

@@ -17,7 +17,7 @@ from recipes.recurrent_depth.model import RecurrentDepth, Shape, load
 from recipes.recurrent_depth.text import decode, encode, topics
 
 ROOT = Path(__file__).parent.parent
-PROMPT = "The following operations are "
+PROMPT = "A compound statement "
 
 
 def untrained(gain=0.5):

@@ -37,7 +37,7 @@ def main(
         Networks.all
     ),
     depths: Annotated[str, typer.Option(help="Depths of the recipe's own model, comma-separated.")] = "8,16,32,64",
-    prompt: Annotated[str, typer.Option(help="What to continue.")] = "The following operations are ",
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = "A compound statement ",
     count: Annotated[int, typer.Option(min=1, help="Characters to generate.")] = 48,
     rows: Annotated[int, typer.Option(min=1, help="Depth of each character, in rows of the recurrence.")] = 16,
     inner: Annotated[int, typer.Option(min=1, help="Steps of the core in each row.")] = 1,

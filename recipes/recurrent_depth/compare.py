@@ -133,7 +133,8 @@ def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int, ahea
 
         done, took = _timed(run)
         same = agreement(done.tokens, exact)
-        yield Way(f"Jacobi, {ahead} ahead, {name}", done.rounds, count / done.rounds, 1.0, same, took, done.tokens)
+        saved, work = count / max(1, done.rounds), done.evaluated / count
+        yield Way(f"Jacobi, {ahead} ahead, {name}", done.rounds, saved, work, same, took, done.tokens)
 
 
 def _timed(run: Callable[[], T]) -> tuple[T, float]:

@@ -57,10 +57,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Decoded:
-    """`tokens` generated, `(count,)`, and the `rounds` that took: iterations, each one pass of the model or two."""
+    """What Jacobi decoding returns.
+
+    Attributes:
+        tokens: generated, `(count,)`.
+        rounds: iterations, each one pass of the model, or two side by side.
+        evaluated: tokens that the model was asked for, over all rounds; `count` one by one.
+    """
 
     tokens: Tensor
     rounds: int
+    evaluated: int
 
 
 @torch.no_grad()
@@ -88,7 +95,7 @@ def jacobi_decoding(
     line = Line(model, prompt, count)
     guess = torch.zeros(count, count) if draft is None else draft.to(line.s0.dtype).expand(count, count).tril()
     solution = li.solve(line, line.s0, line.inputs, li.Picard(), guess=guess, rtol=0, atol=0, window=ahead)
-    return Decoded(solution.states[-1].long(), int(solution.iterations))
+    return Decoded(solution.states[-1].long(), int(solution.iterations), int(solution.evaluations))
 
 
 def looked_up(prompt: Tensor, count: int, *, match: int = 3) -> Tensor:

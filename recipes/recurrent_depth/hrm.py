@@ -56,7 +56,7 @@ def over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> HrmDepth:
 
     def record(stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         kept = {key: value for key, value in kwargs.items() if key != "past_key_values"}
-        calls.append(Call("stacks", stack, args[1:], kept, args[0], output))
+        calls.append(Call(stack, args[1:], kept, args[0], output))
 
     hooks = [stack.register_forward_hook(record, with_kwargs=True) for stack in (low, high)]
     try:

@@ -24,7 +24,6 @@ from recipes.recurrent_depth.depth import DepthRecurrence
 class Call:
     """One call of a layer, as the model made it; `hidden` came in, `output` went out."""
 
-    owner: str
     layer: nn.Module
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -111,7 +110,7 @@ def _recorder(seen: dict[str, list[Call]], owner: str) -> Callable[..., None]:
         hidden = args[0] if args else kwargs.pop("hidden_states", None)
         out = _hidden_of(output)
         if isinstance(hidden, Tensor) and isinstance(out, Tensor) and out.shape == hidden.shape and hidden.ndim == 3:
-            seen.setdefault(owner, []).append(Call(owner, layer, args[1:], kwargs, hidden, out))
+            seen.setdefault(owner, []).append(Call(layer, args[1:], kwargs, hidden, out))
 
     return record
 

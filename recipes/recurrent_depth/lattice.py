@@ -17,8 +17,7 @@ What comes out of the one loop is the wavefront sampler:
   for every token in flight, and passes a new draft of each token to the next column: a diagonal front of tokens at
   different depths, each reading the freshest states of those before it;
 - within a column, the rows that no exact value has reached yet all hold the same state (the start, stepped as often as
-  there were iterations), and equal rows are evaluated once: the work of an iteration is one step per token, plus one
-  per row that is becoming exact;
+  there were iterations) for as long as the tokens before stand still, and equal rows are evaluated once;
 - the **frontier** freezes what has converged, at rounding level, in order, and tokens leave the window with it.
 
 Freezing earlier, at a tolerance, is not up to the loop but to the model: with `halt` a token stops stepping once a step

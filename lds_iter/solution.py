@@ -96,7 +96,7 @@ class Solution:
 
     @property
     def failed(self) -> bool:
-        """Whether some sequence ended with `MAX_ITERS` or `NONFINITE`, for which `solve` raises unless `throw=False`."""
+        """Whether some sequence ended with `MAX_ITERS` or `NONFINITE`; `solve` raises then, unless `throw=False`."""
         return bool(((self.result == Result.MAX_ITERS) | (self.result == Result.NONFINITE)).any())
 
     @property

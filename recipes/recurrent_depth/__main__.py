@@ -1,0 +1,101 @@
+"""A recurrent-depth transformer in parallel over depth and over tokens: `python -m recipes.recurrent_depth`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+
+from recipes.pretrained.networks import AssetMissing
+from recipes.recurrent_depth.cells import Depths
+from recipes.recurrent_depth.compare import Measured, generation, measure_depth, ordinary, over_depth
+from recipes.recurrent_depth.model import RecurrentDepth, about, load
+from recipes.recurrent_depth.report import depth_table, generation_table, picture
+from recipes.recurrent_depth.text import decode, encode, topics
+
+app = typer.Typer(add_completion=False)
+
+READ = 64
+"""Characters of the held-out text that the networks over depth read."""
+PICTURED_DEPTH = 32
+
+
+class Networks(StrEnum):
+    """What `--networks` takes."""
+
+    own = "own"
+    all = "all"
+
+
+@app.command()
+def main(
+    networks: Annotated[Networks, typer.Option(help="Only the recipe's own model, or MiniLM and ALBERT too.")] = (
+        Networks.all
+    ),
+    depths: Annotated[str, typer.Option(help="Depths of the recipe's own model, comma-separated.")] = "8,16,32,64",
+    prompt: Annotated[str, typer.Option(help="What to continue.")] = "A compound statement ",
+    count: Annotated[int, typer.Option(min=1, help="Characters to generate.")] = 48,
+    rows: Annotated[int, typer.Option(min=1, help="Depth of each character, in rows of the recurrence.")] = 16,
+    inner: Annotated[int, typer.Option(min=1, help="Steps of the core in each row.")] = 1,
+    flight: Annotated[str, typer.Option(help="Characters in flight at once, comma-separated.")] = "4,8,16",
+    halt: Annotated[str, typer.Option(help="Tolerances at which a character halts, comma-separated.")] = "0.01,0.1",
+    out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("out"),
+    threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
+) -> None:
+    """Depth and tokens of recurrent-depth and of ordinary transformers, in parallel, against one after the other."""
+    torch.set_num_threads(threads)
+    console = Console(width=None if Console().is_terminal else 140)
+    steps, flights = _numbers(depths, "--depths", int), _numbers(flight, "--flight", int)
+    halts = _numbers(halt, "--halt", float)
+    if not prompt:
+        raise typer.BadParameter("must hold at least one character.", param_hint="--prompt")
+    model, facts = load(), about()
+    console.print(
+        f"torch {torch.__version__}, {threads} thread(s); trained for {facts['steps']} steps on {facts['text']}"
+    )
+    console.print(f"held-out loss in nats per character: bigram {facts['bigram']}; at depth " + facts["losses"])
+    measured = _depth(model, steps, networks, console)
+    tokens = encode(prompt)
+    lines = list(generation(model, tokens, count, Depths(rows, inner), flights, halts))
+    console.print(generation_table(f"Generation over (token, depth), {rows} rows of {inner} step(s) a token", lines))
+    plain = list(ordinary(model, tokens, count, rows * inner, 16))
+    console.print(generation_table(f"The same as an ordinary model of depth {rows * inner}: Jacobi decoding", plain))
+    console.print(prompt + decode(lines[0].tokens), markup=False)
+    chosen = [row for row in measured if row.depth == PICTURED_DEPTH or row.title.startswith("rxn")] or measured[:2]
+    picture(chosen, out / "recurrent_depth.png")
+    print(out / "recurrent_depth.png")
+
+
+def _depth(model: RecurrentDepth, steps: list[int], networks: Networks, console: Console) -> list[Measured]:
+    """Measure and print the table of depth."""
+    read = encode(topics()[1][:READ])
+    rows = [measure_depth("this recipe's, one core", over_depth(model, read, depth)) for depth in steps]
+    if networks is Networks.all:
+        from recipes.recurrent_depth.pretrained import albert, minilm
+
+        try:
+            rows += [measure_depth(network.title, network.recurrence) for network in (minilm(), albert())]
+        except AssetMissing as error:
+            typer.secho(f"{error} Or: --networks own", fg="red", err=True)
+            raise typer.Exit(1) from error
+    console.print(depth_table(rows))
+    return rows
+
+
+def _numbers(text: str, option: str, kind: type) -> list:
+    """Comma-separated positive numbers."""
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) <= 0:
+        raise typer.BadParameter(f"must be positive numbers with commas between, got {text!r}.", param_hint=option)
+    return numbers
+
+
+if __name__ == "__main__":
+    app()

@@ -3,25 +3,30 @@
 A linearization means nothing beyond the region that the trajectory visits. So the size of a proposed update is measured
 in units of the trajectory's own extent,
 
-    m = max_t |d_t| / extent          extent = largest range of a coordinate of `f`'s values over the open rows
+    m_t = |d_t| / extent        extent = the largest range of a coordinate of `f`'s values over the open rows
 
-and decides about the damping `k` of the transitions `A_t = (1 - k) J_t`, and about the iterate:
+and three lengths decide. No row moves by more than `step` extents; what is longer is shortened, its direction kept. The
+largest m over the rows decides about the damping `k` of the transitions `A_t = (1 - k) J_t`:
 
     m > reject    the iterate stays where it is, and k <- min(4 k, 0.95)
-    m < shrink    the update is taken, and k <- k / 2
-    else          the update is taken
+    m < relax     k <- k / 2
+    else          k stays
 
-`shrink` is 1: a correction longer than the whole trajectory is wide is not yet one to build on. While corrections are
-shorter than that, `k` is annealed to 0 and the tail is Newton's, quadratic; when the memory that Newton assumes makes
-them explode, it is cut (`(1 - k)^j` after `j` steps) until they do not. Merit functions are no guide here: on a hard
-problem the residual must rise for a while, and a classical gain ratio stalls.
+Why these lengths. A trajectory of extent 2 a turns within a radius of about a, and along a circle of that radius a
+tangent is right to 5 % for a third of it: `step = 1/6`. A correction longer than the trajectory is wide (`relax = 1`)
+says that more rows disagree with each other than a linear model can put right at once, so the memory of about 1 / k
+steps, over which rows are made to agree, is long enough for now. One many times longer (`reject = 8`) comes from
+products of Jacobians that have exploded, and not even its direction means anything. While corrections are short, `k` is
+annealed to 0, and the tail is Newton's, quadratic.
 
-The rule is an addition to the damping of "Parallelizing Markov chains ..." and "Towards scalable and stable
-parallelization of nonlinear RNNs" (Gonzalez et al., NeurIPS 2024), where a fixed amount is tuned by hand.
+Residuals are no guide here: on a hard problem they must rise for a while, and a classical gain ratio stalls. The amount
+of damping is tuned by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington,
+Smith, Linderman, NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-region methods", 2000.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +35,7 @@ from torch import Tensor
 from lds_iter.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.compose import check_transition_method
+from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
 from lds_iter.transitions import scaled
 
 STRONGEST = 0.95
@@ -51,45 +57,59 @@ class Trust:
 
 @dataclass(frozen=True)
 class TrustRegion(LDSApproximation):
-    """Damp the transitions of a method by as much as the size of its updates asks for, each sequence for itself.
+    """Damp a method by as much as the size of its updates asks for, and bound its steps; each sequence for itself.
 
-    Untuned, it solves from zeros what plain Newton needs thousands of iterations for or fails on. Where Newton is at
-    ease it costs the iterations in which `k` falls from its start to nothing: two or three.
+    Untuned, it solves from zeros what plain Newton needs hundreds of iterations for or fails on. Where Newton is at
+    ease it costs iterations: six at least from a guess that is an extent away. All lengths are in units of the extent
+    of the trajectory, so nothing depends on the scale of the states.
 
     Attributes:
         method: whose transition to damp, `Newton()` above all; a diagonal gains little, its error being the couplings
-            that it drops.
+            that it drops. For a `LevenbergMarquardt` the damping is the precision `k / (1 - k)` of its observation, in
+            place of its own `1 / sigma2`.
         k: the damping to begin with.
-        shrink: updates shorter than this many extents of the trajectory relax the damping.
-        reject: longer ones than this many are thrown away and tried again with more of it.
+        step: no row moves by more.
+        relax: while no row's update is longer, the damping falls.
+        reject: when a row's update is longer, the iteration is thrown away and tried again with more damping.
     """
 
-    method: TransitionApproximation
+    method: TransitionApproximation | LevenbergMarquardt
     k: float = 0.5
-    shrink: float = 1.0
-    reject: float = 3.5
+    step: float = 1 / 6
+    relax: float = 1.0
+    reject: float = 8.0
 
     def __post_init__(self) -> None:
-        check_transition_method("method", self.method)
+        if not isinstance(self.method, LevenbergMarquardt):
+            check_transition_method("method", self.method)
         if not 0 < self.k <= STRONGEST:
             raise ValueError(f"`k` must lie in (0, {STRONGEST}], got {self.k}. It is where the damping begins.")
-        if not 0 < self.shrink <= self.reject < float("inf"):
-            raise ValueError(f"`shrink` and `reject` must be 0 < shrink <= reject, got {self.shrink}, {self.reject}.")
+        if not 0 < self.relax <= self.reject < math.inf:
+            raise ValueError(f"Lengths must be 0 < relax <= reject, got relax={self.relax}, reject={self.reject}.")
+        if not self.step > 0:
+            raise ValueError(f"`step` must be above 0, got {self.step}. math.inf does not bound the steps.")
 
     def init(self, guess: Tensor) -> Trust:
         k = guess.new_full(guess.shape[1:-1], self.k)
         return Trust(k, torch.zeros_like(k, dtype=torch.int64))
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
-        keep = (1 - carry.k).unsqueeze(-1).expand(*lin.residual.shape[:-1], 1)
-        d = lin.scan(scaled(self.method.transition(lin), keep), lin.residual)
-        size = _largest(d) / _extent(lin)
-        rejected = ~(size <= self.reject) & (carry.k < STRONGEST) & lin.active
-        relaxed = (size < self.shrink) & ~rejected & lin.active
-        k = torch.where(rejected, (4 * carry.k).clamp(max=STRONGEST), torch.where(relaxed, carry.k / 2, carry.k))
+        d, k = self._damped(lin, carry.k), carry.k
+        size = d.abs().amax(-1) / _extent(lin)
+        largest = size.amax(0)
+        rejected = ~(largest <= self.reject) & (k < STRONGEST) & lin.active
+        relaxed = (largest < self.relax) & ~rejected & lin.active
+        k = torch.where(rejected, (4 * k).clamp(max=STRONGEST), torch.where(relaxed, k / 2, k))
         k = torch.where(k < torch.finfo(k.dtype).eps, 0, k)
         stays = rejected[..., None] & lin.value.isfinite().all(-1, keepdim=True)  # what is not finite the loop resets
-        return d.masked_fill_(stays, 0), Trust(k, carry.rejected + rejected)
+        d = (d * (self.step / size).clamp(max=1).unsqueeze(-1)).masked_fill_(stays, 0)
+        return d, Trust(k, carry.rejected + rejected)
+
+    def _damped(self, lin: Linearization, k: Tensor) -> Tensor:
+        if isinstance(self.method, LevenbergMarquardt):
+            return self.method.damped(lin, k / (1 - k))
+        keep = (1 - k).unsqueeze(-1).expand(*lin.residual.shape[:-1], 1)
+        return lin.scan(scaled(self.method.transition(lin), keep), lin.residual)
 
 
 def _extent(lin: Linearization) -> Tensor:
@@ -97,8 +117,4 @@ def _extent(lin: Linearization) -> Tensor:
     value, inside = lin.value, lin.open & lin.value.isfinite()
     high = torch.where(inside, value, -torch.inf).amax(0)
     low = torch.where(inside, value, torch.inf).amin(0)
-    return torch.maximum((high - low).amax(-1), _largest(lin.residual.nan_to_num(0, 0, 0)))
-
-
-def _largest(x: Tensor) -> Tensor:
-    return x.abs().amax((0, -1))
+    return torch.maximum((high - low).amax(-1), lin.residual.nan_to_num(0, 0, 0).abs().amax((0, -1)))

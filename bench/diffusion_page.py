@@ -14,15 +14,15 @@ Best = tuple[float, float] | None
 PROSE = """# Diffusion: rounds and work
 
 How many sequential calls of the network (rounds) and how many evaluations it takes to draw what a scheduler draws step
-by step. Counts do not depend on hardware. `python -m bench.diffusion` measured this page: torch {torch}, Python {python},
-{threads} thread; all runs are in `bench/results/diffusion.json`.
+by step. Counts do not depend on hardware. `python -m bench.diffusion` measured this page: torch {torch}, Python
+{python}, {threads} thread; all runs are in `bench/results/diffusion.json`.
 
 The network is the recipe's own, trained on scikit-learn's digits; the schedulers are diffusers' `DDIMParallelScheduler`
 and `DDPMParallelScheduler`, without clipping; one sample at a time, {seeds}. *ParaDiGMS* is the algorithm of
 diffusers' `StableDiffusionParadigmsPipeline` (`bench/paradigms.py`), all steps at once unless a window is given. Every
-method is run at several tolerances of its own, and of the runs whose final sample lies within the error named, root mean
-square, the one with the fewest rounds counts. The table has means over the samples: **rounds** / evaluations per step.
-Drawing step by step takes as many rounds as steps, and one evaluation per step.
+method is run at several tolerances of its own, and of the runs whose final sample lies within the error named, root
+mean square, the one with the fewest rounds counts. The table has means over the samples: **rounds** / evaluations per
+step. Drawing step by step takes as many rounds as steps, and one evaluation per step.
 """
 
 
@@ -83,8 +83,8 @@ def page(results: dict[str, Any]) -> str:
         for bar in BARS:
             parts.append(f"## {scheduler}, error {bar:g}\n\n{table(rows, scheduler, bar)}\n")
     parts.append(
-        "## Against ParaDiGMS\n\nRounds and work divided by ParaDiGMS's. The aim was at most 0.7 of its rounds at 50 and "
-        f"100 steps, with at most twice its work.\n\n{ratios(rows)}\n"
+        "## Against ParaDiGMS\n\nRounds and work divided by ParaDiGMS's. The aim was at most 0.7 of its rounds at 50 "
+        f"and 100 steps, with at most twice its work.\n\n{ratios(rows)}\n"
     )
     parts.append(OTHERS)
     return "\n".join(parts)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,92 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-import lds_iter as li
+from recipes.diffusion.choices import DIGITS, NO_CLASS, MethodName, SchedulerName, load, method, scheduler
 
 app = typer.Typer(add_completion=False)
-DIGITS = Path(__file__).parent / "digits"
-NO_CLASS = 10
-
-
-class SchedulerName(StrEnum):
-    """What `--scheduler` takes."""
-
-    ddim = "ddim"
-    ddpm = "ddpm"
-    euler = "euler"
-    euler_ancestral = "euler-ancestral"
-    dpm = "dpm"
-    dpm_sde = "dpm-sde"
-    heun = "heun"
-    deis = "deis"
-    unipc = "unipc"
-    pndm = "pndm"
-    lcm = "lcm"
-    tcd = "tcd"
-
-
-class MethodName(StrEnum):
-    """What `--method` takes."""
-
-    secant = "secant"
-    structured = "structured"
-    picard = "picard"
-    hutchinson = "hutchinson"
-
-
-@dataclass
-class Film:
-    """A method that also keeps what it starts each round from; the first sample's trajectory of every iterate."""
-
-    iterates: list[Tensor] = field(default_factory=list)
-
-
-def scheduler(name: SchedulerName, config: dict[str, Any]) -> Any:
-    """The scheduler, with the network's noise schedule."""
-    import diffusers
-
-    table: dict[SchedulerName, tuple[str, dict[str, Any]]] = {
-        SchedulerName.ddim: ("DDIMScheduler", {}),
-        SchedulerName.ddpm: ("DDPMScheduler", {}),
-        SchedulerName.euler: ("EulerDiscreteScheduler", {}),
-        SchedulerName.euler_ancestral: ("EulerAncestralDiscreteScheduler", {}),
-        SchedulerName.dpm: ("DPMSolverMultistepScheduler", {}),
-        SchedulerName.dpm_sde: ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}),
-        SchedulerName.heun: ("HeunDiscreteScheduler", {"clip_sample": False}),
-        SchedulerName.deis: ("DEISMultistepScheduler", {}),
-        SchedulerName.unipc: ("UniPCMultistepScheduler", {}),
-        SchedulerName.pndm: ("PNDMScheduler", {}),
-        SchedulerName.lcm: ("LCMScheduler", {}),
-        SchedulerName.tcd: ("TCDScheduler", {}),
-    }
-    kind, options = table[name]
-    return getattr(diffusers, kind).from_config(config, **options)
-
-
-def method(name: MethodName) -> li.LDSApproximation:
-    """The method of the solve."""
-    from recipes.diffusion.methods import Secant, Structured
-
-    table: dict[MethodName, li.LDSApproximation] = {
-        MethodName.secant: Secant(),
-        MethodName.structured: Structured(),
-        MethodName.picard: li.Picard(),
-        MethodName.hutchinson: li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1),
-    }
-    return table[name]
-
-
-def load(model: str, device: str) -> tuple[Any, dict[str, Any]]:
-    """The network and the configuration of its scheduler, from a folder or a hub id."""
-    from diffusers.models.unets.unet_2d import UNet2DModel
-    from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-    from diffusers.utils import logging
-
-    logging.set_verbosity_error()
-    where = Path(model)
-    half = any(where.glob("unet/*.fp16.safetensors"))
-    unet: Any = UNet2DModel.from_pretrained(model, subfolder="unet", variant="fp16" if half else None)
-    return unet.float().to(device).eval(), dict(DDPMScheduler.load_config(model, subfolder="scheduler"))
 
 
 @app.command()
@@ -170,7 +85,8 @@ def _report(sequential: Any, parallel: Any, slow: float, fast: float, title: str
     if parallel.work.products:
         print(f"forward-mode products per sample: {parallel.work.products / samples:.1f}, about two evaluations each")
     print(
-        f"{parallel.work.rounds / sequential.work.rounds:.2f} of the sequential calls; on a CPU time follows evaluations instead"
+        f"{parallel.work.rounds / sequential.work.rounds:.2f} of the sequential calls; "
+        "on a CPU time follows evaluations instead"
     )
 
 

@@ -38,7 +38,7 @@ def filmed(
     options: Mapping[str, Any],
     generator: torch.Generator,
 ) -> list[Tensor]:
-    """The first sample's trajectory `(T, *shape)`: the guess, every iterate, and the result, clean of noise levels above 1."""
+    """The first sample's trajectory `(T, *shape)`: the guess, every iterate, and the result."""
     film = Filmed(sampler.method)
     sampled = replace(sampler, method=film, window=None)(noise, steps, conditioning, generator=generator, **options)
     return [frame[:, 0] for frame in (*film.frames, sampled.trajectory)]

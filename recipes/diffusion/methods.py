@@ -11,8 +11,8 @@ network, a matrix of the size of the image: `A = L + b (N c) e_x^T`. These metho
 
       N = g I + Y (X^T X + ridge I)^{-1} X^T,
 
-  a multisecant (Broyden, Anderson) approximation of each time step by itself. What `g` misses along the directions in which
-  the iterates have moved is thereby put right, at no evaluation; the ridge keeps nearly parallel directions, of which
+  a multisecant (Broyden, Anderson) approximation of each time step by itself. What `g` misses along the directions in
+  which the iterates have moved is thereby put right, at no evaluation; the ridge keeps nearly parallel directions, of which
   smooth trajectories have many, from being told apart by their rounding.
 """
 
@@ -56,8 +56,8 @@ class Structured(li.TransitionApproximation):
 
     Attributes:
         variance: of the images, given their conditioning. 1 makes it Picard iteration in a scheduler that preserves
-            variance; less is right for images that their class or prompt leaves less free. None for slope 0: the linear part
-            of the scheduler alone.
+            variance; less is right for images that their class or prompt leaves less free. None for slope 0: the
+            linear part of the scheduler alone.
     """
 
     variance: float | None = 0.25

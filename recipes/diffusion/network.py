@@ -33,7 +33,7 @@ class Network:
     Attributes:
         model: a `UNet2DModel`, `UNet2DConditionModel`, transformer, or any module called with the sample, the timestep,
             and the conditioning as keywords.
-        conditioning: keywords for the model; tensors that lead with the batch are indexed by it, others pass as they are.
+        conditioning: keywords for the model; tensors that lead with the batch are indexed by it, others pass as is.
         unconditional: the same for classifier-free guidance, or None for none.
         guidance_scale: `unconditional + guidance_scale * (conditional - unconditional)`.
         batch: how many samples there are.
@@ -83,8 +83,8 @@ class Network:
         output = output.sample if hasattr(output, "sample") else output[0] if isinstance(output, tuple) else output
         if output.shape != images.shape:
             raise ValueError(
-                f"The model turns images {tuple(images.shape)} into {tuple(output.shape)}; noise, velocity or image must "
-                "have the shape of the image. Models that also predict a variance: wrap the model and keep the first "
+                f"The model turns images {tuple(images.shape)} into {tuple(output.shape)}; noise, velocity or image "
+                "must have the shape of the image. Models that also predict a variance: wrap the model and keep the first "
                 "half of the channels, as `lambda x, t, **more: model(x, t, **more).sample.chunk(2, 1)[0]`."
             )
         return output.to(images.dtype)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def comparison(sequential: Tensor, parallel: Tensor, path: Path, title: str) -> None:
-    """Three rows of images `(B, C, H, W)` in [-1, 1]: sequential, parallel, and their difference, enlarged to be seen."""
+    """Three rows of images `(B, C, H, W)` in [-1, 1]: sequential, parallel, and their difference, enlarged."""
     import matplotlib.pyplot as plt
 
     difference = parallel - sequential

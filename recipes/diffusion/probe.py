@@ -120,6 +120,9 @@ def rehearse(scheduler: Any, timesteps: Tensor, options: Mapping[str, Any]) -> R
         inputs.append(machine.scaled(sample, timestep))
         outputs.append(made_up(inputs[-1], step))
         sample = machine.step(outputs[-1].clone(), timestep, sample.clone()).double()
+        if not bool(sample.isfinite().all()):
+            why = f"its own step {step} of {len(timesteps)} is not finite"
+            raise SchedulerNotMapped(scheduler, f"{why}; another `timestep_spacing` or fewer steps may help")
         samples.append(sample)
         slots |= dict.fromkeys(machine.memory(sample.shape))
     return Rehearsal(torch.cat(samples), torch.cat(inputs), torch.cat(outputs), tuple(slots))
@@ -146,15 +149,27 @@ def probe(scheduler: Any, timesteps: Tensor, options: Mapping[str, Any], slots: 
         after = {SAMPLE: machine.step(units[:, k].clone(), timestep, sample)} | machine.memory(sample.shape)
         noise = _drawn(scheduler, before, machine.generator, sample)
         table, by_noise = _read(scheduler, [after.get(name) for name in slots], noise)
-        tables.append(table), noises.append(by_noise), draws.append(noise)
+        tables.append(table)
+        noises.append(by_noise)
+        draws.append(noise)
     table = torch.stack(tables)
     drawn = torch.tensor([noise is not None for noise in draws])
     any_float32 = any(noise is not None and noise.dtype == torch.float32 for noise in draws)
     estimate = torch.stack(estimates)[:, : k + 1] if estimates else table.new_zeros(len(timesteps), k + 1)
     return Schedule(
-        timesteps, torch.tensor(scales, dtype=torch.float64), levels_of(scheduler, timesteps), table[:, :, :k], table[:, :, k], table[:, :, k + 1],
-        torch.stack(noises), estimate, clip if estimates else None, drawn, any_float32, slots,
-    )  # fmt: skip
+        timesteps=timesteps,
+        input_scale=torch.tensor(scales, dtype=torch.float64),
+        levels=levels_of(scheduler, timesteps),
+        linear=table[:, :, :k],
+        model=table[:, :, k],
+        clipped=table[:, :, k + 1],
+        noise=torch.stack(noises),
+        estimate=estimate,
+        clip=clip if estimates else None,
+        draws=drawn,
+        draws_float32=any_float32,
+        slots=slots,
+    )
 
 
 def _drawn(scheduler: Any, before: Tensor, generator: torch.Generator, like: Tensor) -> Tensor | None:
@@ -186,7 +201,8 @@ def _read(scheduler: Any, after: list[Tensor | None], noise: Tensor | None) -> t
         ):
             raise SchedulerNotMapped(scheduler, "a step mixes the numbers of a sample")
         row = row[:-1] - row[-1]
-        rows.append(torch.where(row.abs() > 1e-7 * row.abs().max(), row, 0)), by_noise.append(factor)
+        rows.append(torch.where(row.abs() > 1e-7 * row.abs().max(), row, 0))
+        by_noise.append(factor)
     return torch.stack(rows), torch.tensor(by_noise, dtype=torch.float64)
 
 

@@ -9,7 +9,6 @@ rows at the end of a solve, the check of `li.solve`, and the error estimate cost
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,48 +16,8 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
+from recipes.diffusion.coefficients import Coefficients, interpolated
 from recipes.diffusion.network import Network, Work
-from recipes.diffusion.schedulers import Schedule, variance_preserving
-from recipes.diffusion.slopes import Levels
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """The table of a `Schedule` in units of the slots' sizes, on the device of the states; names as there.
-
-    Attributes:
-        size: of the slots before each step and after the last, `(T + 1, k)`.
-        gain: the network sees `gain * state`, `(T,)`.
-        levels: of signal and noise in what the network sees.
-    """
-
-    size: Tensor
-    timesteps: Tensor
-    gain: Tensor
-    levels: Levels
-    linear: Tensor
-    model: Tensor
-    clipped: Tensor
-    estimate: Tensor
-
-    @staticmethod
-    def of(schedule: Schedule, dtype: torch.dtype, device: torch.device) -> Coefficients:
-        size = variance_preserving(schedule)
-        before, after = size[:-1], size[1:]
-        estimate = schedule.estimate * torch.cat([before, torch.ones(len(before), 1, dtype=before.dtype)], 1)
-        tables = (
-            size,
-            schedule.timesteps,
-            schedule.input_scale * before[:, 0],
-            schedule.levels,
-            schedule.linear * before[:, None] / after[..., None],
-            schedule.model / after,
-            schedule.clipped / after,
-            estimate,
-        )
-        like = torch.empty(0, dtype=dtype, device=device)
-        timesteps = schedule.timesteps.to(device)
-        return Coefficients(*(timesteps if table is schedule.timesteps else table.to(like) for table in tables))
 
 
 class Memo:
@@ -99,7 +58,7 @@ class Denoising:
         self._sweep = 0
 
     def prefetch(self, start: Tensor, guess: Tensor, inputs: Any, window: int | None) -> None:
-        """Evaluate the network along a guess in one round, so that the first sweep and checks of `li.solve` cost nothing.
+        """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost.
 
         The checks look at the first two rows at `start`, which is where a guess that repeats it has them.
         """
@@ -115,13 +74,13 @@ class Denoising:
         self._sweep += 1
 
     def initial(self, sample: Tensor) -> Tensor:
-        """The state before the first step, `(B, k * D)`, from the scheduler's sample `(B, *shape)`; nothing remembered."""
+        """The state before the first step, `(B, k * D)`, from a sample `(B, *shape)`; nothing remembered."""
         state = sample.new_zeros(sample.shape[0], self.slots, self.width)
         state[:, 0] = sample.flatten(1) / self.table.size[0, 0]
         return state.flatten(1)
 
     def samples(self, states: Tensor, first: int = 1) -> Tensor:
-        """The scheduler's samples `(n, B, *shape)` in states `(n, B, k * D)`, of which the first is before step `first`."""
+        """The scheduler's samples `(n, B, *shape)` in states `(n, B, k * D)`, the first of them `s_first`."""
         n = states.shape[0]
         size = self.table.size[first : first + n, 0].view(-1, 1, 1)
         return (states[..., : self.width] * size).unflatten(-1, self.shape)
@@ -151,13 +110,20 @@ class Denoising:
             self.work.evaluations += len(rows)
         return output if bool(nodes.all()) else interpolated(output, nodes)
 
+    def _stride(self, sweep: int) -> int:
+        return max(1, len(self.memo.output) // (self.thin << sweep)) if self.thin else 1
+
+    @property
+    def thinned(self) -> bool:
+        """Whether the last sweep interpolated outputs."""
+        return self._stride(max(0, self._sweep - 1)) > 1
+
     def _nodes(self, steps: Tensor) -> Tensor:
         """The rows to evaluate: all, or of a thinned sweep about `thin * 2**sweep` of T, evenly spaced.
 
         The rows that `li.solve` may accept in the sweep are always among them.
         """
-        stride = max(1, len(self.memo.output) // (self.thin << self._sweep)) if self.thin else 1
-        nodes = (steps % stride == 0) | (steps <= self._sweep + 1)
+        nodes = (steps % self._stride(self._sweep) == 0) | (steps <= self._sweep + 1)
         nodes[0] = nodes[-1] = True
         return nodes
 
@@ -252,13 +218,3 @@ class DenoisingDerivatives(li.AbstractDerivatives):
 
     def block_diagonal(self, size: int) -> Tensor:
         return self._function.block_diagonal(size)
-
-
-def interpolated(output: Tensor, nodes: Tensor) -> Tensor:
-    """Outputs `(n, B, D)`, linear in time between the rows where `nodes` is true, the first and last among them."""
-    at = nodes.nonzero().flatten()
-    rows = torch.arange(len(nodes), device=nodes.device)
-    above = torch.searchsorted(at, rows).clamp(min=1)
-    low, high = at[above - 1], at[above]
-    share = ((rows - low) / (high - low)).to(output.dtype)[:, None, None]
-    return torch.lerp(output[low], output[high], share)

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
+from recipes.diffusion.coefficients import Coefficients
 from recipes.diffusion.methods import Remembered, Secant, Structured
 from recipes.diffusion.network import Network, Work
 from recipes.diffusion.probe import schedule_of
-from recipes.diffusion.recurrence import Coefficients, Denoising
+from recipes.diffusion.recurrence import Denoising
 from recipes.diffusion.schedulers import Schedule, prepared
 
 
@@ -53,7 +54,7 @@ class ParallelSampler:
         method: `Secant()`, `Structured()`, `li.Picard()`, or any other method of `li.solve`.
         window: steps evaluated at once beyond the first one that is not exact yet; all when None.
         tol: the error to aim at, in units of the noise level (a sample has size 1 at every step). It bounds the
-            residuals: they may be `10 * tol`, and in more than fifty steps, where they add up, `500 * tol / T`.
+            residuals: they may be `5 * tol`, and in more than fifty steps, where they add up, `250 * tol / T`.
             The error was below it, root mean square, where it was measured; no bound is possible.
         max_batch: most images in one call of the model (guidance takes two per sample); None for no limit.
         thin: in the first round about so many steps are evaluated and the rest interpolated, in the next twice as many,
@@ -117,16 +118,28 @@ class ParallelSampler:
         schedule = self.schedule(num_inference_steps, begin, step_options, timestep_options)
         network = self.network(noise, conditioning, unconditional, guidance_scale)
         recurrence, inputs = self.recurrence(schedule, network, noise, generator)
+        options = {"progress": progress, "record": record, "window": self.window}
         observers = Observers((recurrence.count, *(() if callback is None else (callback,))))
+        carries: list[Any] = []
         with torch.no_grad():
-            start = recurrence.initial(noise)
+            start = recurrence.initial(noise.to(recurrence.table.gain.dtype))
             guess = start.expand(len(schedule), *start.shape)
             recurrence.prefetch(start, guess, inputs, self.window)
-            carries: list[Any] = []
-            solution = li.solve(
-                recurrence, start, inputs, Remembered(self.method, carries), guess=guess, rtol=0, atol=self.tol * min(10, 500 / len(schedule)), window=self.window,
-                progress=progress, record=record, callback=observers,
-            )  # fmt: skip
+            solve = functools.partial(
+                li.solve,
+                recurrence,
+                start,
+                inputs,
+                Remembered(self.method, carries),
+                rtol=0,
+                atol=self.tol * min(5, 250 / len(schedule)),
+                callback=observers,
+                **options,
+            )
+            solution = solve(guess=guess)
+            if recurrence.thinned:  # solved, at a tolerance as wide as that, for interpolated outputs
+                recurrence.thin = 0
+                solution = solve(guess=solution.states)
             correction = self._last_update(recurrence, start, solution, inputs, carries[0])
         states = solution.states + correction
         trajectory = recurrence.samples(states)
@@ -165,7 +178,7 @@ class ParallelSampler:
     ) -> tuple[Denoising, dict[str, Tensor]]:
         """The recurrence and its inputs, noise drawn."""
         like = noise.to(torch.promote_types(noise.dtype, torch.float32))
-        table = Coefficients.of(schedule, like.dtype, like.device)
+        table = Coefficients.of(schedule, like)
         thin = 0 if bool(schedule.draws.any()) else self.thin  # outputs along a noisy trajectory do not interpolate
         inputs = {"step": torch.arange(len(schedule), device=noise.device)}
         if bool(schedule.draws.any()):
@@ -220,7 +233,7 @@ class Observers:
 
 
 def drawn(schedule: Schedule, noise: Tensor, generator: torch.Generator | None) -> Tensor:
-    """The noise of each step, `(T, B, *shape)`, drawn in the order in which the scheduler draws; 0 where it does not."""
+    """The noise of each step, `(T, B, *shape)`, drawn in the scheduler's order; 0 where it draws none."""
     from diffusers.utils.torch_utils import randn_tensor
 
     dtype = torch.float32 if schedule.draws_float32 else noise.dtype

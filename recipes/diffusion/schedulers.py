@@ -1,8 +1,8 @@
 """A diffusers scheduler as a recurrence: a table of small matrices, one row of them per step.
 
 After `set_timesteps`, one call of `scheduler.step` computes the next sample, and what the scheduler remembers, from the
-sample, from what it remembers, from the output `m` of the network, and perhaps from fresh noise `n`. Apart from clipping
-it is linear in all of them, with numbers that depend on the step alone:
+sample, from what it remembers, from the output `m` of the network, and perhaps from fresh noise `n`. Apart from
+clipping it is linear in all of them, with numbers that depend on the step alone:
 
     S' = L S + b m + e y + q n        S = (sample, memory ...), the slots;   m = net(c * sample, tau)
     y  = clip(p S + o m)              only where the scheduler clips or thresholds its estimate of the image
@@ -14,6 +14,7 @@ wrong with one that is no such recurrence.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -114,11 +115,14 @@ def prepared(
 
 
 def clipping(scheduler: Any) -> Callable[[Tensor], Tensor] | None:
-    """What the scheduler does to its estimate of the image, or None."""
-    config = scheduler.config
-    if config.get("thresholding"):
+    """What the scheduler does to its estimate of the image, or None.
+
+    A configuration that comes from another scheduler may hold settings that this one does not have.
+    """
+    config, known = scheduler.config, inspect.signature(type(scheduler).__init__).parameters
+    if "thresholding" in known and config.get("thresholding"):
         return scheduler._threshold_sample
-    if config.get("clip_sample"):
+    if "clip_sample" in known and config.get("clip_sample"):
         bound = config.get("clip_sample_range", 1.0)
         return lambda estimate: estimate.clamp(-bound, bound)
     return None

@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-FOLDER = Path(__file__).parent / "digits"
-NO_CLASS = 10  # the label that stands for "any digit", which guidance steers away from
+from recipes.diffusion.choices import DIGITS, NO_CLASS
 
 
 def digits() -> TensorDataset:
@@ -66,7 +65,7 @@ class Denoiser(pl.LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:  # noqa: ARG002
         with torch.no_grad():
             for mean, now in zip(self.average.parameters(), self.unet.parameters(), strict=True):
                 mean.lerp_(now, 1 - self.decay)
@@ -77,7 +76,7 @@ class Denoiser(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def main(steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = FOLDER) -> None:
+def main(steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = DIGITS) -> None:
     """Train for so many steps and write the averaged weights to a folder."""
     torch.set_num_threads(1)
     pl.seed_everything(seed)

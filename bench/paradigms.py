@@ -1,9 +1,9 @@
 """The algorithm of diffusers' `StableDiffusionParadigmsPipeline`, on any network: the peer of `bench.diffusion`.
 
 Restated line by line from `diffusers/pipelines/deprecated/stable_diffusion_variants` (Apache-2.0; ParaDiGMS, Shih et
-al., NeurIPS 2023), without the text encoder and the decoder: Picard iteration in a window of `parallel` steps that slides as
-soon as the leading steps have moved by less than `tolerance`, measured in units of the scheduler's noise. The scheduler
-is diffusers' own `DDIMParallelScheduler` or `DDPMParallelScheduler`.
+al., NeurIPS 2023), without the text encoder and the decoder: Picard iteration in a window of `parallel` steps that
+slides as soon as the leading steps have moved by less than `tolerance`, measured in units of the scheduler's noise. The
+scheduler is diffusers' own `DDIMParallelScheduler` or `DDPMParallelScheduler`.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def test_structured_is_the_scheduler_exactly_where_the_network_is_nothing(name):
     sampler = ParallelSampler(lambda sample, timestep: 0 * sample, scheduler, Structured(None), tol=1e-4)
     parallel, loop = both(sampler, noise_for(scheduler, 30), 30)
     assert_same(parallel, loop)
-    assert int(parallel.solution.iterations.max()) == 1
+    assert int(parallel.solution.iterations.max()) <= 1  # none for Heun, whose samples stand still then
 
 
 def test_thinning_and_history_save_work_and_rounds():

@@ -12,8 +12,8 @@ network, a matrix of the size of the image: `A = L + b (N c) e_x^T`. These metho
       N = g I + Y (X^T X + ridge I)^{-1} X^T,
 
   a multisecant (Broyden, Anderson) approximation of each time step by itself. What `g` misses along the directions in
-  which the iterates have moved is thereby put right, at no evaluation; the ridge keeps nearly parallel directions, of which
-  smooth trajectories have many, from being told apart by their rounding.
+  which the iterates have moved is thereby put right, at no evaluation; the ridge keeps nearly parallel directions, of
+  which smooth trajectories have many, from being told apart by their rounding.
 """
 
 from __future__ import annotations
@@ -66,18 +66,16 @@ class Structured(li.TransitionApproximation):
         known = denoising(lin, self)
         table, steps = known.recurrence.table, known.steps
         slope = known.recurrence.slopes(self.variance)[steps] * table.gain[steps]
-        direct, through = table.linear[steps], table.model[steps]
+        matrix = table.linear[steps].clone()
+        matrix[..., 0] += table.model[steps] * slope[:, None]
         if known.mask is None:
-            matrix = direct.clone()
-            matrix[..., 0] += through * slope[:, None]
             return SlotTransition(matrix.unsqueeze(1))
-        estimate, clipped = table.estimate[steps], table.clipped[steps]
+        estimate = table.estimate[steps]
         row = estimate[:, :-1].clone()
         row[:, 0] += estimate[:, -1] * slope
-        matrix = direct.clone()
-        matrix[..., 0] += through * slope[:, None]
-        open_share = known.mask.mean(-1)[..., None, None]  # a number that is clipped passes nothing on
-        return SlotTransition(matrix.unsqueeze(1) + open_share * (clipped[:, :, None] * row[:, None]).unsqueeze(1))
+        through = table.clipped[steps][:, :, None] * row[:, None]
+        unclipped = known.mask.mean(-1)[..., None, None]  # a number that is clipped passes nothing on
+        return SlotTransition(matrix.unsqueeze(1) + unclipped * through.unsqueeze(1))
 
 
 @dataclass(frozen=True)

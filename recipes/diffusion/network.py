@@ -84,8 +84,8 @@ class Network:
         if output.shape != images.shape:
             raise ValueError(
                 f"The model turns images {tuple(images.shape)} into {tuple(output.shape)}; noise, velocity or image "
-                "must have the shape of the image. Models that also predict a variance: wrap the model and keep the first "
-                "half of the channels, as `lambda x, t, **more: model(x, t, **more).sample.chunk(2, 1)[0]`."
+                "must have the shape of the image. Models that also predict a variance: wrap the model and keep the "
+                "first half of the channels, as `lambda x, t, **more: model(x, t, **more).sample.chunk(2, 1)[0]`."
             )
         return output.to(images.dtype)
 

@@ -18,11 +18,14 @@ by step. Counts do not depend on hardware. `python -m bench.diffusion` measured 
 {python}, {threads} thread; all runs are in `bench/results/diffusion.json`.
 
 The network is the recipe's own, trained on scikit-learn's digits; the schedulers are diffusers' `DDIMParallelScheduler`
-and `DDPMParallelScheduler`, without clipping; one sample at a time, {seeds}. *ParaDiGMS* is the algorithm of
-diffusers' `StableDiffusionParadigmsPipeline` (`bench/paradigms.py`), all steps at once unless a window is given. Every
-method is run at several tolerances of its own, and of the runs whose final sample lies within the error named, root
-mean square, the one with the fewest rounds counts. The table has means over the samples: **rounds** / evaluations per
-step. Drawing step by step takes as many rounds as steps, and one evaluation per step.
+and `DDPMParallelScheduler`, without clipping, one sample at a time.
+{samples}.
+
+*ParaDiGMS* is the algorithm of diffusers' `StableDiffusionParadigmsPipeline` (`bench/paradigms.py`), all steps at once
+unless a window is given. Every method is run at several tolerances of its own, and of the runs whose final sample lies
+within the error named, root mean square, the one with the fewest rounds counts. The tables have means over the samples:
+**rounds** / evaluations per step. Drawing step by step takes as many rounds as steps, and one evaluation per step.
+Where noise is added nothing is thinned, so the two lines of `Secant` are the same.
 """
 
 
@@ -73,12 +76,17 @@ def ratios(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def samples(rows: list[dict[str, Any]], scheduler: str) -> str:
+    """How many samples were drawn with how many steps."""
+    drawn = {(row["steps"], row["seed"]) for row in rows if row["scheduler"] == scheduler}
+    counts = {count: sum(steps == count for steps, _ in drawn) for count in sorted({steps for steps, _ in drawn})}
+    return f"{scheduler}: " + ", ".join(f"{number} of {count} steps" for count, number in counts.items())
+
+
 def page(results: dict[str, Any]) -> str:
     """The whole page."""
     rows = results["rows"]
-    counts = {steps: len({row["seed"] for row in rows if row["steps"] == steps}) for steps in results["steps"]}
-    seeds = ", ".join(f"{number} of {steps} steps" for steps, number in counts.items())
-    parts = [PROSE.format(**results, seeds=seeds)]
+    parts = [PROSE.format(**results, samples="; ".join(samples(rows, name) for name in ("DDIM", "DDPM")))]
     for scheduler in ("DDIM", "DDPM"):
         for bar in BARS:
             parts.append(f"## {scheduler}, error {bar:g}\n\n{table(rows, scheduler, bar)}\n")

@@ -15,12 +15,13 @@ import lds_iter as li
 
 diffusers = pytest.importorskip("diffusers")
 
+from bench.paradigms import paradigms  # noqa: E402
 from recipes.diffusion.film import filmed  # noqa: E402
 from recipes.diffusion.methods import Secant, Structured  # noqa: E402
 from recipes.diffusion.network import Network  # noqa: E402
 from recipes.diffusion.pipeline import ParallelImagePipeline  # noqa: E402
 from recipes.diffusion.probe import schedule_of  # noqa: E402
-from recipes.diffusion.sampler import ParallelSampler  # noqa: E402
+from recipes.diffusion.sampler import ParallelSampler, drawn  # noqa: E402
 from recipes.diffusion.schedulers import SchedulerNotMapped, prepared  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -318,6 +319,38 @@ def test_what_cannot_be_mapped_is_refused_with_an_alternative(scheduler, why):
     with pytest.raises(SchedulerNotMapped, match=why) as caught:
         ParallelSampler(Denoiser(), scheduler)(torch.randn(1, 1, 4, 4), 10)
     assert "DDIMScheduler" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "slots"),
+    [
+        ("DDPMScheduler", {}, 1),
+        ("DPMSolverMultistepScheduler", {"solver_order": 1} | SDE, 1),
+        ("DPMSolverMultistepScheduler", {"solver_order": 2} | SDE, 2),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3}, 3),
+        ("HeunDiscreteScheduler", {}, 3),
+        ("UniPCMultistepScheduler", {}, 4),
+    ],
+)
+def test_the_state_holds_what_is_needed_and_no_more(name, config, slots):
+    table = schedule_of(*prepared(getattr(diffusers, name)(**config), 10))
+    assert len(table.slots) == slots
+
+
+@pytest.mark.parametrize("name", ["DDIMParallelScheduler", "DDPMParallelScheduler"])
+def test_the_peer_of_the_bench_ends_at_the_loop_too(name):
+    """ParaDiGMS as `bench.paradigms` restates it: in a window, at tolerance 0, it is the sequential sample."""
+    scheduler = getattr(diffusers, name)(clip_sample=False)
+    sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 12)
+    schedule = sampler.schedule(12)
+    fresh = drawn(schedule, noise, torch.Generator().manual_seed(2))
+    noises = schedule.noise.float().view(-1, 1, 1, 1, 1) * fresh if schedule.draws.any() else None
+    loop = sampler.step_by_step(noise, 12, generator=torch.Generator().manual_seed(2)).sample
+    scheduler.set_timesteps(12)
+    with torch.no_grad():
+        sample, work = paradigms(sampler.network(noise), scheduler, noise, noises, parallel=5, tolerance=0.0)
+    assert work.rounds <= 12
+    assert (sample - loop).abs().max() <= EXACT * loop.abs().max()
 
 
 def test_probing_leaves_the_scheduler_alone():

@@ -239,6 +239,15 @@ def test_the_trained_network(name):
     assert_same(parallel, loop)
 
 
+def test_products_with_the_derivative_go_through_any_network_and_are_counted():
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    sampler = ParallelSampler(trained(), scheduler, li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1), tol=0)
+    parallel, loop = both(sampler, noise_for(scheduler, 4, (1, 1, 8, 8)), 4, {"class_labels": torch.tensor([5])})
+    assert_same(parallel, loop)
+    assert parallel.work.products > 0
+    assert loop.work.products == 0
+
+
 def test_the_trained_network_draws_digits():
     """A nearest-neighbour judge on the real digits; 85 of 100 right would be unusual for a broken network."""
     from recipes.diffusion.train import digits

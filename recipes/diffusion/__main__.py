@@ -83,7 +83,7 @@ def _report(sequential: Any, parallel: Any, slow: float, fast: float, title: str
     error = parallel.sample - sequential.sample
     print(f"error of the samples: rms {error.square().mean().sqrt():.1e}, largest {error.abs().max():.1e}")
     if parallel.work.products:
-        print(f"forward-mode products per sample: {parallel.work.products / samples:.1f}, about two evaluations each")
+        print(f"products with the derivative per sample: {parallel.work.products / samples:.1f}, an evaluation each")
     print(
         f"{parallel.work.rounds / sequential.work.rounds:.2f} of the sequential calls; "
         "on a CPU time follows evaluations instead"

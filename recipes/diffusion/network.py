@@ -18,7 +18,7 @@ class Work:
     Attributes:
         rounds: batched calls that had to wait for each other: the sequential model calls.
         evaluations: samples times time steps that went through the network; a guided one counts as one.
-        products: forward-mode products, likewise; each costs about two evaluations.
+        products: products with the derivative, likewise, by a difference: one evaluation more for each.
     """
 
     rounds: int = 0

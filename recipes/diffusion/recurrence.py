@@ -14,10 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import lds_iter as li
 from recipes.diffusion.coefficients import Coefficients, interpolated
 from recipes.diffusion.network import Network, Work
+
+DIFFERENCE = 1e-2
+"""Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
 
 
 class Memo:
@@ -190,22 +194,33 @@ class DenoisingDerivatives(li.AbstractDerivatives):
         estimate = self.mask[row] * (table.estimate[step] @ torch.cat([slots, output.unsqueeze(-2)], -2))
         return pushed + table.clipped[step, :, None] * estimate.unsqueeze(-2)
 
+    def _plain(self, states: Tensor, inputs: Any) -> Tensor:
+        """The same function without memory, for `torch.func`; with the attention that has forward derivatives."""
+        slots = states.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
+        argument = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
+        n, batch = argument.shape[:2]
+        steps = self.steps.repeat_interleave(batch)
+        places = torch.arange(batch, device=states.device).repeat(n)
+        with sdpa_kernel(SDPBackend.MATH):
+            output = self.recurrence.evaluate(argument.flatten(0, 1), steps, places)
+        return self.recurrence.next(slots, output.view_as(argument), inputs)
+
     @cached_property
     def _function(self) -> li.FunctionDerivatives:
-        def plain(states: Tensor, inputs: Any) -> Tensor:
-            slots = states.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
-            argument = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
-            n, batch = argument.shape[:2]
-            steps = self.steps.repeat_interleave(batch)
-            places = torch.arange(batch, device=states.device).repeat(n)
-            output = self.recurrence.evaluate(argument.flatten(0, 1), steps, places)
-            return self.recurrence.next(slots, output.view_as(argument), inputs)
-
-        return li.FunctionDerivatives(plain, self.slots.flatten(-2), self.inputs)
+        return li.FunctionDerivatives(self._plain, self.slots.flatten(-2), self.inputs)
 
     def jvp(self, v: Tensor) -> Tensor:
-        self.recurrence.work.products += v.shape[0] * v.shape[1]
-        return self._function.jvp(v)
+        """`J_t v_t`, of the network by a difference: not every layer has a forward derivative, and none is as cheap."""
+        slots = v.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
+        change = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
+        size = change.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
+        n, batch = change.shape[:2]
+        steps, places = self.steps.repeat_interleave(batch), torch.arange(batch, device=v.device).repeat(n)
+        moved = (self.argument + DIFFERENCE * change / size).flatten(0, 1)
+        output = self.recurrence.evaluate(moved, steps, places).view_as(change)
+        self.recurrence.work.products += n * batch
+        through = (output - self.output) * (size / DIFFERENCE)
+        return torch.stack([self.push(row, slots[row], through[row]) for row in range(n)]).flatten(-2)
 
     def vjp(self, w: Tensor) -> Tensor:
         return self._function.vjp(w)

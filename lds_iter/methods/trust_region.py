@@ -9,7 +9,7 @@ and three lengths decide. No row moves by more than `step` extents; what is long
 largest m over the rows decides about the damping `k` of the transitions `A_t = (1 - k) J_t`:
 
     m > reject    the iterate stays where it is, and k <- min(4 k, 0.95)
-    m < relax     k <- k / 2
+    m < relax     k <- k / 2, or k / 4 when m < relax / 4
     else          k stays
 
 Why these lengths. A trajectory of extent 2 a turns within a radius of about a, and along a circle of that radius a
@@ -74,7 +74,7 @@ class TrustRegion(LDSApproximation):
     """
 
     method: TransitionApproximation | LevenbergMarquardt
-    k: float = 0.5
+    k: float = 0.25
     step: float = 1 / 6
     relax: float = 1.0
     reject: float = 8.0
@@ -99,7 +99,8 @@ class TrustRegion(LDSApproximation):
         largest = size.amax(0)
         rejected = ~(largest <= self.reject) & (k < STRONGEST) & lin.active
         relaxed = (largest < self.relax) & ~rejected & lin.active
-        k = torch.where(rejected, (4 * k).clamp(max=STRONGEST), torch.where(relaxed, k / 2, k))
+        less = torch.where(largest < self.relax / 4, k / 4, k / 2)
+        k = torch.where(rejected, (4 * k).clamp(max=STRONGEST), torch.where(relaxed, less, k))
         k = torch.where(k < torch.finfo(k.dtype).eps, 0, k)
         stays = rejected[..., None] & lin.value.isfinite().all(-1, keepdim=True)  # what is not finite the loop resets
         d = (d * (self.step / size).clamp(max=1).unsqueeze(-1)).masked_fill_(stays, 0)

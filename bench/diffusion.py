@@ -1,0 +1,151 @@
+"""Denoising in parallel against ParaDiGMS, by counts: `python -m bench.diffusion`.
+
+The same network (the digits of `recipes.diffusion`), the same noise, one sample at a time. Every method is run at
+several tolerances of its own; what counts for a bar of 1e-2 or 1e-3 is the run with the fewest rounds whose final
+sample is within the bar, root mean square, of what the scheduler draws step by step. Rounds and evaluations do not
+depend on the machine.
+
+Writes `bench/results/diffusion.json` and, from that alone, `docs/background/diffusion.md`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from torch import Tensor
+
+import lds_iter as li
+from bench.diffusion_page import page
+from bench.machine import describe
+from bench.paradigms import paradigms
+from recipes.diffusion.choices import DIGITS, load
+from recipes.diffusion.methods import Secant, Structured
+from recipes.diffusion.network import Work
+from recipes.diffusion.sampler import ParallelSampler, drawn
+
+ROOT = Path(__file__).parent.parent
+JSON, PAGE = ROOT / "bench" / "results" / "diffusion.json", ROOT / "docs" / "background" / "diffusion.md"
+SEEDS = {20: 4, 50: 4, 100: 4, 250: 2, 1000: 1}
+THEIR_TOLERANCES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+OUR_TOLERANCES = (6e-2, 2e-2, 6e-3, 2e-3, 6e-4)
+IN_BETWEEN = (3.5e-2, 1.1e-2, 3.5e-3)
+"""Up to a hundred steps, where runs are short; a round more or less is a factor of three in the error."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run."""
+
+    scheduler: str
+    steps: int
+    seed: int
+    method: str
+    tolerance: float
+    rounds: int
+    evaluations: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One sample to draw: a scheduler, its steps, and the sampler that runs it, noise and class by the seed."""
+
+    name: str
+    sampler: ParallelSampler
+    steps: int
+    seed: int
+
+    @property
+    def noise(self) -> Tensor:
+        return torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(self.seed))
+
+    @property
+    def conditioning(self) -> dict[str, Tensor]:
+        return {"class_labels": torch.tensor([(3 + 2 * self.seed) % 10])}
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(1000 + self.seed)
+
+    def row(self, method: str, tolerance: float, work: Work, sample: Tensor, truth: Tensor) -> Row:
+        error = float((sample - truth).square().mean().sqrt())
+        return Row(self.name, self.steps, self.seed, method, tolerance, work.rounds, work.evaluations, error)
+
+
+def ours() -> dict[str, Callable[[ParallelSampler], ParallelSampler]]:
+    """What is compared, by name."""
+    return {
+        "Secant, thinned": lambda sampler: replace(sampler, method=Secant()),
+        "Secant": lambda sampler: replace(sampler, method=Secant(), thin=0),
+        "Structured": lambda sampler: replace(sampler, method=Structured(), thin=0),
+        "Picard": lambda sampler: replace(sampler, method=li.Picard(), thin=0),
+    }
+
+
+def schedulers() -> dict[str, Any]:
+    """The parallel schedulers of diffusers; without clipping, which all of them share."""
+    from diffusers.schedulers.scheduling_ddim_parallel import DDIMParallelScheduler
+    from diffusers.schedulers.scheduling_ddpm_parallel import DDPMParallelScheduler
+
+    return {"DDIM": DDIMParallelScheduler(clip_sample=False), "DDPM": DDPMParallelScheduler(clip_sample=False)}
+
+
+def their_runs(problem: Problem, truth: Tensor) -> Iterator[Row]:
+    """ParaDiGMS with all steps at once, and in a window of a hundred where there are more."""
+    scheduler = problem.sampler.scheduler
+    network = problem.sampler.network(problem.noise, problem.conditioning)
+    schedule, noises = problem.sampler.schedule(problem.steps), None
+    if bool(schedule.draws.any()):
+        fresh = drawn(schedule, problem.noise, problem.generator())
+        noises = schedule.noise.float().view(-1, 1, 1, 1, 1) * fresh
+    scheduler.set_timesteps(problem.steps)
+    for window in sorted({problem.steps, min(problem.steps, 100)}):
+        name = "ParaDiGMS" if window == problem.steps else f"ParaDiGMS, window {window}"
+        for tolerance in THEIR_TOLERANCES:
+            sample, work = paradigms(network, scheduler, problem.noise, noises, parallel=window, tolerance=tolerance)
+            yield problem.row(name, tolerance, work, sample, truth)
+
+
+def our_runs(problem: Problem, truth: Tensor) -> Iterator[Row]:
+    for name, configured in ours().items():
+        for tolerance in OUR_TOLERANCES + (IN_BETWEEN if problem.steps <= 100 else ()):
+            sampler = configured(replace(problem.sampler, tol=tolerance))
+            sampled = sampler(problem.noise, problem.steps, problem.conditioning, generator=problem.generator())
+            yield problem.row(name, tolerance, sampled.work, sampled.sample, truth)
+
+
+def measure(steps: list[int], seeds: dict[int, int]) -> Iterator[Row]:
+    """Every run of every problem."""
+    unet, _ = load(str(DIGITS), "cpu")
+    for name, scheduler in schedulers().items():
+        for count in steps:
+            for seed in range(seeds[count]):
+                problem = Problem(name, ParallelSampler(unet, scheduler, max_batch=500), count, seed)
+                loop = problem.sampler.step_by_step
+                truth = loop(problem.noise, count, problem.conditioning, generator=problem.generator()).sample
+                yield from their_runs(problem, truth)
+                yield from our_runs(problem, truth)
+
+
+def main(steps: str = "20,50,100,250,1000", seeds: int = 0) -> None:
+    """Measure, print, and write the JSON file and the page."""
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    chosen = [int(count) for count in steps.split(",")]
+    rows = []
+    for row in measure(chosen, SEEDS if not seeds else dict.fromkeys(SEEDS, seeds)):
+        rows.append(asdict(row))
+        print(*rows[-1].values(), flush=True)
+    results = {**describe(), "steps": chosen, "rows": rows}
+    JSON.parent.mkdir(parents=True, exist_ok=True)
+    JSON.write_text(json.dumps(results, indent=1) + "\n")
+    PAGE.write_text(page(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)

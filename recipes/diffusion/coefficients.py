@@ -1,0 +1,57 @@
+"""The table of a `Schedule` as the recurrence uses it: in units of the sizes of the slots, on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recipes.diffusion.schedulers import Schedule, variance_preserving
+from recipes.diffusion.slopes import Levels
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """The table of a `Schedule` in units of the slots' sizes, on the device of the states; names as there.
+
+    Attributes:
+        size: of the slots before each step and after the last, `(T + 1, k)`.
+        gain: the network sees `gain * state`, `(T,)`.
+        levels: of signal and noise in what the network sees.
+    """
+
+    size: Tensor
+    timesteps: Tensor
+    gain: Tensor
+    levels: Levels
+    linear: Tensor
+    model: Tensor
+    clipped: Tensor
+    estimate: Tensor
+
+    @staticmethod
+    def of(schedule: Schedule, like: Tensor) -> Coefficients:
+        """The table in the dtype and on the device of `like`."""
+        size = variance_preserving(schedule)
+        before, after = size[:-1], size[1:]
+        return Coefficients(
+            size=size.to(like),
+            timesteps=schedule.timesteps.to(like.device),
+            gain=(schedule.input_scale * before[:, 0]).to(like),
+            levels=schedule.levels.to(like),
+            linear=(schedule.linear * before[:, None] / after[..., None]).to(like),
+            model=(schedule.model / after).to(like),
+            clipped=(schedule.clipped / after).to(like),
+            estimate=(schedule.estimate * torch.nn.functional.pad(before, (0, 1), value=1.0)).to(like),
+        )
+
+
+def interpolated(output: Tensor, nodes: Tensor) -> Tensor:
+    """Outputs `(n, B, D)`, linear in time between the rows where `nodes` is true, the first and last among them."""
+    at = nodes.nonzero().flatten()
+    rows = torch.arange(len(nodes), device=nodes.device)
+    above = torch.searchsorted(at, rows).clamp(min=1)
+    low, high = at[above - 1], at[above]
+    share = ((rows - low) / (high - low)).to(output.dtype)[:, None, None]
+    return torch.lerp(output[low], output[high], share)

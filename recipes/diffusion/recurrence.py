@@ -1,0 +1,235 @@
+"""A scheduler and a network as one recurrence for `li.solve`: `s_t = f(s_{t-1}, u_t)`.
+
+A state holds the slots of the `Schedule`, flattened, each divided by its size (`variance_preserving`), so that one
+tolerance on the state means the same relative error in every step: a tolerance scaled by the noise level. Outputs of
+the network are remembered, one per time step: a row whose argument has not changed is not evaluated again, so that the
+rows at the end of a solve, the check of `li.solve`, and the error estimate cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import lds_iter as li
+from recipes.diffusion.coefficients import Coefficients, interpolated
+from recipes.diffusion.network import Network, Work
+
+DIFFERENCE = 1e-2
+"""Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
+
+
+class Memo:
+    """The last argument and output of the network at every time step and sample, `(T, B, D)`."""
+
+    def __init__(self, length: int, like: Tensor) -> None:
+        self.argument = like.new_full((length, *like.shape), torch.nan)
+        self.output = like.new_zeros((length, *like.shape))
+
+
+class Denoising:
+    """`f(s, u)`: states `(n, B, k * D)`, inputs `{"step": (n,), "offset": (n, B, k * D)}`, the latter only with noise.
+
+    Args:
+        table: what the scheduler does.
+        clip: what it does to its estimate of the image, or None.
+        network: what the model does.
+        noise: like what the first step gets, `(B, *shape)`, float32 or float64.
+        thin: in the first sweep evaluate about so many steps, in each further one twice as many, and interpolate the
+            outputs in between: iterates that are far off yet deserve no more. 0 evaluates all steps in every sweep.
+    """
+
+    def __init__(
+        self,
+        table: Coefficients,
+        clip: Callable[[Tensor], Tensor] | None,
+        network: Network,
+        noise: Tensor,
+        *,
+        thin: int = 0,
+    ) -> None:
+        self.table, self.clipping, self.network, self.thin = table, clip, network, thin
+        self.shape = noise.shape[1:]
+        self.slots, self.width = table.model.shape[1], self.shape.numel()
+        self.memo = Memo(len(table.model), noise.flatten(1))
+        self.work = Work()
+        self._counted = 0
+        self._sweep = 0
+
+    def prefetch(self, start: Tensor, guess: Tensor, inputs: Any, window: int | None) -> None:
+        """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost.
+
+        The checks look at the first two rows at `start`, which is where a guess that repeats it has them.
+        """
+        rows = slice(0, window)
+        prev = torch.cat([start.unsqueeze(0), guess[:-1]])[rows]
+        self.linearize(prev, {name: value[rows] for name, value in inputs.items()})
+        self.work.rounds, self._counted = 1, self.work.evaluations
+
+    def count(self, _: object = None) -> None:
+        """Call it a round if the network has been called since the last time; serves as callback of `li.solve`."""
+        self.work.rounds += self.work.evaluations > self._counted
+        self._counted = self.work.evaluations
+        self._sweep += 1
+
+    def initial(self, sample: Tensor) -> Tensor:
+        """The state before the first step, `(B, k * D)`, from a sample `(B, *shape)`; nothing remembered."""
+        state = sample.new_zeros(sample.shape[0], self.slots, self.width)
+        state[:, 0] = sample.flatten(1) / self.table.size[0, 0]
+        return state.flatten(1)
+
+    def samples(self, states: Tensor, first: int = 1) -> Tensor:
+        """The scheduler's samples `(n, B, *shape)` in states `(n, B, k * D)`, the first of them `s_first`."""
+        n = states.shape[0]
+        size = self.table.size[first : first + n, 0].view(-1, 1, 1)
+        return (states[..., : self.width] * size).unflatten(-1, self.shape)
+
+    def __call__(self, states: Tensor, inputs: Any) -> Tensor:
+        return self.linearize(states, inputs).value
+
+    def linearize(self, states: Tensor, inputs: Any) -> DenoisingDerivatives:
+        slots = states.unflatten(-1, (self.slots, self.width))
+        argument = slots[..., 0, :] * self.table.gain[inputs["step"]].view(-1, 1, 1)
+        output = self._remembered(argument, inputs["step"])
+        return DenoisingDerivatives(self, slots, inputs, argument, output)
+
+    def _remembered(self, argument: Tensor, steps: Tensor) -> Tensor:
+        """The network's outputs, evaluated where the argument is not the one remembered."""
+        batch = argument.shape[1]
+        known, output = self.memo.argument[steps, :batch], self.memo.output[steps, :batch]
+        nodes = self._nodes(steps)
+        new = (argument != known).any(-1) & nodes.unsqueeze(-1)
+        rows, places = new.nonzero(as_tuple=True)
+        if len(rows):
+            fresh = argument[rows, places]
+            computed = self.evaluate(fresh, steps[rows], places)
+            self.memo.argument[steps[rows], places] = fresh
+            self.memo.output[steps[rows], places] = computed
+            output[rows, places] = computed
+            self.work.evaluations += len(rows)
+        return output if bool(nodes.all()) else interpolated(output, nodes)
+
+    def _stride(self, sweep: int) -> int:
+        return max(1, len(self.memo.output) // (self.thin << sweep)) if self.thin else 1
+
+    @property
+    def thinned(self) -> bool:
+        """Whether the last sweep interpolated outputs."""
+        return self._stride(max(0, self._sweep - 1)) > 1
+
+    def _nodes(self, steps: Tensor) -> Tensor:
+        """The rows to evaluate: all, or of a thinned sweep about `thin * 2**sweep` of T, evenly spaced.
+
+        The rows that `li.solve` may accept in the sweep are always among them.
+        """
+        nodes = (steps % self._stride(self._sweep) == 0) | (steps <= self._sweep + 1)
+        nodes[0] = nodes[-1] = True
+        return nodes
+
+    def evaluate(self, argument: Tensor, steps: Tensor, places: Tensor) -> Tensor:
+        """The network at `(N, D)`, without memory or account."""
+        images = argument.unflatten(-1, self.shape)
+        return self.network(images, self.table.timesteps[steps], places).flatten(1)
+
+    def next(self, slots: Tensor, output: Tensor, inputs: Any) -> Tensor:
+        """What the scheduler makes of slots `(n, B, k, D)` and outputs `(n, B, D)`: states `(n, B, k * D)`."""
+        table, steps = self.table, inputs["step"]
+        after = torch.einsum("tij,tbjd->tbid", table.linear[steps], slots)
+        after = after + table.model[steps][:, None, :, None] * output.unsqueeze(-2)
+        if self.clipping is not None:
+            clipped = self.clip(self.estimate(slots, output, steps))
+            after = after + table.clipped[steps][:, None, :, None] * clipped.unsqueeze(-2)
+        after = after.flatten(-2)
+        return after + inputs["offset"] if "offset" in inputs else after
+
+    def estimate(self, slots: Tensor, output: Tensor, steps: Tensor) -> Tensor:
+        """The scheduler's estimate of the image before clipping, `(n, B, D)`."""
+        both = torch.cat([slots, output.unsqueeze(-2)], -2)
+        return torch.einsum("tj,tbjd->tbd", self.table.estimate[steps], both)
+
+    def slopes(self, variance: float | None) -> Tensor:
+        """The network's slope for Gaussian images of that variance, `(T,)`."""
+        return self.table.levels.slopes(variance)
+
+    def clip(self, estimate: Tensor) -> Tensor:
+        """The scheduler's clipping or thresholding, `(n, B, D)`."""
+        assert self.clipping is not None
+        return self.clipping(estimate.unflatten(-1, self.shape).flatten(0, 1)).view_as(estimate)
+
+
+class DenoisingDerivatives(li.AbstractDerivatives):
+    """The value from the remembered outputs; derivatives of the network by `torch.func` where a method asks for them.
+
+    Attributes:
+        recurrence: the `Denoising`.
+        slots: `(n, B, k, D)`.
+        steps: which steps, `(n,)`.
+        argument, output: what the network saw and said, `(n, B, D)`.
+    """
+
+    def __init__(self, recurrence: Denoising, slots: Tensor, inputs: Any, argument: Tensor, output: Tensor) -> None:
+        self.recurrence, self.slots, self.inputs = recurrence, slots, inputs
+        self.steps, self.argument, self.output = inputs["step"], argument, output
+        self.value = recurrence.next(slots, output, inputs)
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """1 where the estimate of the image is not clipped, 0 where it is, `(n, B, D)`; None without clipping."""
+        if self.recurrence.clipping is None:
+            return None
+        estimate = self.recurrence.estimate(self.slots, self.output, self.steps)
+        return (self.recurrence.clip(estimate) == estimate).to(estimate.dtype)
+
+    def push(self, row: int, slots: Tensor, output: Tensor) -> Tensor:
+        """What changes of slots `(B, k, D)` and of the network's output `(B, D)` do to one row's value, `(B, k, D)`."""
+        table, step = self.recurrence.table, self.steps[row]
+        pushed = table.linear[step] @ slots + table.model[step, :, None] * output.unsqueeze(-2)
+        if self.mask is None:
+            return pushed
+        estimate = self.mask[row] * (table.estimate[step] @ torch.cat([slots, output.unsqueeze(-2)], -2))
+        return pushed + table.clipped[step, :, None] * estimate.unsqueeze(-2)
+
+    def _plain(self, states: Tensor, inputs: Any) -> Tensor:
+        """The same function without memory, for `torch.func`; with the attention that has forward derivatives."""
+        slots = states.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
+        argument = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
+        n, batch = argument.shape[:2]
+        steps = self.steps.repeat_interleave(batch)
+        places = torch.arange(batch, device=states.device).repeat(n)
+        with sdpa_kernel(SDPBackend.MATH):
+            output = self.recurrence.evaluate(argument.flatten(0, 1), steps, places)
+        return self.recurrence.next(slots, output.view_as(argument), inputs)
+
+    @cached_property
+    def _function(self) -> li.FunctionDerivatives:
+        return li.FunctionDerivatives(self._plain, self.slots.flatten(-2), self.inputs)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """`J_t v_t`, of the network by a difference: not every layer has a forward derivative, and none is as cheap."""
+        slots = v.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
+        change = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
+        size = change.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
+        n, batch = change.shape[:2]
+        steps, places = self.steps.repeat_interleave(batch), torch.arange(batch, device=v.device).repeat(n)
+        moved = (self.argument + DIFFERENCE * change / size).flatten(0, 1)
+        output = self.recurrence.evaluate(moved, steps, places).view_as(change)
+        self.recurrence.work.products += n * batch
+        through = (output - self.output) * (size / DIFFERENCE)
+        return torch.stack([self.push(row, slots[row], through[row]) for row in range(n)]).flatten(-2)
+
+    def vjp(self, w: Tensor) -> Tensor:
+        return self._function.vjp(w)
+
+    def jacobian(self) -> Tensor:
+        return self._function.jacobian()
+
+    def diagonal(self) -> Tensor:
+        return self._function.diagonal()
+
+    def block_diagonal(self, size: int) -> Tensor:
+        return self._function.block_diagonal(size)

@@ -184,6 +184,8 @@ def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, m
             "likelihood:\n"
             f"  - the guess is too far off, or the dynamics are at the edge of stability: "
             f"method=li.TrustRegion(li.Newton()) in place of {method}, or guess=states from a nearby solve\n"
+            f"  - the same, and the states are too wide for a Jacobian: method=li.Then(li.Jacobi(), {method}, 16), or "
+            f"li.Damped({method}, 0.05)\n"
             f"  - it is too long at once: window={length // 8 or 1}\n"
             f"  - the limit is too low: max_iters={length} (the default, T) always suffices\n"
             "  - the tolerance is below rounding: larger `rtol`/`atol`, or float64"

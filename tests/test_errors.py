@@ -138,7 +138,15 @@ def test_a_failed_solve_carries_its_states_and_says_what_to_try():
     with pytest.raises(li.SolveError) as caught:
         li.solve(*arguments, li.Jacobi(), max_iters=3)
     message, solution = str(caught.value), caught.value.solution
-    for advice in "max_iters=3", "li.Then(li.Jacobi()", "li.Damped(", "window=", "throw=False", "li.sequential(f, s0":
+    for advice in (
+        "max_iters=3",
+        "li.TrustRegion(",
+        "li.Then(li.Jacobi()",
+        "li.Damped(",
+        "window=",
+        "throw=False",
+        "li.sequential(f, s0",
+    ):
         assert advice in message
     assert "2 of 2 sequence" in message
     assert solution.result.tolist() == [li.Result.MAX_ITERS] * 2

@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-assets.txt Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test lint docs serve bench clean
+.PHONY: setup demo test test-slow lint docs serve bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## make .venv and install everything that development needs
 
@@ -26,6 +26,9 @@ demo: $(READY)  ## evaluate real trained GRUs by every method, against torch.nn.
 test: $(READY)  ## all tests, on two processes
 	$(BIN)/python -m pytest --numprocesses 2
 
+test-slow: $(READY)  ## the tests of minutes: real networks and long problems
+	$(BIN)/python -m pytest -m slow
+
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,9 +40,19 @@ docs: $(READY)  ## build the guide into site/
 serve: $(READY)  ## the guide, live
 	$(BIN)/mkdocs serve
 
-bench: $(READY)  ## speed, memory and iteration counts on this machine, with the tables of the guide
+bench: $(READY)  ## speed, memory and counts on this machine, with the tables of the guide; takes an hour or two
 	$(BIN)/python -m bench.counts --full
+	$(BIN)/python -m bench.predictions --full
+	$(BIN)/python -m bench.edge --full --time
+	$(BIN)/python -m bench.trained
+	$(BIN)/python -m bench.kalman
+	$(BIN)/python -m bench.depth
+	$(BIN)/python -m bench.diffusion
+	$(BIN)/python -m bench.gradients
 	$(BIN)/python -m bench.speed
+	$(BIN)/python -m bench.pararnn
+	$(BIN)/python -m bench.map
+	$(BIN)/python -m bench.epoch
 
 clean:  ## remove what the other targets make
 	rm -rf $(VENV) site out build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

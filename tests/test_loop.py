@@ -324,3 +324,18 @@ def test_a_solution_can_be_pickled_and_made_light():
         with pytest.raises(RuntimeError, match="no inputs to estimate"):
             other.error_estimate()
     assert solution.error_estimate().abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("method", [li.Newton(), li.QuasiNewton(), li.TrustRegion(li.Newton())], ids=repr)
+def test_states_so_large_that_f_overflows_are_started_again(method):
+    """Left as they are, they would stay until the frontier reaches them, T iterations later."""
+    inputs = torch.randn(200, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s0 = torch.zeros(2, dtype=torch.float64)
+
+    def cubic(s, u):
+        return 0.9 * s - 0.1 * s**3 + 0.1 * u
+
+    solution = li.solve(cubic, s0, inputs, method, guess=torch.full((200, 2), 1e200, dtype=torch.float64))
+    assert solution.iterations < 50
+    assert solution.resets >= 199
+    torch.testing.assert_close(solution.states, li.sequential(cubic, s0, inputs), rtol=1e-8, atol=1e-8)

@@ -3,9 +3,10 @@
 Default initialisation, N(0, 1) inputs, float32, forward and forward + backward. Ours is `li.nn.GRU` with its default
 method or with `QuasiNewton()`, whichever is faster; both must pass the gate. Before a cell is timed its outputs must be
 within `ERROR` of the peer's, and its gradients within `GRADIENT_ERROR`, relative. Then the contenders run in turns,
-medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again. Cells run from the cheapest to
-the dearest, by an estimate that prefers small batches, until the time budget is spent; what is left, and what would not
-fit the memory, is marked as not run. Writes `bench/results/<device>/map.json`, `docs/pictures/map.png` and a section of `docs/background/map.md`.
+medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again. Cells run from the cheapest
+to the dearest, by an estimate that prefers small batches, until the time budget is spent; what is left, and what would
+not fit the memory, is marked as not run. Writes `bench/results/<device>/map.json`, `docs/pictures/map.png` and a
+section of `docs/background/map.md`.
 """
 
 from __future__ import annotations

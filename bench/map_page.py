@@ -20,7 +20,7 @@ FURTHEST = 64.0
 """Ratios beyond this, and below one over it, have the colour of this."""
 
 
-def axis(rows: list[dict[str, Any]], key: str) -> list[int]:
+def axis(rows: list[dict[str, Any]], key: str) -> list[Any]:
     """The values of a coordinate that occur, ascending."""
     return sorted({row[key] for row in rows})
 

@@ -25,8 +25,6 @@ import lds_iter as li
 class _Placeholder(types.ModuleType):
     """Stands for a module, function or decorator of Triton while the modules that define kernels are imported."""
 
-    __path__: list[str] = []  # noqa: RUF012
-
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
@@ -225,12 +223,11 @@ def as_torch_gru(cell: Any) -> torch.nn.GRU:
     width = cell.hidden_size
     module = torch.nn.GRU(cell.input_size, width)
     a_z, a_r, a_n = cell.clipped_a()
-    with torch.no_grad():
-        module.weight_hh_l0.copy_(torch.cat([torch.diag(a) for a in (a_r, -a_z, a_n)]))
-        for ours, theirs in (module.weight_ih_l0, cell.W_x.weight), (module.bias_ih_l0, cell.W_x.bias):
-            z, r, n = theirs.chunk(3)
-            ours.copy_(torch.cat([r, -z, n]))
-        module.bias_hh_l0.zero_()
+    rows = {name: torch.cat([r, -z, n]) for name, (z, r, n) in
+            {"weight_ih_l0": cell.W_x.weight.chunk(3), "bias_ih_l0": cell.W_x.bias.chunk(3)}.items()}  # fmt: skip
+    rows["weight_hh_l0"] = torch.cat([torch.diag(a) for a in (a_r, -a_z, a_n)])
+    rows["bias_hh_l0"] = torch.zeros(3 * width)
+    module.load_state_dict(rows)
     return module
 
 

@@ -108,14 +108,14 @@ def build(case: Case, pararnn: Any) -> Setting:
 
 
 def contenders(case: Case, setting: Setting, pararnn: Any) -> tuple[dict[str, Run], Any]:
-    """What is run, and the statistics that `pararnn` fills; `loop` is its own Python loop over the cell."""
+    """What is run, and the statistics that `pararnn` fills; `loop` is the Python loop over the cell."""
     config = pararnn.NewtonConfig(max_iters=LIMIT, residual_atol=RESIDUAL, residual_fail=None)
     stats, slots = pararnn.NewtonStats(), setting.cell.state_slots
     hidden = getattr(setting.cell, "hidden_slot", 0)
     batch_first = setting.x.transpose(0, 1).contiguous()
 
-    def theirs(solver: Callable[..., Tensor], **options: Any) -> Tensor:
-        states = solver(setting.cell, batch_first, **options).transpose(0, 1)
+    def theirs() -> Tensor:
+        states = pararnn.newton_apply(setting.cell, batch_first, config=config, stats=stats).transpose(0, 1)
         return states if slots == 1 else cells.pack(states)
 
     def runner(states: Callable[[], Tensor], parameters: list[torch.nn.Parameter]) -> Run:
@@ -136,9 +136,9 @@ def contenders(case: Case, setting: Setting, pararnn: Any) -> tuple[dict[str, Ru
     arguments = (setting.x,) if setting.s0 is None else (setting.x, setting.s0)
     ours = list(setting.layer.parameters()) if isinstance(setting.layer, li.nn.GRU) else own
     runs = {
-        "pararnn": runner(lambda: theirs(pararnn.newton_apply, config=config, stats=stats), own),
+        "pararnn": runner(theirs, own),
         "lds_iter": runner(lambda: setting.layer(*arguments)[0], ours),
-        "loop": runner(lambda: theirs(pararnn.sequential_apply), own),
+        "loop": runner(lambda: cells.loop(setting.cell, setting.x), own),
     }
     if setting.torch_gru is not None:
         module = setting.torch_gru

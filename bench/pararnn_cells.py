@@ -122,6 +122,20 @@ def unpack(s: Tensor, slots: int) -> Tensor:
     return s.unflatten(-1, (-1, slots)).mT
 
 
+def loop(cell: Any, x: Tensor) -> Tensor:
+    """The reference: `(T, B, D_in)` to the states `(T, B, n * d)`, step by step.
+
+    `pararnn.sequential_apply` is the same loop, but indexes its inputs row by row, which makes backpropagation through
+    it quadratic in T.
+    """
+    slots = (cell.state_slots,) if cell.state_slots > 1 else ()
+    s, states = x.new_zeros(x.shape[1], *slots, cell.hidden_size), []
+    for u in cell.W_x(x).unbind():
+        s = cell.step(s, None, wx=u)
+        states.append(s)
+    return pack(torch.stack(states)) if slots else torch.stack(states)
+
+
 class CellRecurrence:
     """A channelwise cell of `pararnn` as a recurrence of ours, by the cell's own `step_with_jacobian`.
 

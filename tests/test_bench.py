@@ -133,6 +133,14 @@ def test_the_derivatives_of_a_cell_are_those_of_its_step(pararnn, name):
     torch.testing.assert_close(ours.block_diagonal(f.slots), exact.block_diagonal(f.slots))
 
 
+@pytest.mark.parametrize("name", ["ParaGRU", "ParaLSTM", "ParaSLSTM"])
+def test_the_loop_is_that_of_pararnn(pararnn, name):
+    cell, x = getattr(pararnn, name)(3, 4), torch.randn(20, 2, 3)
+    theirs = pararnn.sequential_apply(cell, x.transpose(0, 1)).transpose(0, 1)
+    found = pararnn_cells.loop(cell, x)
+    torch.testing.assert_close(found, theirs if theirs.ndim == 3 else pararnn_cells.pack(theirs))
+
+
 def test_para_gru_is_a_torch_gru(pararnn):
     cell, x = pararnn.ParaGRU(3, 5), torch.randn(2, 40, 3)
     expected = pararnn.sequential_apply(cell, x)

@@ -37,7 +37,8 @@ def page(results: dict[str, Any]) -> str:
         "arithmetic. So the ratio grows with T and shrinks with the width and the batch, until at some width the CPU "
         "has nothing left to win: rows below 1 are slower than the peer. A *compiled* step loop (such as "
         "`jax.lax.scan`, 0.6 microseconds a step) beats every parallel method on a CPU; PyTorch users do not have one "
-        "in `torch.nn`. On these untrained networks the iteration converges easily; for trained ones see the recipe on "
+        "in `torch.nn`. [A map](map.md) shows all of it over T, D and batch. "
+        "On these untrained networks the iteration converges easily; for trained ones see the recipe on "
         "pretrained networks. Figures for a GPU await the hardware.",
         "",
         "## Forward and backward pass",

@@ -139,6 +139,44 @@ def test_layouts(name):
     assert_close(pytree.tree_leaves(single), expected, OUTPUTS)
 
 
+def xlstm_cell(heads=2, width=4):
+    """The sLSTM cell of the package `xlstm`, its plain PyTorch backend, with its own initialisation."""
+    from xlstm.blocks.slstm.cell import sLSTMCell_vanilla, sLSTMCellConfig
+
+    config = sLSTMCellConfig(
+        hidden_size=width, num_heads=heads, backend="vanilla", recurrent_weight_init="standard",
+        input_shape="SBGNH", output_shape="SBH",
+    )  # fmt: skip
+    return sLSTMCell_vanilla(config).double()
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_the_slstm_of_xlstm(heads):
+    """Against the package's own forward; the state is (h, c, n, m), each `(B, width)`, with a recurrent block a head.
+
+    Whether it is at its first step the package reads off `torch.all(n == 0)` over the whole batch, which is no property
+    of a row. So it takes the first step itself, and the layer begins after it.
+    """
+    cell, x = xlstm_cell(heads), torch.randn(25, 2, 16, **F64, requires_grad=True)
+
+    def step(x, state):
+        return tuple(cell._impl_step(cell.training, x.unsqueeze(0), torch.stack(state))[:, 0])
+
+    def gradients_of(output, final):
+        generator = torch.Generator().manual_seed(1)
+        loss = sum((leaf * torch.randn(leaf.shape, generator=generator, **F64)).sum() for leaf in (output, final))
+        return torch.autograd.grad(loss, [*cell.parameters(), x])
+
+    layer = li.nn.Recurrent(step)
+    first = step(x[0], tuple(zeros() for _ in range(4)))
+    states, final = layer(x[1:], first)
+    assert layer.last_solution.converged
+    ours = torch.cat([first[0].unsqueeze(0), states[0]]), torch.stack(final)
+    theirs = cell(x)
+    assert_close(ours, theirs, OUTPUTS)
+    assert_close(gradients_of(*ours), gradients_of(*theirs), GRADIENTS)
+
+
 def test_one_product_is_the_exact_diagonal_of_a_channelwise_function():
     weight = torch.rand(32, **F64)
     cell = torch.nn.Module()

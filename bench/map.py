@@ -1,0 +1,204 @@
+"""Where ours wins and where it loses against `torch.nn.GRU`, over T, D and batch: `python -m bench.map`.
+
+Default initialisation, N(0, 1) inputs, float32, forward and forward + backward. Ours is `li.nn.GRU` with its default
+method or with `QuasiNewton()`, whichever is faster; both must pass the gate. Before a cell is timed its outputs must be
+within `ERROR` of the peer's, and its gradients within `GRADIENT_ERROR`, relative. Then the contenders run in turns,
+medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again. Cells run from the cheapest
+to the dearest, by an estimate that prefers small batches, until the time budget is spent; what is left, and what would
+not fit the memory, is marked as not run. Writes `bench/results/<device>/map.json`, `docs/pictures/map.png` and a
+section of `docs/background/map.md`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+import lds_iter as li
+from bench.machine import describe, results_folder
+from bench.map_page import COMMAND, picture, section
+from bench.pages import between
+from bench.timing import LONG, First, alternately, first_run
+
+LENGTHS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+WIDTHS = (1, 2, 4, 8, 16, 32, 64, 128)
+BATCHES = (1, 8, 32)
+
+RESIDUAL = 1e-5
+"""Tolerance on the residual: rtol = 0, atol = this."""
+
+ERROR, GRADIENT_ERROR = 5e-5, 1e-3
+"""Largest difference of outputs, and relative difference of any parameter's gradient, at which a cell is timed."""
+
+PAGE, PICTURE = Path("docs/background/map.md"), Path("docs/pictures/map.png")
+
+Run = Callable[[], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One cell of the map."""
+
+    length: int
+    width: int
+    batch: int
+    training: bool
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """Its coordinates, as the JSON file and the page name them."""
+        return {"T": self.length, "D": self.width, "batch": self.batch, "training": self.training}
+
+    @property
+    def seconds(self) -> float:
+        """A rough estimate of all its runs, to order the cells and to stay within the budget.
+
+        The peer takes some microseconds a step and its arithmetic, ours some tens of nanoseconds a number and
+        iteration and some milliseconds of dispatch; both from `docs/background/speed.md`.
+        """
+        arithmetic = 12 * self.batch * self.width**2 / 3e10
+        peer = self.length * ((130e-6 + 3 * arithmetic) if self.training else (11e-6 + arithmetic))
+        numbers = self.length * self.width * self.batch
+        ours = (20e-3 + 250e-9 * numbers) if self.training else (10e-3 + 120e-9 * numbers)
+        contenders = 2 if self.width <= 8 else 1
+        return sum(n * (1 if n >= LONG else 1 + rounds(n)) for n in (peer, *[ours] * contenders))
+
+    @property
+    def gib(self) -> float:
+        """A rough estimate of the peak of ours: 10 tensors of the size of the states, 40 in training."""
+        return self.length * self.width * self.batch * 4 * (40 if self.training else 10) / 2**30
+
+
+def rounds(seconds: float) -> int:
+    """Turns of contenders whose first runs took so long together."""
+    return 7 if seconds < 0.05 else 3
+
+
+def contenders(cell: Cell) -> tuple[dict[str, Run], dict[str, li.nn.GRU]]:
+    """What is run, by name, the peer first; and our layers."""
+    torch.manual_seed(0)
+    theirs = torch.nn.GRU(cell.width, cell.width)
+    x, weights = (torch.randn(cell.length, cell.batch, cell.width) for _ in range(2))
+    layers: dict[str, li.nn.GRU] = {}
+    methods = [li.Newton(), li.QuasiNewton()] if cell.width <= 8 else [li.QuasiNewton()]  # the default comes first
+    for method in methods:
+        layer = li.nn.GRU(cell.width, cell.width, method=method, rtol=0, atol=RESIDUAL)
+        layer.load_state_dict(theirs.state_dict())
+        layers[f"{type(method).__name__}()"] = layer
+
+    def runner(layer: torch.nn.Module) -> Run:
+        def forward() -> tuple[Tensor, ...]:
+            with torch.no_grad():
+                return (layer(x)[0],)
+
+        def step() -> tuple[Tensor, ...]:
+            states = layer(x)[0]
+            return states.detach(), *torch.autograd.grad((states * weights).mean(), tuple(layer.parameters()))
+
+        return step if cell.training else forward
+
+    return {name: runner(layer) for name, layer in {"torch.nn.GRU": theirs, **layers}.items()}, layers
+
+
+def errors(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> tuple[float, float]:
+    """The largest difference of the outputs, and the largest relative one of a gradient (0 without gradients)."""
+    pairs = zip(found[1:], exact[1:], strict=True)
+    worst = max((float((a - b).norm() / b.norm()) for a, b in pairs), default=0.0)
+    return float((found[0] - exact[0]).abs().max()), worst
+
+
+def passes(error: tuple[float, float]) -> bool:
+    """The gate. NaN does not pass."""
+    return error[0] < ERROR and error[1] < GRADIENT_ERROR
+
+
+def measure(cell: Cell) -> dict[str, Any]:
+    """All figures of a cell; without times where no method of ours passes the gate."""
+    runs, layers = contenders(cell)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", li.PerformanceWarning)  # a layer that falls back is the peer
+        first: dict[str, First] = {}
+        for name, run in list(runs.items()):
+            try:
+                first[name] = first_run(run)
+            except li.PerformanceWarning:
+                del runs[name]
+    peer = "torch.nn.GRU"
+    found = {name: errors(first[name].result, first[peer].result) for name in runs if name != peer}
+    passed = [name for name, error in found.items() if passes(error)]
+    if not passed:
+        return {**cell.shape, "state": "failed the gate", "errors": found}
+    seconds = {name: first[name].seconds for name in (peer, *passed)}
+    timings = alternately({name: runs[name] for name in seconds}, seconds, rounds(sum(seconds.values())))
+    best = min(passed, key=lambda name: timings[name].ms)
+    return {
+        **cell.shape,
+        "state": "timed",
+        "method": best,
+        "peer_ms": timings[peer].ms,
+        "ours_ms": timings[best].ms,
+        "ratio": timings[peer].ms / timings[best].ms,
+        "ms": {name: timing.ms for name, timing in timings.items()},
+        "rounds": {name: timing.rounds for name, timing in timings.items()},
+        "iterations": int(layers[best].last_solution[0].iterations.max()),
+        "error": found[best][0],
+        "gradient_error": found[best][1] if cell.training else None,
+        "peer_peak_mib": first[peer].peak_mib,
+        "ours_peak_mib": first[best].peak_mib,
+    }
+
+
+def survey(cells: list[Cell], budget: float, memory: float) -> list[dict[str, Any]]:
+    """Measure the cells, the cheapest first and small batches before large ones, within a budget of seconds and GiB."""
+    begin, kept = time.perf_counter(), []
+    for cell in sorted(cells, key=lambda cell: (cell.seconds * cell.batch**0.5, cell)):
+        if cell.gib > memory:
+            kept.append({**cell.shape, "state": "not run: memory"})
+        elif time.perf_counter() - begin + cell.seconds > budget:
+            kept.append({**cell.shape, "state": "not run: time"})
+        else:
+            kept.append(measure(cell))
+            row = kept[-1]
+            print(
+                row["state"], cell.shape, f"{row['ratio']:.2f} by {row['method']}" if "ratio" in row else "", flush=True
+            )
+    order = ("training", "batch", "T", "D")
+    return sorted(kept, key=lambda row: [row[key] for key in order])
+
+
+def main(
+    budget: Annotated[float, typer.Option(help="Seconds for all cells together.")] = 440.0,
+    memory: Annotated[float, typer.Option(help="GiB for one cell.")] = 6.0,
+    longest: Annotated[int, typer.Option(help="Leave out longer series.")] = LENGTHS[-1],
+    widest: Annotated[int, typer.Option(help="Leave out wider networks.")] = WIDTHS[-1],
+    out: Annotated[Path | None, typer.Option(help="Write there, not into the repository: for trying it out.")] = None,
+) -> None:
+    """Measure the map, draw it, and write the page."""
+    grid = itertools.product(LENGTHS, WIDTHS, BATCHES, (False, True))
+    cells = [cell for cell in (Cell(*key) for key in grid) if cell.length <= longest and cell.width <= widest]
+    begin = time.perf_counter()
+    rows = survey(cells, budget, memory)
+    results = {
+        "lds_iter": describe(), "residual": RESIDUAL, "gate": ERROR, "gradient_gate": GRADIENT_ERROR, "long": LONG,
+        "budget": budget, "memory": memory, "seconds": time.perf_counter() - begin, "cells": rows,
+    }  # fmt: skip
+    folder = results_folder() if out is None else out
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "map.json").write_text(json.dumps(results, indent=1) + "\n")
+    picture(results, PICTURE if out is None else out / "map.png")
+    page = between(PAGE.read_text(), COMMAND, section(results))
+    (PAGE if out is None else out / "map.md").write_text(page)
+
+
+if __name__ == "__main__":
+    typer.run(main)

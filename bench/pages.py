@@ -1,0 +1,23 @@
+"""What the pages that commands write have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table; numbers should come formatted."""
+    return "".join("| " + " | ".join(line) + " |\n" for line in [head, ["---"] * len(head), *lines])
+
+
+def between(page: str, command: str, section: str) -> str:
+    """The page with `section` in place of what lies between the marks of `command`.
+
+    Raises:
+        ValueError: when the page does not have the marks, each once.
+    """
+    begin, end = f"<!-- begin: {command} -->", f"<!-- end: {command} -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"the page must have {begin} and {end} on lines of their own, each once.")
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n{section.strip()}\n{end}{rest.split(end)[1]}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lds_iter.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation
@@ -19,7 +20,7 @@ class AbstractRule(ABC):
 
     @abstractmethod
     def init(self, residual: Tensor) -> Any:
-        """The carry before the first iteration; `residual`: inf, `(*batch)`."""
+        """The carry before the first iteration: None, or tensors `(*batch)`, one or a tuple; `residual`: inf."""
 
     @abstractmethod
     def holds(self, residual: Tensor, carry: Any) -> tuple[Tensor, Any]:
@@ -98,6 +99,8 @@ class Switch(LDSApproximation):
 
     def update(self, lin: Linearization, carry: Switched) -> tuple[Tensor, Switched]:
         now, rule = self.when.holds(lin.residual.abs().amax((0, -1)), carry.rule)
+        if rule is not None:  # those that rest keep what they have
+            rule = pytree.tree_map(lambda new, old: torch.where(lin.active, new, old), rule, carry.rule)
         done = carry.done | (now & lin.active)
         early, late = lin.active & ~done, lin.active & done
         first, second, d = carry.first, carry.second, torch.zeros_like(lin.residual)

@@ -11,6 +11,7 @@ the scan of the next: the same iteration, in less memory.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
     """Evaluate `f` along the guess, tile by tile, and collect proposals and residuals."""
     start, stop, active, rows = _extent(state, rules, problem.length)
     zero = torch.zeros_like(state.residual)
-    state.evaluations += torch.where(active, rows.hi - rows.lo, 0)
+    state.evaluations += rows.hi - rows.lo  # none where a sequence rests
     sweep = Sweep(start, stop, active, rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
     if rules.record:
         state.maps.append(state.maps[-1].clone() if state.maps else _unseen(problem, state))
@@ -166,7 +167,7 @@ def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor, s
 
     Left as they were, states so large that `f` overflows would stay until the frontier reaches them. Counted.
     """
-    if device.on_host(new) and bool(new.sum().isfinite()):
+    if device.on_host(new) and math.isfinite(new.sum()):
         return d[-1]
     bad = ~new.isfinite().all(-1, keepdim=True)
     instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)

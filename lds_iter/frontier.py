@@ -69,8 +69,10 @@ class OpenRows:
             x.masked_fill_(~self.mask(start, x.shape[0]), 0)
             return
         lo_min, lo_max, hi_min, hi_max = self.extremes
-        x[: max(0, lo_min - start)] = 0
-        x[max(0, hi_max - start) :] = 0
+        if lo_min > start:
+            x[: lo_min - start] = 0
+        if hi_max < stop:
+            x[max(0, hi_max - start) :] = 0
         if lo_min != lo_max and lo_max > start:
             head = x[: lo_max - start]
             head.masked_fill_(~self.mask(start, head.shape[0]), 0)

@@ -77,11 +77,10 @@ def _stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
 
 def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tensor:
     """Make the proposal the iterate of the sequences that go on; true for those whose last row that accepts."""
-    everyone = False
-    if device.on_host(moves):
-        if not bool(moves.any()):
-            return moves
-        everyone = moves.numel() == 1 or bool(moves.all())
+    movers = int(moves.sum()) if device.on_host(moves) else None
+    if movers == 0:
+        return moves
+    everyone = movers == moves.numel()
     if everyone and sweep.stop - sweep.start == length:
         state.buffer, state.spare = state.spare, state.buffer
     else:

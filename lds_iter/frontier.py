@@ -44,6 +44,8 @@ class OpenRows:
     def of(lo: Tensor, hi: Tensor) -> OpenRows:
         if not device.on_host(lo):
             return OpenRows(lo, hi, None)
+        if lo.numel() == 1:
+            return OpenRows(lo, hi, (int(lo), int(lo), int(hi), int(hi)))
         (lo_min, lo_max), (hi_min, hi_max) = torch.aminmax(lo), torch.aminmax(hi)
         return OpenRows(lo, hi, (int(lo_min), int(lo_max), int(hi_min), int(hi_max)))
 
@@ -67,8 +69,10 @@ class OpenRows:
             x.masked_fill_(~self.mask(start, x.shape[0]), 0)
             return
         lo_min, lo_max, hi_min, hi_max = self.extremes
-        x[: max(0, lo_min - start)] = 0
-        x[max(0, hi_max - start) :] = 0
+        if lo_min > start:
+            x[: lo_min - start] = 0
+        if hi_max < stop:
+            x[max(0, hi_max - start) :] = 0
         if lo_min != lo_max and lo_max > start:
             head = x[: lo_max - start]
             head.masked_fill_(~self.mask(start, head.shape[0]), 0)
@@ -87,6 +91,10 @@ class OpenRows:
         rows = new.shape[0]
         if not self.touches(start, start + rows):
             return torch.zeros_like(self.lo, dtype=torch.bool)
+        if self.extremes is not None and self.extremes[0] == self.extremes[1] < self.extremes[2]:
+            exact = value[self.extremes[0] - start]  # all sequences are at the same row
+            new[self.extremes[0] - start] = exact
+            return ~exact.isfinite().all(-1)
         inside = (self.lo >= start) & (self.lo < start + rows) & (self.lo < self.hi)
         index = (self.lo - start).clamp(0, rows - 1)[None, ..., None].expand(1, *new.shape[1:])
         exact = value.gather(0, index)
@@ -105,38 +113,50 @@ def advance(
     Returns:
         The rows that are still open, and the largest residual among those accepted now, `(*batch)`.
     """
-    n, lo = residual.shape[0], rows.lo
-    left = residual.new_zeros(lo.shape)
+    n = residual.shape[0]
     if not rows.touches(start, start + n):
-        return rows, left
+        return rows, residual.new_zeros(rows.lo.shape)
+    left = None
     first, size = (0, n) if rows.extremes is None else (max(0, rows.extremes[0] - start), FIRST_SEARCH)
     while first < n:
         stretch = slice(first, min(first + size, n))
-        within = _at_rounding_level(residual[stretch], value[stretch], prev[stretch], rtol, atol)
-        lo, accepted = _accepted_run(lo, rows.hi, residual[stretch], within, start + first)
-        left = torch.maximum(left, accepted)
-        first, size = stretch.stop, 2 * size
-        if first < n and not bool((lo >= start + first).any()):
+        some = residual[stretch].abs()
+        within = _at_rounding_level(some, value[stretch], prev[stretch], rtol, atol)
+        rows, accepted = _accepted_run(rows, some, within, start + first)
+        left = accepted if left is None else torch.maximum(left, accepted)
+        first, size = stretch.stop, 4 * size
+        if rows.extremes is not None and rows.extremes[1] < start + first:
             break
-    return OpenRows.of(lo, rows.hi), left
+    return rows, residual.new_zeros(rows.lo.shape) if left is None else left
 
 
-def _at_rounding_level(residual: Tensor, value: Tensor, prev: Tensor, rtol: float, atol: float) -> Tensor:
-    """Whether a row's residual is rounding alone, and within the stopping tolerance, `(n, *batch)`."""
-    size, magnitude = residual.abs(), value.abs()
-    largest = torch.maximum(magnitude.amax(-1), prev.abs().amax(-1))
-    rounding = ACCEPTED_ULPS * torch.finfo(residual.dtype).eps * largest
-    bound = torch.minimum(rounding.unsqueeze(-1), atol + rtol * magnitude)
-    return ((size <= bound) & bound.isfinite()).all(-1)
+def _at_rounding_level(size: Tensor, value: Tensor, prev: Tensor, rtol: float, atol: float) -> Tensor:
+    """Whether a row's absolute residual is rounding alone, and within the stopping tolerance, `(n, *batch)`."""
+    magnitude = value.abs()
+    largest = torch.maximum(magnitude, prev.abs()).amax(-1, keepdim=True)
+    rounding = largest.mul_(ACCEPTED_ULPS * torch.finfo(size.dtype).eps)
+    bound = torch.minimum(rounding, magnitude.mul_(rtol).add_(atol))
+    return ((size <= bound) & (bound < torch.inf)).all(-1)  # false for NaN
 
 
-def _accepted_run(lo: Tensor, hi: Tensor, residual: Tensor, within: Tensor, start: int) -> tuple[Tensor, Tensor]:
-    """The new frontiers after looking at some rows, and the largest residual accepted among them."""
-    times = _times(start, residual.shape[0], lo)
+def _accepted_run(rows: OpenRows, size: Tensor, within: Tensor, start: int) -> tuple[OpenRows, Tensor]:
+    """The open rows after looking at some, and the largest residual accepted among those; `size`: of the residual."""
+    if rows.extremes is not None and within.numel() == within.shape[0]:
+        return _run_of_one(rows, size, within, start)
+    lo, hi, times = rows.lo, rows.hi, _times(start, size.shape[0], rows.lo)
     passed = (((times < lo) | within) & (times < hi)).to(torch.int64).cumprod(0)
     reached = torch.where(lo >= start, torch.maximum(lo, torch.minimum(start + passed.sum(0), hi)), lo)
     newly = (times >= lo) & (times < reached)
-    return reached, residual.abs().amax(-1).masked_fill(~newly, 0).amax(0)
+    return OpenRows.of(reached, hi), size.amax(-1).masked_fill(~newly, 0).amax(0)
+
+
+def _run_of_one(rows: OpenRows, size: Tensor, within: Tensor, start: int) -> tuple[OpenRows, Tensor]:
+    """The same for a single sequence, whose frontier is `start`, where the host reads for free: it counts."""
+    flags = within.flatten().tolist()[: int(rows.hi) - start]
+    run = flags.index(False) if False in flags else len(flags)
+    if not run:
+        return rows, size.new_zeros(rows.lo.shape)
+    return OpenRows.of(rows.lo + run, rows.hi), size[:run].amax((0, -1))
 
 
 def _times(start: int, rows: int, like: Tensor) -> Tensor:

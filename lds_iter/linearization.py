@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.scan import linear_scan
-from lds_iter.transitions import AbstractTransition, headless, map_leaves, scaled, take
+from lds_iter.transitions import AbstractTransition, headless, map_leaves, scaled, take, zero_with_leaves
 
 CHUNK_ELEMENTS = 1 << 20
 """Forward-mode products run side by side in chunks of at most this many elements (4 MiB in float32, times the handful
@@ -210,7 +210,7 @@ class ScanPlan:
         return x
 
     def _piece(
-        self, transition: AbstractTransition, b: Tensor, initial: Tensor, missing: int, first: int, out: Tensor
+        self, transition: AbstractTransition, b: Tensor, initial: Tensor | None, missing: int, first: int, out: Tensor
     ) -> None:
         """Scan rows of one grid cell, of which the first `missing` are not at hand and stand in as zeros."""
         start, rows = self.start + first, b.shape[0]
@@ -222,8 +222,11 @@ class ScanPlan:
                 lambda leaf: torch.cat([leaf[:1].expand(missing, *leaf.shape[1:]), leaf]), transition
             )
             b = torch.cat([b.new_zeros(missing, *b.shape[1:]), b])
-        if self.lowest is not None and self.lowest == self.highest:
-            transition = headless(transition, min(missing + self.lowest + 1 - start, b.shape[0]), b)
+        common = self.lowest if self.lowest == self.highest else None  # a frontier that all sequences share
+        if common == start and not missing and zero_with_leaves(transition):
+            initial = None  # then nothing is multiplied by the first matrix: no need to zero it in a copy
+        elif common is not None:
+            transition = headless(transition, min(missing + common + 1 - start, b.shape[0]), b)
         else:
             times = torch.arange(start - missing, start + rows, device=b.device).view(-1, *[1] * self.frontier.ndim)
             transition = scaled(transition, (times > self.frontier).to(b.dtype).unsqueeze(-1))

@@ -44,18 +44,20 @@ def run(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules)
 
 def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor:
     """Give results to the sequences that are done, with this very iterate's residual; true for those that go on."""
-    lo, hi, active = sweep.rows.lo, sweep.rows.hi, sweep.active
-    state.frontier = torch.where(active, lo, state.frontier)
-    state.accepted_residual = torch.where(
-        active, torch.maximum(state.accepted_residual, sweep.accepted_residual), state.accepted_residual
-    )
+    active = sweep.active
+    state.frontier = torch.where(active, sweep.rows.lo, state.frontier)
+    state.accepted_residual = torch.maximum(state.accepted_residual, sweep.accepted_residual)
     state.residual = torch.where(active, torch.maximum(state.accepted_residual, sweep.residual), state.residual)
     solved = converged(sweep, length, rules)
-    broken = active & ~solved & sweep.broken
-    exhausted = active & ~solved & ~broken & (lo < hi) & (state.iterations >= rules.max_iters)
-    for ended, code in (solved, Result.SUCCESS), (broken, Result.NONFINITE), (exhausted, Result.MAX_ITERS):
-        state.result = state.result.masked_fill(ended, int(code))
-    return active & ~solved & ~broken & ~exhausted & (lo < hi)
+    moves = active & ~solved
+    broken = moves & sweep.broken
+    moves = (moves ^ broken) & (sweep.rows.lo < sweep.rows.hi)
+    state.result = state.result.masked_fill(solved, int(Result.SUCCESS)).masked_fill(broken, int(Result.NONFINITE))
+    if state.sweeps <= rules.max_iters:
+        return moves  # no sequence has had as many iterations
+    exhausted = moves & (state.iterations >= rules.max_iters)
+    state.result = state.result.masked_fill(exhausted, int(Result.MAX_ITERS))
+    return moves ^ exhausted
 
 
 def _stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
@@ -75,10 +77,11 @@ def _stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
 
 def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tensor:
     """Make the proposal the iterate of the sequences that go on; true for those whose last row that accepts."""
-    if device.on_host(moves) and not bool(moves.any()):
+    movers = int(moves.sum()) if device.on_host(moves) else None
+    if movers == 0:
         return moves
-    whole = sweep.stop - sweep.start == length
-    if device.on_host(moves) and whole and bool(moves.all()):
+    everyone = movers == moves.numel()
+    if everyone and sweep.stop - sweep.start == length:
         state.buffer, state.spare = state.spare, state.buffer
     else:
         rows = slice(1 + sweep.start, 1 + sweep.stop)
@@ -88,8 +91,8 @@ def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tenso
         grown = sweep.rows.mask(sweep.start, sweep.stop - sweep.start).squeeze(-1) & moves
         state.age[sweep.start : sweep.stop] += grown
     state.iterations += moves
-    state.resets += torch.where(moves, sweep.resets, 0)
-    state.frontier = state.frontier + moves.to(torch.int64)
+    state.resets += sweep.resets if everyone else torch.where(moves, sweep.resets, 0)
+    state.frontier = state.frontier + moves
     finished = moves & (state.frontier == length)
     state.residual = torch.where(finished, state.accepted_residual, state.residual)
     state.result = state.result.masked_fill(finished, int(Result.SUCCESS))

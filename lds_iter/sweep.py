@@ -11,6 +11,7 @@ the scan of the next: the same iteration, in less memory.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,7 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
     """Evaluate `f` along the guess, tile by tile, and collect proposals and residuals."""
     start, stop, active, rows = _extent(state, rules, problem.length)
     zero = torch.zeros_like(state.residual)
-    state.evaluations += torch.where(active, rows.hi - rows.lo, 0)
+    state.evaluations += rows.hi - rows.lo  # none where a sequence rests
     sweep = Sweep(start, stop, active, rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
     if rules.record:
         state.maps.append(state.maps[-1].clone() if state.maps else _unseen(problem, state))
@@ -118,7 +119,7 @@ def _tile(
     if (
         device.on_host(value)
         and last == sweep.stop
-        and bool((converged(sweep, problem.length, rules) == sweep.active).all())
+        and torch.equal(converged(sweep, problem.length, rules), sweep.active)
     ):
         return d_before  # the sweep that finds everything solved needs no proposal
     age = state.sweeps if state.age is None else state.age[first:last].unsqueeze(-1)
@@ -146,11 +147,13 @@ def _measure(residual: Tensor, value: Tensor, rules: Rules, sweep: Sweep) -> Non
     """The largest residual, and by how much it exceeds its relative part, per sequence; NaN where a residual is NaN."""
     largest = _largest(residual)
     sweep.residual = torch.maximum(sweep.residual, largest)
-    if rules.rtol > 0:
+    if rules.rtol == 0:
+        sweep.excess = sweep.residual
+    else:
         if device.on_host(largest) and bool((sweep.excess > rules.atol).all()):
             return  # no sequence can converge in this sweep any more
         largest = residual.abs().sub_(value.abs(), alpha=rules.rtol).amax((0, -1))
-    sweep.excess = torch.maximum(sweep.excess, largest)
+        sweep.excess = torch.maximum(sweep.excess, largest)
 
 
 def _largest(residual: Tensor) -> Tensor:
@@ -166,7 +169,7 @@ def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor, s
 
     Left as they were, states so large that `f` overflows would stay until the frontier reaches them. Counted.
     """
-    if device.on_host(new) and bool(new.sum().isfinite()):
+    if device.on_host(new) and math.isfinite(new.sum()):
         return d[-1]
     bad = ~new.isfinite().all(-1, keepdim=True)
     instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)
@@ -177,7 +180,8 @@ def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor, s
 
 def converged(sweep: Sweep, length: int, rules: Rules) -> Tensor:
     """The sequences whose residual is within tolerance in all rows to the end, `(*batch)`."""
-    return sweep.active & (sweep.rows.hi == length) & (sweep.excess <= rules.atol)
+    within = sweep.active & (sweep.excess <= rules.atol)
+    return within if rules.window >= length else within & (sweep.rows.hi == length)
 
 
 def _unseen(problem: Problem, state: Workspace) -> Tensor:

@@ -219,12 +219,16 @@ def scaled(transition: AbstractTransition, factor: float | Tensor) -> AbstractTr
             return Scaled(transition, factor) if own is None else own(factor)
 
 
-def headless(transition: AbstractTransition, rows: int, like: Tensor) -> AbstractTransition:
-    """The transition with exact zeros in its first `rows` steps. `like`: a tensor `(n, *batch, D)`."""
-    simple = isinstance(transition, Dense | BlockDiagonal | Diagonal) or (
+def zero_with_leaves(transition: AbstractTransition) -> bool:
+    """Whether a matrix is zero where the tensors of the transition are, so that nothing else need be made of it."""
+    return isinstance(transition, Dense | BlockDiagonal | Diagonal) or (
         isinstance(transition, ScaledIdentity) and isinstance(transition.scale, Tensor)
     )
-    if simple:
+
+
+def headless(transition: AbstractTransition, rows: int, like: Tensor) -> AbstractTransition:
+    """The transition with exact zeros in its first `rows` steps. `like`: a tensor `(n, *batch, D)`."""
+    if zero_with_leaves(transition):
         return map_leaves(lambda leaf: torch.cat([torch.zeros_like(leaf[:rows]), leaf[rows:]]), transition)
     keep = like.new_ones(like.shape[0], *[1] * (like.ndim - 1))
     keep[:rows] = 0

@@ -9,6 +9,7 @@ from test_methods import CLOSE
 
 import lds_iter as li
 from lds_iter import linearization
+from lds_iter.nn._weights import SMALL_WIDTH
 
 INPUTS = 3
 KINDS = {
@@ -45,6 +46,16 @@ def test_closed_form_derivatives(kind, length, batch, bias, seed):
         u = f.inputs(x)
         automatic = li.FunctionDerivatives(lambda s, u: f(s, u), s, u)
         check_derivatives(f.linearize(s, u), automatic.value, automatic.jacobian())
+
+
+def test_the_jacobian_of_a_gru_is_right_on_both_sides_of_the_width_where_its_computation_changes():
+    for width in SMALL_WIDTH, SMALL_WIDTH + 1:
+        _, f = recurrence("gru", width)
+        s = torch.randn(3, 2, width, dtype=torch.float64)
+        with torch.no_grad():
+            u = f.inputs(torch.randn(3, 2, INPUTS, dtype=torch.float64))
+            automatic = li.FunctionDerivatives(f, s, u)
+            torch.testing.assert_close(f.linearize(s, u).jacobian(), automatic.jacobian(), **CLOSE)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "lstm-projected"])

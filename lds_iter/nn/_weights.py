@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,23 @@ def check_shapes(weight_ih: Tensor, weight_hh: Tensor, gates: int) -> int:
             f"{tuple(weight_ih.shape)} and {tuple(weight_hh.shape)}."
         )
     return width
+
+
+SMALL_WIDTH = 16
+"""Up to this width `scaled_sum` pays: its product has D times as much arithmetic, but runs at full speed."""
+
+
+def scaled_sum(slopes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    """`sum_k diag(a_k) W_k` for every row, `(n, *batch, D)` each to `(n, *batch, D, D)`, for small D.
+
+    Row i of the sum is a combination of the rows i of the weights. Adding up outer products takes loops of length D,
+    which are slow; with zeros for the rows other than i it is one matrix product over all rows, four times as fast at
+    D = 8.
+    """
+    width, all_slopes, every = slopes[0].shape[-1], torch.cat(list(slopes), -1), torch.stack(list(weights))
+    own = torch.eye(width, dtype=every.dtype, device=every.device).unsqueeze(-1)
+    spread = (every.unsqueeze(-2) * own).flatten(-2).flatten(0, 1)  # (K D, D D): W_k[i, :] stands at (k i, i :)
+    return product(all_slopes, spread.T).view(*slopes[0].shape, width)
 
 
 def own_blocks(weight: Tensor, size: int) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.linearization import AbstractDerivatives
-from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
+from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -108,10 +108,11 @@ class GRUDerivatives(AbstractDerivatives):
         return out
 
     def jacobian(self) -> Tensor:
-        out = torch.diag_embed(self._z)
-        for slope, weight in zip(self._slopes, self._weights, strict=True):
-            out.addcmul_(slope.unsqueeze(-1), weight)
-        return out
+        width = self.value.shape[-1]
+        if width > SMALL_WIDTH:
+            return self.block_diagonal(width).squeeze(-3)
+        identity = torch.eye(width, dtype=self.value.dtype, device=self.value.device)
+        return scaled_sum((self._z, *self._slopes), (identity, *self._weights))
 
     def diagonal(self) -> Tensor:
         w_r, w_z, w_n = (_stretched(diagonal, self.value.numel()) for diagonal in self._diagonals)

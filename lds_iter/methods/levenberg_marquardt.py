@@ -38,7 +38,8 @@ from torch import Tensor
 
 from lds_iter.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.methods.kalman_scan import Gains, kalman_gains
+from lds_iter.methods.kalman_filter import filtered
+from lds_iter.methods.kalman_scan import Gains, headed, kalman_gains
 from lds_iter.methods.newton import Newton
 from lds_iter.transitions import (
     AbstractTransition,
@@ -48,6 +49,7 @@ from lds_iter.transitions import (
     Identity,
     ScaledIdentity,
     Zero,
+    leaves,
     map_leaves,
     scaled,
 )
@@ -75,8 +77,10 @@ class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
     def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-        keep = _gains(lin, transition, precision).keep
-        return lin.scan(keep.after(transition), keep.mv(lin.residual))
+        if torch.is_grad_enabled() or isinstance(transition, Diagonal):
+            keep = _gains(lin, transition, precision).keep
+            return lin.scan(keep.after(transition), keep.mv(lin.residual))
+        return _filtered(lin, transition, precision)
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,23 @@ class LevenbergMarquardt(LDSApproximation):
 def _gains(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Gains:
     """`G_t` and `K_t`; I and 0 up to the frontier row, and in sequences without damping."""
     return kalman_gains(transition, torch.where(lin.free, precision.unsqueeze(-1), 0), lin.cells)
+
+
+def _filtered(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
+    """The filter's estimates for full matrices, or for blocks as if each were a sequence of its own."""
+    (j,), free = leaves(transition), lin.free
+    q = torch.where(free, precision.unsqueeze(-1), 0)
+    if isinstance(transition, BlockDiagonal):
+        free, q = (x.expand(*j.shape[:-2]) for x in (free, q))
+    size = j.shape[-1]
+    j = j.masked_fill(~free.view(*j.shape[:-2], 1, 1), 0).view(j.shape[0], -1, size, size)
+    r, q = lin.residual.reshape(*j.shape[:2], size), q.reshape(*j.shape[:2], 1)
+    gain, before, found = torch.zeros_like(j[0]), torch.zeros_like(r[0]), []
+    for rows, missing in lin.cells:
+        d, gain = filtered(*(headed(x[rows], missing) for x in (j, r, q)), gain, before)
+        before = d[-1]
+        found.append(d[missing:])
+    return torch.cat(found).view_as(lin.residual)
 
 
 def _with_known_structure(method: TransitionApproximation, lin: Linearization) -> Dense | BlockDiagonal | Diagonal:

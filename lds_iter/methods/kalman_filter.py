@@ -7,6 +7,9 @@ the gains, inside all blocks at once,
     d_t = S_t + P_t d,    P_t = G_t J_t P_{t-1},    S_t = G_t (J_t S_{t-1} + r_t)
 
 with `d` the estimate before the block, so that nothing but the last rows of the blocks has to be scanned over time.
+
+How the factors of a product lie in memory decides about half of what it costs (`TINY`). So `P`, `S` and the maps are
+held transposed, which leaves nothing but `J^T` and symmetric matrices on the right.
 """
 
 from __future__ import annotations
@@ -20,6 +23,11 @@ from lds_iter.scan import linear_scan
 from lds_iter.transitions import Dense
 
 
+TINY = 8
+"""Below this size a CPU multiplies by a plain loop, fastest where columns of the right factor lie together; from it on
+by a library that wants its rows."""
+
+
 class Stepper:
     """Steps of the Riccati recursion for many sequences at once.
 
@@ -28,79 +36,96 @@ class Stepper:
     """
 
     def __init__(self, like: Tensor) -> None:
-        self._product, self._predicted, self._keep = (torch.empty_like(like) for _ in range(3))
-        self._inverses = Inverses(like)
+        self._product, self._predicted, self._keep = (torch.empty_like(like, memory_format=torch.contiguous_format) for _ in range(3))
+        self._inverses = Inverses(self._keep)
 
     def __call__(self, j: Tensor, q: Tensor, gain: Tensor) -> Tensor:
         """`G_t`, in memory that the next step takes; `gain`, `K_{t-1}`, becomes `K_t`."""
         predicted = self._predicted
-        torch.bmm(torch.bmm(j, gain, out=self._product), j.mT, out=predicted)
+        torch.bmm(torch.bmm(j, on_the_right(gain), out=self._product), j.mT, out=predicted)
         predicted.diagonal(dim1=-2, dim2=-1).add_(q)
         self._inverses(predicted, self._keep)
-        torch.bmm(predicted, self._keep, out=gain)
-        return self._keep
+        keep = on_the_right(self._keep)
+        torch.bmm(predicted, keep, out=gain)
+        return keep
 
 
-def filtered(j: Tensor, r: Tensor, q: Tensor, gain: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+def on_the_right(symmetric: Tensor) -> Tensor:
+    """Or its transpose, which is the same, where that is the better right factor."""
+    return symmetric.mT if symmetric.shape[-1] < TINY else symmetric
+
+
+def filtered(
+    j: Tensor, r: Tensor, q: Tensor, fixed: Tensor, gain: Tensor, before: Tensor
+) -> tuple[Tensor, Tensor]:
     """The estimates of `n` steps of `m` sequences.
 
     Args:
-        j: the matrices `J_t`, `(n, m, D, D)`; zero where an estimate shall not depend on the one before.
+        j: the matrices `J_t`, `(n, m, D, D)`.
         r: `r_t`, `(n, m, D)`.
         q: the weight of the observations, `(n, m, 1)`.
+        fixed: true where `d_t = r_t` exactly, `(n, m, 1)`; there `q` must be 0.
         gain: `K` before the first step, `(m, D, D)`.
         before: the estimate before the first step, `(m, D)`.
 
     Returns:
-        `d_t`, `(n, m, D)`, and `K` after the last step, or after the zeros that fill up its block.
+        `d_t`, `(n, m, D)`, and `K` after the last step.
     """
     n, mates, width = r.shape
     length = min(BLOCK, n)
     blocks = -(-n // length)
-    js, rs, qs = (_by_blocks(x, blocks, length) for x in (j, r, q))
+    # J^T is a right factor, J a left one, for which both ways of lying in memory are equally good.
+    js = by_blocks(j, blocks, length) if width < TINY else by_blocks(j.mT, blocks, length).mT
+    rs, qs, still = (by_blocks(x, blocks, length) for x in (r, q, fixed))
+    js.masked_fill_(still.unsqueeze(-1), 0)
     step = Stepper(js[0])
     gains = gain
     if blocks > 1:
         maps = block_maps(js, qs, mates, step)
         gains = gains_before(maps, gain.unsqueeze(0), Matrices()).flatten(0, 1)
-    gains = gains.clone()
-    estimates = _within_blocks(js, rs, qs, gains, step).unflatten(1, (blocks, mates))
-    through, own = estimates[..., :width], estimates[..., width]
+    found, last = _within_blocks(js, rs, qs, gains.clone(), step, (n - 1) % length, mates)
+    found = found.unflatten(1, (blocks, mates))
+    through, own = found[..., :width, :].mT, found[..., width, :]
     at_ends = linear_scan(Dense(through[-1].contiguous()), own[-1].contiguous(), before)
     starts = torch.cat([before.unsqueeze(0), at_ends[:-1]])
     d = torch.matmul(through, starts.unsqueeze(-1)).squeeze(-1).add_(own)
-    return d.transpose(0, 1).flatten(0, 1)[:n], gains.unflatten(0, (blocks, mates))[-1]
+    return d.transpose(0, 1).flatten(0, 1)[:n], last
 
 
 def block_maps(js: Tensor, qs: Tensor, mates: int, step: Stepper) -> Maps:
     """The maps of all blocks but the last, `(blocks - 1, m, D, D)`, their steps composed one by one."""
-    gain, e, ahead = torch.zeros_like(js[0]), torch.zeros_like(js[0]), torch.empty_like(js[0])
-    a = torch.eye(js.shape[-1], dtype=js.dtype, device=js.device).expand_as(js[0]).contiguous()
+    a = torch.eye(js.shape[-1], dtype=js.dtype, device=js.device).expand(js.shape[1:]).contiguous()
+    gain, e, ahead = torch.zeros_like(a), torch.zeros_like(a), torch.empty_like(a)
     for j, q in zip(js, qs, strict=True):
         keep = step(j, q, gain)
-        torch.bmm(j, a, out=ahead)
-        torch.bmm(keep, ahead, out=a)
-        e.baddbmm_(ahead.mT, a)
-    return Maps(*(x.unflatten(0, (-1, mates))[:-1] for x in (a, gain, e)))
+        torch.bmm(a, j.mT, out=ahead)
+        torch.bmm(ahead, keep, out=a)
+        e.baddbmm_(ahead, a.mT)
+    return Maps(*(x.unflatten(0, (-1, mates))[:-1] for x in (a.mT, gain, e)))
 
 
-def _within_blocks(js: Tensor, rs: Tensor, qs: Tensor, gains: Tensor, step: Stepper) -> Tensor:
-    """`P_t` and, as one more column, `S_t` of all steps; `gains` end as those after the blocks."""
+def _within_blocks(
+    js: Tensor, rs: Tensor, qs: Tensor, gains: Tensor, step: Stepper, final: int, mates: int
+) -> tuple[Tensor, Tensor]:
+    """`P_t^T` and, as one more row, `S_t` of all steps, and the gains of the last block after its step `final`."""
     length, m, width, _ = js.shape
-    found = js.new_empty(length, m, width, width + 1)
-    ahead, before = torch.empty_like(found[0]), torch.eye(width, width + 1, dtype=js.dtype, device=js.device)
+    found, last = js.new_empty(length, m, width + 1, width), gains[-mates:]
+    ahead, before = torch.empty_like(found[0]), torch.eye(width + 1, width, dtype=js.dtype, device=js.device)
     before = before.expand_as(ahead).contiguous()
-    for j, r, q, after in zip(js, rs, qs, found, strict=True):
+    for t, (j, r, q, after) in enumerate(zip(js, rs, qs, found, strict=True)):
         keep = step(j, q, gains)
-        torch.bmm(j, before, out=ahead)
-        ahead[..., width] += r
-        before = torch.bmm(keep, ahead, out=after)
-    return found
+        torch.bmm(before, j.mT, out=ahead)
+        ahead[:, width] += r
+        before = torch.bmm(ahead, keep, out=after)
+        if t == final:  # zeros fill up the block
+            last = gains[-mates:].clone()
+    return found, last
 
 
-def _by_blocks(x: Tensor, blocks: int, length: int) -> Tensor:
+def by_blocks(x: Tensor, blocks: int, length: int) -> Tensor:
     """The first rows of all blocks, then the second ones ..., `(length, blocks * m, ...)`; zeros fill up the last."""
     missing = blocks * length - x.shape[0]
     if missing:
         x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
-    return x.unflatten(0, (blocks, length)).transpose(0, 1).contiguous().flatten(1, 2)
+    found = torch.empty(length, blocks, *x.shape[1:], dtype=x.dtype, device=x.device)
+    return found.copy_(x.unflatten(0, (blocks, length)).transpose(0, 1)).flatten(1, 2)

@@ -159,13 +159,13 @@ def _filtered(lin: Linearization, transition: AbstractTransition, precision: Ten
     (j,), free = leaves(transition), lin.free
     q = torch.where(free, precision.unsqueeze(-1), 0)
     if isinstance(transition, BlockDiagonal):
-        free, q = (x.expand(*j.shape[:-2]) for x in (free, q))
-    size = j.shape[-1]
-    j = j.masked_fill(~free.view(*j.shape[:-2], 1, 1), 0).view(j.shape[0], -1, size, size)
-    r, q = lin.residual.reshape(*j.shape[:2], size), q.reshape(*j.shape[:2], 1)
-    gain, before, found = torch.zeros_like(j[0]), torch.zeros_like(r[0]), []
+        free, q = (x.expand(j.shape[:-2]) for x in (free, q))
+    n, size = j.shape[0], j.shape[-1]
+    parts = j.reshape(n, -1, size, size), lin.residual.reshape(n, -1, size), q.reshape(n, -1, 1), free.reshape(n, -1, 1)
+    found, gain, before = [], torch.zeros_like(parts[0][0]), torch.zeros_like(parts[1][0])
     for rows, missing in lin.cells:
-        d, gain = filtered(*(headed(x[rows], missing) for x in (j, r, q)), gain, before)
+        part_j, r, part_q, part_free = (headed(x[rows], missing) for x in parts)
+        d, gain = filtered(part_j, r, part_q, ~part_free, gain, before)
         before = d[-1]
         found.append(d[missing:])
     return torch.cat(found).view_as(lin.residual)

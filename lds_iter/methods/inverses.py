@@ -37,15 +37,12 @@ class Inverses:
             self._half = Inverses(like[:, :first, :first]), Inverses(like[:, first:, first:])
             self._corner = torch.empty_like(like[:, first:, first:], memory_format=torch.contiguous_format)
         else:
-            self._planes = like.new_empty(2, width, width, like.shape[0])
+            self._planes = _Planes(like)
 
     def __call__(self, x: Tensor, out: Tensor) -> None:
         """`(I + x)^{-1}` into `out`. All of `x` is read: of a triangle alone, what rounding adds to the other grows."""
         if self._planes is not None:
-            planes, spare = self._planes
-            planes.copy_(x.movedim(0, -1))
-            planes.diagonal().add_(1)
-            out.copy_(gauss_jordan(planes, spare).movedim(-1, 0))
+            self._planes(x, out)
         elif self._half is not None:
             self._by_halves(x, out, *self._half)
         else:
@@ -62,19 +59,39 @@ class Inverses:
         second(corner, q)
         right = w @ q
         p += right @ left
-        out[:, :n, n:] = right.neg_()
-        torch.matmul(q, left, out=left)
-        out[:, n:, :n] = left.neg_()
+        torch.neg(right, out=out[:, :n, n:])
+        torch.neg(q @ left, out=out[:, n:, :n])
 
 
-def gauss_jordan(m: Tensor, spare: Tensor) -> Tensor:
-    """`m[i, j]`, the entries of positive definite matrices, to those of their inverses, in `m` or in `spare`."""
-    for k in range(m.shape[0]):
-        pivot = m[k, k].reciprocal()
-        row, column = m[k] * pivot, m[:, k]
-        torch.addcmul(m, column.unsqueeze(1), row, value=-1, out=spare)
-        spare[k] = row
-        torch.mul(column, pivot.neg_(), out=spare[:, k])
-        torch.neg(pivot, out=spare[k, k])
-        m, spare = spare, m
-    return m
+class _Planes:
+    """Sweeps out one pivot after the other, the first row and column of what is left, which end as the last ones:
+
+        [p  b]      [D - c b / p   c / p]
+        [c  D]  ->  [  b / p       -1/p ]         after all pivots, minus the inverse, in the original order
+
+    Two tensors of planes take turns, so that all views are made once: for small planes they cost more than the sums.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        width = like.shape[-1]
+        self._first, other = like.new_empty(2, width, width, like.shape[0])
+        turns = (self._first, other), (other, self._first)
+        self._last = turns[width % 2][0]
+        self._pivot = like.new_empty(like.shape[0])
+        views = [
+            (m[0, 0], m[0, 1:], m[1:, 0], m[1:, 1:], m[1:, :1], out[-1, :-1], out[:-1, -1], out[:-1, :-1], out[-1, -1])
+            for m, out in turns
+        ]
+        self._turns = [views[k % 2] for k in range(width)]
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        self._first.copy_(x.movedim(0, -1))
+        self._first.diagonal().add_(1)
+        pivot = self._pivot
+        for corner, row, column, rest, upright, new_row, new_column, new_rest, new_corner in self._turns:
+            torch.reciprocal(corner, out=pivot)
+            torch.mul(row, pivot, out=new_row)
+            torch.mul(column, pivot, out=new_column)
+            torch.addcmul(rest, upright, new_row, value=-1, out=new_rest)
+            torch.neg(pivot, out=new_corner)
+        torch.neg(self._last.movedim(-1, 0), out=out)

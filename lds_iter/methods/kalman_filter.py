@@ -28,6 +28,10 @@ TINY = 8
 by a library that wants its rows."""
 
 
+WIDE = 16
+"""From this size on blocks are twice as long: steps of fewer blocks still fill their operations."""
+
+
 class Stepper:
     """Steps of the Riccati recursion for many sequences at once.
 
@@ -72,7 +76,7 @@ def filtered(
         `d_t`, `(n, m, D)`, and `K` after the last step.
     """
     n, mates, width = r.shape
-    length = min(BLOCK, n)
+    length = min(BLOCK if width < WIDE else 2 * BLOCK, n)
     blocks = -(-n // length)
     # J^T is a right factor, J a left one, for which both ways of lying in memory are equally good.
     js = by_blocks(j, blocks, length) if width < TINY else by_blocks(j.mT, blocks, length).mT

@@ -22,7 +22,6 @@ from lds_iter.methods.kalman_scan import BLOCK, Maps, Matrices, gains_before
 from lds_iter.scan import linear_scan
 from lds_iter.transitions import Dense
 
-
 TINY = 8
 """Below this size a CPU multiplies by a plain loop, fastest where columns of the right factor lie together; from it on
 by a library that wants its rows."""
@@ -40,7 +39,9 @@ class Stepper:
     """
 
     def __init__(self, like: Tensor) -> None:
-        self._product, self._predicted, self._keep = (torch.empty_like(like, memory_format=torch.contiguous_format) for _ in range(3))
+        self._product, self._predicted, self._keep = (
+            torch.empty_like(like, memory_format=torch.contiguous_format) for _ in range(3)
+        )
         self._inverses = Inverses(self._keep)
 
     def __call__(self, j: Tensor, q: Tensor, gain: Tensor) -> Tensor:
@@ -59,9 +60,7 @@ def on_the_right(symmetric: Tensor) -> Tensor:
     return symmetric.mT if symmetric.shape[-1] < TINY else symmetric
 
 
-def filtered(
-    j: Tensor, r: Tensor, q: Tensor, fixed: Tensor, gain: Tensor, before: Tensor
-) -> tuple[Tensor, Tensor]:
+def filtered(j: Tensor, r: Tensor, q: Tensor, fixed: Tensor, gain: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
     """The estimates of `n` steps of `m` sequences.
 
     Args:

@@ -1,5 +1,7 @@
 """Kalman's equations, step by step and as normal equations, are the judges of the parallel scan."""
 
+import dataclasses
+
 import pytest
 import torch
 from catalogue import RotationScale, tanh_rnn
@@ -7,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lds_iter as li
+from bench.edge.problems import sine
 from bench.kalman import costs, lorenz96
 from lds_iter.adjoint import _without_warm_up
 from lds_iter.linearization import ScanPlan
+from lds_iter.methods.trust_region import Trust
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
 SHAPES = st.tuples(st.integers(1, 50), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([1, 2, 3, 5]))
@@ -116,6 +120,26 @@ def test_the_update_is_that_of_the_textbook_for_any_frontiers(form, judge, shape
     )
 
 
+@pytest.mark.parametrize("width", [8, 16, 17, 33, 65])
+def test_the_filter_of_wide_states(width):
+    """Every way in which products lie in memory and inverses are cut; 70 rows end within a block."""
+    matrices, residual = given_lds((70, (2,), width), 0, 1.2)
+    frontier = torch.tensor([-1, 20])
+    lin = linearization(matrices, residual, frontier)
+    expected = each(kalman_filter, matrices, lin.residual, frontier, 30.0)
+    scale = expected.abs().max()
+    torch.testing.assert_close(proposal(li.LevenbergMarquardt(30.0), lin) / scale, expected / scale, **CLOSE)
+
+
+def test_cells_of_any_size_hand_on_their_gains():
+    """A grid of 37 rows, which end within a block, and a window that begins within a cell."""
+    matrices, residual = given_lds((100, (), 3), 0)
+    whole = linearization(matrices, residual)
+    cut = dataclasses.replace(whole, start=5, _plan=ScanPlan(5, 37, torch.tensor(4), 4, 4))
+    expected = proposal(li.LevenbergMarquardt(30.0), whole)
+    torch.testing.assert_close(proposal(li.LevenbergMarquardt(30.0), cut), expected, **CLOSE)
+
+
 @pytest.mark.parametrize("form", [li.Filter(), li.Smoother()])
 @settings(max_examples=15)
 @given(shape=SHAPES, seed=st.integers(0, 99), sigma2=SIGMA2, norm=NORMS)
@@ -187,6 +211,21 @@ def test_float32_reaches_the_accuracy_of_float64():
     solution = li.solve(*lorenz96(length=200, dtype=torch.float32), li.LevenbergMarquardt(300.0), rtol=0, atol=0)
     assert solution.residual == 0
     assert (solution.states - exact).norm() < 1e-5 * exact.norm()
+
+
+def test_a_trust_region_anneals_a_precision_in_float32():
+    """On a wave of zero Lyapunov exponent products grow; a precision that ended at eps could only jump to Newton."""
+    problem = sine(2000, 0, torch.float32)
+    method = li.TrustRegion(li.LevenbergMarquardt(1.0))
+    arguments = problem.f, problem.s0, problem.inputs, method
+    solution = li.solve(*arguments, guess=problem.guess, rtol=1e-5, atol=2e-6, max_iters=100)
+    assert solution.carry.rejected < solution.iterations / 2
+    # From no damping at all, and a guess that explodes: it must rise again.
+    with torch.no_grad():
+        lin = linearization(1.5 * torch.ones(300, 1, 1), torch.ones(300, 1))
+        _, trust = method.update(lin, Trust(torch.tensor(0.0), torch.tensor(0)))
+    assert trust.rejected == 1
+    assert trust.k > 0
 
 
 def test_the_adjoint_is_solved_without_damping():

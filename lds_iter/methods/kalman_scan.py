@@ -177,15 +177,20 @@ def riccati(j: Tensor, q: Tensor, before: Tensor, algebra: Algebra) -> Steps:
     gain = before.unsqueeze(0)
     if blocks > 1:
         maps = _block_maps([(j[:-1], q[:-1]) for j, q in steps], algebra)
-        first = maps.take(slice(0, 1))(gain, algebra)
-        maps = Maps(maps.a, torch.cat([first, maps.c[1:]]), maps.e)
-        gain = torch.cat([gain, _after_each(maps, algebra)])
+        gain = gains_before(maps, gain, algebra)
     keeps, gains = [], []
     for j, q in steps:
         keep, gain = _step(j, q, gain, algebra)
         keeps.append(keep)
         gains.append(gain)
     return Steps(keeps, gains, n)
+
+
+def gains_before(maps: Maps, gain: Tensor, algebra: Algebra) -> Tensor:
+    """`K` before each block, given the one before the first, `(1, ...)`, and the maps of all blocks but the last."""
+    first = maps.take(slice(0, 1))(gain, algebra)
+    maps = Maps(maps.a, torch.cat([first, maps.c[1:]]), maps.e)
+    return torch.cat([gain, _after_each(maps, algebra)])
 
 
 def _in_blocks(x: Tensor, blocks: int, length: int) -> tuple[Tensor, ...]:
@@ -269,12 +274,13 @@ def kalman_gains(transition: AbstractTransition, q: Tensor, cells: list[tuple[sl
             raise TypeError(f"Dense, BlockDiagonal or Diagonal expected, got {type(transition).__name__}.")
     found, before = [], torch.zeros_like(j[0])
     for rows, missing in cells:
-        part_j, part_q = (_headed(x[rows], missing) for x in (j, q))
+        part_j, part_q = (headed(x[rows], missing) for x in (j, q))
         steps = riccati(part_j, part_q, before, algebra)
         found.append((steps, missing))
         before = Steps.in_order(steps.gains, steps.rows)[-1] if len(cells) > 1 else before
     return Gains(type(transition), found)
 
 
-def _headed(x: Tensor, missing: int) -> Tensor:
+def headed(x: Tensor, missing: int) -> Tensor:
+    """`x` with zeros for some missing rows before its first."""
     return torch.cat([x.new_zeros(missing, *x.shape[1:]), x]) if missing else x

@@ -100,11 +100,17 @@ class TrustRegion(LDSApproximation):
         rejected = ~(largest <= self.reject) & (k < STRONGEST) & lin.active
         relaxed = (largest < self.relax) & ~rejected & lin.active
         less = torch.where(largest < self.relax / 4, k / 4, k / 2)
-        k = torch.where(rejected, (4 * k).clamp(max=STRONGEST), torch.where(relaxed, less, k))
-        k = torch.where(k < torch.finfo(k.dtype).eps, 0, k)
+        eps = torch.finfo(k.dtype).eps
+        k = torch.where(rejected, (4 * k.clamp(min=eps)).clamp(max=STRONGEST), torch.where(relaxed, less, k))
+        k = torch.where(k < self._negligible(eps), 0, k)
         stays = rejected[..., None] & lin.value.isfinite().all(-1, keepdim=True)  # what is not finite the loop resets
         d = (d * (self.step / size).clamp(max=1).unsqueeze(-1)).masked_fill_(stays, 0)
         return d, Trust(k, carry.rejected + rejected)
+
+    def _negligible(self, eps: float) -> float:
+        """Damping that is as good as none. `1 - k` is rounded to 1; a precision still bounds products of Jacobians
+        by the root of its inverse, and is none only where these reach `1 / eps`."""
+        return eps**2 if isinstance(self.method, LevenbergMarquardt) else eps
 
     def _damped(self, lin: Linearization, k: Tensor) -> Tensor:
         if isinstance(self.method, LevenbergMarquardt):

@@ -1,13 +1,16 @@
 """The laws of the wrappers, rules, guesses and the trust region, beyond the contract that every method keeps."""
 
+import inspect
 import re
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 
 import lds_iter as li
+from bench.edge import composed
 from bench.edge.problems import sine
 from tests.catalogue import ROTATION, elementwise, loop, tanh_rnn
 
@@ -461,3 +464,19 @@ def test_a_trust_region_is_kept_by_the_solution_until_made_light():
     assert isinstance(solution.carry, li.Trust)
     assert solution.light().carry is None
     assert replace(solution.carry, k=solution.carry.k).rejected is solution.carry.rejected
+
+
+# The scheme of the documentation
+
+
+@pytest.mark.parametrize("part", [composed.settle, composed.extent, composed.Causal], ids=lambda part: part.__name__)
+def test_the_page_shows_what_is_measured(part):
+    source = inspect.getsource(part)
+    assert source in (Path(__file__).parent.parent / "docs" / "extend" / "compose.md").read_text()
+    assert len([line for line in source.splitlines() if line.strip()]) < 15
+
+
+def test_the_composed_scheme_beats_the_trust_region():
+    own = composed.counts(1_000, 4, composed.Causal(), composed.settle)
+    trust = composed.counts(1_000, 4, li.TrustRegion(li.Newton()), li.repeat_initial)
+    assert (own < trust).all()

@@ -1,7 +1,10 @@
-"""Make the pictures of the documentation: `python docs/make_pictures.py` writes `docs/pictures/*.png`."""
+"""Make the pictures of the documentation: `python -m docs.make_pictures` writes `docs/pictures/*.png`."""
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import torch
@@ -12,6 +15,8 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 import lds_iter as li
+from bench.edge.composed import extent
+from bench.edge.problems import sine
 
 Recurrence = Callable[[Tensor, Tensor], Tensor]
 PICTURES = Path(__file__).parent / "pictures"
@@ -197,6 +202,58 @@ def forms() -> None:
     save(figure, "forms")
 
 
+@dataclass(frozen=True)
+class Watched(li.LDSApproximation):
+    """A trust region that notes the damping it uses and the size of the update that comes of it, for one sequence."""
+
+    trust: li.TrustRegion
+    k: list[float] = field(default_factory=list)
+    size: list[float] = field(default_factory=list)
+
+    def init(self, guess: Tensor) -> Any:
+        return self.trust.init(guess)
+
+    def update(self, lin: li.Linearization, carry: Any) -> tuple[Tensor, Any]:
+        free = replace(self.trust, step=math.inf, reject=1e300)
+        d, _ = free.update(replace(lin, residual=lin.residual.clone()), carry)
+        self.k.append(float(carry.k))
+        self.size.append(float(d.abs().max() / extent(lin).max()))
+        return self.trust.update(lin, carry)
+
+
+def trust_region() -> None:
+    """Damping and size of the update over the iterations, and the convergence maps of Newton and of a trust region."""
+    rows, problem = 60, sine(10_000, 1)
+    watched = Watched(li.TrustRegion(li.Newton()))
+    figure = Figure(figsize=(11, 3.9), layout="constrained")
+    left, *panels = figure.subplots(1, 3)
+    for ax, name, method in zip(panels, ("Newton", "TrustRegion"), (li.Newton(), watched), strict=True):
+        solution = li.solve(
+            problem.f,
+            problem.s0,
+            problem.inputs,
+            method,
+            rtol=0,
+            atol=problem.atol,
+            record=True,
+            max_iters=rows,
+            throw=False,
+        )
+        image = draw_map(ax, solution, rows, 1e-10)
+        ended = f"{int(solution.iterations)} iterations" if solution.converged else f"not solved after {rows}"
+        ax.set_title(f"{name}: {ended}")
+    left.semilogy([max(k, 1e-12) for k in watched.k], color=COLOURS[0], marker=".", label="damping k")
+    left.semilogy([max(m, 1e-12) for m in watched.size], color=COLOURS[1], marker=".", label="largest update m")
+    for length, name in (1 / 6, "step"), (1, "relax"), (8, "reject"):
+        left.axhline(length, color="#999999", linewidth=0.8, linestyle=":")
+        left.text(0, length, name, fontsize=8, color="#555555", va="bottom")
+    left.set(title="what the rule does", xlabel="iteration", ylim=(1e-12, None))
+    left.legend(loc="lower left", fontsize=9)
+    panels[0].set_ylabel("iteration")
+    figure.colorbar(image, ax=panels, label="residual", pad=0.01)
+    save(figure, "trust-region")
+
+
 def main() -> None:
     """All of them."""
     torch.set_num_threads(1)
@@ -206,6 +263,7 @@ def main() -> None:
     chaos()
     window()
     forms()
+    trust_region()
 
 
 if __name__ == "__main__":

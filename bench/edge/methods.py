@@ -41,6 +41,7 @@ def candidates() -> Iterator[Candidate]:
     trust = _available("TrustRegion")
     if trust is not None:
         yield Candidate("TrustRegion(Newton)", {"": trust(newton)})
+        yield Candidate("TrustRegion(Kalman)", {"": trust(li.LevenbergMarquardt(1.0))})
 
 
 def _available(name: str) -> Callable[..., Any] | None:

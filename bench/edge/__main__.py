@@ -28,7 +28,7 @@ JSON, PAGE = ROOT / "bench" / "results" / "edge.json", ROOT / "docs" / "backgrou
 
 def main(
     only: Annotated[str, typer.Option(help="families whose name contains this")] = "",
-    method: Annotated[str, typer.Option(help="methods whose name contains this")] = "",
+    method: Annotated[str, typer.Option(help="methods whose name begins with this")] = "",
     seeds: Annotated[int, typer.Option(help="problems of a family at most")] = 20,
     limit: Annotated[int, typer.Option(help="of iterations")] = 500,
     timed: Annotated[bool, typer.Option("--time", help="measure times per iteration, not counts")] = False,

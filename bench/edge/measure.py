@@ -50,11 +50,11 @@ class Row:
 
 
 def measure(family: Family, seeds: int, limit: int, only: str = "") -> Iterator[Row]:
-    """Every candidate whose name contains `only` on a family's problems, at most `limit` iterations each."""
+    """Every candidate whose name begins with `only` on a family's problems, at most `limit` iterations each."""
     problems = list(family.members(seeds))
     truths = [problem.sequential() for problem in problems]
     for candidate in candidates(family.wide):
-        if only in candidate.name:
+        if candidate.name.startswith(only):
             tuned = _best(candidate, family, limit)
             solutions = [problem.solve(candidate.grid[tuned], limit) for problem in problems]
             yield _row(family, candidate.name, tuned, solutions, truths, limit)

@@ -37,7 +37,8 @@ PROSE = """# The edge of stability
 Problems on which the papers' own tables show no parallel method winning against a loop over time, or on which Newton's
 method does not converge from a simple guess. `python -m bench.edge` measures this page (rows with fewer problems or a
 lower limit: `--seeds N --limit M`), `bench/edge/problems.py` has the problems, `bench/edge/methods.py` the methods,
-`tests/test_edge.py` asserts the figures of `TrustRegion` on the sine. torch {torch}, Python {python}, {cpu}, {threads} thread.
+`tests/test_edge.py` asserts the figures of `TrustRegion` on the sine. torch {torch}, Python {python}, {cpu},
+{threads} thread.
 
 - **Sine**: an autoregressive GRU, D = 4, that reads its own noisy output and generates a sine wave; trained by
   `python -m bench.edge.train_sine`. One problem per noise seed.

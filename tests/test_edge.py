@@ -35,6 +35,8 @@ def test_sine_is_at_the_edge_of_stability():
     x = states[1_000:, 0]
     assert x.abs().max() < 2 * x.std() * 2**0.5  # a wave: bounded, of even amplitude
     assert ((x[1:] > 0) != (x[:-1] > 0)).sum() > 10  # and it keeps swinging
+    jacobians = li.linearization.linearize(problem.f, states[:-1], problem.inputs[1:]).jacobian()
+    assert torch.linalg.matrix_norm(jacobians, 2).mean() == pytest.approx(2.7, abs=0.05)  # what the page says
 
 
 def test_sine_derivatives_are_those_of_autodiff():

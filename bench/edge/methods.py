@@ -34,7 +34,9 @@ def candidates(wide: bool = False) -> Iterator[Candidate]:
     yield Candidate("QuasiNewton", {"": li.QuasiNewton()})
     yield Candidate("Damped(Newton)", {f"k={k:g}": li.Damped(newton, k) for k in DAMPINGS[::stride]})
     yield Candidate(JACOBI_FIRST, {"": li.Then(li.Jacobi(), newton, 16)})
-    tuned = {f"sigma2={value:.0e}": li.LevenbergMarquardt(value) for value in SIGMA_SQUARED[::stride]}
+    tuned: dict[str, li.LDSApproximation] = {
+        f"sigma2={value:.0e}": li.LevenbergMarquardt(value) for value in SIGMA_SQUARED[::stride]
+    }
     yield Candidate("LevenbergMarquardt", tuned)
     yield Candidate("TrustRegion(Newton)", {"": li.TrustRegion(newton)})
 

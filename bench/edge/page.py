@@ -49,13 +49,11 @@ lower limit: `--seeds N --limit M`), `bench/edge/problems.py` has the problems, 
 
 ## Our sine is milder than the papers'
 
-The papers' network is published as figures only where this page quotes it; the weights here are trained in this
-repository to the same task and size. They sit at the same edge (Lyapunov exponents of 5e-5 to 4e-4 a step,
-`tests/test_edge.py` asserts less than 1e-3), but are **not as hard**: a Jacobian has a norm of 2.7 on average where the
-papers' has about 9, and plain Newton takes about 225 iterations at T = 10,000 where the papers report 4449. About sixty
-other trainings (seeds, periods, schedules) were tried for a harder one and gave none that generates a wave and takes
-Newton thousands of iterations. So the columns *iterations* and *source* are of two different networks, and only the
-order of the methods can be compared, not the counts.
+The weights are trained in this repository, for the papers' task at the papers' size. They sit at the same edge, with
+Lyapunov exponents of 5e-5 to 4e-4 a step, but they are **not as hard**: a Jacobian has a norm of 2.7 on average
+(`tests/test_edge.py` asserts both) where the papers' has about 9, and plain Newton takes about 225 iterations at
+T = 10,000 where the papers report 4449. About sixty other trainings were tried in search of a harder one. So the
+columns *iterations* and *source* are of two different networks: compare the order of the methods, not the counts.
 
 ## How to read the table
 

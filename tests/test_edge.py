@@ -120,20 +120,22 @@ def test_trust_region_on_the_long_sine(dtype, bound):
 def test_trust_region_on_a_trained_gru():
     """Plain Newton fails on this one: the first layer of medaka, 4,000 columns, at the tolerances of `li.solve`."""
     problem = next(problems.trained("medaka", 4_000))
-    iterations, error = untuned(problem, 40)
-    assert int(iterations) <= 40
-    assert error < 2e-3  # the bound of tests/test_trained.py: a residual of 1e-5 that is remembered
+    iterations, error = untuned(problem, 20)
+    assert int(iterations) <= 20
+    assert error < 1e-3  # a residual of 1e-5, remembered for a hundred rows; 6e-6 was measured
 
 
 @pytest.mark.slow
 def test_trust_region_on_a_trained_lstm():
     """The speech detector, 1,500 frames; its cells count up to 77, so their error is taken relative to that."""
     problem = next(problems.trained("silero", 1_500))
-    solution = problem.solve(li.TrustRegion(li.Newton()), 60)
+    solution = problem.solve(li.TrustRegion(li.Newton()), 40)
     assert solution.converged
     (h, c), (true_h, true_c) = problem.f.unpack(solution.states), problem.f.unpack(problem.sequential())
-    assert (h - true_h).abs().max() < 2e-3
-    assert ((c - true_c).abs() / true_c.abs().clamp(min=1)).max() < 2e-3
+    # A residual of 1e-5, remembered for a hundred rows; 9e-5 and 1.4e-4 (3e-3 of a cell at 77) were measured, and a
+    # float64 trajectory agrees with the float32 one to 2e-6.
+    assert (h - true_h).abs().max() < 1e-3
+    assert ((c - true_c).abs() / true_c.abs().clamp(min=1)).max() < 1e-3
 
 
 def test_problems_solved_together_take_the_iterations_of_each():

@@ -74,7 +74,7 @@ TIMES = """
 Milliseconds per iteration for one problem of a family, methods and sequential loop in turns, the median of three rounds
 of ten iterations (three for the wide networks), and what the whole solve would take by the median of the iterations
 above (`python -m bench.edge --time`). The loop over time is this library's, in Python: a compiled scan on a CPU takes a
-hundredth of it and beats everything here, and torch's own kernels for GRU and LSTM take a tenth.
+hundredth of it and beats everything here, and torch's own kernels for GRU and LSTM are faster than it too.
 
 """
 

@@ -27,10 +27,10 @@ SLOW = {("medaka", 4_000), ("resemblyzer", 1_000)}
 
 
 def test_trust_region_solves_what_the_default_leaves_to_torch():
-    outcome = compare(trained.silero(100), 100, "li.TrustRegion(li.Newton())")
+    outcome = compare(trained.silero(300), 300, "li.TrustRegion(li.Newton())")
     assert not outcome.fell_back
-    assert max(outcome.iterations) <= 30
-    assert max(outcome.output, outcome.final) < 1e-3  # a residual of 1e-5 that cells add up over a hundred frames
+    assert max(outcome.iterations) <= 40
+    assert max(outcome.output, outcome.final) < 1e-3  # a residual of 1e-5, remembered for a hundred frames
     assert outcome.gradient < 1e-2
 
 

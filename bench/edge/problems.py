@@ -11,8 +11,9 @@ The guess is always the simple one, zeros, the state before the first step; tole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,7 @@ class EdgeProblem:
     Attributes:
         name: what it is, with T and seed.
         f: the recurrence, `f(s, u)`.
-        s0: the state before the first step, `(D,)`.
+        s0: the state before the first step, `(D,)`, or `(B, D)` for several problems solved as one batch.
         inputs: a pytree of tensors that lead with T.
         guess: where to start: a policy or states, as `li.solve` takes it.
         atol: the residual to reach, absolute.
@@ -70,8 +71,17 @@ class EdgeProblem:
         )
 
     def sequential(self) -> Tensor:
-        """The trajectory, step by step, `(T, D)`."""
+        """The trajectory, step by step, `(T, *batch, D)`."""
         return li.sequential(self.f, self.s0, self.inputs)
+
+
+def together(problems: Sequence[EdgeProblem]) -> EdgeProblem:
+    """Problems that share their recurrence and differ in start or inputs, one tensor each, as one batch.
+
+    Sequences of a batch do not influence each other, so counts are those of solving one by one, in less time.
+    """
+    s0 = torch.stack([problem.s0 for problem in problems])
+    return replace(problems[0], s0=s0, inputs=torch.stack([problem.inputs for problem in problems], 1))
 
 
 def zeros(f: Any, s0: Tensor, inputs: Any, length: int) -> Tensor:  # noqa: ARG001
@@ -125,8 +135,6 @@ TRAINED_ATOL = 1e-5
 """The absolute part of the default of `li.solve` in float32; states are of order 1, an LSTM's cells up to 100."""
 TRAINED_RTOL = 1e-5
 """The relative part, which the cells of an LSTM need: at 100 their rounding alone is 1e-5."""
-TRAINED_LIMIT = 100
-"""The budget of the layers of `li.nn`: an iteration of 256 numbers takes seconds."""
 
 
 def trained(name: str, length: int) -> Iterator[EdgeProblem]:
@@ -168,22 +176,26 @@ class Family:
         name: for a table.
         members: yields the problems; the argument says how many seeds at most.
         published: what the sources report, by the first words of a method's name.
-        limit: of iterations; T when None.
+        wide: whether an iteration of a dense method takes seconds, so that fewer settings are tried.
     """
 
     name: str
     members: Callable[[int], Iterator[EdgeProblem]]
     published: dict[str, str]
-    limit: int | None = None
+    wide: bool = False
 
 
-def _seeded(build: Callable[[int], EdgeProblem], limit: int, first: int, count: int) -> Iterator[EdgeProblem]:
-    for seed in range(first, first + min(count, limit)):
+def _batched(build: Callable[[int], EdgeProblem], most: int, first: int, count: int) -> Iterator[EdgeProblem]:
+    yield together([build(seed) for seed in range(first, first + min(count, most))])
+
+
+def _each(build: Callable[[int], EdgeProblem], most: int, count: int) -> Iterator[EdgeProblem]:
+    for seed in range(min(count, most)):
         yield build(seed)
 
 
-def _every(name: str, length: int, seeds: int) -> Iterator[EdgeProblem]:  # noqa: ARG001
-    yield from trained(name, length)
+def _every(name: str, length: int, count: int) -> Iterator[EdgeProblem]:
+    yield from itertools.islice(trained(name, length), count)
 
 
 def families() -> Iterator[Family]:
@@ -191,23 +203,17 @@ def families() -> Iterator[Family]:
     for length in 1_000, 10_000:
         for dtype in torch.float64, torch.float32:
             build = partial(sine, length, dtype=dtype)
-            yield Family(
-                f"sine, T={length:,}, {str(dtype).removeprefix('torch.')}",
-                partial(_seeded, build, first=1, count=20),
-                SINE_PUBLISHED[length],
-            )
+            name = f"sine, T={length:,}, {str(dtype).removeprefix('torch.')}"
+            yield Family(name, partial(_batched, build, 20, 1), SINE_PUBLISHED[length])
     for dtype in torch.float64, torch.float32:
         build = partial(lorenz, 1_000, dtype=dtype)
-        yield Family(
-            f"Lorenz-96, T=1,000, {str(dtype).removeprefix('torch.')}",
-            partial(_seeded, build, first=0, count=10),
-            LORENZ_PUBLISHED,
-        )
+        name = f"Lorenz-96, T=1,000, {str(dtype).removeprefix('torch.')}"
+        yield Family(name, partial(_batched, build, 10, 0), LORENZ_PUBLISHED)
     for gain, published in MEAN_FIELD_PUBLISHED.items():
-        build = partial(mean_field, gain)
-        yield Family(f"mean-field RNN, g={gain:g}, T=1,000", partial(_seeded, build, first=0, count=3), published)
+        members = partial(_each, partial(mean_field, gain), 3)
+        yield Family(f"mean-field RNN, g={gain:g}, T=1,000", members, published, wide=True)
     for name, length in TRAINED_LENGTHS:
-        yield Family(f"{name}, T={length:,}", partial(_every, name, length), {}, TRAINED_LIMIT)
+        yield Family(f"{name}, T={length:,}", partial(_every, name, length), {}, wide=True)
 
 
 SINE_PUBLISHED = {
@@ -228,6 +234,7 @@ TRAINED_LENGTHS = (
     ("g2p", 1_000),
     ("medaka", 1_000),
     ("medaka", 4_000),
+    ("silero", 300),
     ("silero", 1_500),
     ("resemblyzer", 300),
 )

@@ -209,13 +209,34 @@ def test_thinning_and_history_save_work_and_rounds():
     noise = noise_for(scheduler, 50, (1, 1, 8, 8))
     truth = sampler.step_by_step(noise, 50, conditioning).sample
     runs = {
-        name: replace(sampler, method=method, thin=thin)(noise, 50, conditioning)
-        for name, method, thin in [("thin", Secant(), 8), ("secant", Secant(), 0), ("picard", li.Picard(), 0)]
+        name: replace(sampler, method=method, thin=thin, reuse=reuse)(noise, 50, conditioning)
+        for name, method, thin, reuse in [
+            ("default", Secant(), 16, 0.5),
+            ("thin", Secant(), 16, 0),
+            ("secant", Secant(), 0, 0),
+            ("picard", li.Picard(), 0, 0),
+        ]
     }
     assert runs["secant"].work.rounds < runs["picard"].work.rounds
-    assert runs["thin"].work.evaluations < runs["secant"].work.evaluations
+    assert runs["default"].work.evaluations < runs["thin"].work.evaluations < runs["secant"].work.evaluations
+    assert runs["default"].work.rounds <= runs["secant"].work.rounds
     for run in runs.values():
         assert (run.sample - truth).square().mean().sqrt() < 1e-2  # what `tol` aims at
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
+def test_gaussian_images_are_known_at_the_guess(name):
+    """One evaluation per step confirms the guess, where the network is the best denoiser of Gaussian images."""
+    scheduler = getattr(diffusers, name)(clip_sample=False)
+
+    def network(sample, timestep):
+        signal = scheduler.alphas_cumprod[timestep].view(-1, 1, 1, 1)
+        return (1 - signal).sqrt() * sample / (0.25 * signal + 1 - signal)
+
+    parallel, loop = both(ParallelSampler(network, scheduler, thin=0, tol=1e-3), noise_for(scheduler, 40), 40)
+    assert_same(parallel, loop, 1e-3)
+    assert parallel.work.rounds <= 2  # the first row repeats the noise, and the second moves by what that is off
+    assert parallel.work.evaluations <= 2 * 2 * 40
 
 
 def test_a_tolerance_wide_enough_for_interpolated_outputs_gets_evaluated_ones():
@@ -375,6 +396,8 @@ def test_errors_teach():
     scheduler = diffusers.DDIMScheduler()
     with pytest.raises(ValueError, match="max_batch"):
         ParallelSampler(Denoiser(), scheduler, max_batch=0)
+    with pytest.raises(ValueError, match="reuse"):
+        ParallelSampler(Denoiser(), scheduler, reuse=-1)
     with pytest.raises(ValueError, match="depth"):
         Secant(depth=0)
     with pytest.raises(TypeError, match="is for the recurrence of a diffusion scheduler"):

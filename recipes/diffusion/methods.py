@@ -9,11 +9,12 @@ network, a matrix of the size of the image: `A = L + b (N c) e_x^T`. These metho
   the next, at this time step and the ones beside it. With the last changes of the argument, normalized, as columns of
   `X`, and what `g` misses of the changes of the output as columns of `Y`,
 
-      N = g I + Y (X^T X + ridge I)^{-1} X^T,
+      N = (g + h) I + (Y - h X) (X^T X + ridge I)^{-1} X^T,
 
-  a multisecant (Broyden, Anderson) approximation of each time step by itself. What `g` misses along the directions in
-  which the iterates have moved is thereby put right, at no evaluation; the ridge keeps nearly parallel directions, of
-  which smooth trajectories have many, from being told apart by their rounding.
+  a multisecant (Broyden, Anderson) approximation of each time step by itself, with `h = <X, Y> / (1 + <X, X>)`: the
+  slope that the changes have shown, for the directions not seen yet. What `g` misses along the directions in which the
+  iterates have moved is thereby put right, at no evaluation; the ridge keeps nearly parallel directions, of which
+  smooth trajectories have many, from being told apart by their rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from recipes.diffusion.recurrence import DenoisingDerivatives
+from recipes.diffusion.recurrence import VARIANCE, DenoisingDerivatives
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Structured(li.TransitionApproximation):
             linear part of the scheduler alone.
     """
 
-    variance: float | None = 0.25
+    variance: float | None = VARIANCE
 
     def transition(self, lin: li.Linearization) -> li.AbstractTransition:
         known = denoising(lin, self)
@@ -138,8 +139,8 @@ class Secant(li.LDSApproximation):
 
     depth: int = 4
     neighbours: int = 1
-    ridge: float = 0.1
-    variance: float | None = 0.25
+    ridge: float = 0.3
+    variance: float | None = VARIANCE
 
     def __post_init__(self) -> None:
         if self.depth < 1 or self.neighbours < 0 or not self.ridge > 0:
@@ -177,11 +178,13 @@ class Secant(li.LDSApproximation):
         return d.flatten(-2)
 
     def _correction(self, x: Tensor, y: Tensor, change: Tensor) -> Tensor:
-        """`Y (X^T X + ridge)^{-1} X^T change`, `(B, D)`, with the columns `(h, near, B, D)`."""
+        """`(h I + (Y - h X) (X^T X + ridge)^{-1} X^T) change`, `(B, D)`, with the columns `(h, near, B, D)`."""
         x, y = x.flatten(0, 1).transpose(0, 1), y.flatten(0, 1).transpose(0, 1)  # (B, columns, D)
+        slope = (x * y).sum((1, 2)) / (1 + x.square().sum((1, 2)))
+        y = y - slope.view(-1, 1, 1) * x
         gram = x @ x.mT + self.ridge * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
         weights = torch.linalg.solve(gram, x @ change.unsqueeze(-1))
-        return (y.mT @ weights).squeeze(-1)
+        return (y.mT @ weights).squeeze(-1) + slope.unsqueeze(-1) * change
 
 
 def denoising(lin: li.Linearization, method: Any) -> DenoisingDerivatives:

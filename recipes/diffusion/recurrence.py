@@ -3,7 +3,8 @@
 A state holds the slots of the `Schedule`, flattened, each divided by its size (`variance_preserving`), so that one
 tolerance on the state means the same relative error in every step: a tolerance scaled by the noise level. Outputs of
 the network are remembered, one per time step: a row whose argument has not changed is not evaluated again, so that the
-rows at the end of a solve, the check of `li.solve`, and the error estimate cost nothing.
+rows at the end of a solve, the check of `li.solve`, and the error estimate cost nothing. Nor is one that has moved by
+less than `reuse`, whose output is extended by the slope of Gaussian images instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from recipes.diffusion.network import Network, Work
 
 DIFFERENCE = 1e-2
 """Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
+
+VARIANCE = 0.25
+"""Of images, given their conditioning, where they are taken for Gaussian."""
 
 
 class Memo:
@@ -42,6 +46,9 @@ class Denoising:
         noise: like what the first step gets, `(B, *shape)`, float32 or float64.
         thin: in the first sweep evaluate about so many steps, in each further one twice as many, and interpolate the
             outputs in between: iterates that are far off yet deserve no more. 0 evaluates all steps in every sweep.
+        reuse: an argument that has moved by no more than this, root mean square, since the network last saw it is not
+            evaluated again; the output is extended along the move by the slope of Gaussian images. 0: evaluate all that
+            has moved.
     """
 
     def __init__(
@@ -52,8 +59,9 @@ class Denoising:
         noise: Tensor,
         *,
         thin: int = 0,
+        reuse: float = 0.0,
     ) -> None:
-        self.table, self.clipping, self.network, self.thin = table, clip, network, thin
+        self.table, self.clipping, self.network, self.thin, self.reuse = table, clip, network, thin, reuse
         self.shape = noise.shape[1:]
         self.slots, self.width = table.model.shape[1], self.shape.numel()
         self.memo = Memo(len(table.model), noise.flatten(1))
@@ -64,7 +72,7 @@ class Denoising:
     def prefetch(self, start: Tensor, guess: Tensor, inputs: Any, window: int | None) -> None:
         """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost.
 
-        The checks look at the first two rows at `start`, which is where a guess that repeats it has them.
+        The checks look at the first two rows at `start`, which is where `guess` has them.
         """
         rows = slice(0, window)
         prev = torch.cat([start.unsqueeze(0), guess[:-1]])[rows]
@@ -83,6 +91,19 @@ class Denoising:
         state[:, 0] = sample.flatten(1) / self.table.size[0, 0]
         return state.flatten(1)
 
+    def guess(self, start: Tensor, inputs: Any, variance: float = VARIANCE) -> Tensor:
+        """The whole trajectory from `start` if images were Gaussian, `(T, B, k * D)`: known at no evaluation.
+
+        Where nothing is known of the network's outputs, `start` at every step. The first row always repeats it.
+        """
+        slopes = self.slopes(variance) * self.table.gain
+        rows = [start]
+        for step in range(1, len(slopes)):
+            slots = rows[-1].unflatten(-1, (self.slots, self.width))[None]
+            row = {name: value[step : step + 1] for name, value in inputs.items()}
+            rows.append(self.next(slots, slopes[step] * slots[..., 0, :], row)[0])
+        return torch.stack(rows) if self.table.levels.kind else start.expand(len(slopes), *start.shape)
+
     def samples(self, states: Tensor, first: int = 1) -> Tensor:
         """The scheduler's samples `(n, B, *shape)` in states `(n, B, k * D)`, the first of them `s_first`."""
         n = states.shape[0]
@@ -99,11 +120,15 @@ class Denoising:
         return DenoisingDerivatives(self, slots, inputs, argument, output)
 
     def _remembered(self, argument: Tensor, steps: Tensor) -> Tensor:
-        """The network's outputs, evaluated where the argument is not the one remembered."""
+        """The network's outputs, evaluated where the argument is not (nearly) the one remembered."""
         batch = argument.shape[1]
         known, output = self.memo.argument[steps, :batch], self.memo.output[steps, :batch]
         nodes = self._nodes(steps)
-        new = (argument != known).any(-1) & nodes.unsqueeze(-1)
+        moved = argument - known
+        near = moved.square().mean(-1).sqrt() <= self.reuse  # false for NaN: never evaluated
+        slopes = self.slopes(VARIANCE)[steps].view(-1, 1, 1)
+        output = torch.where(near.unsqueeze(-1), output + slopes * moved, output)
+        new = ~near & nodes.unsqueeze(-1)
         rows, places = new.nonzero(as_tuple=True)
         if len(rows):
             fresh = argument[rows, places]

@@ -14,6 +14,7 @@ import sys
 import time
 
 import torch
+from torch.utils import _pytree as pytree
 
 import lds_iter as li
 from bench import problems
@@ -55,7 +56,7 @@ def problem(name: str, width: int, length: int) -> Problem:
 
 def seconds_per_iteration(problem: Problem, method: li.LDSApproximation) -> float:
     """Of a few iterations from a guess of zeros."""
-    guess = torch.zeros(problem.inputs.shape[0], *problem.s0.shape)
+    guess = torch.zeros(len(pytree.tree_leaves(problem.inputs)[0]), *problem.s0.shape)
     start = time.perf_counter()
     solution = li.solve(*problem, method, guess=guess, rtol=0, atol=0, max_iters=ITERATIONS, throw=False)
     return (time.perf_counter() - start) / int(solution.iterations)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.linearization import AbstractDerivatives, Linearization, ScanPlan, linearize
+from lds_iter.linearization import AbstractDerivatives, linearize, linearize_along
 from lds_iter.loop import run
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.chord import Chord
@@ -107,13 +107,9 @@ class Unroll(AbstractAdjoint):
     def attach(self, solved: Solved) -> Tensor:
         problem, states = solved.problem, solved.guess
         carry = solved.method.init(states)
-        nowhere = torch.full(problem.s0.shape[:-1], -1, device=states.device)
-        plan = ScanPlan(0, problem.length, nowhere, -1, -1)
         for age in range(max(1, solved.iterations)):
             prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
-            derivatives = linearize(problem.f, prev, problem.inputs)
-            residual, start = derivatives.value - states, torch.zeros_like(problem.s0)
-            lin = Linearization(prev, residual, derivatives, 0, age, nowhere < 0, plan, start)
+            lin = next(linearize_along(problem.f, prev, states, problem.inputs, rows=problem.length, age=age))
             d, carry = solved.method.update(lin, carry)
             states = states + d
         return states

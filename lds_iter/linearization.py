@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.scan import linear_scan
+from lds_iter.states import take_rows
 from lds_iter.transitions import AbstractTransition, headless, map_leaves, scaled, take, zero_with_leaves
 
 CHUNK_ELEMENTS = 1 << 20
@@ -157,19 +158,23 @@ class ScanPlan:
     highest: int | None
     end: Tensor | None = None
 
-    def open(self, like: Tensor) -> Tensor:
-        """True in the rows that may move, `(n, *batch, 1)`; `like`: `(n, *batch, D)`."""
-        times = torch.arange(self.start, self.start + like.shape[0], device=like.device)
-        times = times.view(-1, *[1] * self.frontier.ndim)
-        inside = times >= self.frontier
-        return (inside if self.end is None else inside & (times < self.end)).unsqueeze(-1)
+    def open(self, rows: int) -> Tensor:
+        """True in the rows that may move, `(rows, *batch, 1)`."""
+        times = self._times(self.start, rows)
+        return self._before_end(times, times >= self.frontier)
 
     def free(self, rows: int) -> Tensor:
         """True in the rows that lie behind the frontier row and may move, `(rows, *batch, 1)`."""
-        shape = -1, *[1] * self.frontier.ndim
-        times = torch.arange(self.start, self.start + rows, device=self.frontier.device).view(shape)
-        free = times > self.frontier
-        return (free if self.end is None else free & (times < self.end)).unsqueeze(-1)
+        times = self._times(self.start, rows)
+        return self._before_end(times, times > self.frontier)
+
+    def _times(self, first: int, rows: int) -> Tensor:
+        """The times from `first` on, against which frontiers broadcast."""
+        times = torch.arange(first, first + rows, device=self.frontier.device)
+        return times.view(-1, *[1] * self.frontier.ndim)
+
+    def _before_end(self, times: Tensor, rows: Tensor) -> Tensor:
+        return (rows if self.end is None else rows & (times < self.end)).unsqueeze(-1)
 
     def cells(self, n: int) -> list[tuple[slice, int]]:
         """The rows at hand by grid cells, and how many rows of each cell are missing before them."""
@@ -228,7 +233,7 @@ class ScanPlan:
         elif common is not None:
             transition = headless(transition, min(missing + common + 1 - start, b.shape[0]), b)
         else:
-            times = torch.arange(start - missing, start + rows, device=b.device).view(-1, *[1] * self.frontier.ndim)
+            times = self._times(start - missing, missing + rows)
             transition = scaled(transition, (times > self.frontier).to(b.dtype).unsqueeze(-1))
         if missing:
             out.copy_(linear_scan(transition, b)[missing:])
@@ -271,7 +276,7 @@ class Linearization:
 
         A method that measures something over time measures these rows, or batch mates will feel each other.
         """
-        return self._plan.open(self.residual)
+        return self._plan.open(self.residual.shape[0])
 
     @property
     def value(self) -> Tensor:
@@ -320,6 +325,33 @@ class Linearization:
         """Solve `d_t = A_t d_{t-1} + b_t` with the accepted rows held fixed (`d = 0` there)."""
         return self._plan.scan(transition, b, self._initial, torch.empty_like(b, memory_format=torch.contiguous_format))
 
+    def after(self, d: Tensor) -> Linearization:
+        """The same, with `d`, `(*batch, D)`, as the update of the row before the first one at hand."""
+        return replace(self, _initial=d)
+
     def solve_in_place(self, transition: AbstractTransition) -> Tensor:
         """`scan(transition, residual)` in the memory of the residual, which is lost: for a method's last step."""
         return self._plan.scan(transition, self.residual, self._initial, self.residual)
+
+
+def linearize_along(
+    f: Callable[[Tensor, Any], Tensor], prev: Tensor, states: Tensor, inputs: Any, *, rows: int, age: int
+) -> Iterator[Linearization]:
+    """`f` along a trajectory outside of the loop: nothing is accepted, nothing is cut.
+
+    Args:
+        f: the recurrence.
+        prev: the states before each step, `(T, *batch, D)`.
+        states: the states after each step, `(T, *batch, D)`.
+        inputs: of all T steps.
+        rows: time steps of one linearization; each begins as if the update before it were zero.
+        age: what the rows pretend their age to be.
+    """
+    nowhere = torch.full(prev.shape[1:-1], -1, device=prev.device)
+    zero = torch.zeros_like(prev[0])
+    for first in range(0, prev.shape[0], rows):
+        some = slice(first, min(first + rows, prev.shape[0]))
+        derivatives = linearize(f, prev[some], take_rows(inputs, some.start, some.stop))
+        plan = ScanPlan(first, rows, nowhere, -1, -1)
+        residual = derivatives.value - states[some]
+        yield Linearization(prev[some], residual, derivatives, first, age, nowhere < 0, plan, zero)

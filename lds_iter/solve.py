@@ -15,7 +15,7 @@ from torch import Tensor
 from lds_iter.adjoint import AbstractAdjoint, Implicit, Solved
 from lds_iter.checks import check_adjoint, check_f, check_guess, check_inputs, check_method, check_numbers, check_state
 from lds_iter.guesses import Guess, repeat_initial
-from lds_iter.linearization import Linearization, ScanPlan, linearize
+from lds_iter.linearization import linearize_along
 from lds_iter.loop import run
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
@@ -191,15 +191,10 @@ def _solution(problem: Problem, state: Workspace, record: bool) -> Solution:
 def _error_estimate(problem: Problem, buffer: Tensor, method: TransitionApproximation) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
     check_method(method, transition=True)
-    frontier = torch.full(problem.s0.shape[:-1], -1, device=buffer.device)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
-    for first in range(0, problem.length, rows):
-        last = min(first + rows, problem.length)
-        prev = buffer[first:last]
-        derivatives = linearize(problem.f, prev, problem.inputs_at(first, last))
-        residual, plan = derivatives.value - buffer[first + 1 : last + 1], ScanPlan(first, rows, frontier, -1, -1)
-        lin = Linearization(prev, residual, derivatives, first, problem.length, frontier < 0, plan, d)
-        stretches.append(lin.scan(method.transition(lin), residual))
+    along = linearize_along(problem.f, buffer[:-1], buffer[1:], problem.inputs, rows=rows, age=problem.length)
+    for lin in along:
+        stretches.append(lin.after(d).scan(method.transition(lin), lin.residual))
         d = stretches[-1][-1]
     return torch.cat(stretches)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.checks import check_f, check_inputs, check_state
-from lds_iter.linearization import Linearization, ScanPlan, linearize
+from lds_iter.linearization import Linearization, linearize_along
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.solution import Solution
 from lds_iter.solve import sequential
@@ -45,13 +45,7 @@ class Along:
     def stretches(self, rows: int) -> Iterator[Linearization]:
         """Linearizations of at most `rows` rows each, in order; nothing in them is accepted or cut."""
         before = torch.cat([self.s0.unsqueeze(0), self.states[:-1]])
-        frontier = torch.full(self.s0.shape[:-1], -1, device=self.s0.device)
-        for first in range(0, self.length, rows):
-            last = min(first + rows, self.length)
-            prev = before[first:last]
-            derivatives = linearize(self.f, prev, take_rows(self.inputs, first, last))
-            residual, plan = derivatives.value - self.states[first:last], ScanPlan(first, rows, frontier, -1, -1)
-            yield Linearization(prev, residual, derivatives, first, LATE, frontier < 0, plan, torch.zeros_like(self.s0))
+        return linearize_along(self.f, before, self.states, self.inputs, rows=rows, age=LATE)
 
     def whole(self) -> Linearization:
         """One linearization of all rows."""

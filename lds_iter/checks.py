@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.adjoint import AbstractAdjoint
+from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.states import take_rows
 
@@ -138,12 +139,7 @@ def _check_value(value: Any, s0: Tensor, rows: int) -> None:
 
 def check_adjoint(adjoint: Any) -> AbstractAdjoint:
     """`adjoint`: an instance."""
-    if isinstance(adjoint, type):
-        raise TypeError(
-            f"`adjoint` must be an instance, got the class {adjoint.__name__}. Type `{adjoint.__name__}()`."
-        )
-    if not isinstance(adjoint, AbstractAdjoint):
-        raise TypeError(f"`adjoint` must be li.Implicit() or li.Unroll(), got {adjoint!r}.")
+    check_instance("adjoint", adjoint, AbstractAdjoint, "li.Implicit() or li.Unroll()")
     return adjoint
 
 
@@ -165,10 +161,7 @@ def check_guess(guess: Any, s0: Tensor, length: int) -> None:
 def check_method(method: Any, *, transition: bool = False) -> Any:
     """`method`: an instance of the right kind."""
     kind = TransitionApproximation if transition else LDSApproximation
-    if isinstance(method, type):
-        raise TypeError(f"`method` must be an instance, got the class {method.__name__}. Type `{method.__name__}()`.")
-    if not isinstance(method, kind):
-        raise TypeError(f"`method` must be a {kind.__name__} such as li.Newton(), got {method!r}.")
+    check_instance("method", method, kind, "li.Newton()")
     return method
 
 

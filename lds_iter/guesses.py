@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.methods.compose import check_count
+from lds_iter.methods.arguments import check_count
 from lds_iter.states import take_rows
 
 Function = Callable[[Tensor, Any], Tensor]

@@ -242,11 +242,15 @@ def test_sigma2_must_be_positive_and_finite(sigma2):
 
 
 def test_parts_must_be_instances():
-    with pytest.raises(TypeError, match=r"`approximation` must be a TransitionApproximation .* Type `QuasiNewton\(\)`"):
+    with pytest.raises(
+        TypeError, match=r"`approximation` must be an instance of TransitionApproximation .* Type `QuasiNewton\(\)`"
+    ):
         li.LevenbergMarquardt(1.0, li.QuasiNewton)
-    with pytest.raises(TypeError, match=r"`approximation` must be a TransitionApproximation"):
+    with pytest.raises(TypeError, match=r"`approximation` must be an instance of TransitionApproximation"):
         li.LevenbergMarquardt(1.0, li.LevenbergMarquardt(1.0))
-    with pytest.raises(TypeError, match=r"`form` must be a KalmanForm such as Filter\(\) .* Type `Smoother\(\)`"):
+    with pytest.raises(
+        TypeError, match=r"`form` must be an instance of KalmanForm such as Filter\(\) .* Type `Smoother\(\)`"
+    ):
         li.LevenbergMarquardt(1.0, form=li.Smoother)
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.linearization import Linearization
+from lds_iter.methods.arguments import check_count, check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.methods.compose import check_count, check_transition_method
 from lds_iter.transitions import AbstractTransition, leaves, map_leaves
 
 

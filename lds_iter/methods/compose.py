@@ -4,30 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lds_iter.linearization import Linearization
+from lds_iter.methods.arguments import check_count, check_transition_method
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.transitions import AbstractTransition, clipped, scaled, select
-
-
-def check_transition_method(argument: str, method: Any) -> None:
-    """An instance of a method that chooses a transition, for the wrappers."""
-    if not isinstance(method, TransitionApproximation):
-        hint = f" Type `{method.__name__}()`." if isinstance(method, type) else ""
-        raise TypeError(
-            f"`{argument}` must be a method that chooses a transition (a TransitionApproximation such as Newton(), "
-            f"QuasiNewton() or Picard()), got {method!r}.{hint}"
-        )
-
-
-def check_count(argument: str, count: Any, least: int) -> None:
-    """A whole number of at least `least`, for the wrappers."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < least:
-        raise ValueError(f"`{argument}` must be a whole number, {least} or more, got {count!r}.")
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.linearization import Linearization
+from lds_iter.methods.arguments import check_instance, check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.kalman_filter import filtered
 from lds_iter.methods.kalman_scan import Gains, headed, kalman_gains
@@ -127,8 +128,8 @@ class LevenbergMarquardt(LDSApproximation):
                 f"`sigma2` must be a finite number above 0, got {self.sigma2!r}. For no damping at all type the method "
                 "itself, such as li.Newton()."
             )
-        _check_instance("approximation", self.approximation, TransitionApproximation, "Newton() or QuasiNewton()")
-        _check_instance("form", self.form, KalmanForm, "Filter() or Smoother()")
+        check_transition_method("approximation", self.approximation)
+        check_instance("form", self.form, KalmanForm, "Filter() or Smoother()")
 
     def init(self, guess: Tensor) -> None:
         return None
@@ -185,9 +186,3 @@ def _with_known_structure(method: TransitionApproximation, lin: Linearization) -
                 f"Identity and Zero, but {method!r} chose {type(transition).__name__}. Return one of these, such as "
                 "li.Dense(matrices), or use the method without LevenbergMarquardt."
             )
-
-
-def _check_instance(argument: str, value: Any, kind: type, examples: str) -> None:
-    if not isinstance(value, kind):
-        hint = f" Type `{value.__name__}()`." if isinstance(value, type) and issubclass(value, kind) else ""
-        raise TypeError(f"`{argument}` must be a {kind.__name__} such as {examples}, got {value!r}.{hint}")

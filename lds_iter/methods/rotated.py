@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.linearization import AbstractDerivatives, Linearization
+from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.methods.compose import check_transition_method
 from lds_iter.scan import linear_scan, register_scan
 from lds_iter.transitions import AbstractTransition, leaves, scaled
 

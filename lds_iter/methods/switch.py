@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.linearization import Linearization
+from lds_iter.methods.arguments import check_count, check_instance
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.compose import check_count
 
 
 class AbstractRule(ABC):
@@ -89,9 +89,9 @@ class Switch(LDSApproximation):
     when: AbstractRule
 
     def __post_init__(self) -> None:
-        for name, kind in ("first", LDSApproximation), ("second", LDSApproximation), ("when", AbstractRule):
-            if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"`{name}` must be an instance of {kind.__name__}, got {getattr(self, name)!r}.")
+        check_instance("first", self.first, LDSApproximation, "Jacobi() or Newton()")
+        check_instance("second", self.second, LDSApproximation, "Newton() or TrustRegion(Newton())")
+        check_instance("when", self.when, AbstractRule, "Below(0.1) or Stalled()")
 
     def init(self, guess: Tensor) -> Switched:
         unknown = guess.new_full(guess.shape[1:-1], torch.inf)

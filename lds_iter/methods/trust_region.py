@@ -33,8 +33,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.linearization import Linearization
+from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.methods.compose import check_transition_method
 from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
 from lds_iter.transitions import scaled
 

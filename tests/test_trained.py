@@ -11,8 +11,8 @@ import torch
 
 import lds_iter as li
 from bench import trained
-from bench.trained import LOADERS
-from bench.trained.__main__ import CASES, JSON, PAGE, compare
+from bench.trained import CASES, LOADERS
+from bench.trained.__main__ import JSON, PAGE, compare
 from bench.trained.page import page
 from bench.trained.pileup import pileup
 from recipes.pretrained.networks import asset

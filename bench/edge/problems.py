@@ -24,7 +24,7 @@ import lds_iter as li
 from bench import problems as literature
 from bench.edge.lorenz import WIDTH, lorenz96, starts
 from bench.edge.sine import HIDDEN, SineGRU
-from bench.trained import LOADERS
+from bench.trained import CASES, LOADERS
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
 
@@ -212,7 +212,7 @@ def families() -> Iterator[Family]:
     for gain, published in MEAN_FIELD_PUBLISHED.items():
         members = partial(_each, partial(mean_field, gain), 3)
         yield Family(f"mean-field RNN, g={gain:g}, T=1,000", members, published, wide=True)
-    for name, length in TRAINED_LENGTHS:
+    for name, length in CASES:
         yield Family(f"{name}, T={length:,}", partial(_every, name, length), {}, wide=True)
 
 
@@ -229,12 +229,3 @@ MEAN_FIELD_PUBLISHED = {
     1.5: {"Newton": "186"},
     1.8: {"Newton": "658"},
 }
-TRAINED_LENGTHS = (
-    ("g2p", 300),
-    ("g2p", 1_000),
-    ("medaka", 1_000),
-    ("medaka", 4_000),
-    ("silero", 300),
-    ("silero", 1_500),
-    ("resemblyzer", 300),
-)

@@ -110,6 +110,17 @@ LOADERS: dict[str, Callable[[int], TrainedNetwork]] = {
     "g2p": g2p,
     "resemblyzer": resemblyzer,
 }
+CASES = (
+    ("g2p", 300),
+    ("g2p", 1_000),
+    ("medaka", 1_000),
+    ("medaka", 4_000),
+    ("silero", 300),
+    ("silero", 1_500),
+    ("resemblyzer", 300),
+    ("resemblyzer", 1_000),
+)
+"""Networks and lengths that the tables measure, here and in `bench.edge`."""
 
 
 def recording(samples: int) -> Tensor:

@@ -21,22 +21,11 @@ from torch import Tensor, nn
 
 import lds_iter as li
 from bench.machine import describe
-from bench.trained import LOADERS, TrainedNetwork
+from bench.trained import CASES, LOADERS, TrainedNetwork
 from bench.trained.page import cells, page
 
 ROOT = Path(__file__).parent.parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "trained.json", ROOT / "docs" / "background" / "trained.md"
-CASES = (
-    ("g2p", 300),
-    ("g2p", 1_000),
-    ("medaka", 1_000),
-    ("medaka", 4_000),
-    ("silero", 300),
-    ("silero", 1_500),
-    ("resemblyzer", 300),
-    ("resemblyzer", 1_000),
-)
-
 
 METHODS: dict[str, li.LDSApproximation | None] = {
     "default": None,

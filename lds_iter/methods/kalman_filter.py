@@ -1,15 +1,10 @@
-"""The estimates of a Kalman filter with full matrices, without gradients: `kalman_scan` in memory that is used again.
+"""The estimates of a Kalman filter with full matrices, without gradients: `kalman_scan` at half the work.
 
-A step of all blocks makes half a dozen tensors of the size of its Jacobians. Freshly allocated they cost more than the
-products that fill them, so here each has its place. And the affine recursion of the estimates runs along with that of
-the gains, inside all blocks at once,
-
-    d_t = S_t + P_t d,    P_t = G_t J_t P_{t-1},    S_t = G_t (J_t S_{t-1} + r_t)
-
-with `d` the estimate before the block, so that nothing but the last rows of the blocks has to be scanned over time.
-
-How the factors of a product lie in memory decides about half of what it costs (`TINY`). So `P`, `S` and the maps are
-held transposed, which leaves nothing but `J^T` and symmetric matrices on the right.
+The rows are cut into blocks, and all blocks go through their rows at once, twice (`kalman_steps`). The first time every
+block starts from a state that is known but not to us: the columns of an identity, carried along, end as its map
+(`kalman_maps`). A scan over the maps gives gain and mean before every block, and the second time they run from there.
+That is six products and an inverse a row for the first time, three and an inverse for the second, of which nothing is
+kept but the means.
 """
 
 from __future__ import annotations
@@ -17,47 +12,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lds_iter.methods.inverses import Inverses
-from lds_iter.methods.kalman_scan import BLOCK, Maps, Matrices, gains_before
-from lds_iter.scan import linear_scan
-from lds_iter.transitions import Dense
+from lds_iter.methods.kalman_maps import Maps
+from lds_iter.methods.kalman_steps import TINY, Planes, Products, Steps
 
-TINY = 8
-"""Below this size a CPU multiplies by a plain loop, fastest where columns of the right factor lie together; from it on
-by a library that wants its rows."""
-
+BLOCK = 16
+"""Rows per block. Longer ones leave fewer maps to scan, each several times a step, and call more operations."""
 
 WIDE = 16
 """From this size on blocks are twice as long: steps of fewer blocks still fill their operations."""
-
-
-class Stepper:
-    """Steps of the Riccati recursion for many sequences at once.
-
-    Args:
-        like: one tensor of Jacobians of a step, `(m, D, D)`.
-    """
-
-    def __init__(self, like: Tensor) -> None:
-        self._product, self._predicted, self._keep = (
-            torch.empty_like(like, memory_format=torch.contiguous_format) for _ in range(3)
-        )
-        self._inverses = Inverses(self._keep)
-
-    def __call__(self, j: Tensor, q: Tensor, gain: Tensor) -> Tensor:
-        """`G_t`, in memory that the next step takes; `gain`, `K_{t-1}`, becomes `K_t`."""
-        predicted = self._predicted
-        torch.bmm(torch.bmm(j, on_the_right(gain), out=self._product), j.mT, out=predicted)
-        predicted.diagonal(dim1=-2, dim2=-1).add_(q)
-        self._inverses(predicted, self._keep)
-        keep = on_the_right(self._keep)
-        torch.bmm(predicted, keep, out=gain)
-        return keep
-
-
-def on_the_right(symmetric: Tensor) -> Tensor:
-    """Or its transpose, which is the same, where that is the better right factor."""
-    return symmetric.mT if symmetric.shape[-1] < TINY else symmetric
 
 
 def filtered(j: Tensor, r: Tensor, q: Tensor, fixed: Tensor, gain: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +28,7 @@ def filtered(j: Tensor, r: Tensor, q: Tensor, fixed: Tensor, gain: Tensor, befor
     Args:
         j: the matrices `J_t`, `(n, m, D, D)`.
         r: `r_t`, `(n, m, D)`.
-        q: the weight of the observations, `(n, m, 1)`.
+        q: the weight of the observations, `(n, m, 1)`; of a sequence either 0 or not 0 in all rows that are not fixed.
         fixed: true where `d_t = r_t` exactly, `(n, m, 1)`; there `q` must be 0.
         gain: `K` before the first step, `(m, D, D)`.
         before: the estimate before the first step, `(m, D)`.
@@ -77,58 +39,49 @@ def filtered(j: Tensor, r: Tensor, q: Tensor, fixed: Tensor, gain: Tensor, befor
     n, mates, width = r.shape
     length = min(BLOCK if width < WIDE else 2 * BLOCK, n)
     blocks = -(-n // length)
-    # J^T is a right factor, J a left one, for which both ways of lying in memory are equally good.
-    js = by_blocks(j, blocks, length) if width < TINY else by_blocks(j.mT, blocks, length).mT
-    rs, qs, still = (by_blocks(x, blocks, length) for x in (r, q, fixed))
-    js.masked_fill_(still.unsqueeze(-1), 0)
-    step = Stepper(js[0])
-    gains = gain
+    kind = Planes if width < TINY and j.device.type == "cpu" else Products
+    parts = j.mT, r.unsqueeze(-1), q.unsqueeze(-1), fixed.unsqueeze(-1)
+    jts, rs, qs, still = (kind.laid_out(_by_blocks(x, blocks, length)) for x in parts)
+    jts.masked_fill_(still, 0)
+    rows = list(zip(jts, rs, qs, strict=True))
+    gains, means = gain.unsqueeze(0), before[None, ..., None]
     if blocks > 1:
-        maps = block_maps(js, qs, mates, step)
-        gains = gains_before(maps, gain.unsqueeze(0), Matrices()).flatten(0, 1)
-    found, last = _within_blocks(js, rs, qs, gains.clone(), step, (n - 1) % length, mates)
-    found = found.unflatten(1, (blocks, mates))
-    through, own = found[..., :width, :].mT, found[..., width, :]
-    at_ends = linear_scan(Dense(through[-1].contiguous()), own[-1].contiguous(), before)
-    starts = torch.cat([before.unsqueeze(0), at_ends[:-1]])
-    d = torch.matmul(through, starts.unsqueeze(-1)).squeeze(-1).add_(own)
-    return d.transpose(0, 1).flatten(0, 1)[:n], last
+        one = torch.eye(width, dtype=j.dtype, device=j.device).expand(blocks, mates, width, width)
+        maps = _block_maps(rows, one, kind(jts[0], width + 1))
+        gains, means = maps.take(slice(0, -1)).before_each(gains, means)
+    d, last = _estimates(rows, torch.cat([gains, means], -1), kind(jts[0], 1), (n - 1) % length)
+    return d.unflatten(1, (blocks, mates)).transpose(0, 1).flatten(0, 1)[:n].squeeze(-1), last[-mates:]
 
 
-def block_maps(js: Tensor, qs: Tensor, mates: int, step: Stepper) -> Maps:
-    """The maps of all blocks but the last, `(blocks - 1, m, D, D)`, their steps composed one by one."""
-    a = torch.eye(js.shape[-1], dtype=js.dtype, device=js.device).expand(js.shape[1:]).contiguous()
-    gain, e, ahead = torch.zeros_like(a), torch.zeros_like(a), torch.empty_like(a)
-    for j, q in zip(js, qs, strict=True):
-        keep = step(j, q, gain)
-        torch.bmm(a, j.mT, out=ahead)
-        torch.bmm(ahead, keep, out=a)
-        e.baddbmm_(ahead, a.mT)
-    return Maps(*(x.unflatten(0, (-1, mates))[:-1] for x in (a.mT, gain, e)))
+def _block_maps(rows: list[tuple[Tensor, ...]], one: Tensor, steps: Steps) -> Maps:
+    """The maps of all blocks, `(blocks, m, ...)`, their steps composed one by one."""
+    zero = torch.zeros_like(one)
+    steps.state.copy_(steps.laid_out(torch.cat([zero, one, zero[..., :1]], -1).unsqueeze(0))[0])
+    eh = torch.zeros_like(steps.columns)
+    for row in rows:
+        steps(*row)
+        steps.observe(eh)
+    # Without damping K is 0 and what was observed is of no use, but may be infinite.
+    eh.masked_fill_(rows[-1][-1] == 0, 0)
+    c, ab, eh = (steps.restored(x.unsqueeze(0))[0].unflatten(0, one.shape[:2]) for x in (steps.gain, steps.columns, eh))
+    return Maps(ab, c, eh)
 
 
-def _within_blocks(
-    js: Tensor, rs: Tensor, qs: Tensor, gains: Tensor, step: Stepper, final: int, mates: int
-) -> tuple[Tensor, Tensor]:
-    """`P_t^T` and, as one more row, `S_t` of all steps, and the gains of the last block after its step `final`."""
-    length, m, width, _ = js.shape
-    found, last = js.new_empty(length, m, width + 1, width), gains[-mates:]
-    ahead, before = torch.empty_like(found[0]), torch.eye(width + 1, width, dtype=js.dtype, device=js.device)
-    before = before.expand_as(ahead).contiguous()
-    for t, (j, r, q, after) in enumerate(zip(js, rs, qs, found, strict=True)):
-        keep = step(j, q, gains)
-        torch.bmm(before, j.mT, out=ahead)
-        ahead[:, width] += r
-        before = torch.bmm(ahead, keep, out=after)
-        if t == final:  # zeros fill up the block
-            last = gains[-mates:].clone()
-    return found, last
+def _estimates(rows: list[tuple[Tensor, ...]], start: Tensor, steps: Steps, final: int) -> tuple[Tensor, Tensor]:
+    """The means of all steps, `(length, blocks * m, D, 1)`, and the gains of all blocks after their step `final`."""
+    steps.state.copy_(steps.laid_out(start.unsqueeze(0))[0])
+    found, last = rows[0][1].new_empty(len(rows), *rows[0][1].shape), steps.gain
+    for t, (row, mean) in enumerate(zip(rows, found, strict=True)):
+        steps(*row)
+        mean.copy_(steps.columns)
+        if t == final:  # zeros fill up the last block
+            last = steps.gain.clone()
+    return steps.restored(found), steps.restored(last.unsqueeze(0))[0]
 
 
-def by_blocks(x: Tensor, blocks: int, length: int) -> Tensor:
-    """The first rows of all blocks, then the second ones ..., `(length, blocks * m, ...)`; zeros fill up the last."""
+def _by_blocks(x: Tensor, blocks: int, length: int) -> Tensor:
+    """The first rows of all blocks, then the second ones ..., `(length, blocks, m, ...)`; zeros fill up the last."""
     missing = blocks * length - x.shape[0]
     if missing:
         x = torch.cat([x, x.new_zeros(missing, *x.shape[1:])])
-    found = torch.empty(length, blocks, *x.shape[1:], dtype=x.dtype, device=x.device)
-    return found.copy_(x.unflatten(0, (blocks, length)).transpose(0, 1)).flatten(1, 2)
+    return x.unflatten(0, (blocks, length)).transpose(0, 1)

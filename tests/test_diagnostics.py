@@ -238,10 +238,73 @@ def test_an_unsolved_prefix_is_judged_by_its_front():
     assert found.high == 1000
 
 
-def test_growth_power_of_known_laws():
+def test_laws_of_growth_are_told_from_counts():
     t = torch.arange(1, 1025, dtype=DOUBLE)
-    counts = torch.stack([torch.full_like(t, 4), t, 3 * t.sqrt()], -1)
-    torch.testing.assert_close(d.growth_power(counts), torch.tensor([0, 1, 0.5], dtype=DOUBLE), rtol=0, atol=1e-12)
+    logarithm, front, root = t.log2().round() + 20, 5 + (t / 4).round(), 10 * t.sqrt().round()
+    counts = torch.stack([torch.full_like(t, 4), logarithm, front, root, root], -1)
+    fades = torch.tensor([True, True, False, True, False])
+    found = d.forecast(counts, 8192, fades, ~fades)
+    assert found.law.tolist() == [d.Law.SETTLED, d.Law.SETTLED, d.Law.LINEAR, d.Law.GROWING, d.Law.UNKNOWN]
+    # What the laws themselves give at 8192, to the rounding of the counts.
+    torch.testing.assert_close(
+        found.expected[:4], torch.tensor([4, 33, 5 + 2048, 10 * 8192**0.5], dtype=DOUBLE), rtol=0.02, atol=0
+    )
+    assert (found.low <= found.expected).all()
+    assert (found.expected <= found.high).all()
+    assert found.low[-1] == counts[-1, -1]
+    assert found.high[-1] == 8192
+
+
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 70), longer=st.integers(0, 3000), fades=st.booleans())
+def test_forecasts_never_contradict_what_is_known(seed, rows, longer, fades):
+    """A count never falls with the length, and never exceeds it."""
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.randint(0, 3, (rows, 2), generator=generator).clamp(max=1).cumsum(0).to(DOUBLE)
+    held = torch.tensor([fades, not fades])
+    found = d.forecast(counts, rows + longer, held, ~held)
+    for values in found.low, found.expected, found.high:
+        assert (values >= counts[-1]).all()
+        assert (values <= rows + longer).all()
+    assert (found.low <= found.expected).all()
+    assert (found.expected <= found.high).all()
+
+
+@pytest.mark.parametrize("steps", [40, 120])
+def test_a_prefix_shorter_than_the_memory_is_refused(steps):
+    """`s' = 0.97 sin(s) + u / 10` forgets e-fold within some 20 steps, and to 1e-10 within some 400."""
+    inputs = torch.randn(20_000, 2, dtype=DOUBLE)
+    problem = lambda s, u: 0.97 * torch.sin(s) + u / 10, torch.zeros(2, dtype=DOUBLE), inputs
+    found = d.predict_iterations(*problem, prefix=steps)
+    assert not found.told
+    assert found.low == found.iterations == found.counted
+    assert found.high == 20_000
+    assert "at least" in str(found)
+    assert f"a `prefix` of about {math.ceil(float(found.enough)):,}" in str(found)
+    longer = d.predict_iterations(*problem, prefix=2 * math.ceil(float(found.enough)))
+    assert longer.told
+    assert longer.low <= li.solve(*problem).iterations <= longer.high
+
+
+def test_neutral_systems_are_refused_without_a_suggestion():
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=DOUBLE))[0]
+    found = d.predict_iterations(
+        lambda s, u: s @ turn.T + u, torch.zeros(3, dtype=DOUBLE), torch.randn(900, 3, dtype=DOUBLE), prefix=100
+    )
+    assert not found.told
+    assert "at least 1" in str(found)
+
+
+def test_a_prediction_takes_an_exponent_that_is_known():
+    """A method without derivatives is predicted for an `f` that has none."""
+
+    def f(s, u):
+        return (torch.from_numpy(s.numpy() * 0.5) + u).clone()
+
+    problem = torch.zeros(2), torch.randn(500, 2)
+    known = d.lyapunov(lambda s, u: 0.5 * s + u, *problem, prefix=200)
+    found = d.predict_iterations(f, *problem, li.Jacobi(), prefix=200, exponent=known)
+    assert found.told
+    assert found.low <= li.solve(f, *problem, li.Jacobi()).iterations <= found.high
 
 
 def test_report_reads_the_solution_alone(tmp_path):
@@ -273,7 +336,8 @@ def test_what_is_printed():
     assert str(d.lyapunov(*problem)).startswith("Lyapunov exponent -0.693 +- ")
     assert "log mu = " in str(d.conditioning(*problem))
     assert "rate at most " in str(d.contraction(*problem, li.Picard()))
-    assert "about 1 iterations for 100 steps" in str(d.predict_iterations(*problem))
+    assert "1 iterations for 100 steps, counted" in str(d.predict_iterations(*problem))
+    assert "about 1 iterations for 100 steps (between 1 and 2)" in str(d.predict_iterations(*problem, prefix=60))
     twice = problem[0], torch.zeros(3, 2, dtype=DOUBLE), torch.randn(100, 3, 2, dtype=DOUBLE)
     assert "in 3 sequences" in str(d.lyapunov(*twice))
 

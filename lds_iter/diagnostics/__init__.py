@@ -10,9 +10,11 @@ from lds_iter.diagnostics.evaluation import StepByStep as StepByStep
 from lds_iter.diagnostics.exponents import Lyapunov as Lyapunov
 from lds_iter.diagnostics.exponents import lyapunov as lyapunov
 from lds_iter.diagnostics.exponents import lyapunov_of as lyapunov_of
+from lds_iter.diagnostics.growth import Forecast as Forecast
+from lds_iter.diagnostics.growth import Law as Law
+from lds_iter.diagnostics.growth import forecast as forecast
 from lds_iter.diagnostics.prediction import Prediction as Prediction
 from lds_iter.diagnostics.prediction import counts_by_length as counts_by_length
-from lds_iter.diagnostics.prediction import growth_power as growth_power
 from lds_iter.diagnostics.prediction import predict_iterations as predict_iterations
 from lds_iter.diagnostics.products import product as product
 from lds_iter.diagnostics.rates import Contraction as Contraction

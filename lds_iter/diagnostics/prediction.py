@@ -1,9 +1,12 @@
 """How many iterations a long sequence will take, from a solve of its first steps.
 
-Time is causal: what a forward method does to the first rows does not depend on how many come after. So one recorded
-solve of n steps tells the count `N(t)` of every shorter length, and how it grows says what to expect
-beyond n. It is taken for a power law, `N ~ t^p`: where small differences die out, p is close to 0 (the count grows like
-log t, or not at all); where they grow, or where the method leaves out what matters, it is 1.
+The prefix is solved and recorded, and the Lyapunov exponent is taken along its states. How the count grew within the
+prefix, and whether the prefix is longer than the memory of the recurrence, decide what can be said (`growth`): a number
+with a range, or only that it will be at least so many.
+
+Longer than the memory means that an error of the size of the guess's can fade below the tolerance within the prefix:
+`ln(residual of the guess / tolerance)` e-folds, at the exponent less its standard error, and that no stretch of the
+prefix expands.
 
 It is an extrapolation, nothing more: what the prefix does not contain (a regime that begins later, an input unlike the
 first ones), it cannot know.
@@ -11,6 +14,7 @@ first ones), it cannot know.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,27 +24,37 @@ from torch import Tensor
 
 from lds_iter.checks import check_inputs, check_state
 from lds_iter.diagnostics._along import checked_prefix
+from lds_iter.diagnostics.evaluation import ByScan, StepByStep
+from lds_iter.diagnostics.exponents import Lyapunov, lyapunov
+from lds_iter.diagnostics.growth import Law, forecast
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import History, Result, Solution
 from lds_iter.solve import solve
 from lds_iter.states import take_rows
 
-SLACK = 0.25
-"""What the power is raised by for the upper end: a count of 3 that becomes 4 within four doublings has a power of 0.1,
-and counts are that coarse."""
+LEAST_EFOLDS = 3.0
+"""A prefix that spans fewer tells nothing, however close the guess is."""
+
+WIDE = 64
+"""States of more numbers get their exponent by products `J v`, without a Jacobian."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Iterations to expect, per sequence. Everything `(*batch)`, counts as float64.
+    """Iterations to expect, per sequence. Everything `(*batch)`, on the CPU, counts as float64.
 
     Attributes:
-        iterations: what to expect for all T steps.
-        low: the count of the prefix: more steps never take fewer.
-        high: the count if it grows by a power larger by `SLACK` than in the prefix, and one more; at most T.
+        iterations: what to expect for all T steps; where the law is `Law.UNKNOWN`, what they will take at least.
+        low, high: the range. `low` is the count of the prefix, which more steps cannot undercut, or more; `high` is T
+            where the law is unknown.
+        law: how the count grows, `Law` codes.
+        exponent: the Lyapunov exponent of the prefix.
+        efolds: how many e-folds the prefix must span to be longer than the memory.
         counted: what the prefix took; the limit where it was not solved.
         solved: whether the prefix was solved within the limit, bool.
+        evaluations: rows of `f` that the prediction evaluated, derivatives not counted; `Solution.evaluations` is the
+            same number for a solve.
         prefix: how many steps were solved.
         length: T.
     """
@@ -48,23 +62,58 @@ class Prediction:
     iterations: Tensor
     low: Tensor
     high: Tensor
+    law: Tensor
+    exponent: Lyapunov
+    efolds: Tensor
     counted: Tensor
     solved: Tensor
+    evaluations: Tensor
     prefix: int
     length: int
+
+    @property
+    def told(self) -> Tensor:
+        """Whether the prefix shows how the count grows, bool, `(*batch)`."""
+        return (self.law != Law.UNKNOWN) | (self.prefix == self.length) & self.solved
 
     @property
     def share(self) -> Tensor:
         """Iterations per time step, `(*batch)`: 1 is the sequential loop at many times its price."""
         return self.iterations / self.length
 
+    @property
+    def enough(self) -> Tensor:
+        """The prefix that would be longer than the memory, in steps, `(*batch)`; infinity where nothing fades."""
+        rate = -self.exponent.largest.cpu()
+        return torch.where(rate > 0, self.efolds / rate, torch.inf)
+
     def __str__(self) -> str:
-        low, high = int(self.low.min()), int(self.high.max().ceil())
-        worst = int(self.iterations.max().round())
-        return (
-            f"about {worst:,} iterations for {self.length:,} steps (between {low:,} and {high:,}), extrapolated from "
-            f"{int(self.counted.max()):,} for the first {self.prefix:,}"
-        )
+        worst = int(self.iterations.max().ceil())
+        start = f"iterations for {self.length:,} steps"
+        if self.prefix == self.length and bool(self.solved.all()):
+            return f"{worst:,} {start}, counted on all of them"
+        if bool(self.told.all()):
+            low, high = int(self.low.min()), int(self.high.max().ceil())
+            text = f"about {worst:,} {start} (between {low:,} and {high:,})"
+            return f"{text}, extrapolated from {int(self.counted.max()):,} for the first {self.prefix:,}"
+        if not bool(self.solved.all()):
+            return (
+                f"at least {int(self.low.max()):,} {start}: so many did not solve the first {self.prefix:,}; at the "
+                f"pace of the rows that they did solve, {worst:,}"
+            )
+        return f"at least {int(self.low.max()):,} {start}: the first {self.prefix:,} {self._why()}"
+
+    def _why(self) -> str:
+        """What the first sequence that cannot be told lacks."""
+        which = int(self.told.flatten().to(torch.int64).argmin())
+        spans = float(self.exponent.largest.flatten()[which].abs()) * self.prefix
+        needs, enough = float(self.efolds.flatten()[which]), float(self.enough.flatten()[which])
+        if spans >= needs or enough == math.inf:
+            return "do not show how the count grows; try a longer `prefix`"
+        text = f"span {spans:.2g} e-folds, and {needs:.2g} are needed to tell more"
+        if enough >= self.length:
+            return f"{text}: the memory is as long as the sequence"
+        return f"{text}: a `prefix` of about {math.ceil(enough):,}"
 
 
 def predict_iterations(
@@ -78,8 +127,9 @@ def predict_iterations(
     rtol: float | None = None,
     atol: float | None = None,
     max_iters: int | None = None,
+    exponent: Lyapunov | None = None,
 ) -> Prediction:
-    """Predict the iteration count of a solve from a solve of its first steps.
+    """Predict the iteration count of a solve from a solve of its first steps, or say that they cannot tell it.
 
     Args:
         f: the recurrence, as `li.solve` takes it.
@@ -92,6 +142,8 @@ def predict_iterations(
         atol: likewise.
         max_iters: give up on the prefix after so many iterations, and go by how far the solved rows reached; when None
             as many as steps, which always suffice.
+        exponent: of these steps, where it is known already; when None it is measured, which takes derivatives of `f`
+            even for a method that needs none.
 
     Returns:
         A `Prediction`.
@@ -100,6 +152,9 @@ def predict_iterations(
         >>> forget = lambda s, u: torch.tanh(0.5 * s + u)
         >>> print(li.diagnostics.predict_iterations(forget, torch.zeros(2), torch.randn(8000, 2)))
         about 3 iterations for 8,000 steps (between 3 and 7), extrapolated from 3 for the first 512
+        >>> remember = lambda s, u: s + 0.001 * torch.sin(s) + 0.01 * u
+        >>> print(li.diagnostics.predict_iterations(remember, torch.zeros(2), torch.randn(8000, 2)))
+        at least ... iterations for 8,000 steps: the first 512 do not show how the count grows; try a longer `prefix`
     """
     check_state(s0)
     length = check_inputs(inputs, s0)
@@ -109,9 +164,12 @@ def predict_iterations(
         head = take_rows(inputs, 0, steps)
         rules = {"rtol": rtol, "atol": atol, "max_iters": max_iters}
         solution = solve(f, s0, head, method, guess=start, record=True, throw=False, **rules)
+        if exponent is None:
+            by = ByScan() if s0.shape[-1] <= WIDE else StepByStep()
+            exponent = lyapunov(f, s0, head, solution.states, prefix=None, by=by)
     default = 1e-5 if s0.dtype == torch.float32 else 1e-10
     tolerance = (default if atol is None else atol) + (default if rtol is None else rtol) * solution.states.abs()
-    return _extrapolated(solution, tolerance.amax(-1).cpu(), length)
+    return _extrapolated(solution, tolerance.amax(-1).cpu(), exponent, length)
 
 
 def counts_by_length(history: History, tolerance: Tensor) -> Tensor:
@@ -129,40 +187,42 @@ def counts_by_length(history: History, tolerance: Tensor) -> Tensor:
     return torch.where(within.any(0), first, within.shape[0]).cummax(0).values
 
 
-def _extrapolated(solution: Solution, tolerance: Tensor, length: int) -> Prediction:
+def _extrapolated(solution: Solution, tolerance: Tensor, exponent: Lyapunov, length: int) -> Prediction:
     steps, iterations = solution.states.shape[0], solution.iterations.double().cpu()
     solved = (solution.result == Result.SUCCESS).cpu()
     assert solution.history is not None
     counts = torch.minimum(counts_by_length(solution.history, tolerance).double(), iterations)
-    times, power = length / steps, growth_power(counts)
+    counts[-1] = iterations
+    needed = _efolds_needed(solution.history, tolerance)
+    fades, persists = _memory(exponent, steps, needed)
+    found = forecast(counts, length, fades & solved, persists & solved)
     # Not solved: the front of solved rows keeps its pace, and is never slower than one row an iteration.
     reached = (counts < iterations).sum(0).double().clamp(min=1)
     pace = torch.maximum(reached / iterations.clamp(min=1), torch.ones_like(iterations))
-    expected = torch.where(solved, iterations * times**power, length / pace)
-    high = torch.where(solved, iterations * times ** (power + SLACK).clamp(max=1) + (times > 1), float(length))
     return Prediction(
-        iterations=torch.maximum(expected, iterations).clamp(max=length),
-        low=iterations,
-        high=torch.maximum(high, expected).clamp(max=length),
+        iterations=torch.where(solved, found.expected, torch.maximum(length / pace, iterations).clamp(max=length)),
+        low=torch.where(solved, found.low, iterations),
+        high=torch.where(solved, found.high, length),
+        law=found.law,
+        exponent=exponent,
+        efolds=needed,
         counted=solution.iterations.cpu(),
         solved=solved,
+        evaluations=solution.evaluations.double().cpu() + steps,
         prefix=steps,
         length=length,
     )
 
 
-def growth_power(counts: Tensor) -> Tensor:
-    """The p of `N(t) ~ t^p`, between 0 and 1, fitted to the last four doublings of t.
+def _efolds_needed(history: History, tolerance: Tensor) -> Tensor:
+    """How many e-folds bring the guess's largest residual below the smallest tolerance, `(*batch)`."""
+    guess = history.residual_map[0].nan_to_num(nan=torch.inf).amax(0).double()
+    return (guess / tolerance.amin(0)).clamp(max=1e12).log().nan_to_num(nan=LEAST_EFOLDS).clamp(min=LEAST_EFOLDS)
 
-    Args:
-        counts: `N(t)` for t = 1..n, `(n, *batch)`, float64.
 
-    Returns:
-        `(*batch)`: 0 where the count has stopped growing, 1 where it grows in proportion.
-    """
-    steps = counts.shape[0]
-    marks = (steps * 2 ** torch.linspace(-4, 0, 17, dtype=torch.float64)).round().long().clamp(min=1)
-    x = marks.double().log()
-    x = (x - x.mean()).view(-1, *[1] * (counts.ndim - 1))
-    y = counts[marks - 1].clamp(min=1).log()
-    return ((x * y).sum(0) / x.square().sum().clamp(min=1e-12)).clamp(0, 1)
+def _memory(exponent: Lyapunov, steps: int, needed: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether differences fade within so many steps, everywhere and by so many e-folds; and whether they do not fade
+    at all, by less than one e-fold. Both bool, `(*batch)`."""
+    largest, error = exponent.largest.cpu(), exponent.error[..., 0].nan_to_num(nan=0, posinf=torch.inf).cpu()
+    everywhere = (exponent.blocks[..., 0] < 0).all(0).cpu()
+    return (-(largest + error) * steps >= needed) & everywhere, largest * steps > -1

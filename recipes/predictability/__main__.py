@@ -78,8 +78,8 @@ def _flows(length: int, chua_length: int, width: int, ring_length: int, out: Pat
     for point, chaos in measure.observers(length, DT):
         points.append(point)
         paper = PAPER[point.label] if length == 30_000 else ""
-        exponents = f"{point.exponent / DT:+.2f} +- {point.error / DT:.1g}"
-        table.add_row(point.label, exponents, f"{point.iterations}", f"{point.off:.1e}", f"{chaos / DT:+.2f}", paper)
+        exponents = f"{point.exponent / DT:+.3f} +- {point.error / DT:.1g}"
+        table.add_row(point.label, exponents, f"{point.iterations}", f"{point.off:.1e}", f"{chaos / DT:+.3f}", paper)
     systems = []
     if chua_length:
         systems = [measure.chua(chua_length, DT)]

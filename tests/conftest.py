@@ -4,7 +4,7 @@ import hypothesis
 import pytest
 import torch
 
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # for fixtures of wider scope, which come before the one below
 hypothesis.settings.register_profile(
     "lds_iter",
     deadline=None,
@@ -17,5 +17,7 @@ hypothesis.settings.load_profile("lds_iter")
 
 
 @pytest.fixture(autouse=True)
-def _seed():
+def _one_thread_one_seed():
+    """Before every test: a command line or an imported package may have set another number of threads."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)

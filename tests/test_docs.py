@@ -29,15 +29,6 @@ ENTRY = re.compile(r"^::: ([\w.]+)", re.MULTILINE)
 MODULES = [li.__name__, *(module.name for module in pkgutil.walk_packages(li.__path__, "lds_iter."))]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread_one_seed():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
 def run_page(path: Path) -> None:
     text = path.read_text()
     namespace: dict[str, object] = {"__name__": "__main__"}

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import lds_iter as li
 
 diffusers = pytest.importorskip("diffusers")
+diffusers.utils.logging.set_verbosity_error()
 
 from bench.paradigms import paradigms  # noqa: E402
 from recipes.diffusion.film import filmed  # noqa: E402
@@ -32,15 +33,6 @@ pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::
 
 EXACT = 1e-4
 """Relative to the largest number: float32 rounding of another order of operations, carried through all steps."""
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    diffusers.utils.logging.set_verbosity_error()
-    yield
-    torch.set_num_threads(before)
 
 
 class Denoiser(torch.nn.Module):

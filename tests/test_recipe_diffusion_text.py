@@ -6,21 +6,13 @@ import pytest
 import torch
 
 diffusers = pytest.importorskip("diffusers")
+diffusers.utils.logging.set_verbosity_error()
 transformers = pytest.importorskip("transformers")
 
 from recipes.diffusion.sampler import ParallelSampler  # noqa: E402
 from recipes.diffusion.text_to_image import ParallelTextToImagePipeline  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
-
-
-@pytest.fixture(autouse=True)
-def _quiet():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    diffusers.utils.logging.set_verbosity_error()
-    yield
-    torch.set_num_threads(before)
 
 
 def tokenizer(folder):

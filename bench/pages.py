@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -38,3 +39,9 @@ def keep(results: object, file: Path, page: Path | None = None, text: str = "") 
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(content)
+
+
+def of_every_device(name: str, section: Callable[[dict[str, Any]], str], folder: Path = Path("bench/results")) -> str:
+    """The sections of all `folder/<device>/<name>.json`, so that a run on one device keeps what others have shown."""
+    files = sorted(folder.glob(f"*/{name}.json"))
+    return "\n\n".join(section(json.loads(file.read_text())).strip() for file in files)

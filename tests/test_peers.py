@@ -140,7 +140,7 @@ def test_the_section_names_every_table_and_version():
     machine = {"device": "d", "threads": 1, "python": "p"}
     results = {"lds_iter": machine, "residual": 1e-5, "rounds": 1, "long": LONG, "tables": tables, "gradients": []}
     text = page.section(results)
-    assert [text.count(f"\n## {title}\n") for title in page.TITLES.values()] == [1, 1, 1]
+    assert [text.count(f"\n### {title}\n") for title in page.TITLES.values()] == [1, 1, 1]
     assert "forward and backward" in text
     assert "`rk4`, dt = 0.01" in text
     assert f"lds-iter {li.__version__}" in text

@@ -18,7 +18,7 @@ import typer
 
 import lds_iter as li
 from bench.machine import describe, device_at_hand, results_folder
-from bench.pages import between, keep
+from bench.pages import between, keep, of_every_device
 from bench.peers import gradient
 from bench.peers.accelerated_scan import AcceleratedScan
 from bench.peers.base import AbstractPeer
@@ -100,8 +100,9 @@ def main(
         "gradients": gradient.compare() if not only or only == "scan" else [],
         "seconds": time.perf_counter() - begin,
     }  # fmt: skip
-    folder = results_folder() if out is None else out
-    text = between(PAGE.read_text(), COMMAND, section(results))
+    folder = results_folder() if out is None else out / "device"
+    keep(results, folder / "peers.json")
+    text = between(PAGE.read_text(), COMMAND, of_every_device("peers", section, folder.parent))
     keep(results, folder / "peers.json", PAGE if out is None else out / "peers.md", text)
 
 

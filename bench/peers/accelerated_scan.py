@@ -25,4 +25,4 @@ class AcceleratedScan(AbstractPeer[ScanProblem]):
         def read(found: Tensor) -> tuple[Tensor, ...]:
             return (found.permute(2, 0, 1).cpu(),)
 
-        return Prepared(torch.no_grad()(lambda: scan(a, b)), read)
+        return Prepared(torch.no_grad()(lambda: scan(a, b)), read, compiles=True)

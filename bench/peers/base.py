@@ -28,11 +28,13 @@ class Prepared:
         read: what `run` returned, as torch tensors on the CPU: the states `(T, batch, D)`, then, in training, the
             gradients in the order of `torch.nn.GRU.parameters()`.
         iterations: how many the last `run` took; None where the peer does not iterate.
+        compiles: whether the first run compiles, so that it does not say how long a run takes.
     """
 
     run: Callable[[], Any]
     read: Callable[[Any], tuple[Tensor, ...]]
     iterations: Callable[[], int | None] = _uncounted
+    compiles: bool = False
 
 
 class AbstractPeer(ABC, Generic[Problem]):

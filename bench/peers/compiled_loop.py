@@ -54,4 +54,4 @@ class CompiledLoop(AbstractPeer[GRUProblem]):
                 h = found[-1][-1]
             return torch.cat(found)
 
-        return Prepared(problem.evaluated(states, parameters), on_cpu)
+        return Prepared(problem.evaluated(states, parameters), on_cpu, compiles=True)

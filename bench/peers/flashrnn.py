@@ -46,4 +46,4 @@ class FlashRNN(AbstractPeer[GRUProblem]):
             )
             return found[0, :, :, 0].transpose(0, 1)
 
-        return Prepared(problem.evaluated(states, list(module.parameters())), on_cpu)
+        return Prepared(problem.evaluated(states, list(module.parameters())), on_cpu, compiles=True)

@@ -53,7 +53,7 @@ def prepared(
         found, counts[0] = jax.block_until_ready(evaluate(parameters, x))
         return (found,)
 
-    return Prepared(run, from_jax, lambda: int(counts[0]) if iterates else None)
+    return Prepared(run, from_jax, lambda: int(counts[0]) if iterates else None, compiles=True)
 
 
 class JaxGRU(AbstractPeer[GRUProblem]):

@@ -26,4 +26,4 @@ class JaxScan(AbstractPeer[ScanProblem]):
 
         scan = jax.jit(lambda a, b: jax.lax.associative_scan(compose, (a, b))[1])
         a, b = to_jax(problem.a), to_jax(problem.b)
-        return Prepared(lambda: (scan(a, b).block_until_ready(),), from_jax)
+        return Prepared(lambda: (scan(a, b).block_until_ready(),), from_jax, compiles=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from importlib import metadata
 from typing import Any
 
@@ -64,16 +65,20 @@ def measure(
         if ready is not None:
             kept[peer.name] = ready
     _time(rows, kept, problem.device, rounds, long)
-    shape = {key: value for key, value in vars(problem).items() if key in problem.__dataclass_fields__}
+    values = {field.name: getattr(problem, field.name) for field in fields(problem)}
+    shape = {name: value.__name__ if isinstance(value, type) else value for name, value in values.items()}
     return {"problem": type(problem).__name__, **shape, "rows": rows}
 
 
 def _time(
     rows: list[dict[str, Any]], kept: dict[str, tuple[First, Prepared]], device: str, rounds: int, long: float
 ) -> None:
-    """Fill in medians. A first run compiles, so that a second one says how long a run is."""
+    """Fill in medians. Where a first run compiles, or is short, a second one says how long a run is."""
     runs = {name: waiting(prepared.run, device) for name, (_, prepared) in kept.items()}
-    seconds = {name: first_run_on(run, device).seconds for name, run in runs.items()}
+    seconds = {
+        name: first_run_on(runs[name], device).seconds if prepared.compiles or first.seconds < long else first.seconds
+        for name, (first, prepared) in kept.items()
+    }
     timings = alternately(runs, seconds, rounds, long=long)
     by_name = {row["peer"]: row for row in rows}
     for name, timing in timings.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -13,14 +15,14 @@ from bench.peers.problems import LIMIT, RESIDUAL, GRUProblem, ODEProblem, Outcom
 
 @dataclass(frozen=True)
 class OurGRU(AbstractPeer[GRUProblem]):
-    """`li.nn.GRU` by a method. A layer that falls back to torch's kernel is no contender, so that raises."""
+    """`li.nn`'s layer by a method, or by its default when None."""
 
-    method: li.LDSApproximation = field(default_factory=li.QuasiNewton)
+    method: li.LDSApproximation | None = field(default_factory=li.QuasiNewton)
     package = "lds-iter"
 
     @property
     def name(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return f"lds_iter, {type(self.method).__name__}()"
+        return "lds_iter" if self.method is None else f"lds_iter, {type(self.method).__name__}()"
 
     def available(self, problem: GRUProblem) -> str:
         if isinstance(self.method, li.Newton) and problem.width > 32:
@@ -28,16 +30,18 @@ class OurGRU(AbstractPeer[GRUProblem]):
         return ""
 
     def prepare(self, problem: GRUProblem) -> Prepared:
-        layer = li.nn.GRU(problem.width, problem.width, method=self.method, rtol=0, atol=RESIDUAL, max_iters=LIMIT).to(
-            problem.device
-        )
+        options: dict[str, Any] = {"method": self.method, "rtol": 0, "atol": RESIDUAL, "max_iters": LIMIT}
+        kind: Any = li.nn.LSTM if problem.layer is torch.nn.LSTM else li.nn.GRU
+        layer = kind(problem.width, problem.width, **options).to(problem.device)
         layer.load_state_dict(problem.module.state_dict())
-        run = problem.evaluated(lambda: layer(problem.x)[0], list(layer.parameters()))
+        evaluate = problem.evaluated(lambda: layer(problem.x)[0], list(layer.parameters()))
 
-        def iterations() -> int:
-            return int(layer.last_solution[0].iterations.max())
+        def run() -> Outcome:
+            with warnings.catch_warnings():  # a layer that falls back to torch's kernel is no contender
+                warnings.simplefilter("error", li.PerformanceWarning)
+                return evaluate()
 
-        return Prepared(run, on_cpu, iterations)
+        return Prepared(run, on_cpu, lambda: int(layer.last_solution[0].iterations.max()))
 
 
 class OurScan(AbstractPeer[ScanProblem]):

@@ -23,7 +23,9 @@ def section(results: dict[str, Any]) -> str:
     machine = results["lds_iter"]
     versions = sorted({row["package"] for table in results["tables"] for row in table["rows"] if "package" in row})
     lines = [
-        f"Hardware: {machine['device']}, {machine['threads']} threads of torch's; Python {machine['python']}; "
+        f"## On {machine['device']}",
+        "",
+        f"{machine['threads']} threads of torch's; Python {machine['python']}; "
         f"{', '.join(versions)}. Whoever iterates stops at a largest residual of {results['residual']:g}. Contenders "
         f"run in turns, medians of {results['rounds']} (one, where a run takes {results['long']:g} s or more); whose "
         "first answer is outside of the gate is not timed. *Times ours* is how many times faster than the first row "
@@ -33,18 +35,19 @@ def section(results: dict[str, Any]) -> str:
     for kind, title in TITLES.items():
         tables = [table for table in results["tables"] if table["problem"] == kind]
         if tables:
-            lines += ["", f"## {title}", "", *(part for table in tables for part in (label(table), "", rows(table)))]
+            lines += ["", f"### {title}", "", *(part for table in tables for part in (label(table), "", rows(table)))]
     if results["gradients"]:
-        lines += ["## Gradients of scans", "", gradients(results["gradients"])]
+        lines += ["### Gradients of scans", "", gradients(results["gradients"])]
     return "\n".join(lines)
 
 
 def label(table: dict[str, Any]) -> str:
     """The problem, as a heading."""
-    words = [f"T = {table['length']:,}", f"D = {table['width']}", f"batch {table['batch']}"]
+    words = [table["layer"]] if table.get("layer", "GRU") != "GRU" else []
+    words += [f"T = {table['length']:,}", f"D = {table['width']}", f"batch {table['batch']}"]
     words += ["forward and backward"] if table.get("training") else ["forward"]
     words += [f"`{table['step']}`, dt = {table['dt']:g}"] if "step" in table else []
-    return f"### {', '.join(words)}\n\nGate: {table['gate']:g}."
+    return f"#### {', '.join(words)}\n\nGate: {table['gate']:g}."
 
 
 def rows(table: dict[str, Any]) -> str:

@@ -21,7 +21,10 @@ LIMIT = 200
 
 @dataclass(frozen=True)
 class GRUProblem:
-    """A `torch.nn.GRU` as initialised, N(0, 1) inputs, float32; in training with the gradients of all parameters."""
+    """A `torch.nn.GRU` as initialised, N(0, 1) inputs, float32; in training with the gradients of all parameters.
+
+    `layer` may be `torch.nn.LSTM` for those peers that take any layer of torch's.
+    """
 
     length: int
     width: int
@@ -30,11 +33,12 @@ class GRUProblem:
     device: str = "cpu"
     gate: float = 5e-5
     gradient_gate: float = 1e-3
+    layer: type[torch.nn.GRU] | type[torch.nn.LSTM] = torch.nn.GRU
 
     @cached_property
-    def module(self) -> torch.nn.GRU:
+    def module(self) -> torch.nn.GRU | torch.nn.LSTM:
         torch.manual_seed(0)
-        return torch.nn.GRU(self.width, self.width).to(self.device)
+        return self.layer(self.width, self.width).to(self.device)
 
     @cached_property
     def x(self) -> Tensor:
@@ -64,7 +68,7 @@ class GRUProblem:
         return step if self.training else forward
 
     def reference(self) -> Outcome:
-        """By `torch.nn.GRU`."""
+        """By torch's layer."""
         run = self.evaluated(lambda: self.module(self.x)[0], list(self.module.parameters()))
         return tuple(tensor.cpu() for tensor in run())
 

@@ -1,4 +1,4 @@
-"""`torch.nn.GRU`: torch's kernel on a CPU, cuDNN's on a GPU."""
+"""`torch.nn.GRU` or `LSTM`: torch's kernel on a CPU, cuDNN's on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.peers.problems import GRUProblem
 class TorchGRU(AbstractPeer[GRUProblem]):
     """The layer as it comes; also the reference."""
 
-    name = "torch.nn.GRU"
+    name = "torch.nn"
     package = "torch"
 
     def available(self, problem: GRUProblem) -> str:

@@ -36,4 +36,4 @@ class TorchScan(AbstractPeer[ScanProblem]):
             with torch.no_grad():
                 return (scan(problem.a, problem.b),)
 
-        return Prepared(run, on_cpu)
+        return Prepared(run, on_cpu, compiles=problem.b.is_cuda)

@@ -33,6 +33,7 @@ class TorchDEQ(AbstractPeer[GRUProblem]):
         return not_installed("torchdeq")
 
     def prepare(self, problem: GRUProblem) -> Prepared:
+        assert isinstance(problem.module, torch.nn.GRU)
         f = GRURecurrence.from_module(problem.module)
         parameters = list(problem.module.parameters())
         options = {"f_max_iter": LIMIT, "b_max_iter": LIMIT, "f_solver": self.solver, "b_solver": self.solver}

@@ -10,7 +10,6 @@ Prints a table, writes `bench/results/counts.json` and, from that alone, `docs/b
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -27,6 +26,7 @@ import lds_iter as li
 from bench import problems
 from bench.counts_page import HEAD, cells, page
 from bench.machine import describe
+from bench.pages import keep
 from bench.problems import Problem
 
 ROOT = Path(__file__).parent.parent
@@ -366,10 +366,7 @@ def main(full: bool = False) -> None:
     for row in rows:
         table.add_row(*cells(row))
     console.print(table)
-    JSON.parent.mkdir(parents=True, exist_ok=True)
-    JSON.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(page(results))
+    keep(results, JSON, PAGE, page(results))
 
 
 if __name__ == "__main__":

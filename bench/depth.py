@@ -23,6 +23,7 @@ from torch.nn import functional
 import lds_iter as li
 from bench.depth_page import page
 from bench.machine import describe
+from bench.pages import keep
 from recipes.recurrent_depth.deep_stacks import DeepStack, adjoint, mlp, residual
 
 ROOT = Path(__file__).parent.parent
@@ -130,9 +131,7 @@ def main(
                 print(json.dumps(rows[-1]), flush=True)
     training = {"parallel": train(_parallel, steps), "sequential": train(_sequential, steps)}
     results = {**describe(), "lds_iter": li.__version__, "rounds": rounds, "rows": rows, "training": training}
-    JSON.parent.mkdir(parents=True, exist_ok=True)
-    JSON.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page(results))
+    keep(results, JSON, PAGE, page(results))
     print(PAGE)
 
 

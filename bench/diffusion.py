@@ -24,6 +24,7 @@ from torch import Tensor
 import lds_iter as li
 from bench.diffusion_page import page
 from bench.machine import describe
+from bench.pages import keep
 from bench.paradigms import paradigms
 from recipes.diffusion.choices import DIGITS, load
 from recipes.diffusion.methods import Secant, Structured
@@ -187,9 +188,7 @@ def main(steps: str = "20,50,100,250,1000", seeds: int = 0, resume: bool = False
             if row not in known:
                 print(json.dumps(rows[-1]), file=file, flush=True)
     results = {**describe(), "steps": chosen, "rows": rows}
-    JSON.parent.mkdir(parents=True, exist_ok=True)
-    JSON.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page(results))
+    keep(results, JSON, PAGE, page(results))
 
 
 if __name__ == "__main__":

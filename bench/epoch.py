@@ -25,6 +25,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from bench.machine import describe, results_folder
+from bench.pages import keep
 from recipes.gru.glucose import load_glucose
 from recipes.gru.report import read_run
 from recipes.gru.solvers import SOLVERS, Options
@@ -163,9 +164,9 @@ def main(
     results = compare(solver, setup, epochs)
     print(section(results))
     if write:
-        (results_folder() / "epoch.json").write_text(json.dumps(results, indent=1) + "\n")
         before, rest = PAGE.read_text().split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{section(results)}\n{END}{rest.split(END)[1]}")
+        page = f"{before}{BEGIN}\n{section(results)}\n{END}{rest.split(END)[1]}"
+        keep(results, results_folder() / "epoch.json", PAGE, page)
     if setup == Setup() and results["ratio"] < BAR:
         raise SystemExit(f"below the bar of {BAR:g}: {results['ratio']:.1f} times faster")
 

@@ -9,7 +9,6 @@ section of `docs/background/gradients.md`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 
 import lds_iter as li
 from bench.machine import describe
-from bench.pages import between, markdown
+from bench.pages import between, keep, markdown
 
 JSON = Path("bench/results/gradients.json")
 PAGE = Path("docs/background/gradients.md")
@@ -146,8 +145,7 @@ def main(
     results = {**describe(), "seeds": list(SEEDS), "tolerance": 1e-10, "gate": GATE, "rows": rows}
     print(section(results))
     if write:
-        JSON.write_text(json.dumps(results, indent=1) + "\n")
-        PAGE.write_text(between(PAGE.read_text(), COMMAND, section(results)))
+        keep(results, JSON, PAGE, between(PAGE.read_text(), COMMAND, section(results)))
 
 
 if __name__ == "__main__":

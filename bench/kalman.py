@@ -8,7 +8,6 @@ diagonal ones. Before anything is timed, every method must reach the trajectory 
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ import lds_iter as li
 from bench import problems
 from bench.edge import problems as edge
 from bench.machine import describe, results_folder
+from bench.pages import keep
 from bench.problems import Problem
 
 ROUNDS, ITERATIONS = 9, 3
@@ -136,7 +136,7 @@ def main() -> int:
         return 0
     rows = costs()
     found |= {"machine": describe(), "rounds": ROUNDS, "costs": rows}
-    (results_folder() / "kalman.json").write_text(json.dumps(found, indent=1) + "\n")
+    keep(found, results_folder() / "kalman.json")
     missed = [row for row in rows if row["filter_ratio"] > row["bar"]]  # pyright: ignore[reportOperatorIssue]
     for row in missed:
         print(f"above its bar of {row['bar']}: {row['problem']}, D={row['D']}: {row['filter_ratio']:.1f}")

@@ -14,12 +14,19 @@ def describe() -> dict[str, str | int]:
     info = Path("/proc/cpuinfo")
     models = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.exists() else []
     model = models[0] if models else platform.processor() or platform.machine()
+    cpu = f"{model}, {len(models) or 'unknown number of'} cores"
     return {
-        "cpu": f"{model}, {len(models) or 'unknown number of'} cores",
+        "cpu": cpu,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"{cpu}, no GPU",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__.split("+")[0],
         "python": platform.python_version(),
     }
+
+
+def device_at_hand() -> str:
+    """`cuda` where there is one, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def results_folder() -> Path:

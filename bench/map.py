@@ -12,7 +12,6 @@ section of `docs/background/map.md`.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 import warnings
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from torch import Tensor
 import lds_iter as li
 from bench.machine import describe, results_folder
 from bench.map_page import COMMAND, picture, section
-from bench.pages import between
+from bench.pages import between, keep
 from bench.timing import LONG, First, alternately, first_run
 
 LENGTHS = (100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -193,11 +192,9 @@ def main(
         "budget": budget, "memory": memory, "seconds": time.perf_counter() - begin, "cells": rows,
     }  # fmt: skip
     folder = results_folder() if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "map.json").write_text(json.dumps(results, indent=1) + "\n")
-    picture(results, PICTURE if out is None else out / "map.png")
     page = between(PAGE.read_text(), COMMAND, section(results))
-    (PAGE if out is None else out / "map.md").write_text(page)
+    keep(results, folder / "map.json", PAGE if out is None else out / "map.md", page)
+    picture(results, PICTURE if out is None else out / "map.png")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -21,3 +24,24 @@ def between(page: str, command: str, section: str) -> str:
         raise ValueError(f"the page must have {begin} and {end} on lines of their own, each once.")
     before, rest = page.split(begin)
     return f"{before}{begin}\n{section.strip()}\n{end}{rest.split(end)[1]}"
+
+
+def keep(results: object, file: Path, page: Path | None = None, text: str = "") -> None:
+    """Write figures as JSON and, where a page shows them, the page; folders are made if missing.
+
+    Args:
+        results: what `json.dumps` takes.
+        file: where the figures go.
+        page: where the text goes.
+        text: the whole page, made from the figures alone.
+    """
+    for path, content in (file, json.dumps(results, indent=1) + "\n"), (page, text):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+
+def of_every_device(name: str, section: Callable[[dict[str, Any]], str], folder: Path = Path("bench/results")) -> str:
+    """The sections of all `folder/<device>/<name>.json`, so that a run on one device keeps what others have shown."""
+    files = sorted(folder.glob(f"*/{name}.json"))
+    return "\n\n".join(section(json.loads(file.read_text())).strip() for file in files)

@@ -10,7 +10,6 @@ Python loop over the cell (or with `torch.nn.GRU`). Contenders run in turns; med
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -24,7 +23,7 @@ from torch import Tensor
 import lds_iter as li
 from bench import pararnn_cells as cells
 from bench.machine import describe, results_folder
-from bench.pages import between
+from bench.pages import between, keep
 from bench.pararnn_page import COMMAND, section
 from bench.timing import alternately, first_run
 
@@ -236,9 +235,8 @@ def main(
         "long": [long_slstm(pararnn, width, steps) for steps in (1_000, length or 10_000) for width in (8, 32)],
     }  # fmt: skip
     folder = results_folder() if out is None else out
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "pararnn.json").write_text(json.dumps(results, indent=1) + "\n")
-    (PAGE if out is None else out / "pararnn.md").write_text(between(PAGE.read_text(), COMMAND, section(results)))
+    text = between(PAGE.read_text(), COMMAND, section(results))
+    keep(results, folder / "pararnn.json", PAGE if out is None else out / "pararnn.md", text)
 
 
 if __name__ == "__main__":

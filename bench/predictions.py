@@ -7,7 +7,6 @@ table, writes `bench/results/predictions.json` and, from that alone, `docs/backg
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ import lds_iter as li
 from bench import problems
 from bench.counts import label
 from bench.machine import describe
+from bench.pages import keep
 from bench.problems import Problem
 from lds_iter.nn import GRURecurrence
 from recipes.predictability.flows import FLOWS, observer, rollout
@@ -256,9 +256,7 @@ def main(full: bool = False) -> None:
             rows.append(asdict(row))
             console.print(" | ".join(str(value) for value in rows[-1].values()), soft_wrap=True)
     results = {**describe(), "full": full, "rows": rows}
-    JSON.parent.mkdir(parents=True, exist_ok=True)
-    JSON.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page(results))
+    keep(results, JSON, PAGE, page(results))
 
 
 if __name__ == "__main__":

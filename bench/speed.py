@@ -22,6 +22,7 @@ import torch
 import lds_iter as li
 from bench import layers
 from bench.machine import describe, results_folder
+from bench.pages import keep
 from bench.speed_page import page
 
 RESIDUAL = 1e-5
@@ -195,8 +196,7 @@ def main() -> int:
         "lds_iter": describe(),
         "benchmarks": [{"name": b["name"], "extra_info": b["extra_info"]} for b in full["benchmarks"]],
     }
-    (folder / "speed.json").write_text(json.dumps(kept, indent=1) + "\n")
-    Path("docs/background/speed.md").write_text(page(kept))
+    keep(kept, folder / "speed.json", Path("docs/background/speed.md"), page(kept))
     infos = [b["extra_info"] for b in kept["benchmarks"] if b["extra_info"].get("ratio") and b["extra_info"]["bar"]]
     missed = [info for info in infos if info["ratio"] < info["bar"]]
     for info in missed:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 LONG = 0.3
 """Seconds from which a first run is the figure: repeating it would cost more than the noise is worth."""
 
@@ -21,7 +23,8 @@ class First:
 
     Attributes:
         seconds: wall time.
-        peak_mib: by how much resident memory grew at most during the run; None where the system does not tell.
+        peak_mib: by how much memory grew at most during the run: the process's resident memory, or on a GPU what
+            torch has allocated there; None where the system does not tell.
     """
 
     result: Any
@@ -59,6 +62,32 @@ def first_run(run: Callable[[], Any]) -> First:
     result = run()
     seconds = time.perf_counter() - start
     return First(result, seconds, None if before is None else max(0.0, _status("VmHWM") - before))
+
+
+def waiting(run: Callable[[], Any], device: str | torch.device) -> Callable[[], Any]:
+    """`run`, returning only when the device has done what it queued; on a CPU it has."""
+    if torch.device(device).type != "cuda":
+        return run
+
+    def waited() -> Any:
+        result = run()
+        torch.cuda.synchronize(device)
+        return result
+
+    return waited
+
+
+def first_run_on(run: Callable[[], Any], device: str | torch.device) -> First:
+    """`first_run` of what `waiting` returns, with the memory of the device that it runs on."""
+    if torch.device(device).type != "cuda":
+        return first_run(run)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    start = time.perf_counter()
+    result = waiting(run, device)()
+    seconds = time.perf_counter() - start
+    return First(result, seconds, (torch.cuda.max_memory_allocated(device) - before) / 2**20)
 
 
 def alternately(

@@ -97,6 +97,16 @@ def test_a_section_goes_between_its_marks():
         pages.between(page, "y", "new")
 
 
+def test_figures_and_their_page_are_kept_in_folders_that_did_not_exist(tmp_path):
+    file, page = tmp_path / "a" / "x.json", tmp_path / "b" / "x.md"
+    pages.keep({"ms": [1.5]}, file, page, "| 1.5 |\n")
+    assert json.loads(file.read_text()) == {"ms": [1.5]}
+    assert page.read_text() == "| 1.5 |\n"
+    pages.keep([2], file)
+    assert json.loads(file.read_text()) == [2]
+    assert page.read_text() == "| 1.5 |\n"
+
+
 def test_the_diagonal_adjoint_is_wrong_and_ours_is_not():
     diagonal, ours, iterations, adjoint_iterations = gradients.measure(8, 200, 0)
     assert diagonal > 0.05

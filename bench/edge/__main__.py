@@ -21,6 +21,7 @@ from bench.edge.methods import JACOBI_FIRST, candidates
 from bench.edge.page import cells, page
 from bench.edge.problems import Family, families
 from bench.machine import describe
+from bench.pages import keep
 
 ROOT = Path(__file__).parent.parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "edge.json", ROOT / "docs" / "background" / "edge.md"
@@ -67,8 +68,7 @@ def _replace(results: dict[str, Any], key: str, entry: dict[str, Any]) -> None:
 
 def _write(results: dict[str, Any]) -> None:
     results.update(describe())
-    JSON.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(page(results))
+    keep(results, JSON, PAGE, page(results))
 
 
 if __name__ == "__main__":

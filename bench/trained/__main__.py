@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import lds_iter as li
 from bench.machine import describe
+from bench.pages import keep
 from bench.trained import CASES, LOADERS, TrainedNetwork
 from bench.trained.page import cells, page
 
@@ -138,8 +139,7 @@ def main(
             console.print(" | ".join(cells(outcome)), soft_wrap=True)
             results["rows"] = {key: results["rows"][key] for key in order if key in results["rows"]}
             results.update(describe())
-            JSON.write_text(json.dumps(results, indent=1) + "\n")
-            PAGE.write_text(page(results))
+            keep(results, JSON, PAGE, page(results))
 
 
 if __name__ == "__main__":

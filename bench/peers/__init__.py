@@ -1,0 +1,1 @@
+"""Libraries that evaluate the same recurrences, beside ours: `python -m bench.peers`. One file for each peer."""

@@ -6,13 +6,14 @@ two. What it takes to add one:
 1. Write `NAME.cpp` here, with `extern "C"` functions `WHAT_f32` and `WHAT_f64` that take 64-bit integers (addresses
    and sizes), then doubles, and return a 64-bit integer. One argument is the number of threads; with one they must not
    enter a parallel region (a forked process would hang in it).
-2. Get the function by `function("NAME", "WHAT", dtype, integers)`, which is None where there is no compiler: then call the plain
-   torch operations that are its reference. Pass tensors as `tensor.data_ptr()` and sizes as int.
+2. Get the function by `function("NAME", "WHAT", dtype, integers)`, which is None where there is no compiler: then call
+   the plain torch operations that are its reference. Pass tensors as `tensor.data_ptr()` and sizes as int; `plain`
+   says whether a tensor has an address.
 3. Let the same parametrised test run over both, with `LDS_ITER_CPU_KERNELS` 1 and 0.
 
 The compiler is `$CXX`, or the first of c++, g++, clang++. Libraries are kept in `$XDG_CACHE_HOME/lds_iter` (else
-`~/.cache/lds_iter`), named by a hash of source, compiler, flags and processor; they appear there by an atomic rename, so
-that any number of processes may build at once. Nothing here raises: a kernel that cannot be built is missing, which
+`~/.cache/lds_iter`), named by a hash of source, compiler, flags and processor; they appear there by an atomic rename,
+so that any number of processes may build at once. Nothing here raises: a kernel that cannot be built is missing, which
 is logged once as a warning of the logger `lds_iter`.
 """
 
@@ -57,9 +58,7 @@ def enabled() -> bool:
     return os.environ.get(SWITCH, "1").lower() not in ("0", "off", "false")
 
 
-def function(
-    source: str, name: str, dtype: torch.dtype, integers: int, reals: int = 0
-) -> Callable[..., int] | None:
+def function(source: str, name: str, dtype: torch.dtype, integers: int, reals: int = 0) -> Callable[..., int] | None:
     """A compiled function, or None where plain torch operations must serve.
 
     Args:
@@ -135,7 +134,7 @@ def _build(source: str) -> ctypes.CDLL:
         if failed is None:
             return ctypes.CDLL(str(target))
         errors.append(failed)
-    raise BuildError(f"{compiler[0]} cannot compile {source}.cpp: {errors[-1]}")
+    raise BuildError(f"{compiler[0]} cannot compile them: {errors[-1]}")
 
 
 def _compile(command: list[str], target: Path) -> str | None:

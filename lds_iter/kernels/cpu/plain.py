@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def traced() -> bool:
     """Whether operations are being recorded or transformed (torch.compile, torch.func) instead of just run."""
-    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.compiler.is_compiling() or _functorch.peek_interpreter_stack() is not None
 
 
 def plain(*tensors: Tensor, dtype: torch.dtype) -> bool:
-    """Whether all are ordinary tensors of this type in main memory: no subclass (fake tensors are), no lazy negation."""
+    """Whether all are ordinary tensors of this type in main memory: no subclass, no fake, no lazy negation."""
     return all(
         (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
         and tensor.dtype == dtype

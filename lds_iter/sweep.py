@@ -22,6 +22,7 @@ from lds_iter import device
 from lds_iter.frontier import OpenRows, advance
 from lds_iter.linearization import Linearization, linearize
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.solution import Result
 from lds_iter.workspace import Problem, Rules, Workspace
 
@@ -54,6 +55,9 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
     sweep = Sweep(start, stop, active, rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
     if rules.record:
         state.maps.append(state.maps[-1].clone() if state.maps else _unseen(problem, state))
+    if _compiled(problem, method, state, rules, sweep):
+        state.sweeps += 1
+        return sweep
     d_before = torch.zeros_like(problem.s0)
     grid = _grid(problem, rules.window)
     forward = isinstance(method, TransitionApproximation) and device.on_host(problem.s0)
@@ -65,6 +69,33 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
             d_before = _tile(problem, method, state, rules, sweep, first, last, d_before)
     state.sweeps += 1
     return sweep
+
+
+def _compiled(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
+    """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
+
+    A recurrence may have a method `diagonal_sweep` for this (see `lds_iter.kernels.cpu.gru`). It leaves what it cannot
+    do, as proposals that are not finite, to the tiles below.
+    """
+    own = getattr(problem.f, "diagonal_sweep", None)
+    if own is None or rules.record or method != QuasiNewton():
+        return False
+    start, stop, rows = sweep.start, sweep.stop, sweep.rows
+    moved = own(
+        state.buffer[start : stop + 1],
+        state.spare[start : stop + 1],
+        problem.inputs_at(start, stop),
+        start=start,
+        lo=rows.lo,
+        hi=rows.hi,
+        rtol=rules.rtol,
+        atol=rules.atol,
+    )
+    if moved is None:
+        return False
+    sweep.rows, sweep.residual, sweep.accepted_residual = OpenRows.of(moved.lo, rows.hi), moved.residual, moved.accepted
+    sweep.excess = moved.residual if rules.rtol == 0 else moved.excess
+    return True
 
 
 def _extent(state: Workspace, rules: Rules, length: int) -> tuple[int, int, Tensor, OpenRows]:

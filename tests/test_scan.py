@@ -14,6 +14,12 @@ CLOSE = {"rtol": 1e-10, "atol": 1e-10}
 SHAPES = st.tuples(st.integers(1, 40), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([2, 4]))
 
 
+@pytest.fixture(params=["1", "0"], ids=["compiled", "plain"], autouse=True)
+def _kernels(request, monkeypatch):
+    """Every law with compiled kernels (where there is a compiler) and with plain torch operations."""
+    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", request.param)
+
+
 def draw(name, shape, seed, scale=1.0):
     n, batch, width = shape
     generator = torch.Generator().manual_seed(seed)

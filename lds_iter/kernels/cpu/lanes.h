@@ -1,0 +1,42 @@
+// Vectors of W numbers that compile to the processor's own (GCC's and Clang's vector extension).
+#pragma once
+#include <cstdint>
+#include <cstring>
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+
+template <class T, int W> struct Lanes { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
+template <class T> struct Lanes<T, 1> { typedef T type; };
+template <class T, int W> using Vec = typename Lanes<T, W>::type;
+template <class T> constexpr int NATIVE = VECTOR_BYTES / (int)sizeof(T);
+
+template <class V, class T> static inline V load(const T* from) {
+    V v;
+    std::memcpy(&v, from, sizeof(V));
+    return v;
+}
+template <class V, class T> static inline void store(T* to, V v) { std::memcpy(to, &v, sizeof(V)); }
+
+// Run body(first, last) on stretches of [0, n), one a thread, each a multiple of `step` but the last.
+template <class Body> static inline void spread(int64_t n, int64_t step, int64_t threads, Body body) {
+    const int64_t pieces = (n + step - 1) / step;
+    if (threads > pieces) threads = pieces;
+    if (threads <= 1) {
+        if (n > 0) body((int64_t)0, n);
+        return;
+    }
+#pragma omp parallel for num_threads((int)threads) schedule(static, 1)
+    for (int64_t i = 0; i < threads; i++) {
+        const int64_t first = pieces * i / threads * step, last = pieces * (i + 1) / threads * step;
+        body(first, last < n ? last : n);
+    }
+}

@@ -1,0 +1,31 @@
+"""Which tensors a kernel may read through their addresses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def traced() -> bool:
+    """Whether operations are being recorded or transformed (torch.compile, torch.func) instead of just run."""
+    return torch.compiler.is_compiling() or _functorch.peek_interpreter_stack() is not None
+
+
+def plain(*tensors: Tensor, dtype: torch.dtype) -> bool:
+    """Whether all are ordinary tensors of this type in main memory: no subclass, no fake, no lazy negation."""
+    return all(
+        (type(tensor) is Tensor or type(tensor) is torch.nn.Parameter)
+        and tensor.dtype == dtype
+        and tensor.device.type == "cpu"
+        and tensor.layout == torch.strided
+        and not tensor.is_neg()
+        for tensor in tensors
+    )
+
+
+def row_stride(x: Tensor) -> int | None:
+    """The distance between rows of `x`, `(n, ...)`, whose numbers lie side by side; None where they do not."""
+    if x.is_contiguous():
+        return x.numel() // x.shape[0]
+    return x.stride(0) if x[0].is_contiguous() else None

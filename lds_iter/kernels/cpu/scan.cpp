@@ -1,0 +1,162 @@
+// x_t = A_t x_{t-1} + b_t, in place: x holds b on entry. One step after the other, all channels of a step side by side:
+// each number of A is read once and each of x read and written once, so the cost is that of moving them.
+// Every channel (or matrix) is computed by the same instructions wherever it lies, so that a result does not depend on
+// its neighbours, nor on where the time axis is cut, nor on the number of threads.
+#include "lanes.h"
+
+namespace {
+
+constexpr int64_t TIME_BLOCK = 512;  // rows of a strip between two visits: neighbouring strips find theirs in the cache
+
+template <class T, int W> struct Strip {  // W neighbouring channels
+    static void run(const T* a, T* x, const T* before, int64_t rows, int64_t a_row, int64_t x_row) {
+        using V = Vec<T, W>;
+        V carry = load<V>(before);
+        for (int64_t t = 0; t < rows; t++, a += a_row, x += x_row) {
+            carry = load<V>(a) * carry + load<V>(x);
+            store(x, carry);
+        }
+    }
+};
+
+template <class T, int W>
+void strips(const T* a, T* x, const T* before, int64_t& at, int64_t last, int64_t rows, int64_t a_row, int64_t x_row) {
+    for (; at + W <= last; at += W) Strip<T, W>::run(a + at, x + at, before + at, rows, a_row, x_row);
+    if constexpr (W > 1) strips<T, W / 2>(a, x, before, at, last, rows, a_row, x_row);
+}
+
+// The first row: x += A * initial, or nothing without an initial value.
+template <class T> void first_row(const T* a, T* x, const T* initial, int64_t width) {
+    if (initial != nullptr)
+        for (int64_t j = 0; j < width; j++) x[j] = a[j] * initial[j] + x[j];
+}
+
+template <class T>
+int64_t diagonal(const T* a, T* x, const T* initial, int64_t n, int64_t width, int64_t a_row, int64_t x_row,
+                 int64_t threads) {
+    if (n * width < 16384) threads = 1;
+    spread(width, 64 / (int64_t)sizeof(T), threads, [&](int64_t begin, int64_t last) {
+        first_row(a + begin, x + begin, initial ? initial + begin : nullptr, last - begin);
+        for (int64_t t = 1; t < n; t += TIME_BLOCK) {
+            const int64_t rows = n - t < TIME_BLOCK ? n - t : TIME_BLOCK;
+            int64_t at = begin;
+            strips<T, NATIVE<T>>(a + t * a_row, x + t * x_row, x + (t - 1) * x_row, at, last, rows, a_row, x_row);
+        }
+    });
+    return 0;
+}
+
+// One number for `width` neighbouring channels: a[t * a_row + g * a_group] for group g.
+template <class T>
+int64_t scaled(const T* a, T* x, const T* initial, int64_t n, int64_t groups, int64_t width, int64_t a_row,
+               int64_t a_group, int64_t x_row, int64_t threads) {
+    if (n * groups * width < 16384) threads = 1;
+    spread(groups, 1, threads, [&](int64_t begin, int64_t last) {
+        for (int64_t t = 0; t < n; t++) {
+            if (t == 0 && initial == nullptr) continue;
+            const T* before = t == 0 ? initial : x + (t - 1) * x_row;
+            for (int64_t g = begin; g < last; g++) {
+                const T scale = a[t * a_row + g * a_group];
+                T* __restrict here = x + t * x_row + g * width;
+                const T* __restrict there = before + g * width;
+                for (int64_t j = 0; j < width; j++) here[j] = scale * there[j] + here[j];
+            }
+        }
+    });
+    return 0;
+}
+
+template <class T, int W> static inline T total(Vec<T, W> v) {
+    if constexpr (W == 1) {
+        return v;
+    } else {
+        Vec<T, W / 2> low, high;
+        std::memcpy(&low, &v, sizeof low);
+        std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+        return total<T, W / 2>(low + high);
+    }
+}
+
+// y += A x for a matrix whose rows are contiguous.
+template <class T, int W>
+static inline void by_rows(const T* a, int64_t row, int64_t width, const T* x, T* y) {
+    using V = Vec<T, W>;
+    const int64_t whole = width / W * W;
+    for (int64_t i = 0; i < width; i++) {
+        V sum = {};
+        for (int64_t j = 0; j < whole; j += W) sum = load<V>(a + i * row + j) * load<V>(x + j) + sum;
+        T rest = 0;
+        for (int64_t j = whole; j < width; j++) rest = a[i * row + j] * x[j] + rest;
+        y[i] += total<T, W>(sum) + rest;
+    }
+}
+
+// y += A x for a matrix whose columns are contiguous (the transpose of the above).
+template <class T>
+static inline void by_columns(const T* a, int64_t column, int64_t width, const T* x, T* __restrict y) {
+    for (int64_t j = 0; j < width; j++) {
+        const T* __restrict from = a + j * column;
+        const T factor = x[j];
+        for (int64_t i = 0; i < width; i++) y[i] = from[i] * factor + y[i];
+    }
+}
+
+template <class T, int K>
+static inline void small(const T* a, int64_t si, int64_t sj, const T* x, T* y) {
+    T sum[K];
+    for (int i = 0; i < K; i++) {
+        sum[i] = y[i];
+        for (int j = 0; j < K; j++) sum[i] = a[i * si + j * sj] * x[j] + sum[i];
+    }
+    for (int i = 0; i < K; i++) y[i] = sum[i];
+}
+
+template <class T>
+static inline void step(const T* a, int64_t si, int64_t sj, int64_t width, const T* x, T* y) {
+    switch (width) {
+        case 1: return small<T, 1>(a, si, sj, x, y);
+        case 2: return small<T, 2>(a, si, sj, x, y);
+        case 3: return small<T, 3>(a, si, sj, x, y);
+        case 4: return small<T, 4>(a, si, sj, x, y);
+    }
+    if (sj != 1) return by_columns(a, sj, width, x, y);
+    if (width >= NATIVE<T>) return by_rows<T, NATIVE<T>>(a, si, width, x, y);
+    if (width >= NATIVE<T> / 2) return by_rows<T, NATIVE<T> / 2>(a, si, width, x, y);
+    return by_rows<T, 16 / (int)sizeof(T)>(a, si, width, x, y);
+}
+
+// `count` independent matrices a step, each width x width: batch mates, or the blocks of a block diagonal.
+template <class T>
+int64_t dense(const T* a, T* x, const T* initial, int64_t n, int64_t count, int64_t width, int64_t a_row,
+              int64_t a_matrix, int64_t si, int64_t sj, int64_t x_row, int64_t threads) {
+    if (n * count * width * width < 32768) threads = 1;
+    spread(count, 1, threads, [&](int64_t begin, int64_t last) {
+        for (int64_t t = 0; t < n; t++) {
+            if (t == 0 && initial == nullptr) continue;
+            const T* before = t == 0 ? initial : x + (t - 1) * x_row;
+            for (int64_t m = begin; m < last; m++)
+                step(a + t * a_row + m * a_matrix, si, sj, width, before + m * width, x + t * x_row + m * width);
+        }
+    });
+    return 0;
+}
+
+}  // namespace
+
+#define EXPORT(T, ending)                                                                                              \
+    extern "C" int64_t diagonal_scan##ending(const T* a, T* x, const T* initial, int64_t n, int64_t width,             \
+                                             int64_t a_row, int64_t x_row, int64_t threads) {                          \
+        return diagonal<T>(a, x, initial, n, width, a_row, x_row, threads);                                            \
+    }                                                                                                                  \
+    extern "C" int64_t scaled_scan##ending(const T* a, T* x, const T* initial, int64_t n, int64_t groups,              \
+                                           int64_t width, int64_t a_row, int64_t a_group, int64_t x_row,               \
+                                           int64_t threads) {                                                          \
+        return scaled<T>(a, x, initial, n, groups, width, a_row, a_group, x_row, threads);                             \
+    }                                                                                                                  \
+    extern "C" int64_t dense_scan##ending(const T* a, T* x, const T* initial, int64_t n, int64_t count, int64_t width, \
+                                          int64_t a_row, int64_t a_matrix, int64_t si, int64_t sj, int64_t x_row,      \
+                                          int64_t threads) {                                                           \
+        return dense<T>(a, x, initial, n, count, width, a_row, a_matrix, si, sj, x_row, threads);                      \
+    }
+EXPORT(float, _f32)
+EXPORT(double, _f64)

@@ -1,0 +1,109 @@
+"""Scans of tensors in main memory, one time step after the other: the work of a loop at the speed of the memory.
+
+The odd-even scans of `lds_iter.scan` pass over memory log T times, and multiply matrices by matrices; on a processor
+with a handful of cores it is faster to go through time once, all channels of a step side by side. So a dense scan
+costs T D^2 instead of T D^3. The results do not depend on threads, on batch mates, or on where time is cut.
+
+Each function here is registered for its structure, and leaves to plain torch operations what it cannot do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lds_iter.kernels.cpu.build import function
+from lds_iter.kernels.cpu.plain import plain, row_stride, traced
+from lds_iter.scan import (
+    block_diagonal_scan,
+    diagonal_scan,
+    reference_scan,
+    register_scan,
+    scaled_identity_scan,
+)
+from lds_iter.transitions import BlockDiagonal, Dense, Diagonal, ScaledIdentity
+
+
+@register_scan(Diagonal, "cpu")
+def fast_diagonal_scan(transition: Diagonal, x: Tensor, initial: Tensor | None = None) -> None:
+    """`scan.cpp`; reference: `diagonal_scan`."""
+    a = transition.diagonal
+    prepared = _prepared(a, x, initial)
+    scan = function("scan", "diagonal_scan", x.dtype, 8) if prepared is not None else None
+    if scan is None or prepared is None:
+        return diagonal_scan(transition, x, initial)
+    x_row, initial = prepared
+    a_row = row_stride(a) if a.shape == x.shape else None
+    if a_row is None:
+        a = a.expand(x.shape).contiguous()
+        a_row = a.numel() // a.shape[0]
+    width = x.numel() // x.shape[0]
+    scan(a.data_ptr(), x.data_ptr(), _address(initial), x.shape[0], width, a_row, x_row, torch.get_num_threads())
+    return None
+
+
+@register_scan(ScaledIdentity, "cpu")
+def fast_scaled_identity_scan(transition: ScaledIdentity, x: Tensor, initial: Tensor | None = None) -> None:
+    """`scan.cpp`; reference: `scaled_identity_scan`."""
+    scale = transition.scale
+    if not isinstance(scale, Tensor):
+        scale = x.new_full((1,) * x.ndim, scale)
+    prepared = _prepared(scale, x, initial)
+    scan = function("scan", "scaled_scan", x.dtype, 10) if prepared is not None else None
+    if scan is None or prepared is None:
+        return scaled_identity_scan(transition, x, initial)
+    x_row, initial = prepared
+    groups, width = x[0, ..., 0].numel(), x.shape[-1]
+    scale = scale.expand(*x.shape[:-1], 1).reshape(x.shape[0], groups)
+    scan(
+        scale.data_ptr(), x.data_ptr(), _address(initial), x.shape[0], groups, width, *scale.stride(), x_row,
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return None
+
+
+@register_scan(Dense, "cpu")
+def fast_dense_scan(transition: Dense, x: Tensor, initial: Tensor | None = None) -> None:
+    """`scan.cpp`; reference: `reference_scan`."""
+    if not _matrices(transition.matrix, x, initial):
+        reference_scan(transition, x, initial)
+
+
+@register_scan(BlockDiagonal, "cpu")
+def fast_block_diagonal_scan(transition: BlockDiagonal, x: Tensor, initial: Tensor | None = None) -> None:
+    """`scan.cpp`; reference: `reference_scan`."""
+    if not _matrices(transition.blocks, x, initial):
+        block_diagonal_scan(transition, x, initial)
+
+
+def _matrices(a: Tensor, x: Tensor, initial: Tensor | None) -> bool:
+    """Scan by the matrices in the last two dimensions of `a`; false where the kernel cannot."""
+    prepared = _prepared(a, x, initial)
+    scan = function("scan", "dense_scan", x.dtype, 12) if prepared is not None else None
+    if scan is None or prepared is None:
+        return False
+    x_row, initial = prepared
+    n, width = x.shape[0], a.shape[-1]
+    count = x.numel() // (n * width)
+    a = a.expand(*x.shape[:-1], *a.shape[-2:]) if a.ndim == x.ndim + 1 else a
+    a = a.reshape(n, count, width, width)
+    if 1 not in a.stride()[-2:] or (width > 4 and a.stride(-2) == 0):
+        a = a.contiguous()
+    scan(
+        a.data_ptr(), x.data_ptr(), _address(initial), n, count, width, *a.stride(), x_row, torch.get_num_threads()
+    )  # fmt: skip
+    return True
+
+
+def _prepared(a: Tensor, x: Tensor, initial: Tensor | None) -> tuple[int, Tensor | None] | None:
+    """The row stride of `x`, and the initial value as the kernels take it; None where they cannot work."""
+    if traced() or x.numel() == 0 or not plain(a, x, *(() if initial is None else (initial,)), dtype=x.dtype):
+        return None
+    x_row = row_stride(x)
+    if x_row is None:
+        return None
+    return x_row, None if initial is None else initial.expand(x.shape[1:]).contiguous()
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

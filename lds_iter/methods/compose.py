@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from lds_iter import device
 from lds_iter.linearization import Linearization
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.transitions import AbstractTransition, clipped, scaled, select
@@ -102,7 +102,7 @@ class Then(TransitionApproximation):
         if isinstance(lin.age, int):
             return (self.first if lin.age < self.iterations else self.second).transition(lin)
         young = lin.age < self.iterations
-        if not torch.any(young):
+        if device.on_host(young) and not bool(young.any()):
             return self.second.transition(lin)
         return select(young, self.first.transition(lin), self.second.transition(lin), lin.residual)
 

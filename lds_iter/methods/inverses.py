@@ -30,7 +30,7 @@ class Inverses:
     def __init__(self, like: Tensor) -> None:
         width = like.shape[-1]
         self._half = self._planes = None
-        if like.device.type != "cpu" or width > LARGE:
+        if like.device.type != "cpu" or width > LARGE or torch.compiler.is_compiling():
             return
         if width > SMALL:
             first = width // 2

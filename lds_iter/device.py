@@ -12,8 +12,9 @@ from torch import Tensor
 
 def on_host(tensor: Tensor) -> bool:
     """Whether the host reads this tensor for free. Where it does, the loop looks and takes short cuts; where it does
-    not, it masks instead of looking, and computes what may turn out not to be needed."""
-    return tensor.device.type == "cpu"
+    not, it masks instead of looking, and computes what may turn out not to be needed. A compiled loop does not look:
+    what it would see would be baked into the graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class StopFlag:

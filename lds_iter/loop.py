@@ -15,6 +15,8 @@ iterate: the last one whose residual was evaluated, or one that is exact by cons
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -26,17 +28,27 @@ from lds_iter.sweep import Sweep, converged, sweep_over
 from lds_iter.workspace import Problem, Rules, Workspace
 
 
-def run(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules) -> Workspace:
-    """Iterate until every sequence has a result."""
+def iterate(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules) -> Tensor:
+    """One iteration; true for the sequences whose last row it accepted."""
+    sweep = sweep_over(problem, method, state, rules)
+    moves = _decide(state, sweep, problem.length, rules)
+    moves = _stopped(state, moves, rules)
+    _watch(state, rules)
+    return _commit(state, sweep, moves, problem.length)
+
+
+def run(
+    problem: Problem,
+    method: LDSApproximation,
+    guess: Tensor,
+    rules: Rules,
+    body: Callable[[Problem, LDSApproximation, Workspace, Rules], Tensor] = iterate,
+) -> Workspace:
+    """Repeat `body`, one iteration, until every sequence has a result."""
     state = Workspace.start(problem, method, guess, rules)
-    watched = rules.record or rules.observers or rules.stop or rules.window < problem.length
-    stop = StopFlag(lag=device.lags(problem.s0) and not watched)
+    stop = StopFlag(lag=device.lags(problem.s0) and not rules.watched(problem.length))
     while True:
-        sweep = sweep_over(problem, method, state, rules)
-        moves = _decide(state, sweep, problem.length, rules)
-        moves = _stopped(state, moves, rules)
-        _watch(state, rules)
-        finished = _commit(state, sweep, moves, problem.length)
+        finished = body(problem, method, state, rules)
         if stop.posted((state.result != Result.RUNNING).all()):
             _watch_end(state, finished, rules)
             return state
@@ -53,7 +65,7 @@ def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor
     broken = moves & sweep.broken
     moves = (moves ^ broken) & (sweep.rows.lo < sweep.rows.hi)
     state.result = state.result.masked_fill(solved, int(Result.SUCCESS)).masked_fill(broken, int(Result.NONFINITE))
-    if state.sweeps <= rules.max_iters:
+    if isinstance(rules.max_iters, int) and state.sweeps <= rules.max_iters:
         return moves  # no sequence has had as many iterations
     exhausted = moves & (state.iterations >= rules.max_iters)
     state.result = state.result.masked_fill(exhausted, int(Result.MAX_ITERS))

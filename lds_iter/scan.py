@@ -34,6 +34,10 @@ Scan = Callable[[Any, Tensor, Tensor | None], None]
 # Keyed by type, not dispatched by functools.singledispatch, which torch.compile cannot trace.
 _SCANS: dict[tuple[type[AbstractTransition], str | None], Scan] = {}
 
+Operator = Callable[[Any, Tensor, Tensor | None], Tensor]
+
+_OPERATORS: dict[type[AbstractTransition], Operator] = {}
+
 
 def register_scan(structure: type[AbstractTransition], device_type: str | None = None) -> Callable[[Scan], Scan]:
     """Decorator: use this function to scan `structure` on devices of `device_type` (all devices when None).
@@ -47,6 +51,12 @@ def register_scan(structure: type[AbstractTransition], device_type: str | None =
         return scan
 
     return register
+
+
+def register_operator(structure: type[AbstractTransition], operator: Operator) -> None:
+    """In compiled code, scan `structure` by this differentiable function `(transition, b, initial) -> x`; the scans of
+    other structures are traced through."""
+    _OPERATORS[structure] = operator
 
 
 def linear_scan(
@@ -79,6 +89,9 @@ def linear_scan(
     if reverse:
         flipped = map_leaves(lambda leaf: leaf.flip(0), transition)
         return linear_scan(flipped, b.flip(0), initial).flip(0)
+    if torch.compiler.is_compiling() and type(transition) in _OPERATORS:
+        x = _OPERATORS[type(transition)](transition, b, initial)
+        return x if out is None else out.copy_(x)
     tensors = [b, *leaves(transition), *([] if initial is None else [initial])]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _DifferentiableScan.apply(transition, b, initial, *leaves(transition))  # pyright: ignore[reportReturnType]

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from lds_iter.adjoint import AbstractAdjoint, Implicit, Solved
 from lds_iter.checks import check_adjoint, check_f, check_guess, check_inputs, check_method, check_numbers, check_state
+from lds_iter.compiled import Compiled
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linearization import linearize_along
-from lds_iter.loop import run
+from lds_iter.loop import iterate, run
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
 from lds_iter.progress import progress_bar
@@ -119,7 +120,8 @@ def solve(
         with progress_bar(length, progress) as bar:
             observers = tuple(observer for observer in (bar, callback) if observer is not None)
             rules = Rules(rules_rtol, rules_atol, limits["max_iters"], limits["window"], record, observers, stop)
-            state = run(problem, approximation, start.detach(), rules)
+            body = f.iterate if isinstance(f, Compiled) else iterate
+            state = run(problem, approximation, start.detach(), rules, body)
         solution = _solution(problem, state, record)
     if wanted:
         attached = Problem(f, s0, inputs, length)

@@ -104,7 +104,7 @@ def _extent(state: Workspace, rules: Rules, length: int) -> tuple[int, int, Tens
     A window that slides reaches `window` rows beyond each sequence's own frontier. A sequence that would reach beyond
     the rows at hand rests until the slowest ones have come up; it loses no iteration by that and does not feel it.
     """
-    running = state.result == Result.RUNNING
+    running = state.result == int(Result.RUNNING)
     end = state.frontier.new_full((), length)
     if rules.window >= length:
         return 0, length, running, OpenRows.of(torch.where(running, state.frontier, end), end.expand_as(state.frontier))

@@ -30,15 +30,20 @@ class Problem:
 
 @dataclass(frozen=True)
 class Rules:
-    """How to run the loop: tolerances on the residual, iteration limit, window, who watches, and who may stop it."""
+    """How to run the loop: tolerances on the residual, iteration limit (a tensor where the loop is compiled, so that it
+    is not part of the graph), window, who watches, and who may stop it."""
 
     rtol: float
     atol: float
-    max_iters: int
+    max_iters: int | Tensor
     window: int
     record: bool
     observers: tuple[Callable[[Progress], object], ...]
     stop: Callable[[Progress], Tensor] | None = None
+
+    def watched(self, length: int) -> bool:
+        """Whether the host looks at every iteration: a recording, a callback, a rule, the frontier of a window."""
+        return self.record or bool(self.observers) or self.stop is not None or self.window < length
 
 
 @dataclass

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from lds_iter import device
 from lds_iter.linearization import Linearization
 from lds_iter.methods.arguments import check_count, check_transition_method
 from lds_iter.methods.base import TransitionApproximation
@@ -86,7 +86,7 @@ class Then(TransitionApproximation):
         if isinstance(lin.age, int):
             return (self.first if lin.age < self.iterations else self.second).transition(lin)
         young = lin.age < self.iterations
-        if not torch.any(young):
+        if device.on_host(young) and not bool(young.any()):
             return self.second.transition(lin)
         return select(young, self.first.transition(lin), self.second.transition(lin), lin.residual)
 

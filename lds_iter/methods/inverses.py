@@ -29,7 +29,7 @@ class Inverses:
     def __init__(self, like: Tensor) -> None:
         width = like.shape[-1]
         self._out = torch.empty_like(like, memory_format=torch.contiguous_format)
-        if like.device.type != "cpu" or width > SMALL:
+        if like.device.type != "cpu" or width > SMALL or torch.compiler.is_compiling():
             self._turns = None
             return
         self._first, other = like.new_empty(2, width, width, like.shape[0])

@@ -96,7 +96,8 @@ class Matrices(Algebra):
         return a.mT
 
     def keep(self, x: Tensor) -> Tensor:
-        if x.shape[-1] > SMALL or x.device.type != "cpu" or torch.is_grad_enabled():
+        by_entries = x.shape[-1] <= SMALL and x.device.type == "cpu"
+        if not by_entries or torch.is_grad_enabled() or torch.compiler.is_compiling():
             return torch.linalg.inv_ex(self.plus(x.clone(), 1))[0]
         planes = x.movedim((-2, -1), (0, 1)).clone(memory_format=torch.contiguous_format)
         planes.diagonal().add_(1)

@@ -135,7 +135,7 @@ class LevenbergMarquardt(LDSApproximation):
         return None
 
     def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
-        return self.damped(lin, lin.residual.new_tensor(1 / self.sigma2)), carry
+        return self.damped(lin, lin.residual.new_full((), 1 / self.sigma2)), carry
 
     def damped(self, lin: Linearization, precision: Tensor) -> Tensor:
         """The update with another damping, for methods that choose it as they go.

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from lds_iter.adjoint import AbstractAdjoint
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.states import take_rows
+from lds_iter.workspace import AbstractStrategy
 
 
 def check_state(s0: Any) -> None:
@@ -165,6 +166,8 @@ def check_guess(guess: Any, s0: Tensor, length: int) -> None:
 def check_method(method: Any, *, transition: bool = False) -> Any:
     """`method`: an instance of the right kind."""
     kind = TransitionApproximation if transition else LDSApproximation
+    if isinstance(method, AbstractStrategy) and not transition:
+        return method
     if isinstance(method, type):
         raise TypeError(f"`method` must be an instance, got the class {method.__name__}. Type `{method.__name__}()`.")
     if not isinstance(method, kind):

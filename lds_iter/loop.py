@@ -23,23 +23,32 @@ from lds_iter.device import StopFlag
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Progress, Result
 from lds_iter.sweep import Sweep, converged, sweep_over
-from lds_iter.workspace import Problem, Rules, Workspace
+from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 
-def run(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules) -> Workspace:
+def run(problem: Problem, method: LDSApproximation | AbstractStrategy, guess: Tensor, rules: Rules) -> Workspace:
     """Iterate until every sequence has a result."""
+    if isinstance(method, AbstractStrategy):
+        return method.run(problem, guess, rules)
     state = Workspace.start(problem, method, guess, rules)
     watched = rules.record or rules.observers or rules.stop or rules.window < problem.length
     stop = StopFlag(lag=device.lags(problem.s0) and not watched)
-    while True:
-        sweep = sweep_over(problem, method, state, rules)
-        moves = _decide(state, sweep, problem.length, rules)
-        moves = _stopped(state, moves, rules)
-        _watch(state, rules)
-        finished = _commit(state, sweep, moves, problem.length)
-        if stop.posted((state.result != Result.RUNNING).all()):
-            _watch_end(state, finished, rules)
-            return state
+    while not iterate(problem, method, state, rules, stop):
+        pass
+    return state
+
+
+def iterate(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, stop: StopFlag) -> bool:
+    """One iteration of the loop; true when every sequence is known to have a result."""
+    sweep = sweep_over(problem, method, state, rules)
+    moves = _decide(state, sweep, problem.length, rules)
+    moves = stopped(state, moves, rules)
+    watch(state, rules)
+    finished = _commit(state, sweep, moves, problem.length)
+    if not stop.posted((state.result != Result.RUNNING).all()):
+        return False
+    _watch_end(state, finished, rules)
+    return True
 
 
 def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor:
@@ -60,7 +69,7 @@ def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor
     return moves ^ exhausted
 
 
-def _stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
+def stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
     """End the sequences that the user's rule wants to end at this iterate; true for those that still go on."""
     if rules.stop is None:
         return moves
@@ -99,7 +108,8 @@ def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tenso
     return finished
 
 
-def _watch(state: Workspace, rules: Rules) -> None:
+def watch(state: Workspace, rules: Rules) -> None:
+    """Show the iterate to all who look on."""
     if rules.record:
         state.residuals.append(state.residual.cpu())
         state.fronts.append(state.frontier.cpu())
@@ -120,4 +130,4 @@ def _watch_end(state: Workspace, finished: Tensor, rules: Rules) -> None:
     if rules.record:
         state.maps.append(state.maps[-1].masked_fill(finished.cpu(), 0))
     state.sweeps += 1
-    _watch(state, rules)
+    watch(state, rules)

@@ -1,0 +1,356 @@
+"""One solve by `Auto`: measure, choose, pursue, and go step by step."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lds_iter.auto.evidence import Evidence
+from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
+from lds_iter.decisions import Decision, duration
+from lds_iter.device import StopFlag
+from lds_iter.loop import iterate, stopped, watch
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.jacobi import Jacobi
+from lds_iter.methods.trust_region import TrustRegion
+from lds_iter.solution import Result
+from lds_iter.workspace import Problem, Rules, Workspace
+
+if TYPE_CHECKING:
+    from lds_iter.auto.auto import Auto
+
+STEPS = 4
+"""Sequential steps that are timed; the first of them warms up and does not count."""
+
+SAMPLES = (16, 256)
+"""Rows of the iterations that are timed: one mostly overhead, one mostly arithmetic."""
+
+SWEEP_IN_STEPS = 12
+"""An iteration is taken to cost at least so many sequential steps before one was measured: it calls `f`, its derivative,
+a scan and a few tests."""
+
+WINDOWS = (1, 8, 64)
+"""What T is divided by for the windows to choose from."""
+
+BLOCK = 256
+"""Sequential steps between two looks at whether their values are finite, and two calls of callbacks."""
+
+DENSE_NUMBERS = 1 << 27
+"""Numbers that the matrices of a `TrustRegion`, which takes all its rows at once, may have: 512 MiB in float32."""
+
+STEPWISE = "step by step"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method to choose.
+
+    Attributes:
+        method: any method.
+        expected: iterations that it usually takes where it is in its place; hope, until a solve has shown otherwise.
+        linear: the same for a recurrence that is linear in its state, as that of a gradient is; `expected` when None.
+        rescue: not to start with, but where others do not get on.
+    """
+
+    method: LDSApproximation
+    expected: int = 10
+    linear: int | None = None
+    rescue: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, LDSApproximation):
+            raise TypeError(f"`method` must be a method such as li.Newton(), got {self.method!r}.")
+        if self.expected < 1:
+            raise ValueError(f"`expected` must be at least 1 iteration, got {self.expected}.")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A candidate with a window."""
+
+    candidate: Candidate
+    window: int
+
+    @property
+    def name(self) -> str:
+        return str(self.candidate.method)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to go on, what it should take, and why."""
+
+    arm: Arm | None
+    seconds: float
+    why: str
+
+
+class Driver:
+    """The state of one solve. `outside`: seconds of a step of a kernel that takes over in place of the steps here."""
+
+    def __init__(
+        self, auto: Auto, problem: Problem, guess: Tensor, rules: Rules, outside: float | None = None
+    ) -> None:
+        self.auto, self.problem, self.guess, self.rules, self.outside = auto, problem, guess, rules, outside
+        self.length = problem.length
+        self.costs = auto.costs.of(problem, outside is not None)
+        self.state = Workspace.start(problem, auto.candidates[0].method, guess, rules)
+        self.flag = StopFlag(lag=False)
+        self.parallel, self.swept_rows = 0.0, 0  # seconds of iterations, and rows accepted by them
+        self.tried: set[Arm] = set()
+        self.over = False
+
+    def run(self) -> Workspace:
+        """Everything, from the guess to results."""
+        self.costs.solves += 1
+        if self.outside is not None:
+            self.costs.step = self.outside
+        if self.length * self.auto.budget < SWEEP_IN_STEPS and self._may_step():
+            self._decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
+            self._step_by_step()
+            return self.state
+        self._time_steps()
+        self._time_sweeps()
+        while not self.over:
+            option = self._best(self._options(None))
+            if option.arm is None:
+                self._decide(STEPWISE, option.why, option.seconds)
+                self._step_by_step()
+            else:
+                self._decide(self._describe(option.arm), option.why, option.seconds)
+                self._pursue(option.arm)
+        self._save()
+        return self.state
+
+    # Measuring
+
+    def _time_steps(self) -> None:
+        """The first rows, one at a time, unless it is known what a step takes."""
+        if self.costs.step is not None or self.rules.max_iters < 2 * STEPS:
+            return
+        taken = []
+        for row in range(min(STEPS, self.length)):
+            start = self._now()
+            finite = take_steps(self.problem, self.state, row, row + 1)
+            taken.append(self._now() - start)
+            if not finite:
+                break
+        self._show_steps(torch.zeros_like(self.state.frontier))
+        self.costs.stepped(min(taken[1:] or taken))
+
+    def _time_sweeps(self) -> None:
+        """An iteration of every candidate to start with over a few rows, then over more where the budget has room."""
+        methods = [candidate.method for candidate in self.auto.candidates if not candidate.rescue]
+        first = [method for method in methods if not self.costs.sweeps.get(str(method))]
+        for sample in SAMPLES:
+            rows = min(sample, self.length // 4, self.rules.window)
+            for method in first:
+                known = self.costs.sweeps.get(str(method), {})
+                guess = self.costs.sweep(str(method), rows) or SWEEP_IN_STEPS * self._step
+                if self.over or rows in known or self._lost + guess > self._allowance / 2:
+                    continue
+                self._iterate(method, rows)
+
+    def _iterate(self, method: LDSApproximation, window: int) -> None:
+        """One timed iteration with a method that begins."""
+        self.state.carry = method.init(self.state.buffer[1:])
+        self._sweep(method, window)
+
+    def _sweep(self, method: LDSApproximation, window: int) -> float:
+        rules = replace(self.rules, window=min(window, self.rules.window))
+        front, start = lowest(self.state, self.length), self._now()
+        self.over = iterate(self.problem, method, self.state, rules, self.flag)
+        seconds = self._now() - start
+        self.parallel += seconds
+        self.swept_rows += lowest(self.state, self.length) - front
+        if not self.over and (rules.window < self.length or front < self.length // 2):
+            self.costs.swept(str(method), rules.window, seconds)
+        return seconds
+
+    def _now(self) -> float:
+        return self.auto.clock.now(self.problem.s0)
+
+    # Choosing
+
+    @property
+    def _step(self) -> float:
+        return 0.0 if self.costs.step is None else self.costs.step
+
+    @property
+    def _lost(self) -> float:
+        """Seconds of iterations that their accepted rows do not make up for."""
+        return self.parallel - self.swept_rows * self._step
+
+    @property
+    def _allowance(self) -> float:
+        """Seconds that may be lost without evidence."""
+        return self.auto.budget * self.length * self._step + self.costs.credit
+
+    def _to_go(self) -> int:
+        return self.length - lowest(self.state, self.length)
+
+    def _may_step(self) -> bool:
+        return self.outside is not None or self._to_go() <= self.rules.max_iters - int(self.state.iterations.max())
+
+    def _options(self, current: Arm | None) -> list[Option]:
+        """What else could be done, and what it would take."""
+        options = [Option(None, self._to_go() * self._step, "nothing else promises to be faster")]
+        if not self._may_step():
+            options = []
+        for candidate in self.auto.candidates:
+            if candidate.rescue and not self.tried:
+                continue
+            for window in self._windows(candidate):
+                arm = Arm(candidate, window)
+                if arm != current and arm not in self.tried and not self.costs.resting(arm.name, window):
+                    options += self._option(arm)
+        return options or [self._last_resort()]
+
+    def _option(self, arm: Arm) -> list[Option]:
+        cost = self._cost(arm)
+        if cost is None:
+            return []
+        known = self.costs.known(arm.name, arm.window)
+        if known is not None and arm.window == self.length:
+            return [Option(arm, cost * (known + 0.5), f"the last one took {known} iterations of {duration(cost)}")]
+        stretches = math.ceil(self._to_go() / arm.window)
+        expected = self._expected(arm.candidate)
+        count = stretches * (expected + (stretches > 1)) + 0.5
+        if known is None and self._may_step() and self._lost + min(2, count) * cost > self._allowance:
+            return []
+        count = known or count
+        return [Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")]
+
+    def _last_resort(self) -> Option:
+        """Where steps are ruled out by `max_iters`: the first candidate, over and over."""
+        candidate = self.auto.candidates[0]
+        return Option(Arm(candidate, self.rules.window), math.inf, "`max_iters` rules out going step by step")
+
+    def _expected(self, candidate: Candidate) -> int:
+        linear = getattr(self.problem.f, "linear", False) and candidate.linear is not None
+        return candidate.linear if linear and candidate.linear is not None else candidate.expected
+
+    def _windows(self, candidate: Candidate) -> list[int]:
+        most = min(self.length, self.rules.window)
+        if isinstance(candidate.method, TrustRegion):
+            s0 = self.problem.s0
+            most = min(most, max(64, DENSE_NUMBERS // (s0.numel() * s0.shape[-1])))
+        return sorted({max(min(64, most), min(most, self.length // part)) for part in WINDOWS}, reverse=True)
+
+    def _cost(self, arm: Arm) -> float | None:
+        method = arm.candidate.method
+        cost = self.costs.sweep(arm.name, arm.window)
+        if cost is None and isinstance(method, TrustRegion):
+            inner = self.costs.sweep(str(method.method), arm.window)
+            return None if inner is None else 2 * inner
+        return cost
+
+    def _best(self, options: list[Option]) -> Option:
+        return min(options, key=lambda option: option.seconds)
+
+    # Pursuing
+
+    def _pursue(self, arm: Arm) -> None:
+        """Iterate while it promises to be the fastest way."""
+        method, window = arm.candidate.method, arm.window
+        self.state.carry = method.init(self.state.buffer[1:])
+        stretches = math.ceil(self._to_go() / window)
+        evidence = Evidence(self._expected(arm.candidate) * stretches, self.length, self._target())
+        known, final = self.costs.known(arm.name, window), not self._may_step()
+        while not self.over:
+            self._sweep(method, window)
+            if self.over:
+                break
+            running = self.state.result == Result.RUNNING
+            residual = float(self.state.residual.masked_fill(~running, 0).nan_to_num(torch.inf).max())
+            evidence.add(residual, lowest(self.state, self.length))
+            if not final and not self._goes_on(arm, evidence, known):
+                self._leave(arm, evidence)
+                return
+        solved = bool((self.state.result == Result.SUCCESS).any())
+        self.costs.ended(arm.name, window, max(1, len(evidence.residuals)) if solved else None)
+
+    def _goes_on(self, arm: Arm, evidence: Evidence, known: int | None) -> bool:
+        cost = self.costs.sweep(arm.name, arm.window) or 0.0
+        done, shown = len(evidence.residuals), evidence.shown()
+        if known is not None and done <= 1.5 * known + 1:
+            shown = min(shown, max(1.0, known - done))
+        rest = self._to_go() * self._step
+        proven = cost * shown < rest and self._lost < self.length * self._step
+        hopeful = self._lost + cost <= self._allowance
+        if not (proven or hopeful):
+            return False
+        seconds = cost * (shown if proven else min(shown, evidence.hoped()))
+        others = self._options(arm)
+        return all(seconds <= (option.seconds if option.arm is None else 1.25 * option.seconds) for option in others)
+
+    def _leave(self, arm: Arm, evidence: Evidence) -> None:
+        self.tried |= {other for other in (Arm(arm.candidate, w) for w in self._windows(arm.candidate)) if other.window >= arm.window}
+        self.costs.ended(arm.name, arm.window, None)
+        if evidence.grew:
+            self._restart()
+
+    def _restart(self) -> None:
+        """Put the guess back into the rows that are not accepted: what an attempt left there is worse."""
+        state = self.state
+        times = torch.arange(self.length, device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
+        open_ = (times >= state.frontier) & (state.result == Result.RUNNING)
+        state.buffer[1:].copy_(torch.where(open_.unsqueeze(-1), self.guess, state.buffer[1:]))
+
+    def _target(self) -> float:
+        """The residual to reach, for states of a typical size."""
+        rows = self.state.buffer[1 :: max(1, self.length // 64)]
+        typical = max(float(rows.abs().mean()), 1e-3)
+        tolerance = self.rules.atol + self.rules.rtol * typical
+        return max(tolerance, torch.finfo(rows.dtype).eps * typical)
+
+    # Step by step
+
+    def _step_by_step(self) -> None:
+        """The rest, one row after the other; or leave it to the kernel outside."""
+        state = self.state
+        if self.outside is not None:
+            running = state.result == Result.RUNNING
+            state.result = state.result.masked_fill(running, int(Result.STOPPED))
+            state.residual = state.residual.masked_fill(running, torch.nan)
+            self.over = True
+            return
+        while not self.over:
+            first = lowest(state, self.length)
+            before, stop, start = state.frontier, min(self.length, first + BLOCK), self._now()
+            finite = take_steps(self.problem, state, first, stop)
+            self.costs.stepped((self._now() - start) / (stop - first))
+            finish(state, self.length)
+            self._show_steps(before)
+            self.over = not bool((state.result == Result.RUNNING).any())
+            if not finite and not self.over:
+                self._iterate(Jacobi(), self.rules.window)  # the loop sees what is not finite, and says so
+
+    def _show_steps(self, before: Tensor) -> None:
+        """As after an evaluation in the loop: the record, callbacks, and the rule that may end it."""
+        state, rules = self.state, self.rules
+        if rules.record:
+            record_steps(state, before)
+        watch(state, rules)
+        stopped(state, state.result == Result.RUNNING, rules)
+
+    # Explaining
+
+    def _describe(self, arm: Arm) -> str:
+        return arm.name if arm.window >= self.length else f"{arm.name} in windows of {arm.window} rows"
+
+    def _decide(self, choice: str, why: str, projected: float | None = None) -> None:
+        row = lowest(self.state, self.length)
+        rest = None if projected is None or projected == math.inf else self._to_go() * self._step
+        record = Decision(self.state.sweeps, row, choice, why, None if rest is None else projected, rest)
+        self.state.decisions = (*self.state.decisions, record)
+
+    def _save(self) -> None:
+        """What this solve might have lost and did not, later ones may; no more than what a solve takes in all."""
+        whole = self.length * self._step
+        unspent = self.auto.budget * whole - max(0.0, self._lost)
+        self.costs.credit = min(max(0.0, self.costs.credit + unspent), whole)

@@ -50,10 +50,10 @@ class Costs:
         self.step = seconds if self.step is None else math.sqrt(self.step * seconds)
 
     def swept(self, method: str, rows: int, seconds: float) -> None:
-        """Note what an iteration over so many rows took; the smaller of two, since the first one warms up."""
+        """Note what an iteration over so many rows took: the least of all, forgotten slowly, for first ones warm up."""
         known = self.sweeps.setdefault(method, {})
         before = known.get(rows)
-        known[rows] = seconds if before is None else min(1.2 * before, seconds)
+        known[rows] = seconds if before is None else min(1.02 * before, seconds)
 
     def sweep(self, method: str, rows: int) -> float | None:
         """What an iteration should take: on the line through the two nearest row counts measured.

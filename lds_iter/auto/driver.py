@@ -15,7 +15,10 @@ from lds_iter.decisions import Decision, duration
 from lds_iter.device import StopFlag
 from lds_iter.loop import iterate, stopped, watch
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.jacobi import Jacobi
+from lds_iter.methods.picard import Picard
+from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.solution import Result
 from lds_iter.workspace import Problem, Rules, Workspace
@@ -23,18 +26,35 @@ from lds_iter.workspace import Problem, Rules, Workspace
 if TYPE_CHECKING:
     from lds_iter.auto.auto import Auto
 
-STEPS = 4
-"""Sequential steps that are timed; the first of them warms up and does not count."""
+STEPS = 8
+"""Sequential steps that are timed; one more before them warms up."""
 
-SAMPLES = (16, 256)
-"""Rows of the iterations that are timed: one mostly overhead, one mostly arithmetic."""
+SAMPLE = 256
+"""Rows of the second of three iterations that are timed, fewer where `SAMPLE_NUMBERS` bind; the first has an eighth of
+them, the third a tenth of T."""
+
+WORK = 0.25
+"""At least this share of such an iteration is taken to grow with its rows when the third one is decided on."""
+
+SAMPLE_NUMBERS = 1 << 15
+"""Numbers that the transitions of such an iteration may have, so that it costs little more than its overhead."""
 
 SWEEP_IN_STEPS = 12
-"""An iteration is taken to cost at least so many sequential steps before one was measured: it calls `f`, its derivative,
-a scan and a few tests."""
+"""An iteration is taken to cost so many sequential steps before one was measured: it calls `f`, its derivatives, a scan
+and a few tests."""
+
+PLAIN_IN_STEPS = 100
+"""The same for a function whose derivatives torch.func has to find, at every iteration anew."""
+
+SLIDING, TRUSTED = 1.5, 2.0
+"""What an iteration of a sliding window, and of a `TrustRegion`, is taken to cost, in units of one over as many rows and
+of its inner method, before one was measured."""
 
 WINDOWS = (1, 8, 64)
 """What T is divided by for the windows to choose from."""
+
+PATIENCE = 1.5
+"""Another candidate takes over when it should take so many times less; its cost and count are less certain."""
 
 BLOCK = 256
 """Sequential steps between two looks at whether their values are finite, and two calls of callbacks."""
@@ -89,6 +109,17 @@ class Option:
     why: str
 
 
+def _numbers(method: LDSApproximation, width: int) -> int:
+    """Numbers of a transition for each number of the state; those of a full matrix where it is not known better."""
+    match method:
+        case QuasiNewton() | Picard() | Jacobi():
+            return 1
+        case BlockNewton(size=size):
+            return size
+        case _:
+            return width
+
+
 class Driver:
     """The state of one solve. `outside`: seconds of a step of a kernel that takes over in place of the steps here."""
 
@@ -132,44 +163,72 @@ class Driver:
         """The first rows, one at a time, unless it is known what a step takes."""
         if self.costs.step is not None or self.rules.max_iters < 2 * STEPS:
             return
-        taken = []
-        for row in range(min(STEPS, self.length)):
-            start = self._now()
-            finite = take_steps(self.problem, self.state, row, row + 1)
-            taken.append(self._now() - start)
-            if not finite:
-                break
+        finite = take_steps(self.problem, self.state, 0, 1)
+        start = self._now()
+        if finite:
+            take_steps(self.problem, self.state, 1, 1 + STEPS)
+            self.costs.stepped((self._now() - start) / STEPS)
         self._show_steps(torch.zeros_like(self.state.frontier))
-        self.costs.stepped(min(taken[1:] or taken))
 
     def _time_sweeps(self) -> None:
-        """An iteration of every candidate to start with over a few rows, then over more where the budget has room."""
-        methods = [candidate.method for candidate in self.auto.candidates if not candidate.rescue]
-        first = [method for method in methods if not self.costs.sweeps.get(str(method))]
-        for sample in SAMPLES:
-            rows = min(sample, self.length // 4, self.rules.window)
-            for method in first:
-                known = self.costs.sweeps.get(str(method), {})
-                guess = self.costs.sweep(str(method), rows) or SWEEP_IN_STEPS * self._step
-                if self.over or rows in known or self._lost + guess > self._allowance / 2:
+        """Iterations of every candidate to start with over a few rows, then over more, where the budget has room."""
+        for level in range(3):
+            for candidate in self.auto.candidates:
+                if self.over or candidate.rescue:
                     continue
-                self._iterate(method, rows)
+                name, rows = str(candidate.method), self._sample_rows(candidate.method)[level]
+                known = max(self.costs.sweeps.get(name, ()), default=0)
+                if known < rows and self._lost + self._sample_guess(name, rows, known) <= self._allowance:
+                    self._sample(candidate.method, rows)
 
-    def _iterate(self, method: LDSApproximation, window: int) -> None:
-        """One timed iteration with a method that begins."""
-        self.state.carry = method.init(self.state.buffer[1:])
-        self._sweep(method, window)
+    def _sample_guess(self, name: str, rows: int, known: int) -> float:
+        """What a sample may cost: the first ones are overhead by the choice of their rows, the last one is work."""
+        cost = self.costs.sweep(name, rows)
+        if cost is None:
+            own = getattr(self.problem.f, "linearize", None) is not None
+            return (SWEEP_IN_STEPS if own else PLAIN_IN_STEPS) * self._step
+        before = self.costs.sweeps[name][known]
+        return max(min(cost, 2 * before), WORK * before * rows / known)
 
-    def _sweep(self, method: LDSApproximation, window: int) -> float:
-        rules = replace(self.rules, window=min(window, self.rules.window))
+    def _sample_rows(self, method: LDSApproximation) -> tuple[int, int, int]:
+        numbers = self.problem.s0.numel() * _numbers(method, self.problem.s0.shape[-1])
+        most = min(self.length // 4, self.rules.window)
+        rows = min(SAMPLE, max(16, SAMPLE_NUMBERS // numbers), most)
+        return max(2, rows // 8), rows, min(most, max(rows, self.length // 10))
+
+    def _sample(self, method: LDSApproximation, rows: int) -> None:
+        """Time one iteration over the next rows, as a problem of their own."""
+        state, first = self.state, lowest(self.state, self.length)
+        inputs = self.problem.inputs_at(first, first + rows)
+        part = Problem(self.problem.f, state.buffer[first], inputs, rows)
+        rules = Rules(0.0, 0.0, 1, rows, False, ())
+        trial = Workspace.start(part, method, state.buffer[first + 1 : first + 1 + rows], rules)
+        start = self._now()
+        iterate(part, method, trial, rules, self.flag)
+        seconds = self._now() - start
+        self.parallel += seconds
+        state.evaluations += trial.evaluations
+        if bool((trial.result == Result.RUNNING).all()):
+            self.costs.swept(str(method), rows, seconds)
+
+    def _first_guess(self) -> float:
+        own = getattr(self.problem.f, "linearize", None) is not None
+        return (SWEEP_IN_STEPS if own else PLAIN_IN_STEPS) * self._step
+
+    def _sweep(self, arm: Arm) -> None:
+        """One timed iteration of the loop."""
+        method, rules = arm.candidate.method, replace(self.rules, window=arm.window)
         front, start = lowest(self.state, self.length), self._now()
         self.over = iterate(self.problem, method, self.state, rules, self.flag)
         seconds = self._now() - start
         self.parallel += seconds
         self.swept_rows += lowest(self.state, self.length) - front
-        if not self.over and (rules.window < self.length or front < self.length // 2):
-            self.costs.swept(str(method), rules.window, seconds)
-        return seconds
+        if not self.over and (arm.window < self.length or front < self.length // 2):
+            self.costs.swept(self._key(arm), arm.window, seconds)
+
+    def _key(self, arm: Arm) -> str:
+        """Of the table: an iteration of a window that slides costs more than one over as many rows in all."""
+        return arm.name if arm.window >= self.length else f"{arm.name}, sliding"
 
     def _now(self) -> float:
         return self.auto.clock.now(self.problem.s0)
@@ -202,13 +261,30 @@ class Driver:
         if not self._may_step():
             options = []
         for candidate in self.auto.candidates:
-            if candidate.rescue and not self.tried:
+            if (candidate.rescue and not self._in_need()) or self._ruled_out(candidate):
                 continue
-            for window in self._windows(candidate):
-                arm = Arm(candidate, window)
-                if arm != current and arm not in self.tried and not self.costs.resting(arm.name, window):
-                    options += self._option(arm)
+            arms = [Arm(candidate, window) for window in self._windows(candidate)]
+            if current is not None and current.candidate == candidate:
+                continue
+            for arm in arms:
+                if arm in self.tried or self.costs.resting(arm.name, arm.window):
+                    continue
+                found = self._option(arm)
+                options += found
+                if found and not candidate.rescue:
+                    break  # a shorter window is for where the budget does not allow a longer one
         return options or [self._last_resort()]
+
+    def _in_need(self) -> bool:
+        """Whether a method to start with has failed, now or not long ago."""
+        starters = [candidate for candidate in self.auto.candidates if not candidate.rescue]
+        whole = min(self.length, self.rules.window)
+        return bool(self.tried) or any(self.costs.resting(str(starter.method), whole) for starter in starters)
+
+    def _ruled_out(self, candidate: Candidate) -> bool:
+        """Whether a method that usually takes fewer iterations has failed: then this one would, too."""
+        failed = [arm.candidate for arm in self.tried if not arm.candidate.rescue]
+        return not candidate.rescue and any(self._expected(candidate) > self._expected(other) for other in failed)
 
     def _option(self, arm: Arm) -> list[Option]:
         cost = self._cost(arm)
@@ -220,7 +296,8 @@ class Driver:
         stretches = math.ceil(self._to_go() / arm.window)
         expected = self._expected(arm.candidate)
         count = stretches * (expected + (stretches > 1)) + 0.5
-        if known is None and self._may_step() and self._lost + min(2, count) * cost > self._allowance:
+        need = expected if arm.candidate.rescue else min(2, expected)  # iterations until there can be evidence
+        if known is None and self._may_step() and self._lost + need * cost > self._allowance:
             return []
         count = known or count
         return [Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")]
@@ -242,12 +319,18 @@ class Driver:
         return sorted({max(min(64, most), min(most, self.length // part)) for part in WINDOWS}, reverse=True)
 
     def _cost(self, arm: Arm) -> float | None:
-        method = arm.candidate.method
-        cost = self.costs.sweep(arm.name, arm.window)
+        """Seconds of an iteration, measured or estimated; None where nothing is known."""
+        cost, method = self.costs.sweep(self._key(arm), arm.window), arm.candidate.method
+        if cost is None and arm.window < self.length:
+            whole = self.costs.sweep(arm.name, arm.window)
+            cost = None if whole is None else SLIDING * whole
         if cost is None and isinstance(method, TrustRegion):
-            inner = self.costs.sweep(str(method.method), arm.window)
-            return None if inner is None else 2 * inner
+            return self._times_inner(Arm(replace(arm.candidate, method=method.method), arm.window))
         return cost
+
+    def _times_inner(self, arm: Arm) -> float | None:
+        inner = self._cost(arm)
+        return None if inner is None else TRUSTED * inner
 
     def _best(self, options: list[Option]) -> Option:
         return min(options, key=lambda option: option.seconds)
@@ -262,7 +345,7 @@ class Driver:
         evidence = Evidence(self._expected(arm.candidate) * stretches, self.length, self._target())
         known, final = self.costs.known(arm.name, window), not self._may_step()
         while not self.over:
-            self._sweep(method, window)
+            self._sweep(arm)
             if self.over:
                 break
             running = self.state.result == Result.RUNNING
@@ -275,7 +358,7 @@ class Driver:
         self.costs.ended(arm.name, window, max(1, len(evidence.residuals)) if solved else None)
 
     def _goes_on(self, arm: Arm, evidence: Evidence, known: int | None) -> bool:
-        cost = self.costs.sweep(arm.name, arm.window) or 0.0
+        cost = self._cost(arm) or 0.0
         done, shown = len(evidence.residuals), evidence.shown()
         if known is not None and done <= 1.5 * known + 1:
             shown = min(shown, max(1.0, known - done))
@@ -286,10 +369,10 @@ class Driver:
             return False
         seconds = cost * (shown if proven else min(shown, evidence.hoped()))
         others = self._options(arm)
-        return all(seconds <= (option.seconds if option.arm is None else 1.25 * option.seconds) for option in others)
+        return all(seconds <= (option.seconds if option.arm is None else PATIENCE * option.seconds) for option in others)
 
     def _leave(self, arm: Arm, evidence: Evidence) -> None:
-        self.tried |= {other for other in (Arm(arm.candidate, w) for w in self._windows(arm.candidate)) if other.window >= arm.window}
+        self.tried |= {Arm(arm.candidate, window) for window in self._windows(arm.candidate) if window >= arm.window}
         self.costs.ended(arm.name, arm.window, None)
         if evidence.grew:
             self._restart()
@@ -328,7 +411,8 @@ class Driver:
             self._show_steps(before)
             self.over = not bool((state.result == Result.RUNNING).any())
             if not finite and not self.over:
-                self._iterate(Jacobi(), self.rules.window)  # the loop sees what is not finite, and says so
+                state.carry = None
+                self._sweep(Arm(Candidate(Jacobi()), self.rules.window))  # the loop sees what is not finite, and says so
 
     def _show_steps(self, before: Tensor) -> None:
         """As after an evaluation in the loop: the record, callbacks, and the rule that may end it."""

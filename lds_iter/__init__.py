@@ -1,13 +1,16 @@
 """Sequential recurrences, evaluated in parallel over time by fixed-point iteration."""
 
+from lds_iter import auto as auto
 from lds_iter import diagnostics as diagnostics
 from lds_iter import kernels as kernels
 from lds_iter import nn as nn
 from lds_iter.adjoint import AbstractAdjoint as AbstractAdjoint
 from lds_iter.adjoint import Implicit as Implicit
 from lds_iter.adjoint import Unroll as Unroll
+from lds_iter.auto import Auto as Auto
 from lds_iter.compiled import Compiled as Compiled
 from lds_iter.compiled import cuda_graphs as cuda_graphs
+from lds_iter.decisions import Decision as Decision
 from lds_iter.guesses import Coarse as Coarse
 from lds_iter.guesses import repeat_initial as repeat_initial
 from lds_iter.guesses import step_from_zero as step_from_zero

@@ -33,7 +33,7 @@ from lds_iter.methods.switch import Switch
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.solution import Result
 from lds_iter.states import detached, take_rows
-from lds_iter.workspace import Problem, Rules
+from lds_iter.workspace import AbstractStrategy, Problem, Rules
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Solved:
     """A solved trajectory, as an adjoint gets it: `problem` still attached to autograd, `states` not."""
 
     problem: Problem
-    method: LDSApproximation
+    method: LDSApproximation | AbstractStrategy
     rules: Rules
     guess: Tensor
     states: Tensor
@@ -71,7 +71,7 @@ class Implicit(AbstractAdjoint):
         window: rows beyond the frontier; that of the solve when None.
     """
 
-    method: LDSApproximation | None = None
+    method: LDSApproximation | AbstractStrategy | None = None
     rtol: float | None = None
     atol: float | None = None
     window: int | None = None
@@ -106,6 +106,7 @@ class Unroll(AbstractAdjoint):
 
     def attach(self, solved: Solved) -> Tensor:
         problem, states = solved.problem, solved.guess
+        assert isinstance(solved.method, LDSApproximation)  # `solve` has refused a strategy
         carry = solved.method.init(states)
         for age in range(max(1, solved.iterations)):
             prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
@@ -133,7 +134,9 @@ class _Attached(torch.autograd.Function):
         return ctx.adjoint(g), None, None
 
 
-def solve_adjoint(problem: Problem, states: Tensor, g: Tensor, method: LDSApproximation, rules: Rules) -> Tensor:
+def solve_adjoint(
+    problem: Problem, states: Tensor, g: Tensor, method: LDSApproximation | AbstractStrategy, rules: Rules
+) -> Tensor:
     """All `l_t` of a detached problem; NaN where no finite adjoint exists, as autograd would have it."""
     if problem.length == 1:
         return g
@@ -161,6 +164,9 @@ class _Transposed:
     The derivatives of `f` do not change over the iterations, so each stretch of rows is linearized once (`keep`),
     unless a window slides and would leave more and more of them behind.
     """
+
+    linear = True
+    """What `Auto` goes by: a method that is exact for linear recurrences takes one iteration."""
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], *, keep: bool) -> None:
         self._f, self._keep = f, keep
@@ -220,7 +226,7 @@ class _TransposedDerivatives(AbstractDerivatives):
         return self._fixed.block_diagonal(size).mT
 
 
-def _without_warm_up(method: LDSApproximation) -> LDSApproximation:
+def _without_warm_up(method: LDSApproximation | AbstractStrategy) -> LDSApproximation | AbstractStrategy:
     match method:
         case Then(second=second) | Switch(second=second):
             return _without_warm_up(second)

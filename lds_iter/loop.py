@@ -25,33 +25,44 @@ from lds_iter.device import StopFlag
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Progress, Result
 from lds_iter.sweep import Sweep, converged, sweep_over
-from lds_iter.workspace import Problem, Rules, Workspace
+from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
+
+Body = Callable[[Problem, LDSApproximation, Workspace, Rules], Tensor]
+"""One iteration; true for the sequences whose last row it accepted."""
 
 
 def iterate(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules) -> Tensor:
-    """One iteration; true for the sequences whose last row it accepted."""
+    """The plain `Body`."""
     sweep = sweep_over(problem, method, state, rules)
     moves = _decide(state, sweep, problem.length, rules)
-    moves = _stopped(state, moves, rules)
-    _watch(state, rules)
+    moves = stopped(state, moves, rules)
+    watch(state, rules)
     return _commit(state, sweep, moves, problem.length)
 
 
 def run(
     problem: Problem,
-    method: LDSApproximation,
+    method: LDSApproximation | AbstractStrategy,
     guess: Tensor,
     rules: Rules,
-    body: Callable[[Problem, LDSApproximation, Workspace, Rules], Tensor] = iterate,
+    body: Body = iterate,
 ) -> Workspace:
-    """Repeat `body`, one iteration, until every sequence has a result."""
+    """Repeat `body` until every sequence has a result."""
+    if isinstance(method, AbstractStrategy):
+        return method.run(problem, guess, rules)
     state = Workspace.start(problem, method, guess, rules)
     stop = StopFlag(lag=device.lags(problem.s0) and not rules.watched(problem.length))
-    while True:
-        finished = body(problem, method, state, rules)
-        if stop.posted((state.result != Result.RUNNING).all()):
-            _watch_end(state, finished, rules)
-            return state
+    while not ended(state, body(problem, method, state, rules), rules, stop):
+        pass
+    return state
+
+
+def ended(state: Workspace, finished: Tensor, rules: Rules, stop: StopFlag) -> bool:
+    """After an iteration that accepted the last rows of the sequences `finished`: whether all are known to be done."""
+    if not stop.posted((state.result != Result.RUNNING).all()):
+        return False
+    _watch_end(state, finished, rules)
+    return True
 
 
 def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor:
@@ -72,7 +83,7 @@ def _decide(state: Workspace, sweep: Sweep, length: int, rules: Rules) -> Tensor
     return moves ^ exhausted
 
 
-def _stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
+def stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
     """End the sequences that the user's rule wants to end at this iterate; true for those that still go on."""
     if rules.stop is None:
         return moves
@@ -111,7 +122,8 @@ def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tenso
     return finished
 
 
-def _watch(state: Workspace, rules: Rules) -> None:
+def watch(state: Workspace, rules: Rules) -> None:
+    """Show the iterate to all who look on."""
     if rules.record:
         state.residuals.append(state.residual.cpu())
         state.fronts.append(state.frontier.cpu())
@@ -132,4 +144,4 @@ def _watch_end(state: Workspace, finished: Tensor, rules: Rules) -> None:
     if rules.record:
         state.maps.append(state.maps[-1].masked_fill(finished.cpu(), 0))
     state.sweeps += 1
-    _watch(state, rules)
+    watch(state, rules)

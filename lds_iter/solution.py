@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor
 
+from lds_iter.decisions import Decision
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -82,6 +84,7 @@ class Solution:
             not finite either), per sequence.
         carry: what the method remembers at the end, of the method's own type (`Trust` for a `TrustRegion`, with its
             rejected iterations); None for most methods.
+        decisions: what a strategy such as `Auto` decided and why, in order; print them. Empty for a method.
     """
 
     states: Tensor
@@ -92,6 +95,7 @@ class Solution:
     evaluations: Tensor
     resets: Tensor
     carry: Any
+    decisions: tuple[Decision, ...]
     _estimate: Callable[[Any], Tensor]
 
     @property

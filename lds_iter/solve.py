@@ -12,7 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from lds_iter.adjoint import AbstractAdjoint, Implicit, Solved
+from lds_iter.adjoint import AbstractAdjoint, Implicit, Solved, Unroll
 from lds_iter.checks import check_adjoint, check_f, check_guess, check_inputs, check_method, check_numbers, check_state
 from lds_iter.compiled import Compiled
 from lds_iter.guesses import Guess, repeat_initial
@@ -24,7 +24,7 @@ from lds_iter.progress import progress_bar
 from lds_iter.solution import History, Progress, Solution, SolveError, explain_failure
 from lds_iter.states import detached, take_rows
 from lds_iter.sweep import TILE_ELEMENTS
-from lds_iter.workspace import Problem, Rules, Workspace
+from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -51,7 +51,7 @@ def solve(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,
     inputs: Any,
-    method: LDSApproximation | None = None,
+    method: LDSApproximation | AbstractStrategy | None = None,
     *,
     guess: Tensor | Guess = repeat_initial,
     rtol: float | None = None,
@@ -75,7 +75,7 @@ def solve(
             `linearize(s, u) -> AbstractDerivatives` that knows its own derivatives.
         s0: the state before the first step, `(*batch, D)`, float32 or float64, on any device.
         inputs: a pytree (tensor, tuple, dict ...) of tensors that lead with T, such as `(T, *batch, D_in)`.
-        method: the LDS approximation; `Newton()` when None.
+        method: the LDS approximation, or `Auto()`, which chooses while it solves; `Newton()` when None.
         guess: where to start: a tensor `(T, *batch, D)`, or a policy such as `repeat_initial` (the default),
             `step_from_zero`, or any callable `(f, s0, inputs, T) -> (T, *batch, D)`.
         rtol: stop when `|f(s_{t-1}, u_t) - s_t| <= atol + rtol |f(s_{t-1}, u_t)|` for every number, as
@@ -111,7 +111,12 @@ def solve(
     """
     length, rules_rtol, rules_atol, wanted = _check(f, s0, inputs, rtol, atol)
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
-    approximation: LDSApproximation = check_method(Newton() if method is None else method)
+    approximation: LDSApproximation | AbstractStrategy = check_method(Newton() if method is None else method)
+    if isinstance(gradients, Unroll) and isinstance(approximation, AbstractStrategy):
+        raise TypeError(
+            f"`adjoint=li.Unroll()` differentiates the iterations of one method, and {type(approximation).__name__} "
+            "has several. Leave `adjoint` out (the implicit gradient is exact), or type method=li.Newton()."
+        )
     limits = check_numbers(length, max_iters=max_iters, window=window)
     with torch.no_grad():
         start = guess(f, s0, inputs, length) if callable(guess) else guess
@@ -186,6 +191,7 @@ def _solution(problem: Problem, state: Workspace, record: bool) -> Solution:
         state.evaluations,
         state.resets,
         state.carry,
+        state.decisions,
         estimate,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.decisions import Decision
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Progress, Result
 from lds_iter.states import take_rows
@@ -69,6 +71,7 @@ class Workspace:
     residuals: list[Tensor] = field(default_factory=list)
     maps: list[Tensor] = field(default_factory=list)
     fronts: list[Tensor] = field(default_factory=list)
+    decisions: tuple[Decision, ...] = ()
 
     @staticmethod
     def start(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules) -> Workspace:
@@ -93,3 +96,11 @@ class Workspace:
             age=age,
             carry=method.init(guess),
         )
+
+
+class AbstractStrategy(ABC):
+    """What may stand in place of a method and chooses methods itself, iteration by iteration (see `lds_iter.auto`)."""
+
+    @abstractmethod
+    def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
+        """Solve, as `loop.run` does with one method."""

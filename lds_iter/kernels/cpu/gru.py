@@ -105,7 +105,7 @@ def _serves(h: Tensor, u: Triple, weights: Triple, bias: Tensor) -> bool:
         and plain(*tensors, dtype=h.dtype)
         and all(tensor.is_contiguous() for tensor in tensors)
         and all(tensor.shape == h.shape for tensor in u)
-        and 0 < h.numel()
+        and h.numel() > 0
         and h.shape[-1] <= WIDEST
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )

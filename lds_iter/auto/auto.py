@@ -1,0 +1,79 @@
+"""`Auto`: the strategy that chooses, and what it chooses from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lds_iter.auto.clock import AbstractClock, WallClock
+from lds_iter.auto.costs import CostTable
+from lds_iter.auto.driver import Candidate, Driver
+from lds_iter.methods.newton import Newton
+from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.methods.trust_region import TrustRegion
+from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
+
+CANDIDATES = (
+    Candidate(Newton(), expected=4, linear=1),
+    Candidate(QuasiNewton(), expected=9, linear=8),
+    Candidate(TrustRegion(Newton()), expected=14, linear=None, rescue=True),
+)
+"""Counts of `docs/background/counts.md` and `docs/background/trust-region.md`: networks at initialisation for the first
+two, the edge of stability for the third."""
+
+
+@dataclass(frozen=True)
+class Auto(AbstractStrategy):
+    """Choose the method while solving: measure, start with what looks cheapest, watch, switch, or go step by step.
+
+    1. A few sequential steps are timed (their rows are exact), and an iteration of each candidate over a few rows.
+       A sequence so short that this could not pay (`T * budget` below 12) is evaluated step by step at once.
+    2. The candidate with the smallest time to expect, iterations times cost, starts, unless step by step is faster.
+    3. After every iteration the time to go is projected, from how fast the residual falls and the frontier moves. When
+       another candidate or step-by-step evaluation of the remaining rows is faster, it takes over. Accepted rows are
+       kept, so nothing of them is computed twice.
+
+    **What it can lose.** Call *loss* the time of the iterations, less what their accepted rows would have taken
+    step by step, and S the time of step-by-step evaluation, as measured. Without evidence (a residual that falls,
+    a frontier that moves, an earlier solve of this kind that succeeded) the loss stays below `budget * S`, plus at
+    most one iteration whose cost was estimated too low. With evidence that lies it stays below S in all. So a solve
+    takes at most `(1 + budget) S` and a constant where nothing promises success, and at most `2 S` and that constant
+    ever; the constant is one iteration of each candidate over 16 rows.
+
+    Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
+    method found them depends on measured times, so two runs may decide differently, and agree to the tolerance.
+    `Solution.decisions` tells. Choices are for the whole batch; results, counts and residuals are per sequence.
+
+    Attributes:
+        candidates: what to choose from, besides step-by-step evaluation; `CANDIDATES` by default.
+        budget: the share of the time of step-by-step evaluation that may be lost without evidence.
+        clock: what time is measured with.
+        costs: what earlier solves with this object have measured, and how they ended: a solve of a kind that is known
+            (the same code of `f`, shape and device) measures nothing again. What earlier solves might have lost and
+            did not may be spent by later ones. `CostTable()` forgets all.
+    """
+
+    candidates: tuple[Candidate, ...] = CANDIDATES
+    budget: float = 0.1
+    clock: AbstractClock = field(default_factory=WallClock)
+    costs: CostTable = field(default_factory=CostTable, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not self.candidates or not all(isinstance(candidate, Candidate) for candidate in self.candidates):
+            raise TypeError(
+                f"`candidates` must be a tuple of li.auto.Candidate, with at least one, got {self.candidates!r}. "
+                "Type `li.auto.Candidate(li.Picard(), expected=6)`."
+            )
+        if all(candidate.rescue for candidate in self.candidates):
+            raise ValueError("`candidates` needs one to start with: leave `rescue=True` out in at least one.")
+        if not 0 < self.budget <= 1:
+            raise ValueError(f"`budget` must lie in (0, 1], a share of the time step by step, got {self.budget}.")
+        if not isinstance(self.clock, AbstractClock):
+            raise TypeError(f"`clock` must be a clock such as li.auto.WallClock(), got {self.clock!r}.")
+        if not isinstance(self.costs, CostTable):
+            raise TypeError(f"`costs` must be a li.auto.CostTable, got {self.costs!r}.")
+
+    def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
+        """Solve a problem whose arguments have been checked."""
+        return Driver(self, problem, guess, rules).run()

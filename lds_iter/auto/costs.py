@@ -1,0 +1,116 @@
+"""What things cost and how they went: the table that `Auto` goes by, filled as it works.
+
+A table belongs to one `Auto` and grows with its solves, so that the second solve of a kind need not measure again. It
+holds seconds and counts only, no tensors. What is in it changes decisions, never results.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from lds_iter.workspace import Problem
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended: iterations that solved it, or None, then no new attempt before solve number `retry`."""
+
+    iterations: int | None
+    failures: int = 0
+    retry: int = 0
+
+
+@dataclass
+class Costs:
+    """Of problems of one kind: the same recurrence, shapes and device.
+
+    Attributes:
+        step: seconds of one sequential step; None before the first was taken.
+        sweeps: seconds of an iteration by method and rows.
+        outcomes: how the attempts ended, by method and rows.
+        credit: seconds that earlier solves were allowed to lose and did not.
+        solves: how many there were.
+    """
+
+    step: float | None = None
+    sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
+    outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    credit: float = 0.0
+    solves: int = 0
+
+    def stepped(self, seconds: float) -> None:
+        """Note what a sequential step took."""
+        self.step = seconds if self.step is None else math.sqrt(self.step * seconds)
+
+    def swept(self, method: str, rows: int, seconds: float) -> None:
+        """Note what an iteration over so many rows took: the least of all, forgotten slowly, for first ones warm up."""
+        known = self.sweeps.setdefault(method, {})
+        before = known.get(rows)
+        known[rows] = seconds if before is None else min(1.02 * before, seconds)
+
+    def sweep(self, method: str, rows: int) -> float | None:
+        """What an iteration should take: on the line through the two nearest row counts measured.
+
+        In proportion to the rows where only one count was measured, which is too much for more rows; None without any.
+        """
+        known = self.sweeps.get(method)
+        if not known:
+            return None
+        if rows in known:
+            return known[rows]
+        near = sorted(sorted(known, key=lambda n: abs(math.log(n / rows)))[:2])
+        if len(near) == 1:
+            return known[near[0]] * max(1.0, rows / near[0])
+        low, high = near
+        slope = max(0.0, (known[high] - known[low]) / (high - low))
+        return max(known[low] + slope * (rows - low), 0.5 * known[low])
+
+    def ended(self, method: str, rows: int, iterations: int | None) -> None:
+        """Note how an attempt ended. After a failure it rests for 1, 2, 4 ... solves."""
+        before = self.outcomes.get((method, rows), Outcome(None))
+        failures = 0 if iterations is not None else before.failures + 1
+        rest = 2 ** min(failures, 16)
+        self.outcomes[method, rows] = Outcome(iterations, failures, self.solves + rest if failures else 0)
+
+    def known(self, method: str, rows: int) -> int | None:
+        """The count of the last attempt, if it solved the problem."""
+        outcome = self.outcomes.get((method, rows))
+        return None if outcome is None else outcome.iterations
+
+    def resting(self, method: str, rows: int) -> bool:
+        """Whether an attempt failed too recently to be repeated."""
+        outcome = self.outcomes.get((method, rows))
+        return outcome is not None and outcome.iterations is None and self.solves < outcome.retry
+
+
+@dataclass
+class CostTable:
+    """The costs of every kind of problem that an `Auto` has met."""
+
+    kinds: dict[Key, Costs] = field(default_factory=dict)
+
+    def of(self, problem: Problem, *more: Any) -> Costs:
+        """The costs of problems like this one; an empty entry at first."""
+        return self.kinds.setdefault((*kind(problem), *more), Costs())
+
+
+def kind(problem: Problem) -> Key:
+    """What problems must share to cost the same: the code of `f`, the shape of the state, T, dtype, device, threads."""
+    s0 = problem.s0
+    shape = (problem.length, *s0.shape)
+    return name_of(problem.f), shape, str(s0.dtype), s0.device.type, torch.get_num_threads()
+
+
+def name_of(f: Callable[..., Any]) -> str:
+    """A name of the code of `f`: the class of an object, the place in the source of a function."""
+    code = getattr(f, "__code__", None)
+    if code is None:
+        return f"{type(f).__module__}.{type(f).__qualname__}"
+    return f"{code.co_filename}:{code.co_firstlineno}:{code.co_qualname}"

@@ -1,0 +1,3 @@
+"""Kernels for one kind of device each. Every kernel names the reference that it is tested against."""
+
+from lds_iter.kernels import cuda as cuda

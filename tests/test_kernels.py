@@ -17,7 +17,7 @@ from lds_iter.kernels import cuda
 from lds_iter.transitions import leaves, map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
-from lds_iter.kernels import block_scan  # it imports Triton
+from lds_iter.kernels import block_scan, dense_scan  # they import Triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -33,11 +33,12 @@ def _poisoned_and_short(monkeypatch):
     """Chunks of 8 rows, tiles of 2 chunks, memory that is NaN where it is not written, kernels on this device."""
     monkeypatch.setattr(block_scan, "LENGTH", 8)
     monkeypatch.setattr(block_scan, "TILE", 2)
+    monkeypatch.setattr(dense_scan, "LENGTH", 8)
     monkeypatch.setattr("lds_iter.scan._SCANS", dict(li.scan._SCANS))
     monkeypatch.setattr("lds_iter.scan._REVERSED", dict(li.scan._REVERSED))
-    for structure in li.Diagonal, li.ScaledIdentity, li.Identity, li.BlockDiagonal:
-        li.register_scan(structure, DEVICE)(cuda.small_scan)
-        li.scan.register_reverse_scan(structure, DEVICE)(cuda.small_reverse_scan)
+    for structure in li.Diagonal, li.ScaledIdentity, li.Identity, li.BlockDiagonal, li.Dense:
+        li.register_scan(structure, DEVICE)(cuda.triton_scan)
+        li.scan.register_reverse_scan(structure, DEVICE)(cuda.triton_reverse_scan)
     torch.use_deterministic_algorithms(True)  # fills what `empty` gives with NaN
     yield
     torch.use_deterministic_algorithms(False)
@@ -54,6 +55,8 @@ def structures(n, batch, width, dtype=torch.float64):
         "block-2": li.BlockDiagonal(uniform(n, *batch, width // 2, 2, 2, dtype=dtype)),
         "block-3": li.BlockDiagonal(uniform(n, *batch, width // 3, 3, 3, dtype=dtype) / 1.5),
         "block-4": li.BlockDiagonal(uniform(n, *batch, width // 4, 4, 4, dtype=dtype) / 2),
+        "block-6": li.BlockDiagonal(uniform(n, *batch, width // 6, 6, 6, dtype=dtype) / 2),
+        "dense": li.Dense(uniform(n, *batch, width, width, dtype=dtype) / width**0.5),
         "scaled": li.ScaledIdentity(uniform(n, *batch, 1, dtype=dtype)),
         "scaled-number": li.ScaledIdentity(0.7),
         "identity": li.Identity(),
@@ -115,7 +118,7 @@ def test_every_batch_shape_and_layout(name, batch, dtype):
     want = expected(transition, b, initial)
     torch.testing.assert_close(li.linear_scan(transposed, b, initial), want, **TOLERANCES[dtype])
     x = b.clone(memory_format=torch.preserve_format)
-    cuda.small_scan(transposed, x, initial)
+    cuda.triton_scan(transposed, x, initial)
     torch.testing.assert_close(x, want, **TOLERANCES[dtype])
 
 
@@ -139,10 +142,10 @@ def test_half_precision_rounds_what_it_reads_and_writes_and_nothing_else(name, l
     torch.testing.assert_close(mixed, full.float(), **TOLERANCES[torch.float32])
 
 
-@pytest.mark.parametrize("name", ["diagonal", "block-2", "block-4"])
+@pytest.mark.parametrize("name", ["diagonal", "block-2", "block-3", "dense"])
 def test_batch_mates_and_later_rows_change_no_bit(name):
-    transition = structures(37, (3,), 4, torch.float32)[name]
-    b, initial = uniform(37, 3, 4, dtype=torch.float32), uniform(3, 4, dtype=torch.float32)
+    transition = structures(37, (3,), 6, torch.float32)[name]
+    b, initial = uniform(37, 3, 6, dtype=torch.float32), uniform(3, 6, dtype=torch.float32)
     whole = li.linear_scan(transition, b, initial)
     for mate in range(3):
         alone = map_leaves(lambda leaf, own=mate: leaf[:, own], transition)
@@ -153,7 +156,7 @@ def test_batch_mates_and_later_rows_change_no_bit(name):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning", "ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [1, 2, 5])
 def test_an_overflowing_product_meets_zero_and_stays_zero(size):
     """A product of matrices may overflow where the solution does not: the exact zeros before a frontier."""
     blocks, b = torch.full((100, 1, size, size), 1e30, device=DEVICE), torch.zeros(100, size, device=DEVICE)
@@ -164,10 +167,11 @@ def test_an_overflowing_product_meets_zero_and_stays_zero(size):
     torch.testing.assert_close(x[70:], expected(li.BlockDiagonal(blocks[70:]), b[70:], None))
 
 
-@pytest.mark.parametrize("name", ["diagonal", "block-2"])
+@pytest.mark.parametrize("name", ["diagonal", "block-2", "dense"])
 def test_gradients_of_a_scan(name):
     """Against finite differences; the backward pass is the kernel backwards."""
-    transition, b, initial = structures(9, (), 2)[name], uniform(9, 2), uniform(2)
+    width = 5 if name == "dense" else 2
+    transition, b, initial = structures(9, (), width)[name], uniform(9, width), uniform(width)
     (leaf,) = leaves(transition)
 
     def scan(leaf, b, initial):
@@ -177,10 +181,11 @@ def test_gradients_of_a_scan(name):
     assert torch.autograd.gradcheck(scan, arguments, fast_mode=True)
 
 
-def test_the_custom_operation_is_one():
-    a, x = uniform(9, 2, 4, 1, 1), uniform(9, 2, 4)
+def test_the_custom_operations_are_well_formed():
+    x = uniform(9, 2, 4)
     for initial in None, uniform(2, 4):
-        torch.library.opcheck(torch.ops.lds_iter.block_scan_.default, (a, x, initial, True))
+        torch.library.opcheck(torch.ops.lds_iter.block_scan_.default, (uniform(9, 2, 4, 1, 1), x, initial, True))
+        torch.library.opcheck(torch.ops.lds_iter.dense_scan_.default, (uniform(9, 2, 4, 4), x, initial, False))
 
 
 def test_it_compiles_to_one_graph():
@@ -199,6 +204,7 @@ def test_what_the_kernels_do_not_serve_takes_the_plain_path(monkeypatch):
     torch.testing.assert_close(li.linear_scan(transition, b), expected(transition, b, None))
     monkeypatch.setattr(cuda, "TRITON", False)
     monkeypatch.setattr(cuda, "block_scan_", None)
+    monkeypatch.setattr(cuda, "dense_scan_", None)
     for name, transition in structures(5, (2,), 12).items():
         b = uniform(5, 2, 12)
         for reverse in False, True:

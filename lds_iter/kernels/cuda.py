@@ -14,7 +14,16 @@ from torch import Tensor
 
 from lds_iter import scan
 from lds_iter.scan import SMALL_BLOCK, reference_scan, register_reverse_scan, register_scan
-from lds_iter.transitions import AbstractTransition, BlockDiagonal, Diagonal, Identity, ScaledIdentity, map_leaves
+from lds_iter.transitions import (
+    AbstractTransition,
+    BlockDiagonal,
+    Dense,
+    Diagonal,
+    Identity,
+    ScaledIdentity,
+    leaves,
+    map_leaves,
+)
 
 TRITON = importlib.util.find_spec("triton") is not None
 """Whether there is anything here to use."""
@@ -36,16 +45,34 @@ def block_scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> 
 
     if x.numel() == 0:
         return
-    rows, blocks = _rows(x, 1), _rows(a, 3)
+    rows, start = _rows(x, 1), _start(initial, x.shape[-1])
     with torch.cuda.device_of(x):
-        block_scan.scan_(
-            blocks, rows, None if initial is None else initial.reshape(-1, x.shape[-1]), reverse,
-            length=block_scan.LENGTH, tile=block_scan.TILE,
-        )  # fmt: skip
+        block_scan.scan_(_rows(a, 3), rows, start, reverse, length=block_scan.LENGTH, tile=block_scan.TILE)
+    _return(rows, x)
+
+
+@torch.library.custom_op("lds_iter::dense_scan_", mutates_args=("x",))
+def dense_scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> None:
+    """Scan in place on full matrices; reference: `reference_scan`.
+
+    Args:
+        a: `(n, *batch, D, D)`.
+        x: on entry b, on return the solution, `(n, *batch, D)`.
+        initial: `(*batch, D)`, or None.
+        reverse: backwards in time.
+    """
+    from lds_iter.kernels import dense_scan
+
+    if x.numel() == 0:
+        return
+    rows, start = _rows(x, 1), _start(initial, x.shape[-1])
+    with torch.cuda.device_of(x):
+        dense_scan.scan_(_rows(a, 2), rows, start, reverse, length=dense_scan.LENGTH)
     _return(rows, x)
 
 
 @block_scan_.register_fake
+@dense_scan_.register_fake
 def _(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> None:
     return None
 
@@ -59,50 +86,42 @@ def _rows(x: Tensor, last: int) -> Tensor:
     return x.reshape(x.shape[0], -1, *x.shape[x.ndim - last :])
 
 
+def _start(initial: Tensor | None, width: int) -> Tensor | None:
+    return None if initial is None else initial.reshape(-1, width)
+
+
 def _return(rows: Tensor, x: Tensor) -> None:
     """Put back what was computed in a copy."""
     if rows.data_ptr() != x.data_ptr():
         x.copy_(rows.view_as(x))
 
 
+WIDEST = 64
+"""The widest matrices of `dense_scan`; half of it in float64."""
+
+
 def served(transition: AbstractTransition, x: Tensor) -> bool:
     """Whether there is a kernel for this scan: the structures of this file, in real floating point, with Triton."""
-    if not TRITON or x.dtype not in DTYPES:
+    numbers = [x, *leaves(transition)]
+    if not TRITON or any(tensor.dtype not in DTYPES for tensor in numbers):
         return False
     match transition:
-        case Diagonal(leaf) | BlockDiagonal(leaf):
-            small = leaf.shape[-1] <= SMALL_BLOCK or isinstance(transition, Diagonal)
-            return small and leaf.dtype in DTYPES
-        case ScaledIdentity(scale):
-            return not isinstance(scale, Tensor) or scale.dtype in DTYPES
+        case Dense(matrices) | BlockDiagonal(matrices):
+            double = any(tensor.dtype == torch.float64 for tensor in numbers)
+            return matrices.shape[-1] <= (WIDEST // 2 if double else WIDEST)
         case _:
-            return isinstance(transition, Identity)
-
-
-def _blocks(transition: AbstractTransition, x: Tensor) -> Tensor:
-    """The transition as blocks; numbers that repeat are not copied, but have a stride of zero."""
-    match transition:
-        case BlockDiagonal(blocks):
-            return blocks.expand(*x.shape[:-1], *blocks.shape[-3:])
-        case Diagonal(diagonal):
-            factor = diagonal
-        case ScaledIdentity(scale) if isinstance(scale, Tensor):
-            factor = scale
-        case ScaledIdentity(scale):
-            factor = x.new_full((), float(scale))
-        case _:
-            factor = x.new_ones(())
-    return factor.expand_as(x).unsqueeze(-1).unsqueeze(-1)
+            return isinstance(transition, Diagonal | ScaledIdentity | Identity)
 
 
 @register_scan(Identity, "cuda")
 @register_scan(ScaledIdentity, "cuda")
 @register_scan(Diagonal, "cuda")
 @register_scan(BlockDiagonal, "cuda")
-def small_scan(transition: AbstractTransition, x: Tensor, initial: Tensor | None = None) -> None:
-    """Diagonals, their special cases and small blocks on CUDA; reference: `reference_scan`."""
+@register_scan(Dense, "cuda")
+def triton_scan(transition: AbstractTransition, x: Tensor, initial: Tensor | None = None) -> None:
+    """Every structure that has a kernel, on CUDA; reference: `reference_scan`."""
     if served(transition, x):
-        block_scan_(_blocks(transition, x), x, initial, False)
+        _scan(transition, x, initial, False)
     else:
         _PLAIN.get(type(transition), reference_scan)(transition, x, initial)
 
@@ -111,14 +130,35 @@ def small_scan(transition: AbstractTransition, x: Tensor, initial: Tensor | None
 @register_reverse_scan(ScaledIdentity, "cuda")
 @register_reverse_scan(Diagonal, "cuda")
 @register_reverse_scan(BlockDiagonal, "cuda")
-def small_reverse_scan(transition: AbstractTransition, x: Tensor, initial: Tensor | None = None) -> None:
+@register_reverse_scan(Dense, "cuda")
+def triton_reverse_scan(transition: AbstractTransition, x: Tensor, initial: Tensor | None = None) -> None:
     """The same backwards in time; reference: `reference_scan` of flipped rows."""
     if served(transition, x):
-        block_scan_(_blocks(transition, x), x, initial, True)
+        _scan(transition, x, initial, True)
     else:
         flipped = x.flip(0)
-        small_scan(map_leaves(lambda leaf: leaf.flip(0), transition), flipped, initial)
+        triton_scan(map_leaves(lambda leaf: leaf.flip(0), transition), flipped, initial)
         x.copy_(flipped.flip(0))
+
+
+def _scan(transition: AbstractTransition, x: Tensor, initial: Tensor | None, reverse: bool) -> None:
+    """By the kernel for it. Numbers that repeat are not copied, but have a stride of zero."""
+    match transition:
+        case Dense(matrices):
+            blocks = matrices.expand(*x.shape[:-1], -1, -1).unsqueeze(-3)
+        case BlockDiagonal(blocks):
+            blocks = blocks.expand(*x.shape[:-1], *blocks.shape[-3:])
+        case Diagonal(factor) | ScaledIdentity(factor):
+            factor = factor if isinstance(factor, Tensor) else x.new_full((), factor)
+            blocks = factor.expand_as(x).unsqueeze(-1).unsqueeze(-1)
+        case _:
+            blocks = x.new_ones(()).expand_as(x).unsqueeze(-1).unsqueeze(-1)
+    size = blocks.shape[-1]
+    if size <= SMALL_BLOCK:
+        block_scan_(blocks, x, initial, reverse)
+    else:
+        start = None if initial is None else initial.unflatten(-1, (-1, size))
+        dense_scan_(blocks, x.unflatten(-1, (-1, size)), start, reverse)
 
 
 _PLAIN = {

@@ -33,6 +33,7 @@ Scan = Callable[[Any, Tensor, Tensor | None], None]
 
 # Keyed by type, not dispatched by functools.singledispatch, which torch.compile cannot trace.
 _SCANS: dict[tuple[type[AbstractTransition], str | None], Scan] = {}
+_REVERSED: dict[tuple[type[AbstractTransition], str], Scan] = {}
 
 Operator = Callable[[Any, Tensor, Tensor | None], Tensor]
 
@@ -57,6 +58,19 @@ def register_operator(structure: type[AbstractTransition], operator: Operator) -
     """In compiled code, scan `structure` by this differentiable function `(transition, b, initial) -> x`; the scans of
     other structures are traced through."""
     _OPERATORS[structure] = operator
+
+
+def register_reverse_scan(structure: type[AbstractTransition], device_type: str) -> Callable[[Scan], Scan]:
+    """Decorator like `register_scan`, for `x_t = A_t x_{t+1} + b_t`, with `initial` after the last row.
+
+    Without one, a reversed scan is a scan of flipped copies.
+    """
+
+    def register(scan: Scan) -> Scan:
+        _REVERSED[structure, device_type] = scan
+        return scan
+
+    return register
 
 
 def linear_scan(
@@ -87,6 +101,11 @@ def linear_scan(
     if out is not None and (reverse or torch.is_grad_enabled()):
         raise ValueError("`out` works forward in time and under `torch.no_grad()` only; leave it out.")
     if reverse:
+        backwards = _REVERSED.get((type(transition), b.device.type))
+        if backwards is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            x = b.clone(memory_format=torch.contiguous_format)
+            backwards(transition, x, initial)
+            return x
         flipped = map_leaves(lambda leaf: leaf.flip(0), transition)
         return linear_scan(flipped, b.flip(0), initial).flip(0)
     if torch.compiler.is_compiling() and type(transition) in _OPERATORS:

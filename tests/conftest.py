@@ -1,10 +1,14 @@
 """One thread, one seed, and a Hypothesis profile without wall-clock deadlines."""
 
+import os
+
 import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)  # for fixtures of wider scope, which come before the one below
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is first imported: kernels then run on the CPU
 hypothesis.settings.register_profile(
     "lds_iter",
     deadline=None,

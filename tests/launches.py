@@ -1,0 +1,32 @@
+"""The launches of the library's kernels that are compiled ahead of time, on memory of the CPU."""
+
+import torch
+
+from lds_iter.kernels import block_scan, dense_scan
+
+
+def _blocks(size, a_dtype, x_dtype, reverse, initial):
+    a, x = torch.rand(300, 2, 16, size, size, dtype=a_dtype), torch.rand(300, 2, 16 * size, dtype=x_dtype)
+    return lambda: block_scan.scan_(a, x, x[0].clone() if initial else None, reverse)
+
+
+def _dense(width, a_dtype, x_dtype, reverse, initial):
+    a, x = torch.rand(100, 2, width, width, dtype=a_dtype), torch.rand(100, 2, width, dtype=x_dtype)
+    return lambda: dense_scan.scan_(a, x, x[0].clone() if initial else None, reverse)
+
+
+LAUNCHES = {
+    "diagonal": _blocks(1, torch.float32, torch.float32, False, True),
+    "diagonal, backwards": _blocks(1, torch.float32, torch.float32, True, False),
+    "diagonal, bfloat16": _blocks(1, torch.bfloat16, torch.bfloat16, False, True),
+    "diagonal, float64": _blocks(1, torch.float64, torch.float64, False, False),
+    "blocks of 2": _blocks(2, torch.float32, torch.float32, False, True),
+    "blocks of 2, bfloat16 and float32": _blocks(2, torch.bfloat16, torch.float32, True, False),
+    "blocks of 3": _blocks(3, torch.float32, torch.float32, False, False),
+    "blocks of 4": _blocks(4, torch.float32, torch.float32, False, True),
+    "D = 5": _dense(5, torch.float32, torch.float32, False, True),
+    "D = 32": _dense(32, torch.float32, torch.float32, True, False),
+    "D = 64": _dense(64, torch.float32, torch.float32, False, False),
+    "D = 64, bfloat16": _dense(64, torch.bfloat16, torch.bfloat16, False, True),
+    "D = 32, float64": _dense(32, torch.float64, torch.float64, False, True),
+}

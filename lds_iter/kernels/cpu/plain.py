@@ -5,11 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.autograd import forward_ad
 
 
 def traced() -> bool:
-    """Whether operations are being recorded or transformed (torch.compile, torch.func) instead of just run."""
-    return torch.compiler.is_compiling() or _functorch.peek_interpreter_stack() is not None
+    """Whether operations are being recorded or transformed (torch.compile, torch.func, dual numbers), not just run."""
+    return (
+        torch.compiler.is_compiling()
+        or _functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def plain(*tensors: Tensor, dtype: torch.dtype) -> bool:

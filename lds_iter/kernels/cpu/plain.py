@@ -25,8 +25,17 @@ def plain(*tensors: Tensor, dtype: torch.dtype) -> bool:
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
         and not tensor.is_neg()
+        and _has_address(tensor)
         for tensor in tensors
     )
+
+
+def _has_address(tensor: Tensor) -> bool:
+    try:
+        tensor.data_ptr()
+    except RuntimeError:  # the batched tensors of `torch.autograd.grad(is_grads_batched=True)` look like any other
+        return False
+    return True
 
 
 def row_stride(x: Tensor) -> int | None:

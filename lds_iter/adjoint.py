@@ -5,7 +5,8 @@ The trajectory satisfies `s_t = f(s_{t-1}, u_t)`. For a loss with gradients `g_t
     l_t = J_{t+1}^T l_{t+1} + g_t             J_t = df/ds at (s_{t-1}, u_t);   l_T = g_T
 
 is again a recurrence, linear and reversed in time, so the loop that solved the trajectory solves it too: Newton's
-method in one iteration, a diagonal one in a handful, in O(T D) memory. Then one batched vector-Jacobian product of `f`
+method in one iteration, a diagonal one in a handful, in O(T D) memory; a recurrence may also solve it directly, as that
+of the GRU does in compiled code on a CPU. Then one batched vector-Jacobian product of `f`
 with `l` gives every other gradient, dL/dtheta = sum_t (df/dtheta)^T l_t. The Jacobians are those at the states
 returned, and the gradient is exact at convergence whatever method found the states. (The diagonal alone as adjoint,
 which released quasi-DEER code uses, is 19 to 59 % off.)
@@ -64,8 +65,9 @@ class Implicit(AbstractAdjoint):
     incoming gradient of each sequence, so that the scale of a loss does not matter.
 
     Attributes:
-        method: for the adjoint; when None that of the solve, without warm-up and damping (`Then`, `Switch`, `Damped`,
-            `TrustRegion`, `LevenbergMarquardt`, `Chord`), which a linear recurrence does not need.
+        method: for the adjoint; when None a direct solve where the recurrence has one, else that of the solve, without
+            warm-up and damping (`Then`, `Switch`, `Damped`, `TrustRegion`, `LevenbergMarquardt`, `Chord`), which a
+            linear recurrence does not need.
         rtol: on the residual of the adjoint; that of the solve when None.
         atol: likewise, in units of the largest incoming gradient.
         window: rows beyond the frontier; that of the solve when None.
@@ -85,8 +87,13 @@ class Implicit(AbstractAdjoint):
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
         rules = replace(solved.rules, max_iters=problem.length, record=False, observers=(), stop=None, **given)
         fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+
+        def adjoint(g: Tensor) -> Tensor:
+            direct = _direct(fixed, states, g) if self.method is None else None
+            return solve_adjoint(fixed, states, g, method, rules) if direct is None else direct
+
         try:
-            return _Attached.apply(value, states, lambda g: solve_adjoint(fixed, states, g, method, rules))
+            return _Attached.apply(value, states, adjoint)
         except RuntimeError as error:
             if "functorch" not in str(error):
                 raise
@@ -132,6 +139,20 @@ class _Attached(torch.autograd.Function):
                 "derivatives type `adjoint=li.Unroll()`, or use li.sequential(f, s0, inputs)."
             )
         return ctx.adjoint(g), None, None
+
+
+def _direct(problem: Problem, states: Tensor, g: Tensor) -> Tensor | None:
+    """The adjoint where `f` has a method `adjoint(prev, inputs, g)` that solves it as it is; None where it has not.
+
+    That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians (see `lds_iter.kernels.cpu.gru`).
+    """
+    own = getattr(problem.f, "adjoint", None)
+    if own is None or not bool(g.isfinite().all()):
+        return None
+    found = own(torch.cat([problem.s0.unsqueeze(0), states[:-1]]), problem.inputs, g)
+    if found is None:
+        return None
+    return found.masked_fill(~found.isfinite().all(-1).all(0)[..., None], torch.nan)
 
 
 def solve_adjoint(

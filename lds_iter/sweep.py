@@ -22,7 +22,6 @@ from lds_iter import device
 from lds_iter.frontier import OpenRows, advance
 from lds_iter.linearization import Linearization, linearize
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.solution import Result
 from lds_iter.workspace import Problem, Rules, Workspace
 
@@ -74,27 +73,23 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
 def _compiled(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
     """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
 
-    A recurrence may have a method `diagonal_sweep` for this (see `lds_iter.kernels.cpu.gru`). It leaves what it cannot
-    do, as proposals that are not finite, to the tiles below.
+    A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.gru`).
     """
-    own = getattr(problem.f, "diagonal_sweep", None)
-    if own is None or rules.record or method != QuasiNewton():
+    own = getattr(problem.f, "sweep", None)
+    if own is None or rules.record:
         return False
     start, stop, rows = sweep.start, sweep.stop, sweep.rows
-    moved = own(
-        state.buffer[start : stop + 1],
-        state.spare[start : stop + 1],
-        problem.inputs_at(start, stop),
-        start=start,
-        lo=rows.lo,
-        hi=rows.hi,
-        rtol=rules.rtol,
-        atol=rules.atol,
-    )
+    buffer, spare = state.buffer[start : stop + 1], state.spare[start : stop + 1]
+    inputs, limits = problem.inputs_at(start, stop), {"rtol": rules.rtol, "atol": rules.atol}
+    moved = own(method, buffer, spare, inputs, start=start, lo=rows.lo, hi=rows.hi, **limits)
     if moved is None:
         return False
     sweep.rows, sweep.residual, sweep.accepted_residual = OpenRows.of(moved.lo, rows.hi), moved.residual, moved.accepted
     sweep.excess = moved.residual if rules.rtol == 0 else moved.excess
+    if moved.flawed:
+        value, new = linearize(problem.f, buffer[:-1], inputs).value, spare[1:]
+        _repair(new, new, value, buffer[1:], problem.s0, sweep)
+        sweep.broken = sweep.rows.take_frontier_(new, value, start)
     return True
 
 

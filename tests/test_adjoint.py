@@ -251,3 +251,26 @@ def test_a_gru_trains_like_torch(method):
         losses.append(trace)
     assert losses[1][-1] < 0.95 * losses[1][0]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+class SolvesItsAdjoint:
+    """A recurrence with an adjoint of its own, here one that overflows for the first sequence."""
+
+    def __call__(self, s, u):
+        return 0.5 * s + u
+
+    def adjoint(self, prev, u, g):
+        found = torch.stack([sum(0.5 ** (k - t) * g[k] for k in range(t, len(g))) for t in range(len(g))])
+        found[1, 0] = torch.inf
+        return found
+
+
+def test_a_direct_adjoint_is_used_and_nan_where_it_is_not_finite():
+    u = torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
+    s0, weights = torch.zeros(2, 3, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    (found,) = torch.autograd.grad((li.solve(SolvesItsAdjoint(), s0, u).states * weights).sum(), u)
+    (exact,) = torch.autograd.grad((li.sequential(SolvesItsAdjoint(), s0, u) * weights).sum(), u)
+    assert found[:, 0].isnan().all()
+    torch.testing.assert_close(found[:, 1], exact[:, 1])
+    states = li.solve(SolvesItsAdjoint(), s0, u, adjoint=li.Implicit(method=li.Newton())).states
+    torch.testing.assert_close(torch.autograd.grad((states * weights).sum(), u)[0], exact)

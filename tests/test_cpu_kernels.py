@@ -124,6 +124,22 @@ def test_torch_func_and_fake_tensors_take_the_plain_scan():
     assert fake.shape == b.shape
 
 
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 2)])
+def test_without_a_compiler_wide_matrices_go_step_by_step(batch, monkeypatch):
+    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")
+    for n in 1, 2, 9:
+        transition = li.Dense(torch.randn(n, *batch, 40, 40, dtype=torch.float64) / 40**0.5)
+        b, initial = torch.randn(n, *batch, 40, dtype=torch.float64), torch.randn(*batch, 40, dtype=torch.float64)
+        for before in None, initial:
+            expected = b.clone()
+            li.reference_scan(transition, expected, before)
+            torch.testing.assert_close(li.linear_scan(transition, b, before), expected)
+            room, x = poisoned(b)
+            li.scan._SCANS[li.Dense, "cpu"](transition, x, before)
+            torch.testing.assert_close(x, expected)
+            assert room.isnan().sum() == room.numel() - x.numel()
+
+
 SOLVE = """
 import logging, torch
 logging.basicConfig(level=logging.WARNING)

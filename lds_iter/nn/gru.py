@@ -13,7 +13,7 @@ The gates lie in tensors of their own, so that every elementwise operation runs 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from torch.nn import functional
 
 from lds_iter.kernels.cpu import gru as compiled
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.newton import Newton
+from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -68,6 +71,8 @@ class GRURecurrence:
 
     def __call__(self, h: Tensor, u: Gates) -> Tensor:
         """One step for every row: `h` `(n, *batch, D)` and the pre-activations to `(n, *batch, D)`."""
+        if compiled.serves_with_gradients(h, u, self._weights, self._bias_n):
+            return _Step.apply(h, *u, *self._weights, self._bias_n)  # pyright: ignore[reportReturnType]
         done = compiled.step(h, u, self._weights, self._bias_n, diagonal=False)
         return GRUDerivatives(h, u, self._weights, self._diagonals, self._bias_n).value if done is None else done[0]
 
@@ -75,13 +80,74 @@ class GRURecurrence:
         """The value and the closed-form derivatives."""
         return GRUDerivatives(h, u, self._weights, self._diagonals, self._bias_n)
 
-    def diagonal_sweep(
-        self, buffer: Tensor, spare: Tensor, u: Gates, *, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float
+    def sweep(
+        self,
+        method: LDSApproximation,
+        buffer: Tensor,
+        spare: Tensor,
+        u: Gates,
+        *,
+        start: int,
+        lo: Tensor,
+        hi: Tensor,
+        rtol: float,
+        atol: float,
     ) -> compiled.Moved | None:
-        """One iteration of `QuasiNewton()` in compiled code, for the loop; None where it must do that itself."""
+        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that.
+
+        Takes its other arguments as `lds_iter.kernels.cpu.gru.sweep` does.
+        """
+        if method not in (Newton(), QuasiNewton()):
+            return None
         return compiled.sweep(
-            buffer, spare, u, self._weights, self._bias_n, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol
+            buffer,
+            spare,
+            u,
+            self._weights,
+            self._bias_n,
+            full=method == Newton(),
+            start=start,
+            lo=lo,
+            hi=hi,
+            rtol=rtol,
+            atol=atol,
         )
+
+    def adjoint(self, h: Tensor, u: Gates, g: Tensor) -> Tensor | None:
+        """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
+
+        Args:
+            h: the state before each row, `(T, *batch, D)`.
+            u: the pre-activations, `(T, *batch, D)` each.
+            g: `(T, *batch, D)`.
+        """
+        return compiled.adjoint(h, u, self._weights, self._bias_n, g)
+
+
+class _Step(torch.autograd.Function):
+    """The step in compiled code with its gradients, for which nothing but its arguments is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, h: Tensor, *rest: Tensor) -> Tensor:
+        ctx.save_for_backward(h, *rest)
+        u, weights, bias = rest[:3], rest[3:6], rest[6]
+        done = compiled.step(h, u, weights, bias, diagonal=False)  # pyright: ignore[reportArgumentType]
+        return GRUDerivatives(h, u, weights, (), bias).value if done is None else done[0]  # pyright: ignore[reportArgumentType]
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        h, *rest = ctx.saved_tensors
+        u, weights, bias = tuple(rest[:3]), tuple(rest[3:6]), rest[6]
+        made = compiled.gradients(h, u, weights, bias, g)  # pyright: ignore[reportArgumentType]
+        if made is None:  # to be differentiated again, or batched
+            made = GRUDerivatives(h, u, weights, (), bias).gradients(g)  # pyright: ignore[reportArgumentType]
+        d_r, d_z, d_n, d_q, d_h = made
+        if ctx.needs_input_grad[0]:
+            d_h = d_h + d_r @ weights[0] + d_z @ weights[1] + d_q @ weights[2]
+        flat = h.reshape(-1, h.shape[-1])
+        inner = [slope.reshape(flat.shape) for slope in (d_r, d_z, d_q)]
+        d_weights = [slope.T @ flat for slope in inner] if any(ctx.needs_input_grad[4:7]) else [None] * 3
+        return d_h, d_r, d_z, d_n, *d_weights, inner[2].sum(0)
 
 
 class GRUDerivatives(AbstractDerivatives):
@@ -140,6 +206,12 @@ class GRUDerivatives(AbstractDerivatives):
             return self.block_diagonal(width).squeeze(-3)
         identity = torch.eye(width, dtype=self.value.dtype, device=self.value.device)
         return scaled_sum((self._z, *self._slopes), (identity, *self._weights))
+
+    def gradients(self, g: Tensor) -> tuple[Tensor, ...]:
+        """For the gradient `g` of the value those of u_r, u_z, u_n and q, and `z g`, the direct part of that of `h`."""
+        d_n = g * (1 - self._z) * (1 - self._n * self._n)
+        d_r = d_n * self._q * self._r * (1 - self._r)
+        return d_r, g * self._gap * self._z * (1 - self._z), d_n, d_n * self._r, g * self._z
 
     def diagonal(self) -> Tensor:
         if self._diagonal is not None:

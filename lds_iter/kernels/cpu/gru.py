@@ -1,7 +1,7 @@
 """The compiled step, diagonal iteration and derivatives of `lds_iter.nn.GRURecurrence`: `gru.cpp`.
 
-Reference: the plain torch operations of `lds_iter.nn.gru` and, for the iteration, the loop in `lds_iter.sweep`. Functions
-return None where those must serve.
+Reference: the plain torch operations of `lds_iter.nn.gru` and, for the iteration and the adjoint, the loop in
+`lds_iter.sweep`. Functions return None where those must serve.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Moved:
-    """One diagonal iteration: what `lds_iter.sweep.Sweep` wants to know."""
+    """One iteration: what `lds_iter.sweep.Sweep` wants to know, and whether a proposal is not finite."""
 
     lo: Tensor
     residual: Tensor
     excess: Tensor
     accepted: Tensor
+    flawed: bool
 
 
 def step(h: Tensor, u: Triple, weights: Triple, bias: Tensor, *, diagonal: bool) -> tuple[Tensor, Tensor | None] | None:
@@ -47,10 +48,54 @@ def step(h: Tensor, u: Triple, weights: Triple, bias: Tensor, *, diagonal: bool)
         return None
     value, slope, width = torch.empty_like(h), torch.empty_like(h) if diagonal else None, h.shape[-1]
     run(
-        h.data_ptr(), *_addresses(u), *_addresses(weights), bias.data_ptr(), value.data_ptr(),
-        0 if slope is None else slope.data_ptr(), h.numel() // width, width, torch.get_num_threads(),
+        *_addresses(*u, *weights, bias, h, value), 0 if slope is None else slope.data_ptr(), h.numel() // width, width,
+        torch.get_num_threads(),
     )  # fmt: skip
     return value, slope
+
+
+def serves_with_gradients(h: Tensor, u: Triple, weights: Triple, bias: Tensor) -> bool:
+    """Whether `step` and `gradients` would serve, and a gradient is wanted."""
+    tensors = (h, *u, *weights, bias)
+    if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in tensors):
+        return False
+    return _readable(h, u, weights, bias) and function("gru", "gradients", h.dtype, 17) is not None
+
+
+def gradients(h: Tensor, u: Triple, weights: Triple, bias: Tensor, g: Tensor) -> tuple[Tensor, ...] | None:
+    """For the gradient `g` of the value those of u_r, u_z, u_n and q, and `z g`, the direct part of that of `h`."""
+    g = g.contiguous() if not traced() else g
+    if not _serves(h, u, weights, bias) or not plain(g, dtype=h.dtype):
+        return None
+    run = function("gru", "gradients", h.dtype, 17)
+    if run is None:
+        return None
+    out, width = [torch.empty_like(h) for _ in range(5)], h.shape[-1]
+    run(*_addresses(*u, *weights, bias, h, g, *out), h.numel() // width, width, torch.get_num_threads())
+    return tuple(out)
+
+
+def adjoint(h: Tensor, u: Triple, weights: Triple, bias: Tensor, g: Tensor) -> Tensor | None:
+    """All `l_t = g_t + J_{t+1}^T l_{t+1}`, one row after the other, in T D^2 work.
+
+    Args:
+        h: the state before each row, `(T, *batch, D)`.
+        u: see `step`.
+        weights: see `step`.
+        bias: see `step`.
+        g: `(T, *batch, D)`.
+    """
+    g = g.contiguous()
+    if not _serves(h, u, weights, bias) or not plain(g, dtype=h.dtype):
+        return None
+    run = function("gru", "adjoint", h.dtype, 14)
+    if run is None:
+        return None
+    out, (n, width) = torch.empty_like(h), (h.shape[0], h.shape[-1])
+    run(
+        *_addresses(*u, *weights, bias, h, g, out), n, h.numel() // (n * width), width, torch.get_num_threads()
+    )  # fmt: skip
+    return out
 
 
 def sweep(
@@ -60,13 +105,14 @@ def sweep(
     weights: Triple,
     bias: Tensor,
     *,
+    full: bool,
     start: int,
     lo: Tensor,
     hi: Tensor,
     rtol: float,
     atol: float,
 ) -> Moved | None:
-    """One iteration of `QuasiNewton()` from `buffer` into `spare`; None also where a proposal is not finite.
+    """One iteration of `Newton()` or `QuasiNewton()` from `buffer` into `spare`.
 
     Args:
         buffer: the state before each row at hand and, last, the one after them, `(n + 1, *batch, D)`.
@@ -74,6 +120,7 @@ def sweep(
         u: see `step`; the rows at hand.
         weights: see `step`.
         bias: see `step`.
+        full: whether `A_t` is the Jacobian, which is never formed, or its diagonal.
         start: the time of the first row at hand.
         lo: the first row of each sequence that is not accepted yet, `(*batch)`.
         hi: the time after the last row of each that may move, `(*batch)`.
@@ -83,22 +130,26 @@ def sweep(
     prev = buffer[:-1]
     if not _serves(prev, u, weights, bias) or not plain(spare, dtype=prev.dtype) or not spare.is_contiguous():
         return None
-    run = function("gru", "sweep", prev.dtype, 20, 2)
+    run = function("gru", "sweep", prev.dtype, 21, 2)
     if run is None:
         return None
     n, width = prev.shape[0], prev.shape[-1]
     d, largest, excess = prev.new_zeros(3, *prev.shape[1:])
-    lo, hi, accepted = lo.clone(), hi.contiguous(), prev.new_zeros(lo.shape)
+    lo, hi, accepted = lo.clone(memory_format=torch.contiguous_format), hi.contiguous(), prev.new_zeros(lo.shape)
     excess.fill_(-torch.inf)
     flawed = run(
-        *_addresses(u), *_addresses(weights), bias.data_ptr(), prev.data_ptr(), spare[1:].data_ptr(), d.data_ptr(),
-        largest.data_ptr(), excess.data_ptr(), accepted.data_ptr(), lo.data_ptr(), hi.data_ptr(), start, n,
-        lo.numel(), width, torch.get_num_threads(), rtol, atol,
+        *_addresses(*u, *weights, bias, prev, spare[1:], d, largest, excess, accepted, lo, hi), start, n,
+        lo.numel(), width, full, torch.get_num_threads(), rtol, atol,
     )  # fmt: skip
-    return None if flawed else Moved(lo, largest.amax(-1), excess.amax(-1).clamp(min=0), accepted)
+    return Moved(lo, largest.amax(-1), excess.amax(-1).clamp(min=0), accepted, bool(flawed))
 
 
 def _serves(h: Tensor, u: Triple, weights: Triple, bias: Tensor) -> bool:
+    graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (h, *u, *weights, bias))
+    return not graph and _readable(h, u, weights, bias)
+
+
+def _readable(h: Tensor, u: Triple, weights: Triple, bias: Tensor) -> bool:
     tensors = (h, *u, *weights, bias)
     return (
         not traced()
@@ -107,9 +158,8 @@ def _serves(h: Tensor, u: Triple, weights: Triple, bias: Tensor) -> bool:
         and all(tensor.shape == h.shape for tensor in u)
         and h.numel() > 0
         and h.shape[-1] <= WIDEST
-        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
     )
 
 
-def _addresses(tensors: Triple) -> tuple[int, ...]:
-    return tuple(tensor.data_ptr() for tensor in tensors)
+def _addresses(*tensors: Tensor) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]

@@ -40,3 +40,25 @@ template <class Body> static inline void spread(int64_t n, int64_t step, int64_t
         body(first, last < n ? last : n);
     }
 }
+
+// Run body(room, i, turn) for i = 0 .. pieces - 1, each thread with a room of its own; what a body gives to turn(...) runs
+// when all earlier pieces have had their turn.
+template <class Room, class Sizes, class Body>
+static inline void in_turn(const Sizes& sizes, int64_t pieces, int64_t threads, Body body) {
+    if (threads <= 1) {
+        Room room(sizes);
+        for (int64_t i = 0; i < pieces; i++) body(room, i, [](auto act) { act(); });
+        return;
+    }
+#pragma omp parallel num_threads((int)threads)
+    {
+        Room room(sizes);
+#pragma omp for ordered schedule(static, 1)
+        for (int64_t i = 0; i < pieces; i++) {
+            body(room, i, [](auto act) {
+#pragma omp ordered
+                { act(); }
+            });
+        }
+    }
+}

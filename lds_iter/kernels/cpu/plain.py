@@ -5,11 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.autograd import forward_ad
 
 
 def traced() -> bool:
-    """Whether operations are being recorded or transformed (torch.compile, torch.func) instead of just run."""
-    return torch.compiler.is_compiling() or _functorch.peek_interpreter_stack() is not None
+    """Whether operations are being recorded or transformed (torch.compile, torch.func, dual numbers), not just run."""
+    return (
+        torch.compiler.is_compiling()
+        or _functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+    )
 
 
 def plain(*tensors: Tensor, dtype: torch.dtype) -> bool:
@@ -20,8 +25,17 @@ def plain(*tensors: Tensor, dtype: torch.dtype) -> bool:
         and tensor.device.type == "cpu"
         and tensor.layout == torch.strided
         and not tensor.is_neg()
+        and _has_address(tensor)
         for tensor in tensors
     )
+
+
+def _has_address(tensor: Tensor) -> bool:
+    try:
+        tensor.data_ptr()
+    except RuntimeError:  # the batched tensors of `torch.autograd.grad(is_grads_batched=True)` look like any other
+        return False
+    return True
 
 
 def row_stride(x: Tensor) -> int | None:

@@ -18,12 +18,14 @@ diffusers.utils.logging.set_verbosity_error()
 
 from bench.paradigms import paradigms  # noqa: E402
 from recipes.diffusion.film import filmed  # noqa: E402
-from recipes.diffusion.methods import Secant, Structured  # noqa: E402
+from recipes.diffusion.methods import Structured  # noqa: E402
 from recipes.diffusion.network import Network  # noqa: E402
+from recipes.diffusion.noise import drawn  # noqa: E402
 from recipes.diffusion.pipeline import ParallelImagePipeline  # noqa: E402
 from recipes.diffusion.probe import schedule_of  # noqa: E402
-from recipes.diffusion.sampler import ParallelSampler, drawn  # noqa: E402
+from recipes.diffusion.sampler import ParallelSampler  # noqa: E402
 from recipes.diffusion.schedulers import SchedulerNotMapped, prepared  # noqa: E402
+from recipes.diffusion.secant import Secant  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "recipes" / "diffusion" / "digits"

@@ -82,10 +82,13 @@ class DenoisingDerivatives(li.AbstractDerivatives):
         return self._function.vjp(w)
 
     def jacobian(self) -> Tensor:
-        return self._function.jacobian()
+        """Column by column, a difference each: forward derivatives do not pass through the networks of diffusers."""
+        basis = torch.eye(self.slots.shape[-2:].numel(), dtype=self.slots.dtype, device=self.slots.device)
+        return torch.stack([self.jvp(e.expand_as(self.value)) for e in basis], -1)
 
     def diagonal(self) -> Tensor:
-        return self._function.diagonal()
+        return self.jacobian().diagonal(dim1=-2, dim2=-1)
 
     def block_diagonal(self, size: int) -> Tensor:
-        return self._function.block_diagonal(size)
+        blocks = self.jacobian().unflatten(-1, (-1, size)).unflatten(-3, (-1, size))  # (n, B, rows, size, cols, size)
+        return blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)

@@ -27,20 +27,25 @@ from bench.machine import describe
 from bench.pages import keep
 from bench.paradigms import paradigms
 from recipes.diffusion.choices import DIGITS, load
-from recipes.diffusion.methods import Secant, Structured
+from recipes.diffusion.methods import Structured
 from recipes.diffusion.network import Work
-from recipes.diffusion.sampler import ParallelSampler, drawn
+from recipes.diffusion.noise import drawn
+from recipes.diffusion.sampler import ParallelSampler
+from recipes.diffusion.secant import Secant
 
 ROOT = Path(__file__).parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "diffusion.json", ROOT / "docs" / "background" / "diffusion.md"
 LINES = ROOT / "out" / "diffusion-rows.jsonl"
-SEEDS = {"DDIM": {20: 4, 50: 4, 100: 4, 250: 1, 1000: 1}, "DDPM": {20: 2, 50: 2, 100: 2, 250: 1, 1000: 0}}
-THEIR_TOLERANCES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
+SEEDS = {"DDIM": {20: 8, 50: 8, 100: 8, 250: 2, 1000: 1}, "DDPM": {20: 4, 50: 4, 100: 4, 250: 2, 1000: 1}}
+FIRST_SEED = 20
+"""Of the samples reported. The settings of the methods were chosen on others, seeds 100 to 115 of 50 and 100 steps."""
+THEIR_TOLERANCES = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 OUR_TOLERANCES = (6e-2, 2e-2, 6e-3, 2e-3, 6e-4)
 IN_BETWEEN = (3.5e-2, 1.1e-2, 3.5e-3)
 """Up to a hundred steps, where runs are short; a round more or less is a factor of three in the error."""
 GOAL = 1e-3
-NOT_RUN = {(name, count): {"Picard", "Structured"} for name, count in (("DDIM", 1000), ("DDPM", 100), ("DDPM", 250))}
+LONG = (("DDIM", 1000), ("DDPM", 100), ("DDPM", 250), ("DDPM", 1000))
+NOT_RUN = {problem: {"Picard", "Structured"} for problem in LONG}
 """Slower than ParaDiGMS or `Secant` wherever they were run, and half of the whole bench's time."""
 
 
@@ -73,7 +78,7 @@ class Problem:
 
     @property
     def conditioning(self) -> dict[str, Tensor]:
-        return {"class_labels": torch.tensor([(3 + 2 * self.seed) % 10])}
+        return {"class_labels": torch.tensor([self.seed % 10])}
 
     def generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(1000 + self.seed)
@@ -150,7 +155,7 @@ def measure(steps: list[int], seeds: int, known: list[Row]) -> Iterator[Row]:
     unet, _ = load(str(DIGITS), "cpu")
     for count in steps:
         for name, scheduler in schedulers().items():
-            for seed in range(seeds or SEEDS[name][count]):
+            for seed in range(FIRST_SEED, FIRST_SEED + (seeds or SEEDS[name][count])):
                 problem = Problem(name, ParallelSampler(unet, scheduler, max_batch=500), count, seed)
                 loop = problem.sampler.step_by_step
                 truth = loop(problem.noise, count, problem.conditioning, generator=problem.generator()).sample

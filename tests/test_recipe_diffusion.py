@@ -18,12 +18,14 @@ diffusers.utils.logging.set_verbosity_error()
 
 from bench.paradigms import paradigms  # noqa: E402
 from recipes.diffusion.film import filmed  # noqa: E402
-from recipes.diffusion.methods import Secant, Structured  # noqa: E402
+from recipes.diffusion.methods import Structured  # noqa: E402
 from recipes.diffusion.network import Network  # noqa: E402
+from recipes.diffusion.noise import drawn  # noqa: E402
 from recipes.diffusion.pipeline import ParallelImagePipeline  # noqa: E402
 from recipes.diffusion.probe import schedule_of  # noqa: E402
-from recipes.diffusion.sampler import ParallelSampler, drawn  # noqa: E402
+from recipes.diffusion.sampler import ParallelSampler  # noqa: E402
 from recipes.diffusion.schedulers import SchedulerNotMapped, prepared  # noqa: E402
+from recipes.diffusion.secant import Secant  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "recipes" / "diffusion" / "digits"
@@ -252,10 +254,11 @@ def test_the_trained_network(name):
     assert_same(parallel, loop)
 
 
-def test_products_with_the_derivative_go_through_any_network_and_are_counted():
+@pytest.mark.parametrize("method", [li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1), li.Newton()], ids=str)
+def test_products_with_the_derivative_go_through_any_network_and_are_counted(method):
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
-    sampler = ParallelSampler(trained(), scheduler, li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1), tol=0)
-    parallel, loop = both(sampler, noise_for(scheduler, 4, (1, 1, 8, 8)), 4, {"class_labels": torch.tensor([5])})
+    sampler = ParallelSampler(trained(), scheduler, method, tol=0)
+    parallel, loop = both(sampler, noise_for(scheduler, 3, (1, 1, 8, 8)), 3, {"class_labels": torch.tensor([5])})
     assert_same(parallel, loop)
     assert parallel.work.products > 0
     assert loop.work.products == 0
@@ -457,3 +460,20 @@ def test_command_line(tmp_path):
     assert (tmp_path / still).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / film).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / moving).read_bytes().startswith(b"GIF8")
+
+
+def test_derivatives_agree_with_autodiff():
+    """In float64, to the curvature over a difference of 1e-2."""
+    scheduler, model = diffusers.HeunDiscreteScheduler(), Denoiser().double()
+    noise = noise_for(scheduler, 4).double()
+    sampler = ParallelSampler(model, scheduler)
+    with torch.no_grad():
+        recurrence, inputs = sampler.recurrence(sampler.schedule(4), sampler.network(noise), noise, None)
+        states = torch.randn(len(inputs["step"]), 2, recurrence.slots * recurrence.width, dtype=torch.float64)
+        known = recurrence.linearize(states, inputs)
+        exact = li.FunctionDerivatives(known._plain, states, inputs)
+        bound = 1e-2 * exact.jacobian().abs().max()
+        assert (known.jacobian() - exact.jacobian()).abs().max() < bound
+        assert (known.diagonal() - exact.diagonal()).abs().max() < bound
+        assert (known.block_diagonal(4) - exact.block_diagonal(4)).abs().max() < bound
+        assert torch.allclose(known.vjp(states), exact.vjp(states))

@@ -65,7 +65,8 @@ def scheduler(name: SchedulerName, config: dict[str, Any]) -> Any:
 
 def method(name: MethodName) -> li.LDSApproximation:
     """The method of the solve."""
-    from recipes.diffusion.methods import Secant, Structured
+    from recipes.diffusion.methods import Structured
+    from recipes.diffusion.secant import Secant
 
     table: dict[MethodName, li.LDSApproximation] = {
         MethodName.secant: Secant(),

@@ -12,7 +12,8 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineO
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from recipes.diffusion.sampler import ParallelSampler, Sampled
+from recipes.diffusion.sampled import Sampled
+from recipes.diffusion.sampler import ParallelSampler
 
 Callback = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any] | None]
 

@@ -12,33 +12,15 @@ from torch import Tensor
 
 import lds_iter as li
 from recipes.diffusion.coefficients import Coefficients
-from recipes.diffusion.methods import Remembered, Secant, Structured
+from recipes.diffusion.methods import Structured
 from recipes.diffusion.network import Network, Work
+from recipes.diffusion.noise import drawn
+from recipes.diffusion.observers import Observers, Remembered
 from recipes.diffusion.probe import schedule_of
 from recipes.diffusion.recurrence import Denoising
+from recipes.diffusion.sampled import Sampled
 from recipes.diffusion.schedulers import Schedule, prepared
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """What a sampler returns.
-
-    Attributes:
-        sample: like the noise that it started from, `(B, *shape)`.
-        trajectory: the samples after each step, `(T, B, *shape)`, float32 or float64.
-        timesteps: `(T,)`.
-        work: rounds (sequential calls of the model) and evaluations; step by step both are T.
-        correction: the largest change that the last scan still made, per sample, `(B,)`, in units of the noise level:
-            an estimate of the error before it. What is left is smaller.
-        solution: of `li.solve`; None for a sample drawn step by step.
-    """
-
-    sample: Tensor
-    trajectory: Tensor
-    timesteps: Tensor
-    work: Work
-    correction: Tensor
-    solution: li.Solution | None
+from recipes.diffusion.secant import Secant
 
 
 @dataclass(frozen=True)
@@ -224,28 +206,3 @@ class ParallelSampler:
             trajectory = run(scheduler, step, timesteps, network, noise, generator)
         work = Work(len(timesteps), len(timesteps) * len(noise))
         return Sampled(trajectory[-1], trajectory, timesteps, work, noise.new_zeros(len(noise)), None)
-
-
-@dataclass(frozen=True)
-class Observers:
-    """Several callbacks as one."""
-
-    each: tuple[Callable[[li.Progress], object], ...]
-
-    def __call__(self, progress: li.Progress) -> None:
-        for observer in self.each:
-            observer(progress)
-
-
-def drawn(schedule: Schedule, noise: Tensor, generator: torch.Generator | None) -> Tensor:
-    """The noise of each step, `(T, B, *shape)`, drawn in the scheduler's order; 0 where it draws none."""
-    from diffusers.utils.torch_utils import randn_tensor
-
-    dtype = torch.float32 if schedule.draws_float32 else noise.dtype
-    rows = [
-        randn_tensor(noise.shape, generator=generator, device=noise.device, dtype=dtype)
-        if draws
-        else torch.zeros_like(noise, dtype=dtype)
-        for draws in schedule.draws.tolist()
-    ]
-    return torch.stack(rows)

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+VARIANCE = 0.25
+"""Of images, given their conditioning, where they are taken for Gaussian."""
+
 
 @dataclass(frozen=True)
 class Levels:

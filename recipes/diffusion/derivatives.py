@@ -1,0 +1,94 @@
+"""The derivatives of a `Denoising`: the scheduler's part exactly, the network's by differences or by autodiff."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import lds_iter as li
+
+if TYPE_CHECKING:
+    from recipes.diffusion.recurrence import Denoising
+
+DIFFERENCE = 1e-2
+"""Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
+
+
+class DenoisingDerivatives(li.AbstractDerivatives):
+    """The value from the remembered outputs; derivatives of the network by `torch.func` where a method asks for them.
+
+    Attributes:
+        recurrence: the `Denoising`.
+        slots: `(n, B, k, D)`.
+        steps: which steps, `(n,)`.
+        argument, output: what the network saw and said, `(n, B, D)`.
+    """
+
+    def __init__(self, recurrence: Denoising, slots: Tensor, inputs: Any, argument: Tensor, output: Tensor) -> None:
+        self.recurrence, self.slots, self.inputs = recurrence, slots, inputs
+        self.steps, self.argument, self.output = inputs["step"], argument, output
+        self.value = recurrence.next(slots, output, inputs)
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """1 where the estimate of the image is not clipped, 0 where it is, `(n, B, D)`; None without clipping."""
+        if self.recurrence.clipping is None:
+            return None
+        estimate = self.recurrence.estimate(self.slots, self.output, self.steps)
+        return (self.recurrence.clip(estimate) == estimate).to(estimate.dtype)
+
+    def push(self, row: int, slots: Tensor, output: Tensor) -> Tensor:
+        """What changes of slots `(B, k, D)` and of the network's output `(B, D)` do to one row's value, `(B, k, D)`."""
+        table, step = self.recurrence.table, self.steps[row]
+        pushed = table.linear[step] @ slots + table.model[step, :, None] * output.unsqueeze(-2)
+        if self.mask is None:
+            return pushed
+        estimate = self.mask[row] * (table.estimate[step] @ torch.cat([slots, output.unsqueeze(-2)], -2))
+        return pushed + table.clipped[step, :, None] * estimate.unsqueeze(-2)
+
+    def _plain(self, states: Tensor, inputs: Any) -> Tensor:
+        """The same function without memory, for `torch.func`; with the attention that has forward derivatives."""
+        slots = states.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
+        argument = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
+        n, batch = argument.shape[:2]
+        steps = self.steps.repeat_interleave(batch)
+        places = torch.arange(batch, device=states.device).repeat(n)
+        with sdpa_kernel(SDPBackend.MATH):
+            output = self.recurrence.evaluate(argument.flatten(0, 1), steps, places)
+        return self.recurrence.next(slots, output.view_as(argument), inputs)
+
+    @cached_property
+    def _function(self) -> li.FunctionDerivatives:
+        return li.FunctionDerivatives(self._plain, self.slots.flatten(-2), self.inputs)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        """`J_t v_t`, of the network by a difference: not every layer has a forward derivative, and none is as cheap."""
+        slots = v.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
+        change = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
+        size = change.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
+        n, batch = change.shape[:2]
+        steps, places = self.steps.repeat_interleave(batch), torch.arange(batch, device=v.device).repeat(n)
+        moved = (self.argument + DIFFERENCE * change / size).flatten(0, 1)
+        output = self.recurrence.evaluate(moved, steps, places).view_as(change)
+        self.recurrence.work.products += n * batch
+        through = (output - self.output) * (size / DIFFERENCE)
+        return torch.stack([self.push(row, slots[row], through[row]) for row in range(n)]).flatten(-2)
+
+    def vjp(self, w: Tensor) -> Tensor:
+        return self._function.vjp(w)
+
+    def jacobian(self) -> Tensor:
+        """Column by column, a difference each: forward derivatives do not pass through the networks of diffusers."""
+        basis = torch.eye(self.slots.shape[-2:].numel(), dtype=self.slots.dtype, device=self.slots.device)
+        return torch.stack([self.jvp(e.expand_as(self.value)) for e in basis], -1)
+
+    def diagonal(self) -> Tensor:
+        return self.jacobian().diagonal(dim1=-2, dim2=-1)
+
+    def block_diagonal(self, size: int) -> Tensor:
+        blocks = self.jacobian().unflatten(-1, (-1, size)).unflatten(-3, (-1, size))  # (n, B, rows, size, cols, size)
+        return blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)

@@ -40,19 +40,8 @@ docs: $(READY)  ## build the guide into site/
 serve: $(READY)  ## the guide, live
 	$(BIN)/mkdocs serve
 
-bench: $(READY)  ## speed, memory and counts on this machine, with the tables of the guide; takes an hour or two
-	$(BIN)/python -m bench.counts --full
-	$(BIN)/python -m bench.predictions --full
-	$(BIN)/python -m bench.edge --full --time
-	$(BIN)/python -m bench.trained
-	$(BIN)/python -m bench.kalman
-	$(BIN)/python -m bench.depth
-	$(BIN)/python -m bench.diffusion
-	$(BIN)/python -m bench.gradients
-	$(BIN)/python -m bench.speed
-	$(BIN)/python -m bench.pararnn
-	$(BIN)/python -m bench.map
-	$(BIN)/python -m bench.epoch
+bench: $(READY)  ## every comparison on this machine's CPU or GPU, with the tables of the guide; takes an hour or two
+	$(BIN)/python -m bench
 
 clean:  ## remove what the other targets make
 	rm -rf $(VENV) site out build *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

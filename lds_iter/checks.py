@@ -19,11 +19,16 @@ def check_state(s0: Any) -> None:
     """`s0`: a finite float32 or float64 tensor `(*batch, D)`."""
     if not isinstance(s0, Tensor):
         raise TypeError(
-            f"`s0` must be a tensor of shape (*batch, D), got {type(s0).__name__}. For a structured state such as "
-            "(h, c), type `s0, unravel = li.ravel(state)` and unravel it inside `f`."
+            f"`s0` must be a tensor of shape (*batch, D), got {type(s0).__name__}.{_as_tensor('s0', s0)} For a "
+            "structured state such as (h, c), type `s0, unravel = li.ravel(state)` and unravel it inside `f`."
         )
     if s0.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(f"`s0` is {s0.dtype}: residuals need at least float32. Type `s0.float()` and cast inside `f`.")
+    if s0.is_complex():
+        raise TypeError(
+            f"`s0` must be float32 or float64, got {s0.dtype}. Type `torch.view_as_real(s0).flatten(-2)`, and inside "
+            "`f` `torch.view_as_complex(s.unflatten(-1, (-1, 2)))` and back."
+        )
     if s0.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"`s0` must be float32 or float64, got {s0.dtype}. Fixed-point iteration needs states that can move a "
@@ -43,9 +48,10 @@ def check_inputs(inputs: Any, s0: Tensor) -> int:
     named = [(_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(inputs)[0] if leaf is not None]
     for name, leaf in named:
         if not isinstance(leaf, Tensor):
+            hint = _as_tensor("inputs", inputs)
             raise TypeError(
-                f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}. What does not change over "
-                "time belongs into `f`, as a closure."
+                f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}.{hint} What does not change "
+                "over time belongs into `f`, as a closure."
             )
         if leaf.ndim == 0:
             raise ValueError(f"`{name}` must lead with T, got a tensor without dimensions.")
@@ -64,6 +70,18 @@ def check_inputs(inputs: Any, s0: Tensor) -> int:
     for name, leaf in named:
         _check_finite(name, leaf)
     return length
+
+
+def _as_tensor(name: str, value: Any) -> str:
+    """What to type in place of an array, a number, a range or a list of numbers; empty for anything else."""
+    if isinstance(value, int | range) and not isinstance(value, bool) and name == "inputs":
+        return " For a recurrence without inputs type `torch.arange(T)`."
+    first = value
+    while isinstance(first, list | tuple) and first:
+        first = first[0]
+    if (hasattr(first, "__array__") and not isinstance(first, Tensor)) or isinstance(first, int | float):
+        return f" Type `torch.as_tensor({name}, dtype=torch.float32)`."
+    return ""
 
 
 def _check_finite(name: str, leaf: Tensor) -> None:

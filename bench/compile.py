@@ -1,8 +1,8 @@
 """What compiling the iterations brings: ours against ours, `solve(f, ...)` and `solve(li.Compiled(f), ...)`.
 
-`python -m bench.compile` writes `bench/results/<device>/compile.json` and the table of `docs/learn/compile.md`. Both run
-by turns, after a correctness gate: they must agree with the Python loop over time and take equally many iterations. The
-recurrences are what a user writes, in plain torch, without derivatives of their own: D products give the diagonal.
+`python -m bench.compile` writes `bench/results/<device>/compile.json` and the table of `docs/learn/compile.md`. Both
+run by turns, after a correctness gate: they must agree with the Python loop over time and take equally many iterations.
+The recurrences are what a user writes, in plain torch, without derivatives of their own: D products give the diagonal.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Row:
 
 def gru_cell(width: int) -> Callable[[Tensor, Tensor], Tensor]:
     """A GRU cell written out in plain torch; `u`: pre-activations of the input, `(n, *batch, 3 D)`."""
-    weight = torch.nn.GRU(width, width).weight_hh_l0.detach()
+    weight = torch.nn.GRUCell(width, width).weight_hh.detach()
 
     def f(h: Tensor, u: Tensor) -> Tensor:
         u_r, u_z, u_n = u.chunk(3, -1)

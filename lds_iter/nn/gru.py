@@ -12,13 +12,13 @@ The gates lie in tensors of their own, so that every elementwise operation runs 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lds_iter.kept import kept
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
 
@@ -87,7 +87,7 @@ class GRUDerivatives(AbstractDerivatives):
         self._gap = h - self._n
         self.value = torch.addcmul(self._n, self._z, self._gap)
 
-    @cached_property
+    @kept
     def _slopes(self) -> Gates:
         """`a_r`, `a_z`, `a_n`; kept for the next product, but not made by `diagonal`, which spares the memory."""
         a_z = torch.ops.aten.sigmoid_backward(self._gap, self._z)

@@ -89,7 +89,7 @@ class Compiled:
             return iterate(problem, method, state, rules)
         age = state.buffer.new_empty(state.sweeps + 2, 0)  # compilers take sizes of 0 and 1 for special ones
         torch._dynamo.maybe_mark_dynamic(age, 0)
-        limit = state.iterations.new_full((), rules.max_iters)
+        limit = torch.zeros_like(state.iterations) + rules.max_iters
         given = [getattr(state, name) for name in FIELDS]
         try:
             *found, finished = self._body(method, rules)(*given, age, limit, problem.s0, problem.inputs)
@@ -189,7 +189,8 @@ def _explanation(method: LDSApproximation, error: Exception) -> str:
         "method does in Python what a graph cannot hold (numbers read from tensors with .item() or `if`, a generator, "
         "printing; the cause above names the line), so write it with tensors and torch.where; it has been compiled for "
         "too many shapes, because a structure without an operator is traced for each T: use fewer, or "
-        "torch._dynamo.config.recompile_limit; there is no C++ compiler. What always works: `li.solve(compiled.f, ...)`."
+        "torch._dynamo.config.recompile_limit; there is no C++ compiler. What always works: "
+        "`li.solve(compiled.f, ...)`."
     )
 
 

@@ -53,7 +53,7 @@ def _operator(name: str, structure: Structure, law: Law) -> None:
             return linear_scan(structure(leaf), b, initial)
 
     @scan.register_fake
-    def fake(leaf: Tensor, b: Tensor, initial: Tensor | None) -> Tensor:
+    def fake(leaf: Tensor, b: Tensor, initial: Tensor | None) -> Tensor:  # noqa: ARG001
         return torch.empty_like(b, memory_format=torch.contiguous_format)
 
     def remember(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:

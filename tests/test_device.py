@@ -4,15 +4,20 @@ What the host may look at is decided in `lds_iter.device` alone, so the whole pa
 GPU, the same tests run on it.
 """
 
+from collections import Counter
+
 import pytest
 import torch
 from catalogue import ADVERSARIES, METHODS, elementwise, loop, tanh_rnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_methods import BATCHES, CLOSE, problem
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lds_iter as li
 from lds_iter import device
+from lds_iter.loop import run
+from lds_iter.workspace import Problem, Rules
 
 EVERY = {**METHODS, **ADVERSARIES}
 
@@ -87,3 +92,73 @@ def test_on_a_gpu():
                 rtol=1e-12, atol=1e-12,
             )  # fmt: skip
             torch.testing.assert_close(solution.states.cpu(), loop(f, s0, u), **CLOSE)
+
+
+HOST_READS = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "_unique2", "unique_dim"}
+
+
+class Synchronisations(TorchDispatchMode):
+    """Counts what makes the host wait for a device: numbers read, sizes that depend on numbers, data from the host."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name.removeprefix("aten::")
+        masks = [index for index in args[1] if index is not None and index.dtype == torch.bool] if name in INDEX else []
+        if name in HOST_READS or name == "lift_fresh" or masks:
+            self.counts[name] += 1
+        return func(*args, **(kwargs or {}))
+
+
+INDEX = {"index", "index_put", "index_put_"}
+
+
+def arguments(device="cpu", length=30, batch=(3,)):
+    """A problem for the loop itself, so that what is checked before it is not counted."""
+    weight = tanh_rnn(4).__closure__[0].cell_contents.to(device)
+    s0, u = (x.to(device) for x in problem(length, batch))
+    rules = Rules(rtol=1e-12, atol=1e-12, max_iters=length, window=length, record=False, observers=())
+    f = lambda s, u: torch.tanh(s @ weight.T + u)  # noqa: E731
+    return Problem(f, s0, u, length), s0.expand(length, *s0.shape).contiguous(), rules
+
+
+@pytest.mark.usefixtures("blind")
+@pytest.mark.parametrize("name", METHODS)
+def test_an_iteration_reads_nothing_but_one_flag(name):
+    recurrence, guess, rules = arguments()
+    with torch.no_grad(), Synchronisations() as seen:
+        state = run(recurrence, METHODS[name], guess, rules)
+    assert seen.counts == {"_local_scalar_dense": state.sweeps - 1}  # the flag of each iteration, read one later
+
+
+def test_the_counter_sees_what_it_should():
+    x = torch.tensor([1.0, 0.0])
+    for name, read in {
+        "_local_scalar_dense": lambda: bool(x[0]),
+        "nonzero": lambda: torch.where(x),
+        "index": lambda: x[x > 0],
+        "index_put_": lambda: x.clone().__setitem__(x > 0, 2.0),
+        "equal": lambda: torch.equal(x, x + 1),
+        "lift_fresh": lambda: x.new_tensor(1.0),
+    }.items():
+        with Synchronisations() as seen:
+            read()
+        assert seen.counts[name] == 1, name
+    with Synchronisations() as seen:
+        torch.where(x > 0, x, 0).cumsum(0)[torch.arange(1)]
+    assert not seen.counts
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", METHODS)
+def test_on_a_gpu_an_iteration_waits_for_nothing(name):
+    recurrence, guess, rules = arguments("cuda")
+    with torch.no_grad():
+        run(recurrence, METHODS[name], guess, rules)  # libraries initialise
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run(recurrence, METHODS[name], guess, rules)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -12,13 +12,13 @@ The gates lie in tensors of their own, so that every elementwise operation runs 
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lds_iter.kept import kept
 from lds_iter.kernels.cpu import gru as compiled
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
@@ -163,7 +163,7 @@ class GRUDerivatives(AbstractDerivatives):
         self._diagonal = None if done is None else done[1]
         self.value = torch.addcmul(self._n, self._z, self._gap) if done is None else done[0]
 
-    @cached_property
+    @kept
     def _gates(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # A product and an addition in place: on a CPU less than half the time of `addmm`.
         r = product(self._h, self._weights[0]).add_(self._u[0]).sigmoid_()
@@ -176,11 +176,11 @@ class GRUDerivatives(AbstractDerivatives):
     _q = property(lambda self: self._gates[2])
     _n = property(lambda self: self._gates[3])
 
-    @cached_property
+    @kept
     def _gap(self) -> Tensor:
         return self._h - self._n
 
-    @cached_property
+    @kept
     def _slopes(self) -> Gates:
         """`a_r`, `a_z`, `a_n`; kept for the next product, but not made by `diagonal`, which spares the memory."""
         a_z = torch.ops.aten.sigmoid_backward(self._gap, self._z)

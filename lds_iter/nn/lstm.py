@@ -23,13 +23,13 @@ Results are overwritten only where autograd has not kept them: `Unroll` differen
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lds_iter.kept import kept
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
@@ -128,7 +128,7 @@ class LSTMDerivatives(AbstractDerivatives):
         self._squashed = torch.tanh(cell)
         self.value = f.pack(self._o * self._squashed, cell)
 
-    @cached_property
+    @kept
     def _slopes(self) -> Gates:
         """`a_i`, `a_f`, `a_g`, `a_o`; kept for the next product."""
         a_i = torch.ops.aten.sigmoid_backward(self._g, self._i)
@@ -137,7 +137,7 @@ class LSTMDerivatives(AbstractDerivatives):
         a_o = torch.ops.aten.sigmoid_backward(self._squashed, self._o)
         return a_i, a_f, a_g, a_o
 
-    @cached_property
+    @kept
     def _through_cell(self) -> Tensor:
         """`e`, how much of a change of c' arrives in h'."""
         return torch.ops.aten.tanh_backward(self._o, self._squashed)

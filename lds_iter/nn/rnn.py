@@ -7,13 +7,13 @@ J = diag(g) W          g = 1 - h'^2 for tanh, 1 where h' > 0 for relu
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lds_iter.kept import kept
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
@@ -88,7 +88,7 @@ class RNNDerivatives(AbstractDerivatives):
         self.value = value
         self._slope_of, self._weight, self._diagonal = slope, weight, diagonal
 
-    @cached_property
+    @kept
     def _slope(self) -> Tensor:
         """g, kept for the next product."""
         return self._slope_of(self.value)

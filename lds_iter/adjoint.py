@@ -249,6 +249,8 @@ class _TransposedDerivatives(AbstractDerivatives):
 
 def _without_warm_up(method: LDSApproximation | AbstractStrategy) -> LDSApproximation | AbstractStrategy:
     match method:
+        case AbstractStrategy():
+            return method.for_adjoint()
         case Then(second=second) | Switch(second=second):
             return _without_warm_up(second)
         case Damped(method=inner) | TrustRegion(method=inner) | Chord(method=inner):

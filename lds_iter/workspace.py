@@ -104,3 +104,7 @@ class AbstractStrategy(ABC):
     @abstractmethod
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve, as `loop.run` does with one method."""
+
+    def for_adjoint(self) -> AbstractStrategy:
+        """What solves the recurrence of the gradient."""
+        return self

@@ -92,9 +92,15 @@ class Costs:
 
 @dataclass
 class CostTable:
-    """The costs of every kind of problem that an `Auto` has met."""
+    """The costs of every kind of problem that an `Auto` has met.
+
+    Attributes:
+        kinds: by the kind of the problem.
+        kernels: seconds of a time step of torch's kernels, by layer and shape.
+    """
 
     kinds: dict[Key, Costs] = field(default_factory=dict)
+    kernels: dict[Key, float] = field(default_factory=dict)
 
     def of(self, problem: Problem, *more: Any) -> Costs:
         """The costs of problems like this one; an empty entry at first."""

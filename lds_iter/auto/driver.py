@@ -47,11 +47,14 @@ PLAIN_IN_STEPS = 100
 """The same for a function whose derivatives torch.func has to find, at every iteration anew."""
 
 SLIDING, TRUSTED = 1.5, 2.0
-"""What an iteration of a sliding window, and of a `TrustRegion`, is taken to cost, in units of one over as many rows and
-of its inner method, before one was measured."""
+"""What an iteration of a sliding window, and of a `TrustRegion`, is taken to cost before one was measured, in
+units of one over as many rows and of its inner method."""
 
 WINDOWS = (1, 8, 64)
 """What T is divided by for the windows to choose from."""
+
+CREDIT = 4
+"""Solves whose unspent budgets a later one may spend at most."""
 
 PATIENCE = 1.5
 """Another candidate takes over when it should take so many times less; its cost and count are less certain."""
@@ -123,12 +126,10 @@ def _numbers(method: LDSApproximation, width: int) -> int:
 class Driver:
     """The state of one solve. `outside`: seconds of a step of a kernel that takes over in place of the steps here."""
 
-    def __init__(
-        self, auto: Auto, problem: Problem, guess: Tensor, rules: Rules, outside: float | None = None
-    ) -> None:
+    def __init__(self, auto: Auto, problem: Problem, guess: Tensor, rules: Rules, outside: float | None = None) -> None:
         self.auto, self.problem, self.guess, self.rules, self.outside = auto, problem, guess, rules, outside
         self.length = problem.length
-        self.costs = auto.costs.of(problem, outside is not None)
+        self.costs = auto.costs.of(problem, outside is not None and round(math.log2(max(outside, 1e-9))))
         self.state = Workspace.start(problem, auto.candidates[0].method, guess, rules)
         self.flag = StopFlag(lag=False)
         self.parallel, self.swept_rows = 0.0, 0  # seconds of iterations, and rows accepted by them
@@ -140,7 +141,7 @@ class Driver:
         self.costs.solves += 1
         if self.outside is not None:
             self.costs.step = self.outside
-        if self.length * self.auto.budget < SWEEP_IN_STEPS and self._may_step():
+        if self.outside is None and self.length * self.auto.budget < SWEEP_IN_STEPS and self._may_step():
             self._decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
             self._step_by_step()
             return self.state
@@ -369,7 +370,9 @@ class Driver:
             return False
         seconds = cost * (shown if proven else min(shown, evidence.hoped()))
         others = self._options(arm)
-        return all(seconds <= (option.seconds if option.arm is None else PATIENCE * option.seconds) for option in others)
+        return all(
+            seconds <= (option.seconds if option.arm is None else PATIENCE * option.seconds) for option in others
+        )
 
     def _leave(self, arm: Arm, evidence: Evidence) -> None:
         self.tried |= {Arm(arm.candidate, window) for window in self._windows(arm.candidate) if window >= arm.window}
@@ -399,7 +402,7 @@ class Driver:
         if self.outside is not None:
             running = state.result == Result.RUNNING
             state.result = state.result.masked_fill(running, int(Result.STOPPED))
-            state.residual = state.residual.masked_fill(running, torch.nan)
+            state.residual = state.residual.masked_fill(running, torch.nan)  # that of the iterate before
             self.over = True
             return
         while not self.over:
@@ -412,7 +415,7 @@ class Driver:
             self.over = not bool((state.result == Result.RUNNING).any())
             if not finite and not self.over:
                 state.carry = None
-                self._sweep(Arm(Candidate(Jacobi()), self.rules.window))  # the loop sees what is not finite, and says so
+                self._sweep(Arm(Candidate(Jacobi()), self.rules.window))  # the loop finds what is not finite
 
     def _show_steps(self, before: Tensor) -> None:
         """As after an evaluation in the loop: the record, callbacks, and the rule that may end it."""
@@ -434,7 +437,6 @@ class Driver:
         self.state.decisions = (*self.state.decisions, record)
 
     def _save(self) -> None:
-        """What this solve might have lost and did not, later ones may; no more than what a solve takes in all."""
-        whole = self.length * self._step
-        unspent = self.auto.budget * whole - max(0.0, self._lost)
-        self.costs.credit = min(max(0.0, self.costs.credit + unspent), whole)
+        """What this solve might have lost and did not, later ones may; no more than `CREDIT` solves have to give."""
+        share = self.auto.budget * self.length * self._step
+        self.costs.credit = min(max(0.0, self.costs.credit + share - max(0.0, self._lost)), CREDIT * share)

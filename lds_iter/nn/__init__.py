@@ -1,5 +1,6 @@
 """Recurrent networks solved in parallel over time: drop-in layers, an adapter for cells, and their recurrences."""
 
+from lds_iter.nn._arguments import fixed_method as fixed_method
 from lds_iter.nn.gru import GRURecurrence as GRURecurrence
 from lds_iter.nn.layers import GRU as GRU
 from lds_iter.nn.layers import LSTM as LSTM

@@ -8,19 +8,48 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from lds_iter.auto import CANDIDATES, Auto, Candidate
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.solution import Result, Solution
+from lds_iter.workspace import AbstractStrategy
 
 NARROW = 8
 """Up to this width the full Jacobian of an RNN or GRU is cheap enough for `Newton()`: at initialisation on a CPU it is
 well ahead of quasi-Newton for an RNN and level for a GRU, and behind for both at twice the width."""
 
 
-def default_method(width: int) -> LDSApproximation:
-    """What RNNs, GRUs and cells without a structure of their own are solved with."""
+def fixed_method(module: torch.nn.Module) -> LDSApproximation:
+    """The one method that suits a fresh layer or cell best, as far as its shape tells: for those who want no `Auto`.
+
+    Args:
+        module: a layer or cell of `torch.nn` or `li.nn` with a `hidden_size`.
+
+    Returns:
+        `BlockNewton(2)` for an LSTM, else `Newton()` up to a hidden size of 8 and `QuasiNewton()` above.
+
+    Example:
+        >>> layer = li.nn.GRU(3, 64)
+        >>> layer.method = li.nn.fixed_method(layer)
+        >>> layer.method
+        QuasiNewton(diagonal=ExactDiagonal())
+    """
+    if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell):
+        return BlockNewton(2)
+    width = getattr(module, "hidden_size", None)
+    if not isinstance(width, int):
+        raise ValueError(f"`module` needs a `hidden_size`, which {type(module).__name__} has not. Type li.Newton().")
     return Newton() if width <= NARROW else QuasiNewton()
+
+
+def default_auto(module: object) -> Auto:
+    """A strategy of a layer's own, which learns from one forward to the next."""
+    if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell):
+        blocks = Candidate(BlockNewton(2), expected=9, linear=8)
+        return Auto(tuple(blocks if candidate.expected == 9 else candidate for candidate in CANDIDATES))
+    return Auto()
 
 
 def check_budget(window: Any, max_iters: Any, length: int) -> int:
@@ -71,7 +100,9 @@ def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Ten
     return states if fitting else None
 
 
-def explain_fallback(module: torch.nn.RNNBase, method: LDSApproximation, solutions: tuple[Solution, ...]) -> str:
+def explain_fallback(
+    module: torch.nn.RNNBase, method: LDSApproximation | AbstractStrategy, solutions: tuple[Solution, ...]
+) -> str:
     """What fell back, and what to type."""
     name, last = type(module).__name__, solutions[-1]
     directions = 2 if module.bidirectional else 1

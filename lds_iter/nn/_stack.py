@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
+from lds_iter.auto import Auto
 from lds_iter.guesses import repeat_initial
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._arguments import check_budget
+from lds_iter.nn._kernel import Against, Kernel
 from lds_iter.nn._sequences import Lengths, Masked, last, reverse
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -21,12 +23,21 @@ from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
+from lds_iter.workspace import AbstractStrategy
 
 Recurrence = RNNRecurrence | GRURecurrence | LSTMRecurrence
 
 
 class OverBudget(Exception):
     """A solve did not converge within its budget; carries the solutions so far, that one last."""
+
+    def __init__(self, solutions: list[Solution]) -> None:
+        super().__init__()
+        self.solutions = tuple(solutions)
+
+
+class Elsewhere(Exception):
+    """`Auto` goes to torch's kernel, where that has to compute the whole module; carries the solutions so far."""
 
     def __init__(self, solutions: list[Solution]) -> None:
         super().__init__()
@@ -41,7 +52,7 @@ class NotFinite(Exception):
 class Options:
     """How to solve; see the layers for what each means."""
 
-    method: LDSApproximation
+    method: LDSApproximation | AbstractStrategy
     rtol: float | None
     atol: float | None
     window: int | None
@@ -51,7 +62,7 @@ class Options:
 
 def run(
     module: torch.nn.RNNBase,
-    recurrence: Callable[[int, bool], Recurrence],
+    layers: Callable[[int, bool], tuple[Recurrence, Kernel]],
     x: Tensor,
     lengths: Lengths | None,
     hx: tuple[Tensor, ...],
@@ -61,7 +72,7 @@ def run(
 
     Args:
         module: for its numbers of layers and directions, and its dropout.
-        recurrence: of a layer, and whether of its backward direction.
+        layers: the recurrence, and torch's kernel, of a layer, and whether of its backward direction.
         x: `(T, B, D_in)`.
         lengths: where sequences have unequal lengths.
         hx: initial h, and c for an LSTM, `(layers * directions, B, D)`.
@@ -72,6 +83,7 @@ def run(
 
     Raises:
         OverBudget: when a solve does not converge.
+        Elsewhere: when `Auto` goes to the kernel for sequences of unequal lengths.
         NotFinite: when there is inf or NaN in what a solve is given.
     """
     directions = 2 if module.bidirectional else 1
@@ -81,19 +93,32 @@ def run(
         outputs = []
         for backward in (False, True)[:directions]:
             place = len(solutions)
-            f, start = recurrence(layer, backward), tuple(state[place] for state in hx)
+            (f, kernel), start = layers(layer, backward), tuple(state[place] for state in hx)
             sequence = reverse(x, lengths) if backward else x
-            states, solution = _solve(f, sequence, lengths, start, options, (module, place))
+            method = _facing(options.method, kernel, sequence, start)
+            states, solution = _solve(f, sequence, lengths, start, replace(options, method=method), (module, place))
             solutions.append(solution)
-            if not solution.converged:
+            if isinstance(method, Against) and not solution.failed and not solution.converged:
+                if lengths is not None:
+                    raise Elsewhere(solutions)
+                output, final = kernel(sequence, start)
+            elif not solution.converged:
                 raise OverBudget(solutions)
-            output, final = _read(f, states, lengths)
+            else:
+                output, final = _read(f, states, lengths)
             outputs.append(reverse(output, lengths) if backward else output)
             finals.append(final)
         x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         if module.dropout > 0 and layer + 1 < module.num_layers:
             x = functional.dropout(x, module.dropout, module.training)
     return x, tuple(torch.stack(kind) for kind in zip(*finals, strict=True)), solutions
+
+
+def _facing(
+    method: LDSApproximation | AbstractStrategy, kernel: Kernel, x: Tensor, start: tuple[Tensor, ...]
+) -> LDSApproximation | AbstractStrategy:
+    """`Auto` with torch's kernel as its sequential evaluation; any other method as it is."""
+    return Against(method, kernel.step(method, x, start), kernel.training(x)) if isinstance(method, Auto) else method
 
 
 def _solve(

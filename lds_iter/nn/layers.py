@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from lds_iter.auto import Auto
 from lds_iter.checks import check_method
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.block_newton import BlockNewton
-from lds_iter.nn._arguments import check_budget, default_method, explain_fallback, initial_states
+from lds_iter.nn._arguments import check_budget, default_auto, explain_fallback, initial_states
+from lds_iter.nn._kernel import SHORTEST, Kernel, Resting
 from lds_iter.nn._sequences import like_input, time_first
-from lds_iter.nn._stack import NotFinite, Options, OverBudget, Recurrence, run
+from lds_iter.nn._stack import Elsewhere, NotFinite, Options, OverBudget, Recurrence, run
 from lds_iter.nn._weights import layer_weights
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -22,6 +23,7 @@ from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
 from lds_iter.warnings import PerformanceWarning
+from lds_iter.workspace import AbstractStrategy
 
 
 class ParallelLayers(torch.nn.RNNBase):
@@ -36,7 +38,8 @@ class ParallelLayers(torch.nn.RNNBase):
 
     Args:
         arguments: those of the layer of `torch.nn`, by position.
-        method: of the solves; the layer's own default when None.
+        method: of the solves, or `Auto(...)`. When None, an `Auto` of the layer's own, which chooses between parallel
+            evaluation and torch's kernel for each layer and direction, and learns from one forward to the next.
         rtol: see `solve`.
         atol: see `solve`.
         window: see `solve`.
@@ -47,23 +50,27 @@ class ParallelLayers(torch.nn.RNNBase):
 
     Attributes:
         last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
-            without a graph. Not copied or pickled with the module.
+            without a graph. Not copied or pickled with the module. Where `Auto` went to torch's kernel, its result
+            code is `STOPPED`, its residual NaN, and `decisions` says why; empty where torch's kernel answered
+            at once, for a short sequence or because of a decision not long ago.
     """
 
     # Defaults on the class: `parallelize` turns a module of `torch.nn` into one of these without calling `__init__`.
-    method: LDSApproximation | None = None
+    method: LDSApproximation | AbstractStrategy | None = None
     rtol: float | None = None
     atol: float | None = None
     window: int | None = None
     max_iters: int = 100
     warm_start: WarmStart | None = None
+    _auto: Auto | None = None
+    _resting: Resting | None = None
     last_solution: tuple[Solution, ...] = ()
     _warned: bool = False
 
     def __init__(
         self,
         *arguments: Any,
-        method: LDSApproximation | None = None,
+        method: LDSApproximation | AbstractStrategy | None = None,
         rtol: float | None = None,
         atol: float | None = None,
         window: int | None = None,
@@ -77,7 +84,7 @@ class ParallelLayers(torch.nn.RNNBase):
     def configure(
         self,
         *,
-        method: LDSApproximation | None,
+        method: LDSApproximation | AbstractStrategy | None,
         rtol: float | None,
         atol: float | None,
         window: int | None,
@@ -92,6 +99,8 @@ class ParallelLayers(torch.nn.RNNBase):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
+        if self._rests(input):
+            return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
         states = initial_states(self, input, hx)
         if states is None:
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
@@ -100,13 +109,15 @@ class ParallelLayers(torch.nn.RNNBase):
                 return self._parallel(input, states)
         except NotFinite:
             self.last_solution = ()
+        except Elsewhere as choice:
+            self.last_solution = choice.solutions
         except OverBudget as failure:
             self.last_solution = failure.solutions
             if not self._warned:
                 self._warned = True
                 # Level 4: past `Module.__call__` and its two helpers, to the line that calls the layer.
                 warnings.warn(
-                    explain_fallback(self, (self.method or self._default_method()), failure.solutions),
+                    explain_fallback(self, self._strategy(), failure.solutions),
                     PerformanceWarning,
                     stacklevel=4,
                 )
@@ -117,16 +128,18 @@ class ParallelLayers(torch.nn.RNNBase):
         compute = torch.promote_types(dtype, torch.float32)  # half precision is too coarse for residuals
         x, lengths = time_first(input, self.batch_first)
 
-        def recurrence(layer: int, backward: bool) -> Recurrence:
+        def layers(layer: int, backward: bool) -> tuple[Recurrence, Kernel]:
             weights = layer_weights(self, layer, backward)
-            return self._recurrence({name: weight.to(compute) for name, weight in weights.items()})
+            weights = {name: weight.to(compute) for name, weight in weights.items()}
+            return self._recurrence(weights), Kernel(self, weights)
 
-        options = Options(
-            (self.method or self._default_method()), self.rtol, self.atol, self.window, self.max_iters, self.warm_start
-        )
+        method = self._strategy()
+        options = Options(method, self.rtol, self.atol, self.window, self.max_iters, self.warm_start)
         states = tuple(state.to(compute) for state in states)
-        output, finals, solutions = run(self, recurrence, x.to(compute), lengths, states, options)
+        output, finals, solutions = run(self, layers, x.to(compute), lengths, states, options)
         self.last_solution = tuple(solutions)
+        if isinstance(method, Auto):
+            self._resting = Resting.after(self._resting, input, solutions)
         finals = tuple(final.to(dtype) for final in finals)
         if not isinstance(input, PackedSequence) and input.dim() == 2:
             finals = tuple(final.squeeze(1) for final in finals)
@@ -136,8 +149,23 @@ class ParallelLayers(torch.nn.RNNBase):
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         raise NotImplementedError
 
-    def _default_method(self) -> LDSApproximation:
-        raise NotImplementedError
+    def _strategy(self) -> LDSApproximation | AbstractStrategy:
+        """The method; where none was given an `Auto` of the layer's own, which learns from forward to forward."""
+        if self.method is not None:
+            return self.method
+        if self._auto is None:
+            self._auto = default_auto(self)
+        return self._auto
+
+    def _rests(self, input: Any) -> bool:
+        """Whether torch's kernel shall answer without further thought: `Auto`, and short or decided not long ago."""
+        if not isinstance(self.method, Auto | None) or not isinstance(input, Tensor) or input.dim() not in (2, 3):
+            return False
+        time = input.shape[1 if self.batch_first and input.dim() == 3 else 0]
+        rests = time <= SHORTEST or (self._resting is not None and self._resting.goes_on(input))
+        if rests:
+            self.last_solution = ()
+        return rests
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "last_solution"}
@@ -146,40 +174,30 @@ class ParallelLayers(torch.nn.RNNBase):
 class RNN(ParallelLayers, torch.nn.RNN):
     """`torch.nn.RNN`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
 
-    The further arguments are those of `ParallelLayers`. `method` is `Newton()` by default up to a hidden size of 8,
-    above that `QuasiNewton()`.
+    The further arguments are those of `ParallelLayers`.
     """
 
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         return RNNRecurrence(**weights, nonlinearity=self.nonlinearity)  # pyright: ignore[reportArgumentType]
 
-    def _default_method(self) -> LDSApproximation:
-        return default_method(self.hidden_size)
-
 
 class GRU(ParallelLayers, torch.nn.GRU):
     """`torch.nn.GRU`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
 
-    The further arguments are those of `ParallelLayers`. `method` is `Newton()` by default up to a hidden size of 8,
-    above that `QuasiNewton()`.
+    The further arguments are those of `ParallelLayers`.
     """
 
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         return GRURecurrence(**weights)
 
-    def _default_method(self) -> LDSApproximation:
-        return default_method(self.hidden_size)
-
 
 class LSTM(ParallelLayers, torch.nn.LSTM):
     """`torch.nn.LSTM`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
 
-    The further arguments are those of `ParallelLayers`. `method` is `BlockNewton(2)` by default: a 2x2 block for each
-    cell's h and c. The states of `last_solution` are such pairs, `(T, B, 2 * hidden_size)`, h before the projection.
+    The further arguments are those of `ParallelLayers`. `Auto` has `BlockNewton(2)` to choose from by default: a 2x2
+    block for each cell's h and c. The states of `last_solution` are such pairs, `(T, B, 2 * hidden_size)`, h before the
+    projection.
     """
 
     def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
         return LSTMRecurrence(**weights)
-
-    def _default_method(self) -> LDSApproximation:
-        return BlockNewton(2)

@@ -9,6 +9,7 @@ import torch
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn.layers import GRU, LSTM, RNN, ParallelLayers
 from lds_iter.nn.warm_start import WarmStart
+from lds_iter.workspace import AbstractStrategy
 
 M = TypeVar("M", bound=torch.nn.Module)
 
@@ -21,7 +22,7 @@ _PARALLEL: dict[type[torch.nn.Module], type[ParallelLayers]] = {
 
 def parallelize(
     module: M,
-    method: LDSApproximation | None = None,
+    method: LDSApproximation | AbstractStrategy | None = None,
     *,
     rtol: float | None = None,
     atol: float | None = None,
@@ -37,7 +38,7 @@ def parallelize(
 
     Args:
         module: the model, or a layer itself.
-        method: for all layers; each layer's own default when None.
+        method: for all layers; an `Auto` of each layer's own when None.
         rtol: see `solve`.
         atol: see `solve`.
         window: see `solve`.

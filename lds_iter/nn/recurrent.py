@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.auto import Auto
 from lds_iter.checks import check_method
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.block_newton import BlockNewton
-from lds_iter.nn._arguments import check_budget, default_method
+from lds_iter.nn._arguments import check_budget, default_auto
 from lds_iter.nn._weights import NAMES
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -23,6 +23,7 @@ from lds_iter.solution import Solution
 from lds_iter.solve import sequential, solve
 from lds_iter.states import fold, ravel
 from lds_iter.warnings import PerformanceWarning
+from lds_iter.workspace import AbstractStrategy
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class _Problem:
     s0: Tensor
     inputs: Any
     unpack: Callable[[Tensor], Any]
-    method: LDSApproximation
 
 
 class Recurrent(torch.nn.Module):
@@ -56,12 +56,12 @@ class Recurrent(torch.nn.Module):
     Args:
         cell: see above.
         batch_first: inputs and outputs are `(B, T, ...)` instead of `(T, B, ...)`.
-        method: of the solve. None for `BlockNewton(2)` with an `LSTMCell`, else `Newton()` up to a state of 8 numbers
-            and `QuasiNewton()` above.
+        method: of the solve, or `Auto(...)`; when None an `Auto` of the layer's own, which learns from one forward to
+            the next, with `BlockNewton(2)` among its candidates for an `LSTMCell`.
         rtol: see `solve`.
         atol: see `solve`.
         window: see `solve`.
-        max_iters: iterations for every stretch of `window` time steps before it falls back.
+        max_iters: iterations for every stretch of `window` time steps before it falls back; `Auto` needs no limit.
 
     Attributes:
         last_solution: the `Solution` of the last forward, without a graph; None before the first. Not copied or
@@ -75,6 +75,7 @@ class Recurrent(torch.nn.Module):
     """
 
     last_solution: Solution | None = None
+    _auto: Auto | None = None
     _warned: bool = False
 
     def __init__(
@@ -82,7 +83,7 @@ class Recurrent(torch.nn.Module):
         cell: Callable[..., Any],
         *,
         batch_first: bool = False,
-        method: LDSApproximation | None = None,
+        method: LDSApproximation | AbstractStrategy | None = None,
         rtol: float | None = None,
         atol: float | None = None,
         window: int | None = None,
@@ -122,15 +123,17 @@ class Recurrent(torch.nn.Module):
         return states, final
 
     def _states(self, problem: _Problem, length: int) -> Tensor:
+        method = self._strategy()
+        limit = check_budget(self.window, self.max_iters, length)
         solution = solve(
             problem.f,
             problem.s0,
             problem.inputs,
-            problem.method if self.method is None else self.method,
+            method,
             rtol=self.rtol,
             atol=self.atol,
             window=self.window,
-            max_iters=check_budget(self.window, self.max_iters, length),
+            max_iters=None if isinstance(method, Auto) else limit,  # `Auto` knows when to go step by step
             throw=False,
         )
         self.last_solution = solution.light()
@@ -146,6 +149,13 @@ class Recurrent(torch.nn.Module):
             )
             warnings.warn(message, PerformanceWarning, stacklevel=5)
         return sequential(problem.f, problem.s0, problem.inputs)
+
+    def _strategy(self) -> LDSApproximation | AbstractStrategy:
+        if self.method is not None:
+            return self.method
+        if self._auto is None:
+            self._auto = default_auto(self.cell)
+        return self._auto
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "last_solution"}
@@ -166,7 +176,7 @@ def _zeros(cell: Any, x: Tensor) -> Any:
 def _problem(cell: Any, x: Tensor, state: Any) -> _Problem:
     if isinstance(cell, torch.nn.LSTMCell):
         f = LSTMRecurrence(**_weights(cell))
-        return _Problem(f, f.pack(*state), f.inputs(x), f.unpack, BlockNewton(2))
+        return _Problem(f, f.pack(*state), f.inputs(x), f.unpack)
     if isinstance(cell, torch.nn.RNNCell | torch.nn.GRUCell) or hasattr(cell, "linearize"):
         f: Any = cell
         if isinstance(cell, torch.nn.RNNCell):
@@ -174,10 +184,10 @@ def _problem(cell: Any, x: Tensor, state: Any) -> _Problem:
         elif isinstance(cell, torch.nn.GRUCell):
             f = GRURecurrence(**_weights(cell))
         inputs = f.inputs(x) if callable(getattr(f, "inputs", None)) else x
-        return _Problem(f, state, inputs, lambda states: states, default_method(state.shape[-1]))
+        return _Problem(f, state, inputs, lambda states: states)
     s0, unravel = ravel(state, batch_dims=1)
     step = fold(lambda s, x: ravel(cell(x, unravel(s)), batch_dims=1)[0])
-    return _Problem(step, s0, x, unravel, default_method(s0.shape[-1]))
+    return _Problem(step, s0, x, unravel)
 
 
 def _weights(cell: torch.nn.RNNCellBase) -> dict[str, Any]:

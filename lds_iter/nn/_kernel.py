@@ -1,0 +1,138 @@
+"""Torch's own kernel for one layer and direction: what `Auto` goes to where parallel evaluation does not pay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter.auto import Auto
+from lds_iter.auto.costs import Key
+from lds_iter.auto.driver import Driver
+from lds_iter.nn._weights import NAMES
+from lds_iter.solution import Result, Solution
+from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
+
+STEPS = 32
+"""Time steps of the run that is timed."""
+
+FORWARD = 3.0
+"""Forward and backward of a parallel solve in units of its forward: the adjoint is a second solve, and one product with
+all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5."""
+
+SHORTEST = 64
+"""Up to so many time steps the kernel answers at once: an iteration costs dozens of its steps in overhead alone."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One layer and direction: `kind` and `nonlinearity` as torch names them, weights by their names."""
+
+    module: torch.nn.RNNBase
+    weights: dict[str, Tensor]
+
+    def __call__(self, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output `(T, B, D)` and the final states `(B, D)`, as torch computes them."""
+        biases = "bias_ih" in self.weights
+        weights = [self.weights[name] for name in NAMES if name in self.weights]
+        first = tuple(state.unsqueeze(0).contiguous() for state in start)
+        rest = (weights, biases, 1, 0.0, self.module.training, False, False)
+        if isinstance(self.module, torch.nn.LSTM):
+            output, h, c = torch.lstm(x, first, *rest)
+            return output, (h[0], c[0])
+        output, h = self._plain()(x, first[0], *rest)
+        return output, (h[0],)
+
+    def _plain(self) -> Callable[..., Any]:
+        if isinstance(self.module, torch.nn.GRU):
+            return torch.gru
+        return torch.rnn_tanh if getattr(self.module, "nonlinearity", "tanh") == "tanh" else torch.rnn_relu
+
+    def step(self, auto: Auto, x: Tensor, start: tuple[Tensor, ...]) -> float:
+        """Seconds of a time step, with its share of the backward pass where gradients are wanted; measured once."""
+        training = self.training(x)
+        kind = (type(self.module).__name__, x.shape[1:], start[0].shape, str(x.dtype), x.device.type, training)
+        key: Key = (*kind, torch.get_num_threads())
+        known = auto.costs.kernels.get(key)
+        if known is None:
+            known = auto.costs.kernels[key] = self._measure(auto, x[:STEPS].detach(), start, training)
+        return known
+
+    def training(self, x: Tensor) -> bool:
+        """Whether a gradient will be wanted."""
+        return torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in self.weights.values()))
+
+    def _measure(self, auto: Auto, x: Tensor, start: tuple[Tensor, ...], training: bool) -> float:
+        start = tuple(state.detach() for state in start)
+        leaves = [weight for weight in self.weights.values() if weight.requires_grad]
+        taken = []
+        for steps in 2, x.shape[0]:  # the first run warms up
+            begin = auto.clock.now(x)
+            output, _ = self(x[:steps], start)
+            if training and leaves:
+                torch.autograd.grad(output.sum(), leaves)
+            taken.append((auto.clock.now(x) - begin) / steps)
+        return taken[-1]
+
+
+@dataclass(frozen=True)
+class Against(AbstractStrategy):
+    """`Auto`, with a kernel in place of steps: it ends with `Result.STOPPED` where the kernel is to take over.
+
+    Attributes:
+        auto: the strategy.
+        step: seconds of a time step of the kernel.
+        training: whether the backward pass is in them.
+    """
+
+    auto: Auto
+    step: float
+    training: bool
+
+    def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
+        """Solve, or stop."""
+        step = self.step / FORWARD if self.training else self.step
+        return Driver(self.auto, problem, guess, rules, step).run()
+
+    def for_adjoint(self) -> AbstractStrategy:
+        """The backward pass has no kernel of its own to go to."""
+        return self.auto
+
+
+@dataclass
+class Resting:
+    """For how many forwards of a shape torch's kernel answers without further thought: 1, 2, 4 ... up to 64.
+
+    Attributes:
+        shape: of the input, with whether gradients were on.
+        calls: forwards to go.
+        next: forwards after the next decision for the kernel.
+    """
+
+    shape: tuple[Any, ...]
+    calls: int
+    next: int
+
+    @staticmethod
+    def after(before: Resting | None, input: Any, solutions: list[Solution]) -> Resting | None:
+        """After a forward that was decided: none, unless every layer and direction went to the kernel."""
+        stopped = all(bool((solution.result == Result.STOPPED).any()) for solution in solutions)
+        if not stopped or not isinstance(input, Tensor):
+            return None
+        shape = _shape(input)
+        rest = before.next if before is not None and before.shape == shape else 1
+        return Resting(shape, rest, min(2 * rest, 64))
+
+    def goes_on(self, input: Tensor) -> bool:
+        """Whether the kernel answers this one too; counts down."""
+        if self.calls == 0 or _shape(input) != self.shape:
+            return False
+        self.calls -= 1
+        return True
+
+
+def _shape(input: Tensor) -> tuple[Any, ...]:
+    return *input.shape, input.dtype, input.device, torch.is_grad_enabled()

@@ -2,7 +2,7 @@
 
 import torch
 
-from lds_iter.kernels import block_scan, dense_scan
+from lds_iter.kernels import block_scan, dense_scan, gru_step, lstm_step, rnn_step
 
 
 def _blocks(size, a_dtype, x_dtype, reverse, initial):
@@ -13,6 +13,19 @@ def _blocks(size, a_dtype, x_dtype, reverse, initial):
 def _dense(width, a_dtype, x_dtype, reverse, initial):
     a, x = torch.rand(100, 2, width, width, dtype=a_dtype), torch.rand(100, 2, width, dtype=x_dtype)
     return lambda: dense_scan.scan_(a, x, x[0].clone() if initial else None, reverse)
+
+
+def _cells(width):
+    states, pairs, u = torch.rand(101, 2, width), torch.rand(100, 2, 2 * width), list(torch.rand(4, 100, 2, width))
+    weight, frontier = torch.rand(4 * width, width), torch.zeros(2, dtype=torch.int64)
+
+    def run():
+        gru_step.step(states[1:], (u[0], u[1], u[2]), weight[: 3 * width], weight[0])
+        gru_step.iterate(states, (u[0], u[1], u[2]), weight[: 3 * width], weight[0], frontier)
+        lstm_step.step(pairs, u, weight)
+        rnn_step.step(states[1:], u[0], weight[:width], False)
+
+    return run
 
 
 LAUNCHES = {
@@ -28,5 +41,8 @@ LAUNCHES = {
     "D = 32": _dense(32, torch.float32, torch.float32, True, False),
     "D = 64": _dense(64, torch.float32, torch.float32, False, False),
     "D = 64, bfloat16": _dense(64, torch.bfloat16, torch.bfloat16, False, True),
+    "cells, D = 5": _cells(5),
+    "cells, D = 32": _cells(32),
+    "cells, D = 64": _cells(64),
     "D = 32, float64": _dense(32, torch.float64, torch.float64, False, True),
 }

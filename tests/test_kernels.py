@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import lds_iter as li
-from lds_iter.kernels import cuda
+from lds_iter.kernels import cells, cuda
 from lds_iter.transitions import leaves, map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
-from lds_iter.kernels import block_scan, dense_scan  # they import Triton
+from lds_iter.kernels import block_scan, dense_scan, gru_step  # they import Triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -211,6 +211,146 @@ def test_what_the_kernels_do_not_serve_takes_the_plain_path(monkeypatch):
             with torch.no_grad():
                 found = li.linear_scan(transition, b, reverse=reverse)
             torch.testing.assert_close(found, expected(transition, b, None, reverse), **CLOSE, msg=name)
+
+
+CELLS = {
+    "gru": lambda width: li.nn.GRURecurrence.from_module(torch.nn.GRU(2, width)),
+    "lstm": lambda width: li.nn.LSTMRecurrence.from_module(torch.nn.LSTM(2, width)),
+    "tanh": lambda width: li.nn.RNNRecurrence.from_module(torch.nn.RNN(2, width)),
+    "relu": lambda width: li.nn.RNNRecurrence.from_module(torch.nn.RNN(2, width, nonlinearity="relu")),
+}
+
+# Float32: a few units in the last place (6e-8) of numbers of size 1, after sums of `width` terms.
+ROUNDING = {"rtol": 0, "atol": 2e-6}
+
+
+def at_random_states(name, n, batch, width):
+    """A recurrence with states and pre-activations to evaluate it at."""
+    with torch.device(DEVICE):
+        f = CELLS[name](width)
+        return f, torch.randn(n, *batch, width * (2 if name == "lstm" else 1)), f.inputs(torch.randn(n, *batch, 2))
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """The kernels serve this device."""
+    monkeypatch.setattr(cells, "runs_on", lambda state: True)
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(("n", "batch", "width"), [(1, (), 1), (16, (3,), 5), (37, (2, 2), 20), (5, (1,), 64)])
+@torch.no_grad()
+def test_a_fused_step_equals_its_derivatives(name, n, batch, width, monkeypatch):
+    f, s, u = at_random_states(name, n, batch, width)
+    found = f.linearize(s, u)
+    monkeypatch.setattr(cells, "runs_on", lambda state: False)
+    wanted = f.linearize(s, u)
+    assert type(found) is not type(wanted)
+    torch.testing.assert_close(found.value, wanted.value, **ROUNDING)
+    torch.testing.assert_close(found.diagonal(), wanted.diagonal(), **ROUNDING)
+    for size in {1, 2} if s.shape[-1] % 2 == 0 else {1}:
+        torch.testing.assert_close(found.block_diagonal(size), wanted.block_diagonal(size), **ROUNDING)
+    torch.testing.assert_close(found.jacobian(), wanted.jacobian(), **ROUNDING)
+    torch.testing.assert_close(found.jvp(s), wanted.jvp(s))
+    torch.testing.assert_close(found.vjp(s), wanted.vjp(s))
+
+
+@pytest.mark.usefixtures("fused")
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+@torch.no_grad()
+def test_a_network_is_solved_by_the_kernels(kind, monkeypatch):
+    """Steps and scans, through the layer; to its tolerance of 1e-5 or so."""
+    peer = getattr(torch.nn, kind)(3, 4).to(DEVICE)
+    layer = getattr(li.nn, kind)(3, 4, method=li.BlockNewton(2) if kind == "LSTM" else li.QuasiNewton()).to(DEVICE)
+    layer.load_state_dict(peer.state_dict())
+    x, calls = torch.randn(11, 2, 3, device=DEVICE), []
+    name = f"{kind.lower()}_step"
+    step = getattr(cells, name)
+    monkeypatch.setattr(cells, name, lambda *given: calls.append(1) or step(*given))
+    torch.testing.assert_close(layer(x)[0], peer(x)[0], rtol=0, atol=1e-4)
+    assert len(calls) >= int(layer.last_solution[0].iterations.max())
+
+
+def test_steps_stay_plain_where_a_gradient_is_wanted_or_the_kernel_does_not_fit(monkeypatch):
+    monkeypatch.setattr(cells, "runs_on", lambda state: True)
+    state = torch.zeros(3, 64)
+    assert not cells.fused(state, torch.zeros(192, 64))
+    with torch.no_grad():
+        assert cells.fused(state, torch.zeros(192, 64))
+        assert not cells.fused(torch.zeros(3, 65), torch.zeros(195, 65))
+        assert not cells.fused(state.double(), torch.zeros(192, 64).double())
+        monkeypatch.undo()
+        assert cells.fused(state, torch.zeros(192, 64)) == (DEVICE == "cuda" and state.is_cuda)
+
+
+@pytest.mark.parametrize(("n", "width"), [(1, 3), (33, 3), (70, 20)])
+@torch.no_grad()
+def test_a_fused_iteration_equals_step_residual_and_scan(n, width, monkeypatch):
+    monkeypatch.setattr(gru_step, "ROWS", {16: 16, 32: 16})
+    f, states, u = at_random_states("gru", n, (2,), width)
+    states = torch.cat([states[:1], states])
+    frontier = torch.tensor([0, min(n - 1, 20)], device=DEVICE)
+    at, times = f.linearize(states[:-1], u), torch.arange(n, device=DEVICE)[:, None, None]
+    residual = torch.where(times >= frontier[:, None], at.value - states[1:], 0)
+    a = torch.where(times > frontier[:, None], at.diagonal(), 0)
+    found = torch.ops.lds_iter.gru_iteration(states, *u, f._weight, f._bias_n, frontier)
+    wanted = at.value, residual, expected(li.Diagonal(a), residual, None), residual.abs().amax((0, -1))
+    for mine, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, other, **ROUNDING)
+    states[-1, 1, 0] = torch.nan
+    largest = torch.ops.lds_iter.gru_iteration(states, *u, f._weight, f._bias_n, frontier)[3]
+    assert largest.isnan().tolist() == [False, True]
+
+
+@torch.no_grad()
+def test_batch_mates_change_no_bit_of_an_iteration(monkeypatch):
+    monkeypatch.setattr(gru_step, "ROWS", {16: 16})
+    f, states, u = at_random_states("gru", 40, (3,), 4)
+    states, frontier = torch.cat([states[:1], states]), torch.tensor([0, 7, 3], device=DEVICE)
+    together = torch.ops.lds_iter.gru_iteration(states, *u, f._weight, f._bias_n, frontier)
+    for mate in range(3):
+        own = slice(mate, mate + 1)
+        inputs = [gate[:, own] for gate in u]
+        alone = torch.ops.lds_iter.gru_iteration(states[:, own], *inputs, f._weight, f._bias_n, frontier[own])
+        for one, all_of_them in zip(alone[:3], together[:3], strict=True):
+            assert torch.equal(one, all_of_them[:, own])
+
+
+def test_the_gradient_of_a_fused_step():
+    """Against finite differences, once and twice; there is none of the diagonal, and it says so."""
+    shapes = [(3, 1, 2)] * 4 + [(6, 2), (2,)]
+    arguments = [uniform(*shape).requires_grad_() for shape in shapes]
+
+    def value(*given):
+        return torch.ops.lds_iter.gru_step(*given)[0]
+
+    assert torch.autograd.gradcheck(value, arguments, fast_mode=True)
+    assert torch.autograd.gradgradcheck(value, arguments, fast_mode=True)
+    with pytest.raises(RuntimeError, match="has no gradient"):
+        torch.ops.lds_iter.gru_step(*arguments)[1].sum().backward()
+
+
+@torch.no_grad()
+def test_tanh_is_exact_to_rounding_near_zero_and_far_from_it():
+    u = torch.cat([torch.logspace(-6, 2, 200), -torch.logspace(-6, 2, 200)]).to(DEVICE).unsqueeze(-1)
+    found = torch.ops.lds_iter.rnn_step(torch.zeros_like(u), u, torch.zeros(1, 1, device=DEVICE), False)[0]
+    # Four units in the last place: of the series or the exponential, and of the division.
+    torch.testing.assert_close(found, u.double().tanh().float(), rtol=4 * 6e-8, atol=0)
+
+
+@torch.no_grad()
+def test_the_steps_are_well_formed_operations():
+    for name, operation in ("gru", "gru_step"), ("lstm", "lstm_step"), ("tanh", "rnn_step"):
+        f, s, u = at_random_states(name, 4, (2,), 3)
+        gates = (u,) if name == "tanh" else u
+        last = {"gru": (f._bias_n,) if name == "gru" else (), "lstm": (), "tanh": (False,)}[name]
+        weight = f._weight_hh if name == "lstm" else f._weight
+        torch.library.opcheck(getattr(torch.ops.lds_iter, operation).default, (s, *gates, weight.detach(), *last))
+    f, s, u = at_random_states("gru", 4, (2,), 3)
+    frontier = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    whole = (torch.cat([s[:1], s]), *u, f._weight.detach(), f._bias_n.detach(), frontier)
+    torch.library.opcheck(torch.ops.lds_iter.gru_iteration.default, whole)
 
 
 def test_every_launch_compiles_for_a_hopper_gpu_within_its_registers():

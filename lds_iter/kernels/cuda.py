@@ -1,4 +1,4 @@
-"""The Triton kernels as custom operations, and the scans that they replace on CUDA devices.
+"""The Triton scans as custom operations, and their registration for CUDA devices.
 
 Triton is imported when a kernel first runs, so the package needs none; where it is missing, the scans are those of
 `lds_iter.scan`. As custom operations the kernels are single nodes for `torch.compile`. They are never differentiated:

@@ -19,11 +19,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
+from lds_iter.kernels import cells
 from lds_iter.kernels.cpu import gru as compiled
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
@@ -47,6 +49,7 @@ class GRURecurrence:
     ) -> None:
         self.width = width = check_shapes(weight_ih, weight_hh, 3)
         self._weight_ih = weight_ih
+        self._weight = weight_hh
         self._weights: Gates = tuple(weight_hh.unflatten(0, (3, width)).unbind(0))  # pyright: ignore[reportAttributeAccessIssue]
         bias_ih = weight_hh.new_zeros(3 * width) if bias_ih is None else bias_ih
         bias_hh = weight_hh.new_zeros(3 * width) if bias_hh is None else bias_hh
@@ -76,9 +79,16 @@ class GRURecurrence:
         done = compiled.step(h, u, self._weights, self._bias_n, diagonal=False)
         return GRUDerivatives(h, u, self._weights, self._diagonals, self._bias_n).value if done is None else done[0]
 
-    def linearize(self, h: Tensor, u: Gates) -> GRUDerivatives:
-        """The value and the closed-form derivatives."""
-        return GRUDerivatives(h, u, self._weights, self._diagonals, self._bias_n)
+    def linearize(self, h: Tensor, u: Gates) -> AbstractDerivatives:
+        """The value and the closed-form derivatives; on CUDA value and diagonal in one kernel, for D up to 64."""
+
+        def plain() -> GRUDerivatives:
+            return GRUDerivatives(h, u, self._weights, self._diagonals, self._bias_n)
+
+        if not cells.fused(h, self._weight):
+            return plain()
+        value, diagonal = cells.gru_step(h, *u, self._weight, self._bias_n)
+        return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), plain)
 
     def sweep(
         self,
@@ -183,10 +193,14 @@ class GRUDerivatives(AbstractDerivatives):
     @kept
     def _slopes(self) -> Gates:
         """`a_r`, `a_z`, `a_n`; kept for the next product, but not made by `diagonal`, which spares the memory."""
+        return self.slopes()[:3]
+
+    def slopes(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`a_r`, `a_z`, `a_n` and `g`, each `(n, *batch, D)`: how a change of a gate's pre-activation arrives in h'."""
         a_z = torch.ops.aten.sigmoid_backward(self._gap, self._z)
         g = torch.ops.aten.tanh_backward(1 - self._z, self._n)
         a_r = torch.ops.aten.sigmoid_backward(self._q, self._r) * g
-        return a_r, a_z, g * self._r
+        return a_r, a_z, g * self._r, g
 
     def jvp(self, v: Tensor) -> Tensor:
         out = self._z * v

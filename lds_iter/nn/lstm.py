@@ -30,7 +30,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
+from lds_iter.kernels import cells
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -63,7 +65,7 @@ class LSTMRecurrence:
         # What multiplies the unprojected h: for the derivatives only, a step multiplies by one after the other.
         effective = weight_hh if weight_hr is None else weight_hh @ weight_hr
         self.width = check_shapes(weight_ih, effective, 4)
-        self._weight_ih, self.projection = weight_ih, weight_hr
+        self._weight_ih, self._weight_hh, self.projection = weight_ih, weight_hh, weight_hr
         self.weights: Gates = weight_hh.chunk(4)  # pyright: ignore[reportAttributeAccessIssue]
         self.effective: Gates = effective.chunk(4)  # pyright: ignore[reportAttributeAccessIssue]
         self.diagonals: Gates = tuple(weight.diagonal().contiguous() for weight in self.effective)  # pyright: ignore[reportAttributeAccessIssue]
@@ -107,9 +109,13 @@ class LSTMRecurrence:
         """One step for every row: states `(n, *batch, 2 D)` and the pre-activations to `(n, *batch, 2 D)`."""
         return LSTMDerivatives(s, u, self).value
 
-    def linearize(self, s: Tensor, u: Gates) -> LSTMDerivatives:
-        """The value and the closed-form derivatives."""
-        return LSTMDerivatives(s, u, self)
+    def linearize(self, s: Tensor, u: Gates) -> AbstractDerivatives:
+        """The value and the closed-form derivatives; on CUDA value and 2x2 blocks in one kernel, for D up to 64 and no
+        projection."""
+        if self.projection is not None or not cells.fused(s, self._weight_hh):
+            return LSTMDerivatives(s, u, self)
+        value, blocks = cells.lstm_step(s, *u, self._weight_hh)
+        return FusedDerivatives(value, blocks, lambda: LSTMDerivatives(s, u, self))
 
 
 class LSTMDerivatives(AbstractDerivatives):

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
+from lds_iter.kernels import cells
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
 Slope = Callable[[Tensor], Tensor]
@@ -57,6 +59,7 @@ class RNNRecurrence:
         self._bias = torch.stack(biases).sum(0) if biases else None
         self._diagonal = weight_hh.diagonal().contiguous()
         self._function, self._slope = _NONLINEARITIES[nonlinearity]
+        self._relu = nonlinearity == "relu"
 
     @staticmethod
     def from_module(module: torch.nn.RNN, layer: int = 0, *, backward: bool = False) -> RNNRecurrence:
@@ -76,9 +79,13 @@ class RNNRecurrence:
         """One step for every row: `h` and the pre-activations `(n, *batch, D)` to `(n, *batch, D)`."""
         return self._function(product(h, self._weight).add_(u))
 
-    def linearize(self, h: Tensor, u: Tensor) -> RNNDerivatives:
-        """The value and the closed-form derivatives."""
-        return RNNDerivatives(self(h, u), self._slope, self._weight, self._diagonal)
+    def linearize(self, h: Tensor, u: Tensor) -> AbstractDerivatives:
+        """The value and the closed-form derivatives; on CUDA value and diagonal in one kernel, for D up to 64."""
+        if not cells.fused(h, self._weight):
+            return RNNDerivatives(self(h, u), self._slope, self._weight, self._diagonal)
+        value, diagonal = cells.rnn_step(h, u, self._weight, self._relu)
+        rest = RNNDerivatives(value, self._slope, self._weight, self._diagonal)
+        return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: rest)
 
 
 class RNNDerivatives(AbstractDerivatives):

@@ -1,0 +1,36 @@
+"""What the kernels of the cells share. Triton has no tanh of its own; reference: `torch.tanh`."""
+
+# pyright: reportMissingImports=false
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def tanh(x):
+    """By its exponential, and below 1/4 by its Taylor series, where the exponential's difference would cancel."""
+    e = tl.exp(-2 * tl.abs(x))
+    far = (1 - e) / (1 + e)
+    y = x * x
+    series = 1 + y * (-1 / 3 + y * (2 / 15 + y * (-17 / 315 + y * (62 / 2835 + y * (-1382 / 155925)))))
+    return tl.where(tl.abs(x) < 0.25, x * series, tl.where(x < 0, -far, far))
+
+
+@triton.jit
+def gate(h, weight, k, i, j, width, square):
+    """`W_k h` for a tile of rows: `h` is `(rows, WIDE)`, the weights of all gates `(gates D, D)`, contiguous.
+
+    In float32 made of three TF32 products, which is as exact; in float64 for float64.
+    """
+    transposed = tl.load(weight + (k * width + i[None, :]) * width + j[:, None], square, other=0.0)
+    PRECISION: tl.constexpr = "ieee" if weight.dtype.element_ty == tl.float64 else "tf32x3"
+    return tl.dot(h, transposed, input_precision=PRECISION, out_dtype=h.dtype)
+
+
+@triton.jit
+def largest(r):
+    """The largest absolute value of a tile, `(1,)`; NaN where there is one, which a maximum alone would lose."""
+    bad = tl.max(tl.max((r != r).to(tl.int32), 1), 0, keep_dims=True)
+    top = tl.max(tl.max(tl.abs(r), 1), 0, keep_dims=True)
+    return tl.where(bad > 0, float("nan"), top)

@@ -1,0 +1,44 @@
+"""Derivatives of which a kernel has computed the value and the part of the Jacobian that is most often asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+from torch import Tensor
+
+from lds_iter.linearization import AbstractDerivatives
+
+
+class FusedDerivatives(AbstractDerivatives):
+    """The value and the diagonal blocks of one size as given, the rest as another object has it, made when asked for.
+
+    Args:
+        value: `(n, *batch, D)`.
+        blocks: `(n, *batch, D // size, size, size)`.
+        rest: makes the derivatives that know everything.
+    """
+
+    def __init__(self, value: Tensor, blocks: Tensor, rest: Callable[[], AbstractDerivatives]) -> None:
+        self.value = value
+        self._blocks, self._make = blocks, rest
+
+    @cached_property
+    def _rest(self) -> AbstractDerivatives:
+        return self._make()
+
+    def jvp(self, v: Tensor) -> Tensor:
+        return self._rest.jvp(v)
+
+    def vjp(self, w: Tensor) -> Tensor:
+        return self._rest.vjp(w)
+
+    def jacobian(self) -> Tensor:
+        return self._rest.jacobian()
+
+    def diagonal(self) -> Tensor:
+        diagonal = self._blocks.diagonal(dim1=-2, dim2=-1)
+        return diagonal.flatten(-2) if self._blocks.shape[-1] > 1 else self._blocks.view(self.value.shape)
+
+    def block_diagonal(self, size: int) -> Tensor:
+        return self._blocks if size == self._blocks.shape[-1] else self._rest.block_diagonal(size)

@@ -17,26 +17,26 @@ def page(results: dict[str, Any]) -> str:
         "",
         f"Hardware: {machine['cpu']}, {machine['threads']} threads, no GPU. torch {machine['torch']}, Python "
         f"{machine['python']}. Peer: `torch.nn.GRU` with default initialisation, N(0, 1) inputs, float32, in the same "
-        f"process and alternately with ours; medians of {first['rounds']} rounds. Ours: `QuasiNewton()` from zeros, "
-        f"residual at most {first['atol']:g}. A row is timed only after its largest difference to the peer has been "
-        f"found below {first['gate']:g}.",
+        f"process and alternately with ours; medians of {first['rounds']} rounds. Ours: from zeros, residual at most "
+        f"{first['atol']:g}, {'with' if results['compiled'] else 'without'} [compiled kernels](cpu.md). A row "
+        f"is timed only after its largest difference to the peer has been found below {first['gate']:g}.",
         "",
         "## Forward pass",
         "",
-        "| T | D | batch | `torch.nn.GRU` (ms) | ours (ms) | times faster | iterations | largest error |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| T | D | batch | method | `torch.nn.GRU` (ms) | ours (ms) | times faster | iterations | largest error |",
+        "|---:|---:|---:|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows["test_forward"]:
         lines.append(
-            f"| {row['T']:,} | {row['D']} | {row['batch']} | {row['peer_ms']:.1f} | {row['ours_ms']:.1f} "
-            f"| **{row['ratio']:.1f}** | {row['iterations']} | {row['error']:.0e} |"
+            f"| {row['T']:,} | {row['D']} | {row['batch']} | `{row['method']}` | {row['peer_ms']:.1f} "
+            f"| {row['ours_ms']:.1f} | **{row['ratio']:.1f}** | {row['iterations']} | {row['error']:.0e} |"
         )
     lines += [
         "",
         "`torch.nn.GRU` costs about 10 microseconds a step at these widths, whatever the batch up to 8; ours costs "
         "arithmetic. So the ratio grows with T and shrinks with the width and the batch, until at some width the CPU "
         "has nothing left to win: rows below 1 are slower than the peer. A *compiled* step loop (such as "
-        "`jax.lax.scan`, 0.6 microseconds a step) beats every parallel method on a CPU; PyTorch users do not have one "
+        "`jax.lax.scan`, 0.6 microseconds a step) is the limit on a CPU; PyTorch users do not have one "
         "in `torch.nn`. [A map](map.md) shows all of it over T, D and batch. "
         "On these untrained networks the iteration converges easily; for trained ones see the recipe on "
         "pretrained networks. Figures for a GPU await the hardware.",
@@ -44,16 +44,16 @@ def page(results: dict[str, Any]) -> str:
         "## Forward and backward pass",
         "",
         "The same networks in a training step, batch 1, the gradients of all parameters within the given relative "
-        "difference of those of `torch.nn.GRU` (each norm by itself, the largest shown). The adjoint is solved by "
-        "`QuasiNewton()` too.",
+        "difference of those of `torch.nn.GRU` (each norm by itself, the largest shown). The adjoint is solved "
+        "directly where kernels are compiled, else by the method of the solve.",
         "",
-        "| T | D | `torch.nn.GRU` (ms) | ours (ms) | times faster | largest relative difference |",
-        "|---:|---:|---:|---:|---:|---:|",
+        "| T | D | method | `torch.nn.GRU` (ms) | ours (ms) | times faster | largest relative difference |",
+        "|---:|---:|---|---:|---:|---:|---:|",
     ]
     for row in rows["test_training"]:
         lines.append(
-            f"| {row['T']:,} | {row['D']} | {row['peer_ms']:.0f} | {row['ours_ms']:.0f} | **{row['ratio']:.0f}** "
-            f"| {row['error']:.0e} |"
+            f"| {row['T']:,} | {row['D']} | `{row['method']}` | {row['peer_ms']:.0f} | {row['ours_ms']:.1f} "
+            f"| **{row['ratio']:.0f}** | {row['error']:.0e} |"
         )
     lines += [
         "",
@@ -105,7 +105,8 @@ def page(results: dict[str, Any]) -> str:
         "## The size of a tile",
         "",
         "On a CPU the loop sweeps the rows in tiles (see [windows](../learn/windows.md)). Smaller tiles fit the cache, "
-        "larger ones dispatch fewer operations. T = 100,000, D = 8, numbers per tile and thread:",
+        "larger ones dispatch fewer operations. T = 100,000, D = 8, `QuasiNewton()` without compiled kernels, "
+        "numbers per tile and thread:",
         "",
         "| numbers | " + " | ".join(f"2^{row['tile']}" for row in rows["test_tile"]) + " |",
         "|---|" + "---:|" * len(rows["test_tile"]),

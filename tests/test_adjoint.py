@@ -104,7 +104,7 @@ def test_the_gradient_of_quasi_newton_is_exact_where_the_diagonal_adjoint_is_not
 
 def adjoint_iterations(method, monkeypatch, length=1000):
     """Evaluations of the adjoint recurrence in one backward pass, less the one that finds it solved."""
-    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")  # they solve the adjoint without the loop
+    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")  # compiled code solves it directly
     f = li.nn.GRURecurrence.from_module(torch.nn.GRU(8, 8))
     u = tuple(leaf.detach().requires_grad_() for leaf in f.inputs(torch.randn(length, 1, 8)))
     states = li.solve(f, torch.zeros(1, 8), u, method).states

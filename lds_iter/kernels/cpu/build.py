@@ -104,7 +104,7 @@ def _function(source: str, name: str, integers: int, reals: int) -> Callable[...
 def _library(source: str) -> ctypes.CDLL | BuildError:
     try:
         return _build(source)
-    except (BuildError, OSError, subprocess.SubprocessError) as error:
+    except (BuildError, OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home
         reason = error if isinstance(error, BuildError) else BuildError(str(error))
         _warn_once(str(reason))
         return reason

@@ -102,7 +102,7 @@ static inline void by_columns(const T* a, int64_t column, int64_t width, const T
 }
 
 template <class T, int K>
-static inline void small(const T* a, int64_t si, int64_t sj, const T* x, T* y) {
+static inline void small(const T* __restrict a, int64_t si, int64_t sj, const T* __restrict x, T* __restrict y) {
     T sum[K];
     for (int i = 0; i < K; i++) {
         sum[i] = y[i];
@@ -111,14 +111,17 @@ static inline void small(const T* a, int64_t si, int64_t sj, const T* x, T* y) {
     for (int i = 0; i < K; i++) y[i] = sum[i];
 }
 
+// All matrices of one size K of a step, one after the other.
+template <class T, int K>
+void smalls(const T* a, int64_t a_matrix, int64_t si, int64_t sj, const T* before, T* x, int64_t begin, int64_t last) {
+    if (si == K && sj == 1 && a_matrix == K * K)  // known strides: the compiler does several at once
+        for (int64_t m = begin; m < last; m++) small<T, K>(a + m * K * K, K, 1, before + m * K, x + m * K);
+    else
+        for (int64_t m = begin; m < last; m++) small<T, K>(a + m * a_matrix, si, sj, before + m * K, x + m * K);
+}
+
 template <class T>
 static inline void step(const T* a, int64_t si, int64_t sj, int64_t width, const T* x, T* y) {
-    switch (width) {
-        case 1: return small<T, 1>(a, si, sj, x, y);
-        case 2: return small<T, 2>(a, si, sj, x, y);
-        case 3: return small<T, 3>(a, si, sj, x, y);
-        case 4: return small<T, 4>(a, si, sj, x, y);
-    }
     if (sj != 1) return by_columns(a, sj, width, x, y);
     if (width >= NATIVE<T>) return by_rows<T, NATIVE<T>>(a, si, width, x, y);
     if (width >= NATIVE<T> / 2) return by_rows<T, NATIVE<T> / 2>(a, si, width, x, y);
@@ -133,9 +136,17 @@ int64_t dense(const T* a, T* x, const T* initial, int64_t n, int64_t count, int6
     spread(count, 1, threads, [&](int64_t begin, int64_t last) {
         for (int64_t t = 0; t < n; t++) {
             if (t == 0 && initial == nullptr) continue;
-            const T* before = t == 0 ? initial : x + (t - 1) * x_row;
-            for (int64_t m = begin; m < last; m++)
-                step(a + t * a_row + m * a_matrix, si, sj, width, before + m * width, x + t * x_row + m * width);
+            const T *before = t == 0 ? initial : x + (t - 1) * x_row, *here = a + t * a_row;
+            T* now = x + t * x_row;
+            switch (width) {
+                case 1: smalls<T, 1>(here, a_matrix, si, sj, before, now, begin, last); break;
+                case 2: smalls<T, 2>(here, a_matrix, si, sj, before, now, begin, last); break;
+                case 3: smalls<T, 3>(here, a_matrix, si, sj, before, now, begin, last); break;
+                case 4: smalls<T, 4>(here, a_matrix, si, sj, before, now, begin, last); break;
+                default:
+                    for (int64_t m = begin; m < last; m++)
+                        step(here + m * a_matrix, si, sj, width, before + m * width, now + m * width);
+            }
         }
     });
     return 0;

@@ -1,0 +1,192 @@
+"""What the compiled CPU kernels bring, and how near they come to the memory; run by `python -m bench.cpu`.
+
+Two tables for `docs/background/cpu.md`, and their figures in `bench/results/<device>/cpu.json`:
+
+- scans and whole solves, compiled and by plain torch operations in turns, after their largest difference has passed
+  the gate;
+- the roofline: the bytes that an iteration or a scan must move, over the bandwidth of `Tensor.copy_` on arrays of the
+  same size, is the time that memory alone would take.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+
+import lds_iter as li
+from bench.machine import describe, results_folder
+from bench.pages import between, markdown
+from bench.speed import RESIDUAL, gru
+from bench.timing import alternately, first_run
+from lds_iter.kernels.cpu.build import SWITCH
+
+PAGE, COMMAND = Path("docs/background/cpu.md"), "python -m bench.cpu"
+
+GATE = 1e-4
+"""Largest difference of compiled and plain results, relative to the largest number, at which a row is timed at all."""
+
+SCANS = [
+    ("Diagonal", 100_000, 8),
+    ("Diagonal", 100_000, 32),
+    ("BlockDiagonal, 2x2", 100_000, 16),
+    ("Dense", 10_000, 4),
+    ("Dense", 10_000, 8),
+    ("Dense", 10_000, 16),
+    ("Dense", 10_000, 32),
+    ("Dense", 1_000, 128),
+]
+SOLVES = [(10_000, 8), (100_000, 8), (10_000, 32), (100_000, 32), (10_000, 128)]
+METHODS = {"Newton()": li.Newton(), "QuasiNewton()": li.QuasiNewton()}
+
+
+def switched(on: bool, run: Callable[[], Any]) -> Callable[[], Any]:
+    """The same with compiled kernels on or off."""
+
+    def call() -> Any:
+        before = os.environ.get(SWITCH)
+        os.environ[SWITCH] = str(int(on))
+        try:
+            return run()
+        finally:
+            os.environ.pop(SWITCH)
+            if before is not None:
+                os.environ[SWITCH] = before
+
+    return call
+
+
+def compare(run: Callable[[], torch.Tensor], rounds: int) -> dict[str, Any]:
+    """Gate and time one computation, compiled and plain in turns."""
+    runs = {"compiled": switched(True, run), "plain": switched(False, run)}
+    first = {name: first_run(one) for name, one in runs.items()}
+    results = [first[name].result for name in runs]
+    error = float((results[0] - results[1]).abs().max() / results[1].abs().max())
+    assert error < GATE, f"compiled and plain results differ by {error:.1e}, which is not below {GATE:g}"
+    timings = alternately(runs, {name: one.seconds for name, one in first.items()}, rounds, long=10)
+    return {"error": error, **{f"{name}_ms": timings[name].ms for name in runs}}
+
+
+def transition(structure: str, length: int, width: int) -> tuple[li.AbstractTransition, int]:
+    """A contracting transition, and how many numbers it has."""
+    if structure == "Dense":
+        matrix = torch.randn(length, 1, width, width) * 0.5 / width**0.5
+        return li.Dense(matrix), matrix.numel()
+    if structure == "Diagonal":
+        diagonal = 0.9 * torch.rand(length, 1, width)
+        return li.Diagonal(diagonal), diagonal.numel()
+    blocks = 0.4 * torch.randn(length, 1, width // 2, 2, 2)
+    return li.BlockDiagonal(blocks), blocks.numel()
+
+
+def bandwidth(numbers: int, rounds: int) -> float:
+    """Bytes per second of a copy, reading and writing counted, of so many float32 numbers."""
+    here, there = torch.randn(numbers), torch.zeros(numbers)
+    seconds = []
+    for _ in range(3 * rounds):
+        start = time.perf_counter()
+        there.copy_(here)
+        seconds.append(time.perf_counter() - start)
+    return 8 * numbers / sorted(seconds)[len(seconds) // 2]
+
+
+def median_ms(run: Callable[[], Any], rounds: int) -> float:
+    run()
+    return alternately({"it": run}, {"it": 0.0}, rounds)["it"].ms
+
+
+def scans(rounds: int, scale: float) -> list[dict[str, Any]]:
+    rows = []
+    for structure, length, width in SCANS:
+        length = max(2, int(length * scale))
+        torch.manual_seed(0)
+        a, numbers = transition(structure, length, width)
+        b = torch.randn(length, 1, width)
+        x = torch.empty_like(b)
+        with torch.no_grad():
+            row = compare(lambda a=a, b=b, x=x: li.linear_scan(a, b, out=x).clone(), rounds)
+            ms = median_ms(switched(True, lambda a=a, x=x: li.linear_scan(a, x, out=x)), rounds)
+        moved = 4 * (numbers + 2 * b.numel())
+        row |= {"what": f"{structure} scan", "T": length, "D": width, "bytes": moved, "roofline_ms": ms}
+        rows.append(row | {"copy": bandwidth(moved // 8, rounds)})
+        print(row, flush=True)
+    return rows
+
+
+def solves(rounds: int, scale: float) -> list[dict[str, Any]]:
+    """Whole solves of a GRU, and one iteration beside the bytes that it must move: four arrays read, one written."""
+    rows = []
+    for length, width in SOLVES:
+        length = max(2, int(length * scale))
+        module, x = gru(length, width, 1)
+        f = li.nn.GRURecurrence.from_module(module.requires_grad_(False))
+        u, s0 = f.inputs(x), torch.zeros(1, width)
+        for name, method in METHODS.items():
+
+            def run(f: Any = f, s0: Any = s0, u: Any = u, method: Any = method) -> li.Solution:
+                return li.solve(f, s0, u, method, rtol=0, atol=RESIDUAL)
+
+            with torch.no_grad():
+                solution = run()
+                row = compare(lambda run=run: run().states, rounds)
+                buffer = torch.cat([s0[None], solution.states + 1e-3])
+                lo, hi = torch.zeros(1, dtype=torch.int64), torch.full((1,), length)
+                spare = torch.empty_like(buffer)
+
+                def iterate(f: Any = f, u: Any = u, method: Any = method, buffer: Any = buffer, spare: Any = spare,
+                            lo: Any = lo, hi: Any = hi) -> Any:  # fmt: skip
+                    return f.sweep(method, buffer, spare, u, start=0, lo=lo, hi=hi, rtol=0.0, atol=RESIDUAL)
+
+                if switched(True, iterate)() is None:
+                    raise RuntimeError("The kernels cannot be compiled here; see li.kernels.cpu.status().")
+                ms = median_ms(switched(True, iterate), rounds)
+            moved = 4 * 5 * length * width
+            row |= {"what": f"GRU, `{name}`", "T": length, "D": width, "bytes": moved, "roofline_ms": ms}
+            rows.append(row | {"copy": bandwidth(moved // 8, rounds), "iterations": int(solution.iterations)})
+            print(row, flush=True)
+    return rows
+
+
+def section(results: dict[str, Any]) -> str:
+    """Both tables of the page."""
+    first = [
+        [row["what"], f"{row['T']:,}", str(row["D"]), str(row.get("iterations", "")), f"{row['plain_ms']:.2f}",
+         f"{row['compiled_ms']:.2f}", f"**{row['plain_ms'] / row['compiled_ms']:.1f}**", f"{row['error']:.0e}"]
+        for row in results["rows"]
+    ]  # fmt: skip
+    second = []
+    for row in results["rows"]:
+        memory = 1e3 * row["bytes"] / row["copy"]
+        second.append([
+            row["what"], f"{row['T']:,}", str(row["D"]), f"{row['bytes'] / 2**20:.1f}", f"{row['roofline_ms']:.2f}",
+            f"{row['copy'] / 1e9:.0f}", f"{memory:.2f}", f"{100 * memory / row['roofline_ms']:.0f} %",
+        ])  # fmt: skip
+    return (
+        f"{results['cpu']}, {results['threads']} threads, torch {results['torch']}; float32, batch 1, medians of "
+        f"{results['rounds']} rounds in turns. Solves stop at a residual of {results['residual']:g}.\n\n"
+        + markdown(["", "T", "D", "iterations", "plain (ms)", "compiled (ms)", "times faster", "difference"], first)
+        + "\nThe roofline, for one scan or one iteration:\n\n"
+        + markdown(
+            ["", "T", "D", "MiB to move", "measured (ms)", "copy (GB/s)", "memory alone (ms)", "reached"], second
+        )
+    )
+
+
+def main(rounds: int = 9, scale: float = 1.0, write: bool = True) -> None:
+    """Measure, print, keep the figures and write the page."""
+    results = {**describe(), "rounds": rounds, "residual": RESIDUAL, "gate": GATE}
+    results["rows"] = scans(rounds, scale) + solves(rounds, scale)
+    print(section(results))
+    if write:
+        (results_folder() / "cpu.json").write_text(json.dumps(results, indent=1) + "\n")
+        PAGE.write_text(between(PAGE.read_text(), COMMAND, section(results)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -32,7 +32,7 @@ class Lyapunov:
     Attributes:
         exponents: `(*batch, k)`, the largest first, up to the errors of a finite time; `-inf` where a direction is
             annihilated.
-        error: the standard error of each, from the spread of the blocks, `(*batch, k)`; 0 where annihilated. What blocks
+        error: the standard error of each, from the spread of the blocks, `(*batch, k)`; 0 if annihilated. What blocks
             share is not in it: a transient that lasts all the time looked at, or a start that aligns slowly (an error
             of order 1 / steps).
         blocks: the exponents of successive stretches of time, `(blocks, *batch, k)`.

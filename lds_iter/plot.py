@@ -73,6 +73,9 @@ def report_picture(report: Report, sequence: int = 0) -> Figure:
     """
     import matplotlib.pyplot as plt
 
+    count = report.lyapunov.largest.numel()
+    if not 0 <= sequence < count:
+        raise ValueError(f"`sequence` must be a whole number from 0 to {count - 1}, got {sequence!r}.")
     recorded = report.solution.history is not None
     figure, axes = plt.subplots(1 + recorded, 1, figsize=(8, 6 if recorded else 3), layout="constrained", squeeze=False)
     if recorded:

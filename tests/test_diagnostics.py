@@ -136,6 +136,8 @@ def test_a_hundred_thousand_steps_of_a_network_in_float32():
 def test_annihilated_directions_are_minus_infinity():
     found = d.lyapunov(lambda s, u: 0 * s + u, torch.zeros(2), torch.ones(50, 2), exponents=2)
     assert (found.exponents == -math.inf).all()
+    assert (found.error == 0).all()
+    assert found.stable
 
 
 def test_batch_mates_do_not_feel_each_other():
@@ -325,6 +327,41 @@ def test_report_reads_the_solution_alone(tmp_path):
         d.report(solution.light())
 
 
+@pytest.mark.parametrize("correlation", [0.0, 0.8])
+def test_the_uncertainty_covers_what_it_should(correlation):
+    """Scalar factors with a mean logarithm of -0.05: the exponent is known, and so is how often two errors hold it.
+
+    The mean of ten independent blocks over its standard error has Student's distribution with 9 degrees of freedom,
+    which lies within two with probability 0.923; 2000 sequences say so to 0.006, and a correlation over five steps
+    changes little for blocks of a hundred. Ten such deviations below is a failure.
+    """
+    noise = torch.randn(1000, 2000, 1, dtype=DOUBLE)
+    for t in range(1, 1000):
+        noise[t] += correlation * noise[t - 1]
+    factors, ones = (0.3 * noise - 0.05).exp(), torch.ones(1000, 2000, 1, dtype=DOUBLE)
+    found = d.lyapunov(lambda s, u: u * s, ones[0], factors, ones, prefix=None)
+    covered = ((found.largest + 0.05).abs() <= 2 * found.error[..., 0]).double().mean()
+    assert 0.923 - 0.06 < float(covered) < 0.923 + 0.06
+
+
+def test_report_of_solves_that_failed():
+    """In float32, with a sequence that blew up beside one that did not, and with none that was solved."""
+    inputs = torch.tensor([0.1, 2.0]).view(1, 2, 1).expand(60, 2, 1)
+    half = d.report(li.solve(lambda s, u: s * s + u, torch.full((2, 1), 0.1), inputs, throw=False, record=True))
+    assert "SUCCESS/NONFINITE" in str(half)
+    assert "stable" in str(half)  # of the one that was solved: s' = s^2 + 0.1 rests at 0.11
+    assert "not solved" in half.verdict
+    half.plot(1)
+    none = d.report(
+        li.solve(tanh_rnn(4, 8.0, torch.float32), torch.zeros(4), torch.randn(90, 4), max_iters=2, throw=False)
+    )
+    assert "none: no sequence was solved" in str(none)
+    with pytest.raises(ValueError, match="`sequence` must be"):
+        none.plot(1)
+    gone = d.report(li.solve(lambda s, u: 0 * s + u, torch.zeros(2), torch.randn(50, 2)))
+    assert "gone at once" in str(gone)
+
+
 def test_report_says_when_it_does_not_pay():
     f = tanh_rnn(8, gain=12.0)
     solution = li.solve(f, torch.zeros(8, dtype=DOUBLE), torch.randn(60, 8, dtype=DOUBLE), li.Jacobi())
@@ -365,3 +402,8 @@ def test_classes_for_instances_are_answered():
         d.contraction(*problem, li.Newton)
     with pytest.raises(TypeError, match=r"`states` must be a tensor"):
         d.lyapunov(*problem, li.solve(*problem))
+    for function in d.report, d.lyapunov_of, d.linearizations:
+        with pytest.raises(TypeError, match=r"`solution` must be a Solution, got Tensor"):
+            function(torch.zeros(3, 2))
+    with pytest.raises(TypeError, match="`exponent` must be what"):
+        d.predict_iterations(*problem, exponent=-0.5)

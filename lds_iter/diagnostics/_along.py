@@ -80,6 +80,15 @@ def checked_prefix(prefix: int | None, length: int) -> int:
     return length if prefix is None else min(prefix, length)
 
 
+def check_solution(solution: Any) -> None:
+    """That it is a `Solution`."""
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"`solution` must be a Solution, got {type(solution).__name__}. Pass all that li.solve returned, not its "
+            "states alone: they do not know their `f`."
+        )
+
+
 @dataclass(frozen=True)
 class _Witness(TransitionApproximation):
     """Not a method: keeps the linearizations that it is shown."""
@@ -96,6 +105,7 @@ def linearizations(solution: Solution) -> list[Linearization]:
 
     What a diagnostic of your own starts from. The solution must not have been made light.
     """
+    check_solution(solution)
     witness = _Witness([])
     solution.error_estimate(witness)
     return witness.seen

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.diagnostics._along import along, checked_prefix, linearizations
+from lds_iter.diagnostics._along import along, check_solution, checked_prefix, linearizations
 from lds_iter.diagnostics.evaluation import AbstractEvaluation, ByScan
 from lds_iter.diagnostics.products import random_frame
 from lds_iter.linearization import Linearization
@@ -32,8 +32,9 @@ class Lyapunov:
     Attributes:
         exponents: `(*batch, k)`, the largest first, up to the errors of a finite time; `-inf` where a direction is
             annihilated.
-        error: the standard error of each, from the spread of the blocks, `(*batch, k)`. What blocks share is not in it:
-            a transient that lasts all the time looked at, or a start that aligns slowly (an error of order 1 / steps).
+        error: the standard error of each, from the spread of the blocks, `(*batch, k)`; 0 if annihilated. What blocks
+            share is not in it: a transient that lasts all the time looked at, or a start that aligns slowly (an error
+            of order 1 / steps).
         blocks: the exponents of successive stretches of time, `(blocks, *batch, k)`.
         steps: how many time steps were looked at.
     """
@@ -132,6 +133,7 @@ def lyapunov_of(
         >>> bool(li.diagnostics.lyapunov_of(solution).largest < 0)
         True
     """
+    check_solution(solution)
     with torch.no_grad():
         _check_count(exponents, solution.states.shape[-1])
         steps = checked_prefix(prefix, solution.states.shape[0])
@@ -158,8 +160,10 @@ def _measured(
     lengths = frame.new_tensor([last - first for first, last in itertools.pairwise(bounds)])
     each = growth[1:] / lengths.view(-1, *[1] * (growth.ndim - 1))
     steps = bounds[-1] - bounds[0]
+    largest = growth[1:].sum(0) / steps
     spread = each.std(0) if each.shape[0] > 1 else torch.full_like(each[0], math.inf)
-    return Lyapunov(growth[1:].sum(0) / steps, spread / math.sqrt(each.shape[0]), each, steps)
+    spread = torch.where(largest == -math.inf, 0, spread)  # annihilated once is annihilated for good
+    return Lyapunov(largest, spread / math.sqrt(each.shape[0]), each, steps)
 
 
 def _bounds(length: int, blocks: int, discard: int) -> list[int]:

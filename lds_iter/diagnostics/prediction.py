@@ -157,6 +157,8 @@ def predict_iterations(
         at least ... iterations for 8,000 steps: the first 512 do not show how the count grows; try a longer `prefix`
     """
     check_state(s0)
+    if exponent is not None and not isinstance(exponent, Lyapunov):
+        raise TypeError(f"`exponent` must be what li.diagnostics.lyapunov(...) returns, or None, got {exponent!r}.")
     length = check_inputs(inputs, s0)
     steps = checked_prefix(prefix, length)
     with torch.no_grad():

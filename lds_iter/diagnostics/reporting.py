@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lds_iter.diagnostics._along import check_solution
 from lds_iter.diagnostics.condition import mu_bounds
 from lds_iter.diagnostics.exponents import Lyapunov, lyapunov_of
 from lds_iter.solution import Result, Solution
@@ -25,7 +26,7 @@ class Report:
 
     Attributes:
         solution: what the report is on.
-        lyapunov: exponents along the solution's states.
+        lyapunov: exponents along the solution's states, which mean nothing for a sequence that was not solved.
         error: the largest entry of `Solution.error_estimate()`: the error to expect, to first order.
         log_mu: the bounds of the PL constant that the exponent gives for all T steps, natural logarithms.
     """
@@ -66,12 +67,22 @@ class Report:
             "solve": f"{'/'.join(result)}, {self.length:,} steps, {count} sequence{'s' * (count > 1)}",
             "iterations": f"{_span(solution.iterations)}, {evaluations:.1f} evaluations of f per step",
             "residual": f"{float(solution.residual.max()):.2g}; error to expect {float(self.error.max()):.2g}",
-            "exponent": f"{_span(self.lyapunov.largest, '+.3g')} nats per step: {_temper(self.lyapunov)}",
-            "condition": f"log mu from {float(self.log_mu[0].min()):.3g} to {float(self.log_mu[1].max()):.3g}, by the "
-            "exponent",
+            **self._dynamics(),
             "verdict": self.verdict,
         }
         return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
+
+    def _dynamics(self) -> dict[str, str]:
+        """What the exponents say, along the sequences that were solved: other states are no trajectory."""
+        solved = self.solution.result == Result.SUCCESS
+        if not bool(solved.any()):
+            return {"exponent": "none: no sequence was solved, and these states are no trajectory"}
+        largest, (lower, upper) = self.lyapunov.largest[solved], self.log_mu
+        return {
+            "exponent": f"{_span(largest, '+.3g')} nats per step: {_temper(self.lyapunov, solved)}",
+            "condition": f"log mu from {float(lower[solved].min()):.3g} to {float(upper[solved].max()):.3g}, by the "
+            "exponent",
+        }
 
     def plot(self, sequence: int = 0) -> Figure:
         """The convergence map (if the solve was recorded) over the growth of a small difference; needs matplotlib.
@@ -106,18 +117,21 @@ def report(solution: Solution, *, prefix: int | None = 10_000) -> Report:
         condition   log mu from -1.39 to 0, by the exponent
         verdict     pays where 1,000 steps side by side cost less than 500 times one step, scan included
     """
+    check_solution(solution)
     exponents = lyapunov_of(solution, prefix=prefix, blocks=40)
     with torch.no_grad():
         error = solution.error_estimate().abs().amax((0, -1))
     return Report(solution, exponents, error, mu_bounds(exponents.largest, solution.states.shape[0]))
 
 
-def _temper(found: Lyapunov) -> str:
-    """What the exponents say, for the most sensitive sequence."""
-    memory = float(found.memory.flatten()[found.largest.flatten().argmax()])
-    if bool(found.stable.all()):
+def _temper(found: Lyapunov, solved: Tensor) -> str:
+    """What the exponents say, for the most sensitive of the solved sequences."""
+    memory = float(found.memory[solved][found.largest[solved].argmax()])
+    if bool((found.largest[solved] == -torch.inf).all()):
+        return "a difference is gone at once, in this precision"
+    if bool(found.stable[solved].all()):
         return f"stable, forgets e-fold within {memory:.3g} steps"
-    if bool(found.chaotic.any()):
+    if bool(found.chaotic[solved].any()):
         return f"chaotic, a difference grows e-fold in {memory:.3g} steps; the count grows with T"
     return "at the edge of stability, where the count can go either way"
 

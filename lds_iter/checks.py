@@ -148,6 +148,17 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
     return value
 
 
+def note_on_derivatives(error: RuntimeError) -> None:
+    """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
+    if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
+        error.add_note(
+            "This came from the derivative of `f`. In order of likelihood: it leaves torch on the way (numpy, "
+            "`torch.from_numpy`); it writes into a tensor that it did not make; it calls an operation without a "
+            "forward-mode derivative. `li.Jacobi()` and `li.Picard()` need none; an `f` may also bring its own, by a "
+            "method `linearize`."
+        )
+
+
 def _versions(tensors: Any) -> list[int]:
     """How often each tensor has been written to."""
     leaves = [leaf for leaf in pytree.tree_leaves(tensors) if isinstance(leaf, Tensor)]

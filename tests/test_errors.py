@@ -149,6 +149,21 @@ def test_a_list_of_time_steps_is_told_to_be_stacked_and_does_not_fill_the_screen
     assert len(caught.value.__notes__[0]) < 600
 
 
+def test_an_f_that_leaves_torch_is_told_so_where_its_derivative_is_needed():
+    def through_numpy(s, u):
+        return torch.from_numpy(0.5 * s.detach().numpy()) + u
+
+    with pytest.raises(RuntimeError) as caught:
+        li.solve(through_numpy, S0, U)
+    assert "leaves torch" in caught.value.__notes__[-1]
+    assert li.solve(through_numpy, S0, U, li.Jacobi()).converged  # as the note says
+
+
+def test_a_scan_needs_a_structure():
+    with pytest.raises(TypeError, match=r"got Tensor. Type `li\.Diagonal\(a\)`"):
+        li.linear_scan(torch.rand(5, 3), torch.rand(5, 3))  # pyright: ignore[reportArgumentType]
+
+
 def test_dropout_is_noticed():
     module = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
     with pytest.raises(ValueError, match="dropout"):

@@ -58,9 +58,10 @@ def detached(inputs: Any) -> Any:
 def check_order(f: Any) -> None:
     """`f`: not a cell of `torch.nn`, which takes the input first."""
     if isinstance(f, torch.nn.RNNCellBase):
+        swapped = "" if isinstance(f, torch.nn.LSTMCell) else ", or `li.fold(lambda s, u: cell(u, s))`"
         raise TypeError(
             f"torch.nn.{type(f).__name__} takes (input, state), and `f` must take (state, input). Type "
-            "`li.nn.Recurrent(cell)` for a layer of it, or `li.fold(lambda s, u: cell(u, s))`."
+            f"`li.nn.Recurrent(cell)` for a layer of it{swapped}."
         )
 
 

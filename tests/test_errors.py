@@ -123,6 +123,8 @@ def test_an_error_inside_f_is_passed_on_with_a_note_on_how_f_was_called():
 def test_a_cell_of_torch_cannot_be_folded_the_wrong_way_round():
     with pytest.raises(TypeError, match=r"takes \(input, state\).*li\.nn\.Recurrent"):
         li.fold(torch.nn.GRUCell(3, 3))  # of equal widths, it would run, and be another network
+    with pytest.raises(TypeError, match=r"LSTMCell takes .*Recurrent\(cell\)` for a layer of it\.$"):
+        li.fold(torch.nn.LSTMCell(3, 3))  # whose state is a pair
 
 
 def test_the_check_of_f_leaves_the_arguments_as_they_are():

@@ -153,9 +153,9 @@ def note_on_derivatives(error: RuntimeError) -> None:
     if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
         error.add_note(
             "This came from the derivative of `f`. In order of likelihood: it leaves torch on the way (numpy, "
-            "`torch.from_numpy`); it writes into a tensor that it did not make; it calls an operation without a "
-            "forward-mode derivative. `li.Jacobi()` and `li.Picard()` need none; an `f` may also bring its own, by a "
-            "method `linearize`."
+            "`torch.from_numpy`); it writes into a tensor that it did not make (batch norm in training mode does: call "
+            "`.eval()`); it calls an operation without a forward-mode derivative. `li.Jacobi()` and `li.Picard()` need "
+            "none; an `f` may also bring its own, by a method `linearize`."
         )
 
 

@@ -161,6 +161,13 @@ def test_an_f_that_leaves_torch_is_told_so_where_its_derivative_is_needed():
     assert li.solve(through_numpy, S0, U, li.Jacobi()).converged  # as the note says
 
 
+def test_batch_norm_in_training_mode_is_named():
+    norm = torch.nn.BatchNorm1d(3)
+    with pytest.raises(RuntimeError) as caught:
+        li.solve(li.fold(lambda s, u: 0.5 * norm(s) + u), S0, U)
+    assert "batch norm in training mode" in caught.value.__notes__[-1]
+
+
 def test_a_scan_needs_a_structure():
     with pytest.raises(TypeError, match=r"got Tensor. Type `li\.Diagonal\(a\)`"):
         li.linear_scan(torch.rand(5, 3), torch.rand(5, 3))  # pyright: ignore[reportArgumentType]

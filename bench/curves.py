@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import torch
 import typer
 
-from bench.machine import describe, device_at_hand, results_folder
+from bench.machine import describe, device_at_hand, full_precision, results_folder
 from bench.pages import between, keep, markdown
 from bench.peers.base import AbstractPeer
 from bench.peers.jax_gru import JaxGRU
@@ -164,6 +164,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Write there, not into the repository.")] = None,
 ) -> None:
     """Measure the curves, draw them, and write the page."""
+    full_precision()
     tables = survey(problems(longest, device_at_hand()), budget, memory, rounds)
     results = {"lds_iter": describe(), "budget": budget, "memory": memory, "rounds": rounds, "tables": tables}
     folder = results_folder() if out is None else out

@@ -28,7 +28,7 @@ import typer
 import lds_iter as li
 from bench.edge.problems import EdgeProblem, sine
 from bench.gpu_page import COMMAND, plan, section
-from bench.machine import describe, results_folder
+from bench.machine import describe, full_precision, results_folder
 from bench.pages import between, keep, of_every_device
 from bench.peers.base import AbstractPeer, Prepared, on_cpu
 from bench.peers.flashrnn import FlashRNN
@@ -79,7 +79,7 @@ class SineLoop(AbstractPeer[SineProblem]):
         )
 
     def prepare(self, problem: SineProblem) -> Prepared:
-        edge = problem.problem
+        edge = sine(problem.length, problem.seed)  # a module of its own, since `to` moves it
         f: Any = edge.f
         f, s0, inputs = f.to(self.where), edge.s0.to(self.where), edge.inputs.to(self.where)
         return Prepared(torch.no_grad()(lambda: (li.sequential(f, s0, inputs),)), on_cpu)
@@ -206,7 +206,7 @@ def main(
     if not torch.cuda.is_available():
         print("bench.gpu needs a CUDA device, and torch finds none here. `--plan` writes which figures await one.")
         raise typer.Exit(2)
-    torch.backends.cudnn.allow_tf32 = False  # cuDNN's recurrent layers round to TF32 by default: errors of 1e-3
+    full_precision()
     found = survey(groups("cuda", longest), budget, rounds)
     results = {"lds_iter": describe(), "rounds": rounds, "groups": found}
     folder = results_folder() if out is None else out / "device"

@@ -29,6 +29,12 @@ def device_at_hand() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def full_precision() -> None:
+    """No TF32: cuDNN's recurrent layers round to it by default, and are 1e-3 off."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def results_folder() -> Path:
     """`bench/results/<device>`, made if missing; the device is the GPU where there is one, else the CPU's threads."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu-{torch.get_num_threads()}-threads"

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import lds_iter as li
 from bench import traffic
-from bench.machine import describe, device_at_hand, results_folder
+from bench.machine import describe, device_at_hand, full_precision, results_folder
 from bench.pages import between, keep, markdown, of_every_device
 from bench.timing import waiting
 from lds_iter.nn import GRURecurrence
@@ -186,6 +186,7 @@ def main(
     out: Annotated[Path | None, typer.Option(help="Write there, not into the repository.")] = None,
 ) -> None:
     """Measure rates and iterations, print and keep them, and write the page."""
+    full_precision()
     device, rows = device_at_hand(), []
     numbers = 1 << 26 if length is None else 1 << 22
     found = rates(device, rounds, numbers)

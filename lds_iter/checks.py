@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils import _pytree as pytree
 from lds_iter.adjoint import AbstractAdjoint
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.states import take_rows
+from lds_iter.states import check_order, take_rows
 from lds_iter.workspace import AbstractStrategy
 
 
@@ -105,13 +106,14 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
     """
     if isinstance(f, type) or not callable(f):
         raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
+    check_order(f)
     one: Any = _called(f, s0.unsqueeze(0), take_rows(inputs, 0, 1))
-    _check_value(one, s0, 1)
+    _check_value(one, s0, 1, inputs)
     with torch.no_grad():
         rows = min(2, length)
         pair = s0.detach().expand(rows, *s0.shape).contiguous()
         two: Any = _called(f, pair, take_rows(inputs, 0, rows))
-        _check_value(two, s0, rows)
+        _check_value(two, s0, rows, inputs)
         scale = float(one.abs().max())
         if bool(one.isfinite().all()) and not torch.allclose(one[0], two[0], rtol=1e-3, atol=1e-3 * scale):
             raise ValueError(
@@ -124,20 +126,62 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
 
 
 def _called(f: Any, s: Tensor, inputs: Any) -> Any:
-    """`f(s, inputs)`; what goes wrong inside it gets a note on how it was called."""
+    """`f(s, inputs)`, on copies; what goes wrong inside it gets a note on how it was called."""
+    s, inputs = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (s, inputs))
+    before = _versions((s, inputs))
     try:
-        return f(s, inputs)
+        value = f(s, inputs)
     except Exception as error:
-        shapes = pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, inputs)
+        shapes = str(pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, inputs))
+        steps = isinstance(inputs, list) and len(inputs) > 2
         error.add_note(
-            f"This came from `f`, called with states {tuple(s.shape)} and inputs {shapes}. Time comes first and D last "
-            "in both: `x.transpose(0, 1)` for data that leads with the batch, `li.fold(module)` for a module that "
-            "takes (N, D)."
+            f"This came from `f`, called with states {tuple(s.shape)} and inputs {textwrap.shorten(shapes, 120)}. Time "
+            "comes first and D last in both: `x.transpose(0, 1)` for data that leads with the batch, `li.fold(module)` "
+            "for a module that takes (N, D)."
+            + (" For a list of time steps type `torch.stack(inputs)`." if steps else "")
+            + _flat_inputs(s, inputs)
         )
         raise
+    if _versions((s, inputs)) != before:
+        raise ValueError(
+            "`f` changes its arguments in place (`s.mul_(...)`, `u += ...`), which are read again. Write "
+            "`s = s * ...`, or start with `s = s.clone()`."
+        )
+    return value
 
 
-def _check_value(value: Any, s0: Tensor, rows: int) -> None:
+def note_on_derivatives(error: RuntimeError) -> None:
+    """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
+    if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
+        error.add_note(
+            "This came from the derivative of `f`. In order of likelihood: it leaves torch on the way (numpy, "
+            "`torch.from_numpy`); it writes into a tensor that it did not make (batch norm in training mode does: call "
+            "`.eval()`); it calls an operation without a forward-mode derivative. `li.Jacobi()` and `li.Picard()` need "
+            "none; an `f` may also bring its own, by a method `linearize`."
+        )
+
+
+def _versions(tensors: Any) -> list[int]:
+    """How often each tensor has been written to."""
+    leaves = [leaf for leaf in pytree.tree_leaves(tensors) if isinstance(leaf, Tensor)]
+    return [leaf._version for leaf in leaves if not leaf.is_inference()]
+
+
+def _flat_inputs(s: Tensor, inputs: Any) -> str:
+    """A hint for inputs `(T)` beside states `(*batch, D)`: their time broadcasts against D."""
+    flat = any(isinstance(leaf, Tensor) and leaf.ndim == 1 for leaf in pytree.tree_leaves(inputs))
+    return " An input of shape (T,) broadcasts against D: type `x.unsqueeze(-1)`." if flat and s.ndim > 1 else ""
+
+
+def _missing_batch(value: Tensor, s0: Tensor) -> str:
+    """A hint for a state without the batch of the inputs: it broadcasts to what came back."""
+    batched = value.shape[1:]
+    if value.ndim > s0.ndim + 1 and batched[-s0.ndim :] == s0.shape:
+        return f" `s0` seems to lack the batch of `inputs`: type `s0.expand{tuple(batched)}`."
+    return ""
+
+
+def _check_value(value: Any, s0: Tensor, rows: int, inputs: Any) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(
             f"`f` must return a tensor, got {type(value).__name__}. For a structured state use li.ravel inside `f`."
@@ -147,6 +191,8 @@ def _check_value(value: Any, s0: Tensor, rows: int) -> None:
         raise ValueError(
             f"`f` must return the shape of its state: given states {expected} it returned {tuple(value.shape)}. Time "
             "comes first and D last; for a module that takes (N, D) type `li.fold(module)`."
+            + _missing_batch(value, s0)
+            + _flat_inputs(s0.unsqueeze(0), inputs)
         )
     if value.dtype != s0.dtype or value.device != s0.device:
         raise TypeError(

@@ -98,6 +98,11 @@ def linear_scan(
         >>> x.flatten().tolist()
         [1.0, 1.5, 1.75]
     """
+    if not isinstance(transition, AbstractTransition):
+        raise TypeError(
+            f"`transition` must say what structure A has, got {type(transition).__name__}. Type `li.Diagonal(a)` for "
+            "numbers of the shape of `b`, `li.Dense(a)` for matrices (n, *batch, D, D)."
+        )
     if out is not None and (reverse or torch.is_grad_enabled()):
         raise ValueError("`out` works forward in time and under `torch.no_grad()` only; leave it out.")
     if reverse:

@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from lds_iter.adjoint import AbstractAdjoint, Implicit, Solved, Unroll
-from lds_iter.checks import check_adjoint, check_f, check_guess, check_inputs, check_method, check_numbers, check_state
+from lds_iter.checks import (
+    check_adjoint,
+    check_f,
+    check_guess,
+    check_inputs,
+    check_method,
+    check_numbers,
+    check_state,
+    note_on_derivatives,
+)
 from lds_iter.compiled import Compiled
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linearization import linearize_along
@@ -31,7 +40,7 @@ R = TypeVar("R")
 
 
 def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
-    """Answer an unknown keyword with the nearest known one."""
+    """Answer an unknown keyword with the nearest known one, and explain what goes wrong inside of a derivative."""
     known = list(inspect.signature(function).parameters)
 
     @functools.wraps(function)
@@ -41,7 +50,11 @@ def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 hint = f" Did you mean `{near[0]}`?" if near else ""
                 raise TypeError(f"`{function.__name__}` has no argument `{name}`.{hint} It takes: {', '.join(known)}.")
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            note_on_derivatives(error)
+            raise
 
     return checked
 

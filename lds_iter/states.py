@@ -55,6 +55,16 @@ def detached(inputs: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, inputs)
 
 
+def check_order(f: Any) -> None:
+    """`f`: not a cell of `torch.nn`, which takes the input first."""
+    if isinstance(f, torch.nn.RNNCellBase):
+        swapped = "" if isinstance(f, torch.nn.LSTMCell) else ", or `li.fold(lambda s, u: cell(u, s))`"
+        raise TypeError(
+            f"torch.nn.{type(f).__name__} takes (input, state), and `f` must take (state, input). Type "
+            f"`li.nn.Recurrent(cell)` for a layer of it{swapped}."
+        )
+
+
 def fold(f: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
     """Adapt a function or module that takes states `(N, D)` and inputs `(N, ...)` to any number of leading dimensions.
 
@@ -63,7 +73,11 @@ def fold(f: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
         >>> step = li.fold(lambda h, x: cell(x, h))
         >>> step(torch.zeros(5, 2, 4), torch.zeros(5, 2, 3)).shape
         torch.Size([5, 2, 4])
+
+    Raises:
+        TypeError: for a cell of `torch.nn`, which takes the input first and the state second.
     """
+    check_order(f)
 
     def folded(s: Tensor, inputs: Any) -> Tensor:
         lead = s.shape[:-1]

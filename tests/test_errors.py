@@ -92,6 +92,13 @@ FUNCTIONS = {
     "lost batch": (lambda s, u: (0.5 * s + u).sum(1), ValueError, r"must return the shape of its state"),
     "batch first": (lambda s, u: (0.5 * s + u).transpose(0, 1), ValueError, r"Time comes first"),
     "a tuple": (lambda s, u: (s, s), TypeError, r"must return a tensor, got tuple"),
+    "writes into its state": (
+        lambda s, u: s.mul_(0.5).add_(u),
+        ValueError,
+        r"changes its arguments in place.*s\.clone",
+    ),
+    "writes into its input": (lambda s, u: u.add_(0.5 * s), ValueError, r"changes its arguments in place"),
+    "input and state the other way round": (torch.nn.GRUCell(3, 3), TypeError, r"GRUCell takes \(input, state\).*fold"),
     "wrong dtype": (lambda s, u: (s + u).double(), TypeError, r"must return torch.float32 on cpu"),
     "random": (noisy, ValueError, r"it is random \(dropout: call `\.eval\(\)`"),
     "mixes time": (lambda s, u: s + u - (s + torch.arange(len(s))[:, None, None]).mean(0), ValueError, r"mixes time"),
@@ -111,6 +118,59 @@ def test_an_error_inside_f_is_passed_on_with_a_note_on_how_f_was_called():
         li.solve(f, torch.zeros(3), torch.randn(3, 2000))  # time and features swapped
     assert "called with states (1, 3) and inputs (1, 2000)" in caught.value.__notes__[0]
     assert "transpose" in caught.value.__notes__[0]
+
+
+def test_a_cell_of_torch_cannot_be_folded_the_wrong_way_round():
+    with pytest.raises(TypeError, match=r"takes \(input, state\).*li\.nn\.Recurrent"):
+        li.fold(torch.nn.GRUCell(3, 3))  # of equal widths, it would run, and be another network
+    with pytest.raises(TypeError, match=r"LSTMCell takes .*Recurrent\(cell\)` for a layer of it\.$"):
+        li.fold(torch.nn.LSTMCell(3, 3))  # whose state is a pair
+
+
+def test_the_check_of_f_leaves_the_arguments_as_they_are():
+    u = U.clone()
+    with pytest.raises(ValueError, match="in place"):
+        li.solve(lambda s, u: u.add_(0.5 * s), S0, u)
+    assert torch.equal(u, U)
+
+
+def test_inputs_and_states_that_broadcast_get_a_hint():
+    with pytest.raises(ValueError, match=r"lack the batch of `inputs`: type `s0\.expand\(2, 3\)`"):
+        li.solve(f, torch.zeros(3), U)
+    with pytest.raises(ValueError, match=r"x\.unsqueeze\(-1\)"):
+        li.solve(f, torch.zeros(1), torch.randn(5))
+    with pytest.raises(RuntimeError, match="must match the size") as caught:
+        li.solve(f, torch.zeros(3), torch.randn(5))
+    assert "x.unsqueeze(-1)" in caught.value.__notes__[0]
+
+
+def test_a_list_of_time_steps_is_told_to_be_stacked_and_does_not_fill_the_screen():
+    with pytest.raises(TypeError) as caught:
+        li.solve(f, S0, list(torch.ones(500, 2, 3)))
+    assert "torch.stack(inputs)" in caught.value.__notes__[0]
+    assert len(caught.value.__notes__[0]) < 600
+
+
+def test_an_f_that_leaves_torch_is_told_so_where_its_derivative_is_needed():
+    def through_numpy(s, u):
+        return torch.from_numpy(0.5 * s.detach().numpy()) + u
+
+    with pytest.raises(RuntimeError) as caught:
+        li.solve(through_numpy, S0, U)
+    assert "leaves torch" in caught.value.__notes__[-1]
+    assert li.solve(through_numpy, S0, U, li.Jacobi()).converged  # as the note says
+
+
+def test_batch_norm_in_training_mode_is_named():
+    norm = torch.nn.BatchNorm1d(3)
+    with pytest.raises(RuntimeError) as caught:
+        li.solve(li.fold(lambda s, u: 0.5 * norm(s) + u), S0, U)
+    assert "batch norm in training mode" in caught.value.__notes__[-1]
+
+
+def test_a_scan_needs_a_structure():
+    with pytest.raises(TypeError, match=r"got Tensor. Type `li\.Diagonal\(a\)`"):
+        li.linear_scan(torch.rand(5, 3), torch.rand(5, 3))  # pyright: ignore[reportArgumentType]
 
 
 def test_dropout_is_noticed():

@@ -17,7 +17,7 @@ import torch
 import typer
 
 import lds_iter as li
-from bench.machine import describe, device_at_hand, results_folder
+from bench.machine import describe, device_at_hand, full_precision, results_folder
 from bench.pages import between, keep, of_every_device
 from bench.peers import gradient
 from bench.peers.accelerated_scan import AcceleratedScan
@@ -87,6 +87,7 @@ def main(
     if only and out is None:
         raise typer.BadParameter("a part of the tables does not replace the page: add --out FOLDER")
     torch.compiler.config.force_disable_caches = True  # a first call is to compile, whatever lies on the disk
+    full_precision()
     device, begin = device_at_hand(), time.perf_counter()
     tables = []
     for problem in PROBLEMS[only] if only else itertools.chain(*PROBLEMS.values()):

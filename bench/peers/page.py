@@ -30,7 +30,8 @@ def section(results: dict[str, Any]) -> str:
         f"run in turns, medians of {results['rounds']} (one, where a run takes {results['long']:g} s or more); whose "
         "first answer is outside of the gate is not timed. *Times ours* is how many times faster than the first row "
         "the contender is: above 1 it wins. *Error* is the largest difference to the reference, in training the "
-        "largest relative one of a gradient. The first call compiles, where something compiles.",
+        "largest relative one of a gradient. Memory and time of the first call include the "
+        "compiler's, where something compiles that no earlier row has compiled.",
     ]
     for kind, title in TITLES.items():
         tables = [table for table in results["tables"] if table["problem"] == kind]

@@ -483,3 +483,23 @@ def test_the_composed_scheme_beats_the_trust_region():
     own = composed.counts(1_000, 4, composed.Causal(), composed.settle)
     trust = composed.counts(1_000, 4, li.TrustRegion(li.Newton()), li.repeat_initial)
     assert (own < trust).all()
+
+
+def test_a_trust_region_in_a_window_does_not_measure_rows_that_mates_have_brought_along():
+    """Chaotic and mixing, but elementwise in the batch, so that nothing rounds differently: equal to the bit."""
+    generator = torch.Generator().manual_seed(1)
+    weight, s0, inputs = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in ((5, 5), (3, 5), (60, 3, 5))
+    )
+
+    def f(s, u):
+        return torch.tanh(sum(s[..., k : k + 1] * weight[:, k] for k in range(5)) + u)
+
+    def solved(s0, inputs):
+        return li.solve(f, s0, inputs, li.TrustRegion(li.Newton()), window=16, max_iters=30, throw=False)
+
+    together = solved(s0, inputs)
+    for mate in range(3):
+        alone = solved(s0[mate], inputs[:, mate])
+        assert int(together.iterations[mate]) == int(alone.iterations)
+        assert torch.equal(together.states[:, mate], alone.states)

@@ -95,7 +95,8 @@ class TrustRegion(LDSApproximation):
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
         d, k = self._damped(lin, carry.k), carry.k
-        size = d.abs().amax(-1) / _extent(lin)
+        # An update runs on into rows that the window does not let move; how many are at hand is up to the batch mates.
+        size = (d.abs().amax(-1) / _extent(lin)).masked_fill_(~lin.open.squeeze(-1), 0)
         largest = size.amax(0)
         rejected = ~(largest <= self.reject) & (k < STRONGEST) & lin.active
         relaxed = (largest < self.relax) & ~rejected & lin.active

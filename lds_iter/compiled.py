@@ -58,7 +58,8 @@ class Compiled:
             such as `functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`, or `li.cuda_graphs`.
 
     Example:
-        >>> f = li.Compiled(lambda s, u: torch.tanh(0.5 * s + u), functools.partial(torch.compile, backend="eager"))
+        >>> import functools
+        >>> f = li.Compiled(lambda s, u: (0.5 * s + u).tanh(), functools.partial(torch.compile, backend="eager"))
         >>> li.solve(f, torch.zeros(2), torch.ones(1000, 2)).converged
         True
     """

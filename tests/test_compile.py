@@ -11,6 +11,7 @@ from catalogue import ADVERSARIES, METHODS, STRUCTURES, RotationScale, elementwi
 from test_methods import problem
 
 import lds_iter as li
+from lds_iter.compiled import copied
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 ROUNDING = {"rtol": 1e-9, "atol": 1e-9}  # both stop at residuals of 1e-10, and a compiler may order sums differently
@@ -273,6 +274,15 @@ def test_with_the_compiler_itself(compiler):
     f, (s0, u) = tanh_rnn(2), problem(20, width=2)
     compiled = li.Compiled(f, compiler)
     assert_same(li.solve(compiled, s0, u, li.QuasiNewton(), **TIGHT), li.solve(f, s0, u, li.QuasiNewton(), **TIGHT))
+
+
+def test_what_a_graph_returns_is_copied_out_of_its_memory():
+    x = torch.ones(2)
+    trust, (kept, number) = copied((li.Trust(x, x + 1), [li.transitions.Scaled(li.Diagonal(x), x), 3]))
+    x += 1
+    assert number == 3
+    for tensor in trust.k, kept.inner.diagonal, kept.factor:
+        assert tensor.tolist() == [1, 1]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

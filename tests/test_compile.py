@@ -4,6 +4,7 @@ import functools
 import gc
 import weakref
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from catalogue import ADVERSARIES, METHODS, STRUCTURES, RotationScale, elementwi
 from test_methods import problem
 
 import lds_iter as li
+from bench import compile as bench
+from bench.pages import between
 from lds_iter.compiled import copied
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
@@ -269,6 +272,14 @@ def test_graphs_are_small():
     tracer, (s0, u) = Tracer(), problem(500)
     li.solve(li.Compiled(elementwise, tracer), s0, u, li.QuasiNewton())
     assert tracer.nodes < 300  # 160 or so; a scan that is traced through adds 20 for each of 9 levels
+
+
+def test_the_bench_writes_into_its_page():
+    row = bench.Row("a cell", "Newton()", 10_000, 8, 3, 1e-6, 9.0, 30.0, 10.0, 9)
+    section = bench.table([row], {"cpu": "a processor", "threads": 1, "torch": "2"})
+    assert "| a cell | 10,000 | 8 | 3 | 30.0 | 10.0 | 3.0 | 9 | 1e-06 |" in section
+    page = (Path(__file__).parent.parent / bench.PAGE).read_text()
+    assert section in between(page, bench.COMMAND, section)
 
 
 @pytest.mark.parametrize("compiler", [torch.compile, li.cuda_graphs])

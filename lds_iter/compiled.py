@@ -11,6 +11,7 @@ of an empty tensor, which a compiler may leave open. What a solve decides betwee
 
 from __future__ import annotations
 
+import dataclasses
 import types
 from collections.abc import Callable
 from typing import Any
@@ -58,7 +59,8 @@ class Compiled:
             such as `functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`, or `li.cuda_graphs`.
 
     Example:
-        >>> f = li.Compiled(lambda s, u: torch.tanh(0.5 * s + u), functools.partial(torch.compile, backend="eager"))
+        >>> import functools
+        >>> f = li.Compiled(lambda s, u: (0.5 * s + u).tanh(), functools.partial(torch.compile, backend="eager"))
         >>> li.solve(f, torch.zeros(2), torch.ones(1000, 2)).converged
         True
     """
@@ -209,6 +211,20 @@ def cuda_graphs(body: Body, **options: Any) -> Body:
 
     def step(*tensors: Any) -> tuple[Any, ...]:
         torch.compiler.cudagraph_mark_step_begin()
-        return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, compiled(*tensors))
+        return copied(compiled(*tensors))
 
     return step
+
+
+def copied(value: Any) -> Any:
+    """A pytree with a copy of every tensor in it; what a method remembers may be a dataclass of tensors."""
+
+    def leaf(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.clone()
+        if dataclasses.is_dataclass(x) and not isinstance(x, type):
+            fields = [field.name for field in dataclasses.fields(x) if field.init]
+            return dataclasses.replace(x, **{name: copied(getattr(x, name)) for name in fields})
+        return x
+
+    return pytree.tree_map(leaf, value)

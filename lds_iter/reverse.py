@@ -15,6 +15,9 @@ from torch import Tensor
 
 from lds_iter.linearization import CHUNK_ELEMENTS, AbstractDerivatives
 
+MOST_CHUNKS = 16
+"""Each is traced for itself: more of them would take long to compile."""
+
 
 class ReverseDerivatives(AbstractDerivatives):
     """The derivatives of `f` at some rows; the products run under `vmap`, several at a time, in bounded memory."""
@@ -45,7 +48,8 @@ class ReverseDerivatives(AbstractDerivatives):
 
     def _per_row(self, keep: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """What `keep(e_i^T J, e_i)` retains of every row `i`, stacked in front."""
-        width, numbers, chunk = self._prev.shape[-1], self._prev.numel(), 1
+        width, numbers = self._prev.shape[-1], self._prev.numel()
+        chunk = -(-width // MOST_CHUNKS)
         while chunk < width and 2 * chunk * numbers <= CHUNK_ELEMENTS:
             chunk *= 2  # few chunk sizes, for a graph that serves any T is compiled for each
         basis = torch.eye(width, dtype=self._prev.dtype, device=self._prev.device)

@@ -92,7 +92,7 @@ class Rotated(TransitionApproximation):
 
     Attributes:
         method: `QuasiNewton()`, say: the diagonal of `Q^T J Q`.
-        q: an orthogonal matrix `(D, D)`.
+        q: an orthogonal matrix `(D, D)`; best on the device of the states, or every iteration copies it there.
     """
 
     method: TransitionApproximation

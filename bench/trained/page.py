@@ -13,7 +13,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [
         f"{row['name']}: {row['title']}",
         f"{row['length']:,}",
-        f"default, `{row['method']}`" if row["typed"] == "default" else f"`{row['typed']}`",
+        f"fixed, `{row['method']}`" if row["typed"] == "default" else f"`{row['typed']}`",
         "torch, step by step" if row["fell_back"] else "this method",
         iterations,
         f"{sum(row['evaluations']) / len(row['evaluations']):.3g}",

@@ -37,7 +37,7 @@ RESIDUAL = 4.0
 """Residuals are evaluated anew in one batch, which rounds differently: so many times the tolerance is let through."""
 
 OUTPUT, GRADIENT = 1e-3, 1e-2
-"""Largest differences to torch's kernel that count as right, relative: trained networks amplify the residual of 1e-5."""
+"""Largest relative differences to torch's kernel that count as right: trained networks amplify the residual of 1e-5."""
 
 METHODS = {"Newton": li.Newton(), "QuasiNewton": li.QuasiNewton(), "TrustRegion(Newton)": li.TrustRegion(li.Newton())}
 """With a full Jacobian all but the second, which every problem gets."""

@@ -198,7 +198,7 @@ def test_record_callback_stop_and_limits_keep_their_meaning():
     limited, _ = solve(f, s0, u / 10, max_iters=40, throw=False)
     assert limited.result == li.Result.MAX_ITERS
     assert int(limited.iterations) == 40
-    narrow, counted = solve(f, s0, u / 10, window=16)
+    narrow, _ = solve(f, s0, u / 10, window=16)
     assert narrow.converged
 
 
@@ -206,7 +206,7 @@ def test_what_cannot_work_is_refused():
     f, s0, u = problem()
     with pytest.raises(TypeError, match=r"Unroll\(\)` differentiates the iterations of one method"):
         li.solve(f, s0, u, li.Auto(), adjoint=li.Unroll())
-    with pytest.raises(TypeError, match="must be a tuple of li.auto.Candidate"):
+    with pytest.raises(TypeError, match=r"must be a tuple of li\.auto\.Candidate"):
         li.Auto(candidates=(li.Newton(),))
     with pytest.raises(ValueError, match="needs one to start with"):
         li.Auto(candidates=(li.auto.Candidate(li.Newton(), rescue=True),))

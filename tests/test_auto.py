@@ -262,7 +262,8 @@ def test_layers_rest_on_torchs_kernel_where_it_is_faster():
         for _ in range(8):
             assert torch.equal(ours(x)[0], theirs(x)[0])
             decided.append(bool(ours.last_solution))
-    assert decided == [True, False, True, False, False, True, False, False]
+    # The first decision measured something, so the rest after it does not grow yet.
+    assert decided == [True, False, True, False, True, False, False, True]
 
 
 def test_a_cell_without_a_kernel_goes_step_by_step():

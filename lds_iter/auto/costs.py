@@ -35,7 +35,7 @@ class Costs:
         step: seconds of one sequential step; None before the first was taken.
         sweeps: seconds of an iteration by method and rows.
         outcomes: how the attempts ended, by method and rows.
-        credit: seconds that earlier solves were allowed to lose and did not.
+        credit: seconds that earlier solves were allowed to lose and did not; negative where they lost more.
         solves: how many there were.
     """
 

@@ -53,8 +53,8 @@ units of one over as many rows and of its inner method."""
 WINDOWS = (1, 8, 64)
 """What T is divided by for the windows to choose from."""
 
-CREDIT = 4
-"""Solves whose unspent budgets a later one may spend at most."""
+CREDIT, DEBT = 4, 64
+"""Solves whose unspent budgets a later one may spend at most, and that at most save for what one has overdrawn."""
 
 PATIENCE = 1.5
 """Another candidate takes over when it should take so many times less; its cost and count are less certain."""
@@ -453,9 +453,9 @@ class Driver:
         self.state.decisions = (*self.state.decisions, record)
 
     def _save(self) -> None:
-        """What this solve might have lost and did not, later ones may; no more than `CREDIT` solves have to give."""
+        """What this solve might have lost and did not, later ones may, and the other way round, within bounds."""
         self._earn(1, max(0.0, self._lost))
 
     def _earn(self, solves: int, spent: float = 0.0) -> None:
         share = self.auto.budget * self.length * self._step
-        self.costs.credit = min(max(0.0, self.costs.credit + solves * share - spent), CREDIT * share)
+        self.costs.credit = min(max(-DEBT * share, self.costs.credit + solves * share - spent), CREDIT * share)

@@ -56,10 +56,10 @@ def alternately(benchmark: Any, ours: Callable[[], Any], theirs: Callable[[], An
 def test_layer(
     benchmark: Any, kind: str, width: int, length: int, batch: int, further: dict[str, Any], training: bool
 ) -> None:
-    """A layer with its default method, and the layer of torch with the same weights."""
+    """A layer with the fixed method of its shape, and the layer of torch with the same weights."""
     torch.manual_seed(0)
     theirs = getattr(torch.nn, kind)(width, width, **further)
-    ours = getattr(li.nn, kind)(width, width, **further)
+    ours = getattr(li.nn, kind)(width, width, **further, method=li.nn.fixed_method(theirs))
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(length, batch, width)
 

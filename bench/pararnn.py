@@ -91,7 +91,7 @@ def build(case: Case, pararnn: Any) -> Setting:
     options: dict[str, Any] = {"rtol": 0, "atol": RESIDUAL, "max_iters": LIMIT}
     if case.cell == "GRU":
         module = torch.nn.GRU(case.width, case.width)
-        layer = li.nn.GRU(case.width, case.width, **options)
+        layer = li.nn.GRU(case.width, case.width, method=li.nn.fixed_method(module), **options)
         layer.load_state_dict(module.state_dict())
         return Setting(cells.GRUCell(module), layer, None, module, x, weights)
     cell = getattr(pararnn, case.cell)(case.width, case.width)

@@ -191,7 +191,7 @@ def test_one_product_is_the_exact_diagonal_of_a_channelwise_function():
 
 def test_a_cell_over_budget_is_computed_step_by_step():
     cell = Minimal()
-    layer, x = li.nn.Recurrent(cell, max_iters=1), torch.randn(25, 2, INPUTS, **F64)
+    layer, x = li.nn.Recurrent(cell, method=li.Newton(), max_iters=1), torch.randn(25, 2, INPUTS, **F64)
     with pytest.warns(li.PerformanceWarning, match="Minimal") as caught:
         states, final = layer(x)
     assert len(caught) == 1

@@ -53,7 +53,7 @@ def test_layers_agree_with_torch(name, length):
 
 def test_falling_back_warns_once_and_says_what_to_type():
     network = trained.medaka(100)
-    layer = li.nn.GRU(10, 128, num_layers=2, bidirectional=True, max_iters=2)
+    layer = li.nn.GRU(10, 128, num_layers=2, bidirectional=True, method=li.QuasiNewton(), max_iters=2)
     layer.load_state_dict(network.module.state_dict())
     with torch.no_grad(), pytest.warns(li.PerformanceWarning, match="did not converge in layer 0"):
         output = layer(network.x.unsqueeze(1))[0]

@@ -94,7 +94,7 @@ def run(module: nn.GRU | nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor, list[Tenso
 def compare(network: TrainedNetwork, length: int, typed: str = "default") -> Outcome:
     """Run a network through torch's layer and through the drop-in layer with a method of `METHODS`."""
     layer = parallel(network.module)
-    layer.method = METHODS[typed]
+    layer.method = METHODS[typed] or li.nn.fixed_method(layer)
     expected, expected_final, expected_gradients = run(network.module, network.x)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", li.PerformanceWarning)
@@ -106,7 +106,7 @@ def compare(network: TrainedNetwork, length: int, typed: str = "default") -> Out
         about=network.about,
         length=length,
         typed=typed,
-        method=str(layer.method or layer._default_method()),
+        method=str(layer.method),
         fell_back=any(issubclass(entry.category, li.PerformanceWarning) for entry in caught),
         iterations=[int(solution.iterations.max()) for solution in layer.last_solution],
         evaluations=[float(solution.evaluations.max()) / length for solution in layer.last_solution],

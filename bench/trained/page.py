@@ -13,7 +13,7 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [
         f"{row['name']}: {row['title']}",
         f"{row['length']:,}",
-        f"default, `{row['method']}`" if row["typed"] == "default" else f"`{row['typed']}`",
+        f"fixed, `{row['method']}`" if row["typed"] == "default" else f"`{row['typed']}`",
         "torch, step by step" if row["fell_back"] else "this method",
         iterations,
         f"{sum(row['evaluations']) / len(row['evaluations']):.3g}",
@@ -27,8 +27,8 @@ PROSE = """# Trained networks through the drop-in layers
 
 Networks at initialisation forget fast and are easy; trained ones are not. These are real ones, loaded into
 `li.nn.GRU` and `li.nn.LSTM` with their `state_dict`: a single sequence, float32, from zeros, all options of the
-constructor left alone except `method` where the table says so. `python -m bench.trained` measures this page;
-`tests/test_trained.py` asserts its errors.
+constructor left alone except `method`: *fixed* is `li.nn.fixed_method(layer)`. `python -m bench.trained` measures this
+page; `tests/test_trained.py` asserts its errors.
 torch {torch}, Python {python}, {cpu}, {threads} thread.
 
 A layer answers with torch's own kernel, and a `PerformanceWarning`, where a solve exceeds its budget of 100 iterations;

@@ -35,7 +35,7 @@ class Costs:
         step: seconds of one sequential step; None before the first was taken.
         sweeps: seconds of an iteration by method and rows.
         outcomes: how the attempts ended, by method and rows.
-        credit: seconds that earlier solves were allowed to lose and did not.
+        credit: seconds that earlier solves were allowed to lose and did not; negative where they lost more.
         solves: how many there were.
     """
 
@@ -73,11 +73,11 @@ class Costs:
         return max(known[low] + slope * (rows - low), 0.5 * known[low])
 
     def ended(self, method: str, rows: int, iterations: int | None) -> None:
-        """Note how an attempt ended. After a failure it rests for 1, 2, 4 ... solves."""
+        """Note how an attempt ended. After a failure it rests for 0, 1, 3, 7 ... solves, while credit grows."""
         before = self.outcomes.get((method, rows), Outcome(None))
         failures = 0 if iterations is not None else before.failures + 1
-        rest = 2 ** min(failures, 16)
-        self.outcomes[method, rows] = Outcome(iterations, failures, self.solves + rest if failures else 0)
+        rest = 2 ** min(failures - 1, 16)
+        self.outcomes[method, rows] = Outcome(iterations, failures, self.solves + int(rest) if failures else 0)
 
     def known(self, method: str, rows: int) -> int | None:
         """The count of the last attempt, if it solved the problem."""
@@ -97,10 +97,12 @@ class CostTable:
     Attributes:
         kinds: by the kind of the problem.
         kernels: seconds of a time step of torch's kernels, by layer and shape.
+        idle: forwards of a layer that its kernel has answered without a solve; their budgets are unspent, too.
     """
 
     kinds: dict[Key, Costs] = field(default_factory=dict)
     kernels: dict[Key, float] = field(default_factory=dict)
+    idle: int = 0
 
     def of(self, problem: Problem, *more: Any) -> Costs:
         """The costs of problems like this one; an empty entry at first."""

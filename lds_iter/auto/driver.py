@@ -53,8 +53,8 @@ units of one over as many rows and of its inner method."""
 WINDOWS = (1, 8, 64)
 """What T is divided by for the windows to choose from."""
 
-CREDIT = 4
-"""Solves whose unspent budgets a later one may spend at most."""
+CREDIT, DEBT = 4, 64
+"""Solves whose unspent budgets a later one may spend at most, and that at most save for what one has overdrawn."""
 
 PATIENCE = 1.5
 """Another candidate takes over when it should take so many times less; its cost and count are less certain."""
@@ -123,13 +123,28 @@ def _numbers(method: LDSApproximation, width: int) -> int:
             return width
 
 
-class Driver:
-    """The state of one solve. `outside`: seconds of a step of a kernel that takes over in place of the steps here."""
+@dataclass(frozen=True)
+class Outside:
+    """A kernel that takes over in place of the steps here.
 
-    def __init__(self, auto: Auto, problem: Problem, guess: Tensor, rules: Rules, outside: float | None = None) -> None:
+    Attributes:
+        step: seconds of a time step.
+        kind: what keeps its costs apart from those of others.
+    """
+
+    step: float
+    kind: str
+
+
+class Driver:
+    """The state of one solve."""
+
+    def __init__(
+        self, auto: Auto, problem: Problem, guess: Tensor, rules: Rules, outside: Outside | None = None
+    ) -> None:
         self.auto, self.problem, self.guess, self.rules, self.outside = auto, problem, guess, rules, outside
         self.length = problem.length
-        self.costs = auto.costs.of(problem, outside is not None and round(math.log2(max(outside, 1e-9))))
+        self.costs = auto.costs.of(problem, None if outside is None else outside.kind)
         self.state = Workspace.start(problem, auto.candidates[0].method, guess, rules)
         self.flag = StopFlag(lag=False)
         self.parallel, self.swept_rows = 0.0, 0  # seconds of iterations, and rows accepted by them
@@ -140,7 +155,8 @@ class Driver:
         """Everything, from the guess to results."""
         self.costs.solves += 1
         if self.outside is not None:
-            self.costs.step = self.outside
+            self.costs.step = self.outside.step
+            self._earn(self.auto.costs.idle)
         if self.outside is None and self.length * self.auto.budget < SWEEP_IN_STEPS and self._may_step():
             self._decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
             self._step_by_step()
@@ -437,6 +453,9 @@ class Driver:
         self.state.decisions = (*self.state.decisions, record)
 
     def _save(self) -> None:
-        """What this solve might have lost and did not, later ones may; no more than `CREDIT` solves have to give."""
+        """What this solve might have lost and did not, later ones may, and the other way round, within bounds."""
+        self._earn(1, max(0.0, self._lost))
+
+    def _earn(self, solves: int, spent: float = 0.0) -> None:
         share = self.auto.budget * self.length * self._step
-        self.costs.credit = min(max(0.0, self.costs.credit + share - max(0.0, self._lost)), CREDIT * share)
+        self.costs.credit = min(max(-DEBT * share, self.costs.credit + solves * share - spent), CREDIT * share)

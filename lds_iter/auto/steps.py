@@ -65,12 +65,15 @@ def finish(state: Workspace, length: int) -> None:
 
 
 def record_steps(state: Workspace, before: Tensor) -> None:
-    """Add an entry to the map of residuals: zero in the rows that were accepted since the frontiers were `before`."""
+    """Add an entry to the map of residuals: zero in the rows that are exact since the frontiers were `before`.
+
+    The row in front of such a frontier is among them: the last commit took it from `f`, and nothing has looked since.
+    """
     length = state.buffer.shape[0] - 1
     shape = (length, *before.shape)
     last = state.maps[-1] if state.maps else torch.full(shape, torch.nan, dtype=state.buffer.dtype)
     times = torch.arange(length).view(-1, *[1] * before.ndim)
-    state.maps.append(last.masked_fill((times >= before.cpu()) & (times < state.frontier.cpu()), 0))
+    state.maps.append(last.masked_fill((times >= before.cpu() - 1) & (times < state.frontier.cpu()), 0))
 
 
 def _reached(block: Tensor, running: Tensor, frontier: Tensor, first: int, stop: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lds_iter.auto import Auto
 from lds_iter.auto.costs import Key
-from lds_iter.auto.driver import Driver
+from lds_iter.auto.driver import Driver, Outside
 from lds_iter.nn._weights import NAMES
 from lds_iter.solution import Result, Solution
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
@@ -23,8 +23,9 @@ FORWARD = 3.0
 """Forward and backward of a parallel solve in units of its forward: the adjoint is a second solve, and one product with
 all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5."""
 
-SHORTEST = 64
-"""Up to so many time steps the kernel answers at once: an iteration costs dozens of its steps in overhead alone."""
+SHORTEST, SHORTEST_IN_TRAINING = 200, 64
+"""Up to so many time steps the kernel answers at once: the few iterations of a solve cost as much in overhead alone, a
+few hundred operations, where a step of the kernel is one; with its backward pass, several."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ class Against(AbstractStrategy):
 
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve, or stop."""
-        step = self.step / FORWARD if self.training else self.step
-        return Driver(self.auto, problem, guess, rules, step).run()
+        step, kind = (self.step / FORWARD, "training") if self.training else (self.step, "forward")
+        return Driver(self.auto, problem, guess, rules, Outside(step, kind)).run()
 
     def for_adjoint(self) -> AbstractStrategy:
         """The backward pass has no kernel of its own to go to."""
@@ -105,6 +106,8 @@ class Against(AbstractStrategy):
 @dataclass
 class Resting:
     """For how many forwards of a shape torch's kernel answers without further thought: 1, 2, 4 ... up to 64.
+
+    The number does not grow while there is still something to find out.
 
     Attributes:
         shape: of the input, with whether gradients were on.
@@ -124,7 +127,8 @@ class Resting:
             return None
         shape = _shape(input)
         rest = before.next if before is not None and before.shape == shape else 1
-        return Resting(shape, rest, min(2 * rest, 64))
+        explored = any(bool((solution.evaluations > 0).any()) for solution in solutions)
+        return Resting(shape, rest, rest if explored else min(2 * rest, 64))
 
     def goes_on(self, input: Tensor) -> bool:
         """Whether the kernel answers this one too; counts down."""

@@ -13,7 +13,7 @@ from lds_iter.auto import Auto
 from lds_iter.checks import check_method
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._arguments import check_budget, default_auto, explain_fallback, initial_states
-from lds_iter.nn._kernel import SHORTEST, Kernel, Resting
+from lds_iter.nn._kernel import SHORTEST, SHORTEST_IN_TRAINING, Kernel, Resting
 from lds_iter.nn._sequences import like_input, time_first
 from lds_iter.nn._stack import Elsewhere, NotFinite, Options, OverBudget, Recurrence, run
 from lds_iter.nn._weights import layer_weights
@@ -140,6 +140,7 @@ class ParallelLayers(torch.nn.RNNBase):
         self.last_solution = tuple(solutions)
         if isinstance(method, Auto):
             self._resting = Resting.after(self._resting, input, solutions)
+            method.costs.idle = 0
         finals = tuple(final.to(dtype) for final in finals)
         if not isinstance(input, PackedSequence) and input.dim() == 2:
             finals = tuple(final.squeeze(1) for final in finals)
@@ -162,10 +163,15 @@ class ParallelLayers(torch.nn.RNNBase):
         if not isinstance(self.method, Auto | None) or not isinstance(input, Tensor) or input.dim() not in (2, 3):
             return False
         time = input.shape[1 if self.batch_first and input.dim() == 3 else 0]
-        rests = time <= SHORTEST or (self._resting is not None and self._resting.goes_on(input))
-        if rests:
-            self.last_solution = ()
-        return rests
+        training = torch.is_grad_enabled() and (input.requires_grad or self.weight_hh_l0.requires_grad)
+        if time > (SHORTEST_IN_TRAINING if training else SHORTEST):
+            if self._resting is None or not self._resting.goes_on(input):
+                return False
+            method = self._strategy()
+            assert isinstance(method, Auto)
+            method.costs.idle += 1
+        self.last_solution = ()
+        return True
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name != "last_solution"}

@@ -25,7 +25,7 @@ class WarmStart:
 
     Example:
         >>> memory = li.nn.WarmStart()
-        >>> layer = li.nn.GRU(3, 8, warm_start=memory)
+        >>> layer = li.nn.GRU(3, 8, method=li.Newton(), warm_start=memory)
         >>> for _ in range(2):
         ...     with memory.samples(["first", "second"]):
         ...         _ = layer(torch.ones(50, 2, 3))

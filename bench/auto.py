@@ -1,0 +1,183 @@
+"""`li.Auto()` against every fixed choice and against step-by-step evaluation: `python -m bench.auto [--only NAME]`.
+
+Contenders run in turns, medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again, and
+who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows nothing; *kept* is one
+that has seen the problem `WARM` times. A figure counts only where the gate passed: states whose residual is within the
+tolerance, evaluated anew, or outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json`
+after each problem and a section of `docs/learn/auto.md`. Wants a quiet machine; it takes some minutes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor
+
+import lds_iter as li
+from bench.auto_page import COMMAND, section
+from bench.auto_problems import Case, Layer, Recurrence, cases
+from bench.machine import describe, results_folder
+from bench.pages import between
+from bench.timing import alternately, first_run
+
+WARM = 12
+"""Solves that a kept `Auto` learns from before it is timed."""
+
+HOPELESS = 6.0
+"""A fixed method is stopped after so many times what step-by-step evaluation takes."""
+
+RESIDUAL = 4.0
+"""Residuals are evaluated anew in one batch, which rounds differently: so many times the tolerance is let through."""
+
+OUTPUT, GRADIENT = 1e-3, 1e-2
+"""Largest relative differences to torch's kernel that count as right: trained networks amplify the residual of 1e-5."""
+
+METHODS = {"Newton": li.Newton(), "QuasiNewton": li.QuasiNewton(), "TrustRegion(Newton)": li.TrustRegion(li.Newton())}
+"""With a full Jacobian all but the second, which every problem gets."""
+
+STEPWISE, FIRST, KEPT = "step by step", "Auto, first", "Auto, kept"
+PAGE = Path("docs/learn/auto.md")
+
+Run = Callable[[], Any]
+
+
+def fixed(dense: bool) -> dict[str, li.LDSApproximation]:
+    """The fixed choices for a problem."""
+    methods: dict[str, li.LDSApproximation] = dict(METHODS) if dense else {"QuasiNewton": li.QuasiNewton()}
+    return methods | {"Picard": li.Picard(), "Jacobi": li.Jacobi()}
+
+
+def recurrence(problem: Recurrence, dense: bool) -> tuple[dict[str, Run], Callable[[Any], bool]]:
+    """The contenders for a recurrence, and the gate."""
+    options: dict[str, Any] = {"guess": problem.guess, "rtol": problem.rtol, "atol": problem.atol, "throw": False}
+    arguments = problem.f, problem.s0, problem.inputs
+
+    def stepwise() -> Tensor:
+        with torch.no_grad():
+            return li.sequential(*arguments)
+
+    start = time.perf_counter()
+    stepwise()
+    patience = HOPELESS * (time.perf_counter() - start)
+
+    def with_method(method: li.LDSApproximation) -> Run:
+        def run() -> li.Solution:
+            deadline = time.perf_counter() + patience
+            late = lambda progress: torch.full_like(progress.residual > 0, time.perf_counter() > deadline)  # noqa: E731
+            return li.solve(*arguments, method, stop=late, **options)
+
+        return run
+
+    kept = li.Auto()
+    runs: dict[str, Run] = {STEPWISE: stepwise}
+    runs |= {name: with_method(method) for name, method in fixed(dense).items()}
+    runs[FIRST] = lambda: li.solve(*arguments, li.Auto(), **options)
+    runs[KEPT] = lambda: li.solve(*arguments, kept, **options)
+
+    def right(result: Any) -> bool:
+        if isinstance(result, Tensor):
+            return True
+        value = problem.f(torch.cat([problem.s0[None], result.states[:-1]]), problem.inputs)
+        default = 1e-5 if value.dtype == torch.float32 else 1e-10
+        rtol, atol = (default if bound is None else bound for bound in (problem.rtol, problem.atol))
+        # Rows taken step by step differ by rounding from the same rows in one batch.
+        bound = RESIDUAL * (atol + rtol * value.abs()) + 64 * torch.finfo(value.dtype).eps * value.abs().amax(0)
+        return result.converged and bool(((value - result.states).abs() <= bound).all())
+
+    return runs, right
+
+
+def layer(problem: Layer, dense: bool) -> tuple[dict[str, Run], Callable[[Any], bool]]:
+    """The contenders for a layer, torch's own kernel as the step-by-step one, and the gate."""
+    theirs, x = problem.module.requires_grad_(problem.training), problem.x
+    methods: dict[str, Any] = {"fixed_method": li.nn.fixed_method(theirs)}
+    if dense:
+        methods |= METHODS
+    layers = {name: _twin(theirs, method) for name, method in methods.items()}
+    weights = torch.randn(1)
+
+    def forward(module: torch.nn.RNNBase) -> tuple[Tensor, ...]:
+        output = module(x)[0]
+        if not problem.training:
+            return (output,)
+        gradients = torch.autograd.grad((output * weights).square().mean(), tuple(module.parameters()))
+        return output.detach(), *gradients
+
+    kept = _twin(theirs, None)
+    runs: dict[str, Run] = {STEPWISE: lambda: forward(theirs)}
+    runs |= {name: lambda module=module: forward(module) for name, module in layers.items()}
+    runs[FIRST] = lambda: forward(_twin(theirs, None))
+    runs[KEPT] = lambda: forward(kept)
+    expected = forward(theirs)
+
+    def right(result: Any) -> bool:
+        bounds = [OUTPUT, *[GRADIENT] * (len(expected) - 1)]
+        pairs = zip(result, expected, bounds, strict=True)
+        return all(float((a - b).abs().max()) <= bound * max(float(b.abs().max()), 1e-30) for a, b, bound in pairs)
+
+    return runs, right
+
+
+def _twin(theirs: torch.nn.RNNBase, method: li.LDSApproximation | None) -> torch.nn.RNNBase:
+    kind = {torch.nn.RNN: li.nn.RNN, torch.nn.GRU: li.nn.GRU, torch.nn.LSTM: li.nn.LSTM}[type(theirs)]
+    ours = kind(
+        theirs.input_size,
+        theirs.hidden_size,
+        num_layers=theirs.num_layers,
+        bidirectional=theirs.bidirectional,
+        method=method,
+    )
+    ours.load_state_dict(theirs.state_dict())
+    return ours.requires_grad_(next(theirs.parameters()).requires_grad)
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """One problem: times in milliseconds by contender, and what the kept `Auto` decided."""
+    problem = case.make()
+    make = recurrence if isinstance(problem, Recurrence) else layer
+    runs, right = make(problem, case.dense)  # pyright: ignore[reportArgumentType]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", li.PerformanceWarning)  # a layer over its budget: its time counts
+        for _ in range(WARM):
+            runs[KEPT]()
+        firsts = {name: first_run(run) for name, run in runs.items()}
+        passed = {name: right(first.result) for name, first in firsts.items()}
+        rounds = 5 if firsts[STEPWISE].seconds < 0.1 else 3
+        racing = {name: run for name, run in runs.items() if passed[name]}
+        times = alternately(racing, {name: firsts[name].seconds for name in racing}, rounds)
+    decided = getattr(firsts[KEPT].result, "decisions", ())
+    return {
+        "problem": case.name,
+        "ms": {name: timing.ms for name, timing in times.items()},
+        "wrong": [name for name, good in passed.items() if not good],
+        "decisions": [str(decision) for decision in decided],
+    }
+
+
+def main(only: Annotated[str, typer.Option(help="problems whose name contains this")] = "") -> None:
+    """Measure, print, and write the JSON file and the page."""
+    torch.set_num_threads(1)
+    path = results_folder() / "auto.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
+    order = [case.name for case in cases()]
+    for case in cases():
+        if only not in case.name:
+            continue
+        row = measure(case)
+        print(row["problem"], {name: round(ms, 2) for name, ms in row["ms"].items()}, row["wrong"], flush=True)
+        results["rows"][case.name] = row
+        results["rows"] = {name: results["rows"][name] for name in order if name in results["rows"]}
+        results["machine"] = describe()
+        path.write_text(json.dumps(results, indent=1) + "\n")
+        PAGE.write_text(between(PAGE.read_text(), COMMAND, section(results)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,61 @@
+"""The section of `docs/learn/auto.md` that `bench.auto` writes, from its JSON file alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bench.pages import markdown
+
+COMMAND = "python -m bench.auto"
+STEPWISE, FIRST, KEPT = "step by step", "Auto, first", "Auto, kept"
+BARS = {"best": 1.25, STEPWISE: 1.1}
+"""What is asked for: never above these ratios, to the best fixed choice in hindsight and to step by step."""
+
+
+def section(results: dict[str, Any]) -> str:
+    """Hardware, verdict and table."""
+    machine, rows = results["machine"], list(results["rows"].values())
+    ratios = [ratios_of(row) for row in rows]
+    lines = [line(row, ratio) for row, ratio in zip(rows, ratios, strict=True)]
+    head = ["problem", "step by step (ms)", "best fixed choice", "ms", "kept (ms)", "to best", "to steps", "first (ms)"]
+    head += ["to best", "to steps"]
+    wrong = sorted({row["problem"] for row in rows if {FIRST, KEPT} & set(row["wrong"])})
+    return (
+        f"{machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}. Made by `{COMMAND}`.\n\n"
+        f"- Wrong answers: {', '.join(wrong) or 'none'}.\n"
+        + "".join(_verdict(name, ratios) for name in (KEPT, FIRST))
+        + "\n"
+        + markdown(head, lines)
+    )
+
+
+def ratios_of(row: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Of both kinds of `Auto`, to the best fixed choice in hindsight and to step by step; empty where it was wrong."""
+    ms = row["ms"]
+    best = min(value for name, value in ms.items() if name not in (FIRST, KEPT))
+    return {name: {"best": ms[name] / best, STEPWISE: ms[name] / ms[STEPWISE]} for name in (KEPT, FIRST) if name in ms}
+
+
+def _verdict(name: str, ratios: list[dict[str, dict[str, float]]]) -> str:
+    text = f"- **{name}**: "
+    parts = []
+    for to, words in ("best", "the best fixed choice in hindsight"), (STEPWISE, "step by step"):
+        values = [ratio[name][to] for ratio in ratios if name in ratio]
+        met = sum(value <= BARS[to] for value in values)
+        verdict = "met" if met == len(ratios) else "missed"
+        parts.append(f"at most {BARS[to]} times {words} on {met} of {len(ratios)} ({verdict}; worst {max(values):.2f})")
+    return text + "; ".join(parts) + ".\n"
+
+
+def line(row: dict[str, Any], ratio: dict[str, dict[str, float]]) -> list[str]:
+    """One row of the table."""
+    ms = row["ms"]
+    best = min((name for name in ms if name not in (FIRST, KEPT)), key=lambda name: ms[name])
+    cells = [row["problem"], f"{ms[STEPWISE]:.3g}", best, f"{ms[best]:.3g}"]
+    for name in KEPT, FIRST:
+        if name not in ms:
+            cells += ["wrong", "", ""]
+            continue
+        values = [(ratio[name][to], BARS[to]) for to in ("best", STEPWISE)]
+        cells += [f"{ms[name]:.3g}", *(f"{value:.2f}" if value <= bar else f"**{value:.2f}**" for value, bar in values)]
+    return cells

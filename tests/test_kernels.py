@@ -13,6 +13,8 @@ import pytest
 import torch
 
 import lds_iter as li
+from bench import kernel_bytes, kernels_page
+from bench import kernels as bench
 from lds_iter.kernels import cells, cuda
 from lds_iter.transitions import leaves, map_leaves
 
@@ -351,6 +353,42 @@ def test_the_steps_are_well_formed_operations():
     frontier = torch.zeros(2, dtype=torch.int64, device=DEVICE)
     whole = (torch.cat([s[:1], s]), *u, f._weight.detach(), f._bias_n.detach(), frontier)
     torch.library.opcheck(torch.ops.lds_iter.gru_iteration.default, whole)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="bytes are counted in the interpreter")
+def test_the_bytes_that_are_counted_are_those_of_the_algorithm(monkeypatch):
+    """A diagonal in chunks of 8: twice a and b, x once, and 6 numbers for each chunk: 5 and 6/8 numbers a step."""
+    monkeypatch.undo()  # the memory that is filled with NaN would be counted too
+    monkeypatch.setattr(block_scan, "LENGTH", 8)
+    monkeypatch.setattr(block_scan, "TILE", 2)
+    counted = []
+    for rows in 16, 48:
+        a, x = uniform(rows, 1, 3, 1, 1, dtype=torch.float32), uniform(rows, 1, 3, dtype=torch.float32)
+        counted.append(kernel_bytes.count(lambda a=a, x=x: cuda.block_scan_(a, x, None, False)))
+    assert [one.launches for one in counted] == [3, 3]
+    more = counted[1].read + counted[1].written - counted[0].read - counted[0].written
+    assert more == 32 * 3 * 4 * (5 + 6 / 8)
+
+
+@pytest.mark.parametrize("case", [bench.Case(40, 2, 3), bench.Case(20, 1, 4, 2), bench.Case(20, 1, 5, 5)])
+def test_a_row_of_the_benchmark(case, monkeypatch):
+    """As on a GPU, but for the clock."""
+
+    def clocked(run):
+        run()
+        return {"graph": 1.0, "launched": 2.0}
+
+    monkeypatch.setattr(bench, "times", clocked)
+    monkeypatch.setattr(bench, "peers", lambda a, b: {})
+    row = bench.measure(case, DEVICE)
+    assert row["error"] < 1e-5
+    assert row["copies"] == 1
+    page = kernels_page.section([], {
+        "lds_iter": {"torch": "t", "python": "p"}, "device": "d", "long": 1, "bar": 1.3, "scans": [row],
+        "steps": [bench.measure_step(4, 20, DEVICE)],
+    })  # fmt: skip
+    assert "| 1 (2) | 1 (2) |" in page
+    assert "await" in kernels_page.section([], {})
 
 
 def test_every_launch_compiles_for_a_hopper_gpu_within_its_registers():

@@ -10,10 +10,10 @@ through one chunk of one block, with the block's vector in registers and the row
     carry    x at the end of chunk j = P_j x_{j-1} + y_j                       on 1 / LENGTH of the rows
     apply    the chunk scanned from what the chunk before ended with           reads A and b, writes x
 
-So A and b are read twice and x is written once. The second reading is from the second-level cache while A and b fit
-there (60 MB on an H200). A single pass with look-back would save it beyond that, but it folds whatever its neighbours
-have published so far, so that it rounds differently from run to run. Here how row t associates is a function of t
-alone, whatever else is scanned with it and however many rows follow.
+So A and b are read twice and x is written once. The second reading goes backwards, from what the second-level cache (60
+MB on an H200) still holds: all of it while A and b fit there. A single pass with look-back would save the rest, but it
+folds whatever its neighbours have published so far, so that it rounds differently from run to run. Here how row t
+associates is a function of t alone, whatever else is scanned with it and however many rows follow.
 
 Nothing is multiplied by the first matrix where there is no initial value, so it may be anything, NaN included.
 """
@@ -76,7 +76,8 @@ def _walk(
     INITIAL: tl.constexpr, PRODUCTS: tl.constexpr, APPLY: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Walk through chunks: to their products and last rows, or, to apply, from the last rows of the chunks before."""
-    chunk = tl.program_id(0).to(tl.int64) * CHUNKS + tl.arange(0, CHUNKS)[:, None]
+    program = tl.num_programs(0) - 1 - tl.program_id(0) if APPLY else tl.program_id(0)
+    chunk = program.to(tl.int64) * CHUNKS + tl.arange(0, CHUNKS)[:, None]
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     first = chunk * LENGTH
     here = (column < columns) & (first < n)

@@ -42,7 +42,9 @@ def _walk(
     APPLY: tl.constexpr, PRECISION: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Walk through one chunk: to its product and last row, or, to apply, from the last row of the chunk before."""
-    chunk, sequence = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    # The second reading goes backwards, from what the second-level cache still holds of the first.
+    program = tl.num_programs(0) - 1 - tl.program_id(0) if APPLY else tl.program_id(0)
+    chunk, sequence = program.to(tl.int64), tl.program_id(1).to(tl.int64)
     first = chunk * LENGTH
     i, j = tl.arange(0, WIDE), tl.arange(0, WIDE)
     pa = a + first * a_t + sequence * a_b + i[:, None] * a_i + j[None, :] * a_j

@@ -1,0 +1,120 @@
+"""Bytes that the Triton kernels move, counted by running them in Triton's interpreter: `python -m bench.kernels`.
+
+A launch is charged for every address that it reads or writes, once: what caches spare within a launch is spared, what
+they may spare between launches (the second reading of a scan) is not. The least that an operation must move is each
+argument read and each result written once.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+ROWS = (128, 256)
+"""Time steps at which bytes are counted. The difference, a few chunks of each kernel, is what further steps cost."""
+
+Operation = tuple[Callable[[], Any], int]
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Of one operation, by what it reads and writes, summed over its launches."""
+
+    read: int
+    written: int
+    launches: int
+
+
+def count(run: Callable[[], Any]) -> Bytes:
+    """What `run` moves. Needs Triton, imported with `TRITON_INTERPRET=1`."""
+    from triton.runtime import interpreter  # pyright: ignore[reportMissingImports]
+
+    launches: list[tuple[set[int], set[int]]] = []
+    builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
+    load, store, call = builder.create_masked_load, builder.create_masked_store, executor.__call__
+
+    def addresses(pointers: Any, mask: Any, item: int) -> set[int]:
+        first = np.broadcast_to(pointers.data, mask.data.shape)[mask.data.astype(bool)].astype(np.int64)
+        return set((first[:, None] + np.arange(item)).ravel().tolist())
+
+    def counted_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+        result = load(self, pointers, mask, *rest)
+        launches[-1][0].update(addresses(pointers, mask, result.data.itemsize))
+        return result
+
+    def counted_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        launches[-1][1].update(addresses(pointers, mask, value.data.itemsize))
+        return store(self, pointers, value, mask, *rest)
+
+    def counted_call(self: Any, *given: Any, **named: Any) -> Any:
+        launches.append((set(), set()))
+        return call(self, *given, **named)
+
+    builder.create_masked_load, builder.create_masked_store = counted_load, counted_store
+    executor.__call__ = counted_call
+    try:
+        run()
+    finally:
+        builder.create_masked_load, builder.create_masked_store, executor.__call__ = load, store, call
+    return Bytes(sum(len(read) for read, _ in launches), sum(len(wrote) for _, wrote in launches), len(launches))
+
+
+def operations(rows: int) -> dict[str, Operation]:
+    """Operations of `rows` time steps on memory of the CPU, each with the least bytes that it must move.
+
+    Weights are left out: they are the same at every step.
+    """
+    return scans(rows) | steps(rows)
+
+
+def scans(rows: int) -> dict[str, Operation]:
+    """The scans of `operations`."""
+    from lds_iter.kernels import cuda
+
+    def scan(op: Any, width: int, *blocks: int, dtype: torch.dtype = torch.float32) -> Operation:
+        a, x = torch.rand(rows, 1, *blocks).to(dtype) / blocks[-1], torch.rand(rows, 1, width).to(dtype)
+        return lambda: op(a, x, None, False), a.nbytes + 2 * x.nbytes
+
+    return {
+        "diagonal, float32": scan(cuda.block_scan_, 4, 4, 1, 1),
+        "diagonal, bfloat16": scan(cuda.block_scan_, 4, 4, 1, 1, dtype=torch.bfloat16),
+        "2x2 blocks": scan(cuda.block_scan_, 4, 2, 2, 2),
+        "4x4 blocks": scan(cuda.block_scan_, 4, 1, 4, 4),
+        "dense, D = 8": scan(cuda.dense_scan_, 8, 8, 8),
+        "dense, D = 32": scan(cuda.dense_scan_, 32, 32, 32),
+    }
+
+
+def steps(rows: int) -> dict[str, Operation]:
+    """The steps of cells of `operations`."""
+    from lds_iter.kernels import cells
+
+    h, *u = torch.rand(5, rows, 1, 4).unbind(0)
+    pairs, weight, bias = torch.rand(rows, 1, 8), torch.rand(16, 4), torch.rand(4)
+    states, start = torch.rand(rows + 1, 1, 4), torch.zeros(1, dtype=torch.int64)
+    return {
+        "GRU step: value, diagonal": (lambda: cells.gru_step(h, *u[:3], weight[:12], bias), 6 * h.nbytes),
+        "GRU iteration: value, residual, d": (
+            lambda: cells.gru_iteration(states, *u[:3], weight[:12], bias, start), 7 * h.nbytes,
+        ),
+        "LSTM step: value, blocks": (lambda: cells.lstm_step(pairs, *u, weight), 12 * h.nbytes),
+        "RNN step: value, diagonal": (lambda: cells.rnn_step(h, u[0], weight[:4], False), 4 * h.nbytes),
+    }  # fmt: skip
+
+
+def table() -> list[dict[str, Any]]:
+    """What every operation must move and moves for each time step, and its launches, counted in the interpreter."""
+    os.environ["TRITON_INTERPRET"] = "1"
+    short, long = (operations(rows) for rows in ROWS)
+    rows, more = [], ROWS[1] - ROWS[0]
+    for name in short:
+        one, other = count(short[name][0]), count(long[name][0])
+        moved = (other.read + other.written - one.read - one.written) / more
+        least = (long[name][1] - short[name][1]) / more
+        rows.append({"operation": name, "least": least, "moved": moved, "launches": other.launches})
+    return rows

@@ -37,7 +37,10 @@ def main(
     from recipes.diffusion.sampler import ParallelSampler
 
     torch.set_num_threads(threads)
-    unet, config = load(model, device)
+    try:
+        unet, config = load(model, device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
     chosen = scheduler(scheduler_, config)
     sampler = ParallelSampler(unet, chosen, method(method_), window=window, tol=tol, max_batch=max_batch)
     noise, conditioning, other = _task(unet, sampler, samples, steps, seed, device)

@@ -78,7 +78,12 @@ def method(name: MethodName) -> li.LDSApproximation:
 
 
 def load(model: str, device: str) -> tuple[Any, dict[str, Any]]:
-    """The network and the configuration of its scheduler, from a folder or a hub id."""
+    """The network and the configuration of its scheduler, from a folder or a hub id.
+
+    Raises:
+        ValueError: when there is no such model or device; says what to type instead.
+    """
+    import torch
     from diffusers.models.unets.unet_2d import UNet2DModel
     from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
     from diffusers.utils import logging
@@ -86,6 +91,15 @@ def load(model: str, device: str) -> tuple[Any, dict[str, Any]]:
     logging.set_verbosity_error()
     where = Path(model)
     half = any(where.glob("unet/*.fp16.safetensors"))
-    unet: Any = UNet2DModel.from_pretrained(model, subfolder="unet", variant="fp16" if half else None)
-    config: Any = DDPMScheduler.load_config(model, subfolder="scheduler")
-    return unet.float().to(device).eval(), config
+    try:
+        unet: Any = UNet2DModel.from_pretrained(model, subfolder="unet", variant="fp16" if half else None)
+        config: Any = DDPMScheduler.load_config(model, subfolder="scheduler")
+    except OSError as error:
+        raise ValueError(
+            f"No model at {model!r}: a folder or a hub id with `unet/` and `scheduler/` is expected, such as "
+            f"{str(DIGITS)!r}. diffusers says: {error}"
+        ) from error
+    try:
+        return unet.float().to(torch.device(device)).eval(), config
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f"No device {device!r} here, where `cpu` always is. torch says: {error}") from error

@@ -70,6 +70,10 @@ class ParallelImagePipeline(DiffusionPipeline):
             height, width = (size, size) if isinstance(size, int) else size
             shape = (batch_size, self.unet.config.in_channels, height, width)
             latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=self.unet.dtype)
+        if class_labels is not None and len(class_labels) != len(latents):
+            raise ValueError(
+                f"`class_labels` must be one label per image, int64 ({len(latents)},), got {(*class_labels.shape,)}."
+            )
         parallel = ParallelSampler(self.unet, self.scheduler, **(sampler or {}))
         unconditional = None
         if class_labels is not None and unconditional_label is not None:

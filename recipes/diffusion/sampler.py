@@ -58,6 +58,12 @@ class ParallelSampler:
     reuse: float = 0.5
 
     def __post_init__(self) -> None:
+        if not isinstance(self.method, li.LDSApproximation):
+            raise TypeError(f"`method` must be a method of `li.solve`, such as `Secant()`, got {self.method!r}.")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"`window` must be 1 or more, or None for all steps at once, got {self.window}.")
+        if self.thin < 0:
+            raise ValueError(f"`thin` must be 0 (evaluate all steps) or more, got {self.thin}.")
         if self.max_batch is not None and self.max_batch < 1:
             raise ValueError(f"`max_batch` must be 1 or more, or None for no limit, got {self.max_batch}.")
         if not 0 <= self.tol < float("inf"):
@@ -102,6 +108,8 @@ class ParallelSampler:
             SchedulerNotMapped: names schedulers that can be run in parallel.
             li.SolveError: when a sample does not converge.
         """
+        if not noise.numel():
+            raise ValueError(f"`noise` must be a batch of images, (B, C, H, W), got the empty shape {(*noise.shape,)}.")
         schedule = self.schedule(num_inference_steps, begin, step_options, timestep_options)
         network = self.network(noise, conditioning, unconditional, guidance_scale)
         recurrence, inputs = self.recurrence(schedule, network, noise, generator)

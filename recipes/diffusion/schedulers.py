@@ -107,8 +107,15 @@ def prepared(
         begin: entries of `scheduler.timesteps` to skip, as image-to-image pipelines do.
         options: more for `set_timesteps`, such as `mu` or `sigmas` for flow matching.
     """
+    if steps < 1:
+        raise ValueError(f"`num_inference_steps` must be 1 or more, got {steps}.")
     mine = copy.deepcopy(scheduler)
     mine.set_timesteps(steps, **(options or {}))
+    if not 0 <= begin < len(mine.timesteps):
+        raise ValueError(
+            f"`begin` skips {begin} of the {len(mine.timesteps)} timesteps that the scheduler makes of {steps} steps; "
+            "at least one must be left. For image to image: more steps or more `strength`."
+        )
     if begin and hasattr(mine, "set_begin_index"):
         mine.set_begin_index(begin)
     return mine, mine.timesteps[begin:].cpu()

@@ -67,7 +67,10 @@ class ParallelTextToImagePipeline(DiffusionPipeline):
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         guided = guidance_scale > 1
         given = {"encoder_hidden_states": self._encoded(prompts)}
-        negative = [negative_prompt or ""] * len(prompts) if not isinstance(negative_prompt, list) else negative_prompt
+        negative = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * len(prompts)
+        for name, given_one in (("negative_prompt", negative), ("latents", latents), ("image", image)):
+            if given_one is not None and len(given_one) != len(prompts):
+                raise ValueError(f"`{name}` must be one per prompt, {len(prompts)}, got {len(given_one)}.")
         without = {"encoder_hidden_states": self._encoded(negative)} if guided else None
         first, begin = self._start(
             len(prompts), num_inference_steps, height, width, latents, image, strength, generator

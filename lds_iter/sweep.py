@@ -76,7 +76,7 @@ def _compiled(problem: Problem, method: LDSApproximation, state: Workspace, rule
     A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.gru`).
     """
     own = getattr(problem.f, "sweep", None)
-    if own is None or rules.record:
+    if own is None:
         return False
     start, stop, rows = sweep.start, sweep.stop, sweep.rows
     buffer, spare = state.buffer[start : stop + 1], state.spare[start : stop + 1]
@@ -86,8 +86,14 @@ def _compiled(problem: Problem, method: LDSApproximation, state: Workspace, rule
         return False
     sweep.rows, sweep.residual, sweep.accepted_residual = OpenRows.of(moved.lo, rows.hi), moved.residual, moved.accepted
     sweep.excess = moved.residual if rules.rtol == 0 else moved.excess
+    if not (moved.flawed or rules.record):
+        return True
+    value, new = linearize(problem.f, buffer[:-1], inputs).value, spare[1:]
+    if rules.record:
+        residual = value - buffer[1:]
+        sweep.rows.confine_(residual, start)
+        state.maps[-1][start:stop] = residual.abs().amax(-1)
     if moved.flawed:
-        value, new = linearize(problem.f, buffer[:-1], inputs).value, spare[1:]
         _repair(new, new, value, buffer[1:], problem.s0, sweep)
         sweep.broken = sweep.rows.take_frontier_(new, value, start)
     return True

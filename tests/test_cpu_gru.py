@@ -168,15 +168,19 @@ def test_batch_mates_and_threads_do_not_matter_to_the_bit(method, window):
             torch.set_num_threads(1)
 
 
-def test_the_iteration_is_that_of_the_loop_to_the_bit():
-    """`record` makes the loop go by its tiles, with the compiled step and scan."""
+def test_the_iteration_is_that_of_the_loop_to_the_bit(monkeypatch):
+    """The loop by its tiles, with the compiled step and scan; and a recording changes nothing."""
     for width in 5, 8, 33:
         f, u, h = problem(400, (3,), width, torch.float32)
-        fused = li.solve(f, h[0], u, li.QuasiNewton())
-        tiles = li.solve(f, h[0], u, li.QuasiNewton(), record=True)
+        fused = li.solve(f, h[0], u, li.QuasiNewton(), record=True)
+        assert torch.equal(fused.states, li.solve(f, h[0], u, li.QuasiNewton()).states)
+        with monkeypatch.context() as patch:
+            patch.delattr(li.nn.GRURecurrence, "sweep")
+            tiles = li.solve(f, h[0], u, li.QuasiNewton(), record=True)
         assert torch.equal(fused.states, tiles.states)
         assert torch.equal(fused.iterations, tiles.iterations)
         assert torch.equal(fused.residual, tiles.residual)
+        assert torch.equal(fused.history.residual_map, tiles.history.residual_map)
 
 
 @pytest.mark.parametrize("method", [li.Newton(), li.QuasiNewton()])

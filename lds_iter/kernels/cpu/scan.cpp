@@ -25,6 +25,9 @@ void strips(const T* a, T* x, const T* before, int64_t& at, int64_t last, int64_
     if constexpr (W > 1) strips<T, W / 2>(a, x, before, at, last, rows, a_row, x_row);
 }
 
+// So many vectors of a width make a cache line: two threads must not write to the same one.
+template <class T> int64_t apart(int64_t width) { return (64 + width * (int64_t)sizeof(T) - 1) / (width * (int64_t)sizeof(T)); }
+
 // The first row: x += A * initial, or nothing without an initial value.
 template <class T> void first_row(const T* a, T* x, const T* initial, int64_t width) {
     if (initial != nullptr)
@@ -51,7 +54,7 @@ template <class T>
 int64_t scaled(const T* a, T* x, const T* initial, int64_t n, int64_t groups, int64_t width, int64_t a_row,
                int64_t a_group, int64_t x_row, int64_t threads) {
     if (n * groups * width < 16384) threads = 1;
-    spread(groups, 1, threads, [&](int64_t begin, int64_t last) {
+    spread(groups, apart<T>(width), threads, [&](int64_t begin, int64_t last) {
         for (int64_t t = 0; t < n; t++) {
             if (t == 0 && initial == nullptr) continue;
             const T* before = t == 0 ? initial : x + (t - 1) * x_row;
@@ -133,7 +136,7 @@ template <class T>
 int64_t dense(const T* a, T* x, const T* initial, int64_t n, int64_t count, int64_t width, int64_t a_row,
               int64_t a_matrix, int64_t si, int64_t sj, int64_t x_row, int64_t threads) {
     if (n * count * width * width < 32768) threads = 1;
-    spread(count, 1, threads, [&](int64_t begin, int64_t last) {
+    spread(count, apart<T>(width), threads, [&](int64_t begin, int64_t last) {
         for (int64_t t = 0; t < n; t++) {
             if (t == 0 && initial == nullptr) continue;
             const T *before = t == 0 ? initial : x + (t - 1) * x_row, *here = a + t * a_row;

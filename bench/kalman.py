@@ -1,28 +1,34 @@
 """What Levenberg-Marquardt costs per iteration beside the method that it damps, and how many iterations it takes.
 
-`python -m bench.kalman` measures both and writes `bench/results/<device>/kalman.json`; `--counts` the iterations alone,
-which are the same on any machine. Costs: all methods run alternately in one process, a fixed number of iterations from
-the same guess, medians of `ROUNDS`; the bars are ratios to the undamped method, 4 for dense Jacobians and 3 for
-diagonal ones. Before anything is timed, every method must reach the trajectory of the plain loop.
+`python -m bench.kalman` measures both, `--counts` the iterations alone, which are the same on any machine, `--costs`
+the costs. Writes `bench/results/<device>/kalman.json` and, from that alone, the tables of `docs/background/kalman.md`;
+what is not measured anew keeps its results. Costs: all methods run alternately in one process, a fixed number of
+iterations from the same guess, medians of some rounds of the CPU time of the process, which has one thread; the bars
+are ratios to the undamped method, 4 for dense Jacobians and 3 for diagonal ones. Before anything is timed, every method
+must reach the trajectory of the plain loop.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
-import sys
 import time
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch.utils import _pytree as pytree
 
 import lds_iter as li
 from bench import problems
-from bench.edge import problems as edge
+from bench.kalman_page import COSTS, COUNTS, costs_section, counts_section
 from bench.machine import describe, results_folder
-from bench.pages import keep
+from bench.pages import between, keep
 from bench.problems import Problem
 
-ROUNDS, ITERATIONS = 9, 3
+PAGE = Path(__file__).parent.parent / "docs" / "background" / "kalman.md"
+ITERATIONS = 3
 SHAPES = [("GRU", 4, 10_000), ("GRU", 8, 10_000), ("GRU", 16, 10_000), ("GRU", 32, 4_000)]
 SHAPES += [("Lorenz-96", 5, 1_000), ("Lorenz-96", 5, 10_000), ("Lorenz-96", 8, 10_000), ("Lorenz-96", 16, 10_000)]
 SIGMA2 = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8]
@@ -57,9 +63,9 @@ def problem(name: str, width: int, length: int) -> Problem:
 def seconds_per_iteration(problem: Problem, method: li.LDSApproximation) -> float:
     """Of a few iterations from a guess of zeros."""
     guess = torch.zeros(len(pytree.tree_leaves(problem.inputs)[0]), *problem.s0.shape)
-    start = time.perf_counter()
+    start = time.process_time()
     solution = li.solve(*problem, method, guess=guess, rtol=0, atol=0, max_iters=ITERATIONS, throw=False)
-    return (time.perf_counter() - start) / int(solution.iterations)
+    return (time.process_time() - start) / int(solution.iterations)
 
 
 def gate(name: str, width: int, length: int, method: li.LDSApproximation) -> float:
@@ -72,7 +78,7 @@ def gate(name: str, width: int, length: int, method: li.LDSApproximation) -> flo
     return error
 
 
-def costs(shapes: list[tuple[str, int, int]] | None = None) -> list[dict[str, object]]:
+def costs(shapes: list[tuple[str, int, int]] | None = None, rounds: int = 9) -> list[dict[str, Any]]:
     """Rows of the table of costs."""
     rows = []
     for name, width, length in SHAPES if shapes is None else shapes:
@@ -82,7 +88,7 @@ def costs(shapes: list[tuple[str, int, int]] | None = None) -> list[dict[str, ob
             errors = [gate(name, width, length, method) for method in methods]
             for method in methods:
                 seconds_per_iteration(at_hand, method)
-            times = [[seconds_per_iteration(at_hand, method) for method in methods] for _ in range(ROUNDS)]
+            times = [[seconds_per_iteration(at_hand, method) for method in methods] for _ in range(rounds)]
             base, filtered, smoothed = (1e3 * statistics.median(column) for column in zip(*times, strict=True))
             rows.append(
                 {"problem": name, "D": width, "T": length, "of": type(plain).__name__, "plain_ms": base,
@@ -114,35 +120,32 @@ def counts(length: int = 300) -> list[dict[str, object]]:
     return rows
 
 
-def sine_counts(length: int = 1000, seeds: int = 3) -> list[dict[str, object]]:
-    """Iterations of the filter on the sine network (D = 4, T = 1,000, float64) over decades of sigma^2, per seed."""
-    methods: list[tuple[float | None, li.LDSApproximation]] = [(None, li.Newton())]
-    methods += [(sigma2, li.LevenbergMarquardt(sigma2)) for sigma2 in SIGMA2]
-    rows, networks = [], [edge.sine(length, seed) for seed in range(seeds)]
-    for sigma2, method in methods:
-        found = [
-            int(li.solve(p.f, p.s0, p.inputs, method, guess=p.guess, rtol=p.rtol, atol=p.atol).iterations)
-            for p in networks
-        ]
-        rows.append({"of": "Newton", "sigma2": sigma2, "iterations": found})
-        print(f"sine, filter, {'undamped' if sigma2 is None else f'{sigma2:.0e}'} {found}", flush=True)
-    return rows
+def page(text: str, results: dict[str, Any]) -> str:
+    """The page with the tables of these results."""
+    for command, key, section in (COUNTS, "counts", counts_section), (COSTS, "costs", costs_section):
+        text = between(text, command, section(results)) if key in results else text
+    return text
 
 
-def main() -> int:
-    """Measure, keep the figures, and say whether every bar was reached."""
-    found: dict[str, object] = {"counts": counts(), "sine_counts": sine_counts()}
-    if "--counts" in sys.argv[1:]:
-        return 0
-    rows = costs()
-    found |= {"machine": describe(), "rounds": ROUNDS, "costs": rows}
-    keep(found, results_folder() / "kalman.json")
-    missed = [row for row in rows if row["filter_ratio"] > row["bar"]]  # pyright: ignore[reportOperatorIssue]
-    for row in missed:
-        print(f"above its bar of {row['bar']}: {row['problem']}, D={row['D']}: {row['filter_ratio']:.1f}")
-    return 1 if missed else 0
+def main(
+    only_counts: Annotated[bool, typer.Option("--counts", help="the iterations alone")] = False,
+    only_costs: Annotated[bool, typer.Option("--costs", help="the costs alone")] = False,
+    rounds: Annotated[int, typer.Option(help="of the costs, whose median is taken")] = 9,
+) -> None:
+    """Measure, keep the figures, write the page, and say which bars were missed."""
+    torch.set_num_threads(1)
+    file = results_folder() / "kalman.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if not only_costs:
+        results["counts"] = counts()
+    if not only_counts:
+        results |= {"machine": describe(), "rounds": rounds, "costs": costs(rounds=rounds)}
+    keep(results, file)
+    PAGE.write_text(page(PAGE.read_text(), results))
+    for row in results.get("costs", []):
+        if row["filter_ratio"] > row["bar"]:
+            print(f"above its bar of {row['bar']}: {row['problem']}, D={row['D']}: {row['filter_ratio']:.1f}")
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    sys.exit(main())
+    typer.run(main)

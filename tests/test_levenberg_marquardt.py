@@ -1,6 +1,7 @@
 """Kalman's equations, step by step and as normal equations, are the judges of the parallel scan."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import lds_iter as li
 from bench.edge.problems import sine
-from bench.kalman import costs, lorenz96
+from bench.kalman import PAGE, costs, lorenz96, page
 from lds_iter.adjoint import _without_warm_up
 from lds_iter.linearization import ScanPlan
 from lds_iter.methods.trust_region import Trust
@@ -267,3 +268,8 @@ def test_a_structure_without_known_gains_is_refused():
 def test_the_benchmark_runs():
     rows = costs([("Lorenz-96", 4, 60)])
     assert [row["of"] for row in rows] == ["Newton", "QuasiNewton"]
+
+
+def test_the_tables_of_the_page_are_those_of_the_results():
+    results = json.loads((PAGE.parents[2] / "bench" / "results" / "cpu-1-threads" / "kalman.json").read_text())
+    assert PAGE.read_text() == page(PAGE.read_text(), results)

@@ -55,8 +55,12 @@ def register_scan(structure: type[AbstractTransition], device_type: str | None =
 
 
 def register_operator(structure: type[AbstractTransition], operator: Operator) -> None:
-    """In compiled code, scan `structure` by this differentiable function `(transition, b, initial) -> x`; the scans of
-    other structures are traced through."""
+    """In compiled code, scan `structure` by an operator of `torch.library`; other structures are traced for each T.
+
+    Args:
+        structure: which transitions.
+        operator: differentiable, `(transition, b, initial) -> x`; see `linear_scan`. `initial` may be None.
+    """
     _OPERATORS[structure] = operator
 
 

@@ -85,7 +85,8 @@ def solve(
     Args:
         f: `f(s, u)`, batched over all leading dimensions: states `(n, *batch, D)` and inputs `(n, ...)` of any n rows
             to states of the same shape, every row by itself. A function, an `nn.Module`, or an object with a method
-            `linearize(s, u) -> AbstractDerivatives` that knows its own derivatives.
+            `linearize(s, u) -> AbstractDerivatives` that knows its own derivatives. `li.Compiled(f)`, made once, runs
+            the iterations compiled.
         s0: the state before the first step, `(*batch, D)`, float32 or float64, on any device.
         inputs: a pytree (tensor, tuple, dict ...) of tensors that lead with T, such as `(T, *batch, D_in)`.
         method: the LDS approximation, or `Auto()`, which chooses while it solves; `Newton()` when None.

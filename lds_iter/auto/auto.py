@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from lds_iter.auto.arms import Candidate
 from lds_iter.auto.clock import AbstractClock, WallClock
 from lds_iter.auto.costs import CostTable
-from lds_iter.auto.driver import Candidate, Driver
+from lds_iter.auto.driver import Driver
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from lds_iter.auto.arms import Arm, Candidate, Option, Outside, numbers
 from lds_iter.auto.evidence import Evidence
 from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
 from lds_iter.decisions import Decision, duration
 from lds_iter.device import StopFlag
 from lds_iter.loop import ended, iterate, stopped, watch
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.jacobi import Jacobi
-from lds_iter.methods.picard import Picard
-from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.solution import Result
 from lds_iter.workspace import Problem, Rules, Workspace
@@ -66,74 +64,6 @@ DENSE_NUMBERS = 1 << 27
 """Numbers that the matrices of a `TrustRegion`, which takes all its rows at once, may have: 512 MiB in float32."""
 
 STEPWISE = "step by step"
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A method to choose.
-
-    Attributes:
-        method: any method.
-        expected: iterations that it usually takes where it is in its place; hope, until a solve has shown otherwise.
-        linear: the same for a recurrence that is linear in its state, as that of a gradient is; `expected` when None.
-        rescue: not to start with, but where others do not get on.
-    """
-
-    method: LDSApproximation
-    expected: int = 10
-    linear: int | None = None
-    rescue: bool = False
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.method, LDSApproximation):
-            raise TypeError(f"`method` must be a method such as li.Newton(), got {self.method!r}.")
-        if self.expected < 1:
-            raise ValueError(f"`expected` must be at least 1 iteration, got {self.expected}.")
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A candidate with a window."""
-
-    candidate: Candidate
-    window: int
-
-    @property
-    def name(self) -> str:
-        return str(self.candidate.method)
-
-
-@dataclass(frozen=True)
-class Option:
-    """A way to go on, what it should take, and why."""
-
-    arm: Arm | None
-    seconds: float
-    why: str
-
-
-def _numbers(method: LDSApproximation, width: int) -> int:
-    """Numbers of a transition for each number of the state; those of a full matrix where it is not known better."""
-    match method:
-        case QuasiNewton() | Picard() | Jacobi():
-            return 1
-        case BlockNewton(size=size):
-            return size
-        case _:
-            return width
-
-
-@dataclass(frozen=True)
-class Outside:
-    """A kernel that takes over in place of the steps here.
-
-    Attributes:
-        step: seconds of a time step.
-        kind: what keeps its costs apart from those of others.
-    """
-
-    step: float
-    kind: str
 
 
 class Driver:
@@ -208,9 +138,9 @@ class Driver:
         return max(min(cost, 2 * before), WORK * before * rows / known)
 
     def _sample_rows(self, method: LDSApproximation) -> tuple[int, int, int]:
-        numbers = self.problem.s0.numel() * _numbers(method, self.problem.s0.shape[-1])
+        size = self.problem.s0.numel() * numbers(method, self.problem.s0.shape[-1])
         most = min(self.length // 4, self.rules.window)
-        rows = min(SAMPLE, max(16, SAMPLE_NUMBERS // numbers), most)
+        rows = min(SAMPLE, max(16, SAMPLE_NUMBERS // size), most)
         return max(2, rows // 8), rows, min(most, max(rows, self.length // 10))
 
     def _sample(self, method: LDSApproximation, rows: int) -> None:

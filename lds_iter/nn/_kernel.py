@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lds_iter.auto import Auto
+from lds_iter.auto.arms import Outside
 from lds_iter.auto.costs import Key
-from lds_iter.auto.driver import Driver, Outside
+from lds_iter.auto.driver import Driver
 from lds_iter.nn._weights import NAMES
 from lds_iter.solution import Result, Solution
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace

@@ -1,0 +1,79 @@
+"""What `Auto` chooses from: candidates, candidates with a window, and what each way to go on should take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.block_newton import BlockNewton
+from lds_iter.methods.jacobi import Jacobi
+from lds_iter.methods.picard import Picard
+from lds_iter.methods.quasi_newton import QuasiNewton
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method to choose.
+
+    Attributes:
+        method: any method.
+        expected: iterations that it usually takes where it is in its place; hope, until a solve has shown otherwise.
+        linear: the same for a recurrence that is linear in its state, as that of a gradient is; `expected` when None.
+        rescue: not to start with, but where others do not get on.
+    """
+
+    method: LDSApproximation
+    expected: int = 10
+    linear: int | None = None
+    rescue: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, LDSApproximation):
+            raise TypeError(f"`method` must be a method such as li.Newton(), got {self.method!r}.")
+        if self.expected < 1:
+            raise ValueError(f"`expected` must be at least 1 iteration, got {self.expected}.")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A candidate with a window."""
+
+    candidate: Candidate
+    window: int
+
+    @property
+    def name(self) -> str:
+        return str(self.candidate.method)
+
+
+@dataclass(frozen=True)
+class Option:
+    """A way to go on, what it should take, and why."""
+
+    arm: Arm | None
+    seconds: float
+    why: str
+
+
+def numbers(method: LDSApproximation, width: int) -> int:
+    """Numbers of a transition for each number of the state; those of a full matrix where it is not known better."""
+    match method:
+        case QuasiNewton() | Picard() | Jacobi():
+            return 1
+        case BlockNewton(size=size):
+            return size
+        case _:
+            return width
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A kernel that takes over in place of the steps here.
+
+    Attributes:
+        step: seconds of a time step.
+        kind: what keeps its costs apart from those of others.
+    """
+
+    step: float
+    kind: str

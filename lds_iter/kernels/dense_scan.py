@@ -69,6 +69,9 @@ def _walk(
             used = square & (row < n)[None, :] if INITIAL else square & ((row < n) & (row > 0))[None, :]
             am = am + (tl.load(pa + u * a_t, used, other=0.0).to(ACC),)
             bm = bm + (tl.load(px + u * x_t, (i < width) & (row < n), other=0.0).to(ACC),)
+        if APPLY:
+            # Vectors are held by several warps at once: all must have read b before one overwrites it with x.
+            tl.debug_barrier()
         for u in tl.static_range(STEPS):
             terms = am[u] * y[None, :]
             if PRODUCTS:  # a product of matrices may have overflown; an exact zero stays one

@@ -207,7 +207,7 @@ def _launch(
     n, batch, blocks, size = a.shape[:4]
     columns = batch * blocks
     wide = min(triton.next_power_of_2(columns), LANES)
-    tall = min(triton.next_power_of_2(chunks), LANES // wide)
+    tall = LANES // wide  # never fewer lanes than threads, or two of them would read and write the same rows
     accumulate: Any = tl.float64 if last.dtype == torch.float64 else tl.float32
     # Backwards is forwards from the last row with the stride of time negated.
     sign, first = (-1, n - 1) if reverse else (1, 0)

@@ -50,13 +50,14 @@ def _walk(
     pa = a + first * a_t + sequence * a_b + i[:, None] * a_i + j[None, :] * a_j
     px = x + first * x_t + sequence * x_b + i * x_d
     square = (i < width)[:, None] & (j < width)[None, :]
+    same = 0 * j  # makes vectors of numbers, for masks: not every interpreter takes "vector and number"
     aggregate = chunk * batch + sequence
 
     y = tl.zeros((WIDE,), ACC)
     if APPLY:
-        y = tl.load(last + (aggregate - batch) * width + j, (j < width) & (chunk > 0), other=0.0)
+        y = tl.load(last + (aggregate - batch) * width + j, (j < width) & (chunk + same > 0), other=0.0)
     if INITIAL:
-        start = tl.load(initial + sequence * i_b + j * i_d, (j < width) & (chunk == 0), other=0.0).to(ACC)
+        start = tl.load(initial + sequence * i_b + j * i_d, (j < width) & (chunk + same == 0), other=0.0).to(ACC)
         y = tl.where(chunk == 0, start, y)
     p = tl.where(i[:, None] == j[None, :], 1.0, 0.0).to(ACC)
 
@@ -64,17 +65,20 @@ def _walk(
         am = ()
         bm = ()
         for u in tl.static_range(STEPS):
-            row = first + step + u
-            used = square & (row < n) if INITIAL else square & (row < n) & (row > 0)
+            row = first + step + u + same
+            used = square & (row < n)[None, :] if INITIAL else square & ((row < n) & (row > 0))[None, :]
             am = am + (tl.load(pa + u * a_t, used, other=0.0).to(ACC),)
             bm = bm + (tl.load(px + u * x_t, (i < width) & (row < n), other=0.0).to(ACC),)
+        if APPLY:
+            # Vectors are held by several warps at once: all must have read b before one overwrites it with x.
+            tl.debug_barrier()
         for u in tl.static_range(STEPS):
             terms = am[u] * y[None, :]
             if PRODUCTS:  # a product of matrices may have overflown; an exact zero stays one
                 terms = tl.where(y[None, :] == 0, 0.0, terms)
             y = tl.sum(terms, 1) + bm[u]
             if APPLY:
-                inside = (i < width) & (first + step + u < n)
+                inside = (i < width) & (first + step + u + same < n)
                 tl.store(px + u * x_t, y.to(x.dtype.element_ty), inside)
             else:
                 p = tl.dot(am[u], p, input_precision=PRECISION, out_dtype=ACC)

@@ -81,7 +81,7 @@ def _finish(slope, local, last, n, columns, ROWS: tl.constexpr, COLUMNS: tl.cons
     t, c = chunk * ROWS + tl.arange(0, ROWS), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (t < n)[:, None] & (c < columns)[None, :]
     at = t[:, None] * columns + c[None, :]
-    carry = tl.load(last + (chunk - 1) * columns + c, (c < columns) & (chunk > 0), other=0.0)[None, :]
+    carry = tl.load(last + (chunk - 1) * columns + c, (c < columns) & (chunk + 0 * c > 0), other=0.0)[None, :]
     d, a = tl.load(local + at, inside, other=0.0), tl.load(slope + at, inside, other=0.0)
     tl.store(local + at, tl.where(carry == 0, d, d + a * carry), inside)
 

@@ -395,6 +395,19 @@ def test_errors_teach():
         ParallelSampler(Denoiser(), scheduler, reuse=-1)
     with pytest.raises(ValueError, match="depth"):
         Secant(depth=0)
+    with pytest.raises(ValueError, match="fading"):
+        Secant(fading=0)
+    with pytest.raises(TypeError, match="a method of `li.solve`"):
+        ParallelSampler(Denoiser(), scheduler, "newton")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="window"):
+        ParallelSampler(Denoiser(), scheduler, window=0)
+    with pytest.raises(ValueError, match="thin"):
+        ParallelSampler(Denoiser(), scheduler, thin=-1)
+    for steps, begin, why in (0, 0, "num_inference_steps"), (5, 5, "at least one must be left"):
+        with pytest.raises(ValueError, match=why):
+            ParallelSampler(Denoiser(), scheduler)(torch.randn(1, 1, 4, 4), steps, begin=begin)
+    with pytest.raises(ValueError, match="empty shape"):
+        ParallelSampler(Denoiser(), scheduler)(torch.randn(0, 1, 4, 4), 5)
     with pytest.raises(TypeError, match="is for the recurrence of a diffusion scheduler"):
         li.solve(lambda s, u: s + u, torch.zeros(2), torch.ones(5, 2), Secant())
     wide = Network(lambda sample, timestep: sample.repeat(1, 2, 1, 1), {}, None, 1.0, 1, torch.float32)

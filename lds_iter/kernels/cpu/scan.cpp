@@ -2,6 +2,8 @@
 // each number of A is read once and each of x read and written once, so the cost is that of moving them.
 // Every channel (or matrix) is computed by the same instructions wherever it lies, so that a result does not depend on
 // its neighbours, nor on where the time axis is cut, nor on the number of threads.
+#include <cmath>
+
 #include "lanes.h"
 
 namespace {
@@ -104,12 +106,21 @@ static inline void by_columns(const T* a, int64_t column, int64_t width, const T
     }
 }
 
+// One rounding where the processor has it, said outright: a compiler may fuse differently for different strides.
+template <class T> static inline T fused(T a, T x, T sum) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+    return std::fma(a, x, sum);
+#else
+    return a * x + sum;
+#endif
+}
+
 template <class T, int K>
 static inline void small(const T* __restrict a, int64_t si, int64_t sj, const T* __restrict x, T* __restrict y) {
     T sum[K];
     for (int i = 0; i < K; i++) {
         sum[i] = y[i];
-        for (int j = 0; j < K; j++) sum[i] = a[i * si + j * sj] * x[j] + sum[i];
+        for (int j = 0; j < K; j++) sum[i] = fused(a[i * si + j * sj], x[j], sum[i]);
     }
     for (int i = 0; i < K; i++) y[i] = sum[i];
 }

@@ -96,16 +96,6 @@ static inline void by_rows(const T* a, int64_t row, int64_t width, const T* x, T
     }
 }
 
-// y += A x for a matrix whose columns are contiguous (the transpose of the above).
-template <class T>
-static inline void by_columns(const T* a, int64_t column, int64_t width, const T* x, T* __restrict y) {
-    for (int64_t j = 0; j < width; j++) {
-        const T* __restrict from = a + j * column;
-        const T factor = x[j];
-        for (int64_t i = 0; i < width; i++) y[i] = from[i] * factor + y[i];
-    }
-}
-
 // One rounding where the processor has it, said outright: a compiler may fuse differently for different strides.
 template <class T> static inline T fused(T a, T x, T sum) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
@@ -135,14 +125,14 @@ void smalls(const T* a, int64_t a_matrix, int64_t si, int64_t sj, const T* befor
 }
 
 template <class T>
-static inline void step(const T* a, int64_t si, int64_t sj, int64_t width, const T* x, T* y) {
-    if (sj != 1) return by_columns(a, sj, width, x, y);
+static inline void step(const T* a, int64_t si, int64_t width, const T* x, T* y) {
     if (width >= NATIVE<T>) return by_rows<T, NATIVE<T>>(a, si, width, x, y);
     if (width >= NATIVE<T> / 2) return by_rows<T, NATIVE<T> / 2>(a, si, width, x, y);
     return by_rows<T, 16 / (int)sizeof(T)>(a, si, width, x, y);
 }
 
 // `count` independent matrices a step, each width x width: batch mates, or the blocks of a block diagonal.
+// Of more than 4 columns, the numbers of a row must lie side by side (sj = 1).
 template <class T>
 int64_t dense(const T* a, T* x, const T* initial, int64_t n, int64_t count, int64_t width, int64_t a_row,
               int64_t a_matrix, int64_t si, int64_t sj, int64_t x_row, int64_t threads) {
@@ -159,7 +149,7 @@ int64_t dense(const T* a, T* x, const T* initial, int64_t n, int64_t count, int6
                 case 4: smalls<T, 4>(here, a_matrix, si, sj, before, now, begin, last); break;
                 default:
                     for (int64_t m = begin; m < last; m++)
-                        step(here + m * a_matrix, si, sj, width, before + m * width, now + m * width);
+                        step(here + m * a_matrix, si, width, before + m * width, now + m * width);
             }
         }
     });

@@ -110,8 +110,8 @@ def _matrices(a: Tensor, x: Tensor, initial: Tensor | None) -> bool:
     count = x.numel() // (n * width)
     a = a.expand(*x.shape[:-1], *a.shape[-2:]) if a.ndim == x.ndim + 1 else a
     a = a.reshape(n, count, width, width)
-    if 1 not in a.stride()[-2:] or (width > 4 and a.stride(-2) == 0):
-        a = a.contiguous()
+    if width > 4 and a.stride(-1) != 1:
+        a = a.contiguous()  # one way of summing for every layout: batch mates may come with another one than alone
     scan(
         a.data_ptr(), x.data_ptr(), _address(initial), n, count, width, *a.stride(), x_row, torch.get_num_threads()
     )  # fmt: skip

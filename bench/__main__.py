@@ -52,6 +52,9 @@ COMPARISONS = (
     Comparison("bench.diffusion", devices=CPU),
     Comparison("bench.gradients", quick=("--no-write", "--width", "4", "--length", "100"), devices=CPU),
     Comparison("bench.speed", devices=CPU),
+    Comparison("bench.cpu", devices=CPU),
+    Comparison("bench.auto", devices=CPU),
+    Comparison("bench.compile", devices=CPU),
     Comparison("bench.pararnn", quick=("--length", "200", "--rounds", "1", "--out", str(QUICK)), devices=CPU),
     Comparison(
         "bench.map", quick=("--longest", "1000", "--widest", "4", "--budget", "20", "--out", str(QUICK)), devices=CPU
@@ -64,6 +67,7 @@ COMPARISONS = (
     Comparison("bench.peers", quick=("--length", "200", "--rounds", "1", "--out", str(QUICK))),
     Comparison("bench.curves", quick=("--longest", "1000", "--rounds", "1", "--out", str(QUICK))),
     Comparison("bench.roofline", quick=("--length", "2000", "--rounds", "1", "--out", str(QUICK))),
+    Comparison("bench.kernels", devices=CUDA),
     Comparison("bench.gpu", quick=("--longest", "1000", "--rounds", "1", "--out", str(QUICK)), devices=CUDA),
 )
 

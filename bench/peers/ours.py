@@ -30,7 +30,8 @@ class OurGRU(AbstractPeer[GRUProblem]):
         return ""
 
     def prepare(self, problem: GRUProblem) -> Prepared:
-        options: dict[str, Any] = {"method": self.method, "rtol": 0, "atol": RESIDUAL, "max_iters": LIMIT}
+        method = li.nn.fixed_method(problem.module) if self.method is None else self.method
+        options: dict[str, Any] = {"method": method, "rtol": 0, "atol": RESIDUAL, "max_iters": LIMIT}
         kind: Any = li.nn.LSTM if problem.layer is torch.nn.LSTM else li.nn.GRU
         layer = kind(problem.width, problem.width, **options).to(problem.device)
         layer.load_state_dict(problem.module.state_dict())

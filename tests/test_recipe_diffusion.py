@@ -397,7 +397,7 @@ def test_errors_teach():
         Secant(depth=0)
     with pytest.raises(ValueError, match="fading"):
         Secant(fading=0)
-    with pytest.raises(TypeError, match="a method of `li.solve`"):
+    with pytest.raises(TypeError, match=r"a method of `li\.solve`"):
         ParallelSampler(Denoiser(), scheduler, "newton")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="window"):
         ParallelSampler(Denoiser(), scheduler, window=0)

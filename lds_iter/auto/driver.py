@@ -158,10 +158,6 @@ class Driver:
         if bool((trial.result == Result.RUNNING).all()):
             self.costs.swept(str(method), rows, seconds)
 
-    def _first_guess(self) -> float:
-        own = getattr(self.problem.f, "linearize", None) is not None
-        return (SWEEP_IN_STEPS if own else PLAIN_IN_STEPS) * self._step
-
     def _sweep(self, arm: Arm) -> None:
         """One timed iteration of the loop."""
         method, rules = arm.candidate.method, replace(self.rules, window=arm.window)
@@ -200,7 +196,8 @@ class Driver:
         return self.length - lowest(self.state, self.length)
 
     def _may_step(self) -> bool:
-        return self.outside is not None or self._to_go() <= self.rules.max_iters - int(self.state.iterations.max())
+        taken = int(self.state.iterations.max())
+        return self.outside is not None or bool(self._to_go() <= self.rules.max_iters - taken)
 
     def _options(self, current: Arm | None) -> list[Option]:
         """What else could be done, and what it would take."""

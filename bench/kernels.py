@@ -119,10 +119,10 @@ def times(run: Callable[[], Any]) -> dict[str, float]:
     """Medians in microseconds: as a CUDA graph, where it can be captured, and launched from Python."""
     from triton import testing  # pyright: ignore[reportMissingImports]
 
-    launched = 1e3 * testing.do_bench(run, return_mode="median")
+    launched = 1e3 * testing.do_bench(run, return_mode="median")  # pyright: ignore[reportOperatorIssue]
     try:
         with torch.cuda.stream(torch.cuda.Stream()):
-            graph = 1e3 * testing.do_bench_cudagraph(run, return_mode="median")
+            graph = 1e3 * testing.do_bench_cudagraph(run, return_mode="median")  # pyright: ignore[reportOperatorIssue]
     except RuntimeError:
         graph = launched
     return {"graph": graph, "launched": launched}

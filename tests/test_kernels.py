@@ -263,6 +263,7 @@ def test_a_fused_step_equals_its_derivatives(name, n, batch, width, monkeypatch)
 @torch.no_grad()
 def test_a_network_is_solved_by_the_kernels(kind, monkeypatch):
     """Steps and scans, through the layer; to its tolerance of 1e-5 or so."""
+    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")  # on a CPU they would take the whole iteration
     peer = getattr(torch.nn, kind)(3, 4).to(DEVICE)
     layer = getattr(li.nn, kind)(3, 4, method=li.BlockNewton(2) if kind == "LSTM" else li.QuasiNewton()).to(DEVICE)
     layer.load_state_dict(peer.state_dict())

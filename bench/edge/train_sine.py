@@ -85,7 +85,7 @@ class Density(lightning.LightningModule):
 def train(first_steps: int, steps: int, doublings: int = DOUBLINGS, seed: int = 0) -> SineGRU:
     """A trained network: `first_steps` of the optimizer at the first period, `steps` at each that follows."""
     lightning.seed_everything(seed, verbose=False)
-    network = SineGRU(li.nn.GRU(1, HIDDEN))
+    network = SineGRU(li.nn.GRU(1, HIDDEN, method=li.Newton()))  # `Auto` would choose by time: not repeatable
     for stage in range(doublings + 1):
         period = FIRST_PERIOD * 2**stage
         if stage:

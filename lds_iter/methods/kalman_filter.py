@@ -39,7 +39,8 @@ def filtered(j: Tensor, r: Tensor, q: Tensor, fixed: Tensor, gain: Tensor, befor
     n, mates, width = r.shape
     length = min(BLOCK if width < WIDE else 2 * BLOCK, n)
     blocks = -(-n // length)
-    kind = Planes if width < TINY and j.device.type == "cpu" else Products
+    small = width < TINY and j.device.type == "cpu" and not torch.compiler.is_compiling()
+    kind = Planes if small else Products  # compilers do not take results that go into planes
     parts = j.mT, r.unsqueeze(-1), q.unsqueeze(-1), fixed.unsqueeze(-1)
     jts, rs, qs, still = (kind.laid_out(_by_blocks(x, blocks, length)) for x in parts)
     jts.masked_fill_(still, 0)

@@ -1,0 +1,91 @@
+"""The course of one solve by `Auto`: what there is to decide by, and the account of what was won and lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lds_iter.auto.arms import Arm, Outside
+from lds_iter.auto.costs import Costs
+from lds_iter.auto.steps import lowest
+from lds_iter.workspace import Problem, Rules, Workspace
+
+if TYPE_CHECKING:
+    from lds_iter.auto.auto import Auto
+
+CREDIT, DEBT = 4, 64
+"""Solves whose unspent budgets a later one may spend at most, and that at most save for what one has overdrawn."""
+
+
+@dataclass
+class Course:
+    """What has happened so far.
+
+    Attributes:
+        auto: the strategy.
+        problem: what is solved.
+        rules: the user's.
+        outside: a kernel that takes over in place of steps here.
+        costs: of problems of this kind.
+        state: what the loop works on.
+        parallel: seconds of iterations.
+        swept_rows: rows that were accepted by them.
+        tried: what was given up.
+        over: whether every sequence has a result.
+    """
+
+    auto: Auto
+    problem: Problem
+    rules: Rules
+    outside: Outside | None
+    costs: Costs
+    state: Workspace
+    parallel: float = 0.0
+    swept_rows: int = 0
+    tried: set[Arm] = field(default_factory=set)
+    over: bool = False
+
+    @property
+    def length(self) -> int:
+        return self.problem.length
+
+    def now(self) -> float:
+        """Seconds on the clock."""
+        return self.auto.clock.now(self.problem.s0)
+
+    def key(self, arm: Arm) -> str:
+        """Of the table: an iteration of a window that slides costs more than one over as many rows in all."""
+        return arm.name if arm.window >= self.length else f"{arm.name}, sliding"
+
+    @property
+    def step(self) -> float:
+        """Seconds of a sequential step; 0 before one was timed."""
+        return 0.0 if self.costs.step is None else self.costs.step
+
+    @property
+    def lost(self) -> float:
+        """Seconds of iterations that their accepted rows do not make up for."""
+        return self.parallel - self.swept_rows * self.step
+
+    @property
+    def allowance(self) -> float:
+        """Seconds that may be lost without evidence."""
+        return self.auto.budget * self.length * self.step + self.costs.credit
+
+    def to_go(self) -> int:
+        """Rows that the slowest sequence has still to accept."""
+        return self.length - lowest(self.state, self.length)
+
+    def may_step(self) -> bool:
+        """Whether the rest may be evaluated step by step."""
+        taken = int(self.state.iterations.max())
+        return self.outside is not None or bool(self.to_go() <= self.rules.max_iters - taken)
+
+    def save(self) -> None:
+        """What this solve might have lost and did not, later ones may, and the other way round, within bounds."""
+        self.earn(1, max(0.0, self.lost))
+
+    def earn(self, solves: int, spent: float = 0.0) -> None:
+        """Add the budgets of so many solves to the credit, less what was spent."""
+        share = self.auto.budget * self.length * self.step
+        self.costs.credit = min(max(-DEBT * share, self.costs.credit + solves * share - spent), CREDIT * share)

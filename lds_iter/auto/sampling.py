@@ -1,0 +1,73 @@
+"""What `Auto` measures before it chooses: an iteration of every candidate over a few rows, then over more."""
+
+from __future__ import annotations
+
+from lds_iter.auto.arms import numbers
+from lds_iter.auto.course import Course
+from lds_iter.auto.steps import lowest
+from lds_iter.loop import iterate
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.solution import Result
+from lds_iter.workspace import Problem, Rules, Workspace
+
+SAMPLE = 256
+"""Rows of the second of three iterations that are timed, fewer where `SAMPLE_NUMBERS` bind; the first has an eighth of
+them, the third a tenth of T."""
+
+WORK = 0.25
+"""At least this share of such an iteration is taken to grow with its rows when the third one is decided on."""
+
+SAMPLE_NUMBERS = 1 << 15
+"""Numbers that the transitions of such an iteration may have, so that it costs little more than its overhead."""
+
+SWEEP_IN_STEPS = 12
+"""An iteration is taken to cost so many sequential steps before one was measured: it calls `f`, its derivatives, a scan
+and a few tests."""
+
+PLAIN_IN_STEPS = 100
+"""The same for a function whose derivatives torch.func has to find, at every iteration anew."""
+
+
+def time_sweeps(course: Course) -> None:
+    """Iterations of every candidate to start with over a few rows, then over more, where the budget has room."""
+    for level in range(3):
+        for candidate in course.auto.candidates:
+            if course.over or candidate.rescue:
+                continue
+            name, rows = str(candidate.method), _sample_rows(course, candidate.method)[level]
+            known = max(course.costs.sweeps.get(name, ()), default=0)
+            if known < rows and course.lost + _sample_guess(course, name, rows, known) <= course.allowance:
+                _sample(course, candidate.method, rows)
+
+
+def _sample_guess(course: Course, name: str, rows: int, known: int) -> float:
+    """What a sample may cost: the first ones are overhead by the choice of their rows, the last one is work."""
+    cost = course.costs.sweep(name, rows)
+    if cost is None:
+        own = getattr(course.problem.f, "linearize", None) is not None
+        return (SWEEP_IN_STEPS if own else PLAIN_IN_STEPS) * course.step
+    before = course.costs.sweeps[name][known]
+    return max(min(cost, 2 * before), WORK * before * rows / known)
+
+
+def _sample_rows(course: Course, method: LDSApproximation) -> tuple[int, int, int]:
+    size = course.problem.s0.numel() * numbers(method, course.problem.s0.shape[-1])
+    most = min(course.length // 4, course.rules.window)
+    rows = min(SAMPLE, max(16, SAMPLE_NUMBERS // size), most)
+    return max(2, rows // 8), rows, min(most, max(rows, course.length // 10))
+
+
+def _sample(course: Course, method: LDSApproximation, rows: int) -> None:
+    """Time one iteration over the next rows, as a problem of their own."""
+    state, first = course.state, lowest(course.state, course.length)
+    inputs = course.problem.inputs_at(first, first + rows)
+    part = Problem(course.problem.f, state.buffer[first], inputs, rows)
+    rules = Rules(0.0, 0.0, 1, rows, False, ())
+    trial = Workspace.start(part, method, state.buffer[first + 1 : first + 1 + rows], rules)
+    start = course.now()
+    iterate(part, method, trial, rules)
+    seconds = course.now() - start
+    course.parallel += seconds
+    state.evaluations += trial.evaluations
+    if bool((trial.result == Result.RUNNING).all()):
+        course.costs.swept(str(method), rows, seconds)

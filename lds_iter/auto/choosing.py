@@ -26,20 +26,32 @@ def options(course: Course, current: Arm | None) -> list[Option]:
     found = []
     if course.may_step():
         found.append(Option(None, course.to_go() * course.step, "nothing else promises to be faster"))
-    for candidate in course.auto.candidates:
-        if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
-            continue
-        arms = [Arm(candidate, window) for window in windows(course, candidate)]
-        if current is not None and current.candidate == candidate:
-            continue
-        for arm in arms:
-            if arm in course.tried or course.costs.resting(arm.name, arm.window):
-                continue
-            option = _option(course, arm)
-            found += [] if option is None else [option]
-            if option is not None and not candidate.rescue:
-                break  # a shorter window is for where the budget does not allow a longer one
+    arms = [arm for candidate in course.auto.candidates for arm in _arms(course, candidate, current)]
+    settled = [arm for arm in arms if _succeeded(course, arm)]
+    if course.tried and settled:
+        arms = settled  # one experiment a solve, where something is known to work
+    considered = [_option(course, arm) for arm in arms]
+    found += [option for option in considered if option is not None]
     return found or [_last_resort(course)]
+
+
+def _arms(course: Course, candidate: Candidate, current: Arm | None) -> list[Arm]:
+    """The windows in which a candidate comes into question."""
+    if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
+        return []
+    if current is not None and current.candidate == candidate:
+        return []
+    arms = [Arm(candidate, window) for window in windows(course, candidate)]
+    arms = [arm for arm in arms if arm not in course.tried and not course.costs.resting(arm.name, arm.window)]
+    if candidate.rescue:
+        return arms
+    # A shorter window is for where the budget does not allow a longer one, or where it is known to work.
+    longest = next((arm for arm in arms if _option(course, arm) is not None), None)
+    return [arm for arm in arms if arm == longest or _succeeded(course, arm)]
+
+
+def _succeeded(course: Course, arm: Arm) -> bool:
+    return course.costs.known(arm.name, arm.window) is not None
 
 
 def _in_need(course: Course) -> bool:

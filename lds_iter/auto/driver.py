@@ -34,6 +34,9 @@ BLOCK = 256
 STEPS = 8
 """Sequential steps that are timed; one more before them warms up."""
 
+NEARLY = 0.02
+"""With at most this share of the rows to go, an attempt has solved the problem, whatever takes over."""
+
 STEPWISE = "step by step"
 
 
@@ -140,7 +143,8 @@ class Driver:
         self.course.tried |= {
             Arm(arm.candidate, window) for window in windows(self.course, arm.candidate) if window >= arm.window
         }
-        self.costs.ended(arm.name, arm.window, None)
+        nearly = self.course.to_go() <= NEARLY * self.length
+        self.costs.ended(arm.name, arm.window, len(evidence.residuals) if nearly else None)
         if evidence.grew:
             self._restart()
 

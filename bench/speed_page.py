@@ -36,8 +36,9 @@ def page(results: dict[str, Any]) -> str:
         "`torch.nn.GRU` costs about 10 microseconds a step at these widths, whatever the batch up to 8; ours costs "
         "arithmetic. So the ratio grows with T and shrinks with the width and the batch, until at some width the CPU "
         "has nothing left to win: rows below 1 are slower than the peer. A *compiled* step loop (such as "
-        "`jax.lax.scan`, 0.6 microseconds a step) is the limit on a CPU; PyTorch users do not have one "
-        "in `torch.nn`. [A map](map.md) shows all of it over T, D and batch. "
+        "`jax.lax.scan`) takes a microsecond a step or less; PyTorch users do not have one "
+        "in `torch.nn`, and [beside other libraries](peers.md) shows ours next to it. "
+        "[A map](map.md) shows all of it over T, D and batch. "
         "On these untrained networks the iteration converges easily; for trained ones see the recipe on "
         "pretrained networks. Figures for a GPU await the hardware.",
         "",

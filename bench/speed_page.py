@@ -60,8 +60,9 @@ def page(results: dict[str, Any]) -> str:
         "",
         "## The drop-in layers",
         "",
-        "`lds_iter.nn` with the method of `li.nn.fixed_method`, weights as initialised, against the layer of `torch.nn` "
-        "with the same weights. A plain float32 `LSTM` has a fused kernel in torch (oneDNN), which it cannot use with a projection.",
+        "`lds_iter.nn` with the method of `li.nn.fixed_method`, weights as initialised, against the layer of "
+        "`torch.nn` with the same weights. A plain float32 `LSTM` has a fused kernel in torch (oneDNN), which it "
+        "cannot use with a projection.",
         "",
         "| Layer | D | T | batch | | torch (ms) | ours (ms) | times faster | iterations | error |",
         "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|",

@@ -186,7 +186,7 @@ class _Transposed:
     unless a window slides and would leave more and more of them behind.
     """
 
-    linear = True
+    linear_in_state = True
     """What `Auto` goes by: a method that is exact for linear recurrences takes one iteration."""
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], *, keep: bool) -> None:

@@ -54,7 +54,7 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
     sweep = Sweep(start, stop, active, rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
     if rules.record:
         state.maps.append(state.maps[-1].clone() if state.maps else _unseen(problem, state))
-    if _compiled(problem, method, state, rules, sweep):
+    if _in_one_pass(problem, method, state, rules, sweep):
         state.sweeps += 1
         return sweep
     d_before = torch.zeros_like(problem.s0)
@@ -70,7 +70,7 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
     return sweep
 
 
-def _compiled(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
+def _in_one_pass(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
     """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
 
     A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.gru`).

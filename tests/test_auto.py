@@ -11,6 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lds_iter as li
+from lds_iter.auto.choosing import expected
+from lds_iter.auto.driver import Driver
+from lds_iter.workspace import Problem, Rules
 
 F64 = {"dtype": torch.float64}
 # A solve stops at a residual of 1e-10, relative and absolute, which contracting systems do not amplify much.
@@ -271,3 +274,18 @@ def test_a_cell_without_a_kernel_goes_step_by_step():
     states, last = layer(torch.randn(30, 2, 3))
     assert layer.last_solution.decisions[-1].choice == "step by step"
     assert torch.equal(states[-1], last)
+
+
+def test_a_module_with_an_attribute_called_linear_is_not_taken_for_a_linear_recurrence():
+    class Step(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(3, 3)
+
+        def forward(self, s, u):
+            return torch.tanh(self.linear(s) + u)
+
+    auto, x = li.Auto(), torch.randn(300, 3)
+    newton = auto.candidates[0]
+    driver = Driver(auto, Problem(Step(), torch.zeros(3), x, 300), x, Rules(0, 1e-5, 300, 300, False, ()))
+    assert expected(driver.course, newton) == newton.expected != newton.linear

@@ -93,7 +93,7 @@ def _last_resort(course: Course) -> Option:
 
 def expected(course: Course, candidate: Candidate) -> int:
     """Iterations that the candidate usually takes."""
-    linear = getattr(course.problem.f, "linear", False) and candidate.linear is not None
+    linear = getattr(course.problem.f, "linear_in_state", False) is True
     return candidate.linear if linear and candidate.linear is not None else candidate.expected
 
 

@@ -48,7 +48,7 @@ def default_auto(module: object) -> Auto:
     """A strategy of a layer's own, which learns from one forward to the next."""
     if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell):
         blocks = Candidate(BlockNewton(2), expected=9, linear=8)
-        return Auto(tuple(blocks if candidate.expected == 9 else candidate for candidate in CANDIDATES))
+        return Auto(tuple(blocks if isinstance(one.method, QuasiNewton) else one for one in CANDIDATES))
     return Auto()
 
 

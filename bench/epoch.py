@@ -25,7 +25,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from bench.machine import describe, results_folder
-from bench.pages import keep
+from bench.pages import between, keep
 from recipes.gru.glucose import load_glucose
 from recipes.gru.report import read_run
 from recipes.gru.solvers import SOLVERS, Options
@@ -38,7 +38,7 @@ BAR = 12.0
 """How many times faster than `torch.nn.GRU` an epoch must be."""
 
 PAGE = Path("docs/recipes/gru.md")
-BEGIN, END = "<!-- begin: python -m bench.epoch -->", "<!-- end: python -m bench.epoch -->"
+COMMAND = "python -m bench.epoch"
 
 CHILD = "import json; from bench.epoch import Setup, measure; print(json.dumps(measure({name!r}, Setup(**{setup!r}))))"
 
@@ -164,9 +164,7 @@ def main(
     results = compare(solver, setup, epochs)
     print(section(results))
     if write:
-        before, rest = PAGE.read_text().split(BEGIN)
-        page = f"{before}{BEGIN}\n{section(results)}\n{END}{rest.split(END)[1]}"
-        keep(results, results_folder() / "epoch.json", PAGE, page)
+        keep(results, results_folder() / "epoch.json", PAGE, between(PAGE.read_text(), COMMAND, section(results)))
     if setup == Setup() and results["ratio"] < BAR:
         raise SystemExit(f"below the bar of {BAR:g}: {results['ratio']:.1f} times faster")
 

@@ -29,7 +29,7 @@ import lds_iter as li
 from bench.edge.problems import EdgeProblem, sine
 from bench.gpu_page import COMMAND, plan, section
 from bench.machine import describe, full_precision, results_folder
-from bench.pages import between, keep, of_every_device
+from bench.pages import between, keep_of_device
 from bench.peers.base import AbstractPeer, Prepared, on_cpu
 from bench.peers.flashrnn import FlashRNN
 from bench.peers.measure import measure
@@ -209,10 +209,7 @@ def main(
     full_precision()
     found = survey(groups("cuda", longest), budget, rounds)
     results = {"lds_iter": describe(), "rounds": rounds, "groups": found}
-    folder = results_folder() if out is None else out / "device"
-    keep(results, folder / "gpu.json")
-    text = between(PAGE.read_text(), COMMAND, of_every_device("gpu", section, folder.parent))
-    keep(results, folder / "gpu.json", page, text)
+    keep_of_device(results, "gpu", PAGE, COMMAND, section, folder=results_folder(), out=out)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,30 @@ def keep(results: object, file: Path, page: Path | None = None, text: str = "") 
             path.write_text(content)
 
 
-def of_every_device(name: str, section: Callable[[dict[str, Any]], str], folder: Path = Path("bench/results")) -> str:
-    """The sections of all `folder/<device>/<name>.json`, so that a run on one device keeps what others have shown."""
-    files = sorted(folder.glob(f"*/{name}.json"))
-    return "\n\n".join(section(json.loads(file.read_text())).strip() for file in files)
+def keep_of_device(
+    results: dict[str, Any],
+    name: str,
+    page: Path,
+    command: str,
+    section: Callable[[dict[str, Any]], str],
+    *,
+    folder: Path,
+    out: Path | None,
+) -> None:
+    """Write the figures of one device, and the page with those of all of them: a run keeps what others have shown.
+
+    Args:
+        results: of this device.
+        name: of the file, without its ending.
+        page: where the sections go, between the marks of `command`.
+        command: see `between`.
+        section: what the page says of one device.
+        folder: of this device, beside those of the others.
+        out: where to write instead, so that the repository stays as it is.
+    """
+    folder = folder if out is None else out / "device"
+    keep(results, folder / f"{name}.json")
+    files = sorted(folder.parent.glob(f"*/{name}.json"))
+    sections = "\n\n".join(section(json.loads(file.read_text())).strip() for file in files)
+    target = page if out is None else out / f"{name}.md"
+    target.write_text(between(page.read_text(), command, sections))

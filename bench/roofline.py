@@ -24,7 +24,7 @@ from torch import Tensor
 import lds_iter as li
 from bench import traffic
 from bench.machine import describe, device_at_hand, full_precision, results_folder
-from bench.pages import between, keep, markdown, of_every_device
+from bench.pages import keep_of_device, markdown
 from bench.timing import waiting
 from lds_iter.nn import GRURecurrence
 
@@ -198,10 +198,7 @@ def main(
     results = {
         "lds_iter": describe(), "rates": vars(found), "copied_mb": 8e-6 * numbers, "rounds": rounds, "rows": rows
     }  # fmt: skip
-    folder = results_folder() if out is None else out / "device"
-    keep(results, folder / "roofline.json")
-    text = between(PAGE.read_text(), COMMAND, of_every_device("roofline", section, folder.parent))
-    keep(results, folder / "roofline.json", PAGE if out is None else out / "roofline.md", text)
+    keep_of_device(results, "roofline", PAGE, COMMAND, section, folder=results_folder(), out=out)
 
 
 if __name__ == "__main__":

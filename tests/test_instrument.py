@@ -12,7 +12,7 @@ import typer
 from bench import __main__ as runner
 from bench import curves, gpu, gpu_page, roofline, timing, traffic
 from bench import map as maps
-from bench.pages import of_every_device
+from bench.pages import keep_of_device
 
 MACHINE = {"device": "d", "threads": 1, "torch": "t", "python": "p"}
 
@@ -67,7 +67,12 @@ def test_every_device_keeps_its_section(tmp_path):
         (tmp_path / device).mkdir()
         (tmp_path / device / "x.json").write_text(json.dumps({"name": device}))
     (tmp_path / "a" / "y.json").write_text("{}")
-    assert of_every_device("x", lambda results: f"## {results['name']}\n", tmp_path) == "## a\n\n## b"
+    page = tmp_path / "x.md"
+    page.write_text("before\n<!-- begin: c -->\nold\n<!-- end: c -->\nafter\n")
+    kwargs = {"folder": tmp_path / "b", "out": None}
+    keep_of_device({"name": "c"}, "x", page, "c", lambda results: f"## {results['name']}\n", **kwargs)
+    assert json.loads((tmp_path / "b" / "x.json").read_text()) == {"name": "c"}
+    assert page.read_text() == "before\n<!-- begin: c -->\n## a\n\n## c\n<!-- end: c -->\nafter\n"
 
 
 @pytest.mark.parametrize("cell", [traffic.rnn(8), traffic.gru(8), traffic.lstm(8)], ids=lambda cell: cell.name)

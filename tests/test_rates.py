@@ -29,6 +29,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 from catalogue import METHODS, loop
+from dense import spectral, system
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,19 +135,6 @@ def gains(jacobians, precision):
         keep.append(torch.linalg.inv(one + precision * covariance))
         covariance = keep[-1] @ covariance
     return torch.stack(keep)
-
-
-def system(matrices):
-    """`I - A L` in full."""
-    n, width = matrices.shape[:2]
-    full = torch.eye(n * width, dtype=DOUBLE)
-    for t in range(1, n):
-        full[t * width : (t + 1) * width, (t - 1) * width : t * width] = -matrices[t]
-    return full
-
-
-def spectral(matrix):
-    return float(torch.linalg.matrix_norm(matrix, ord=2))
 
 
 def scales(step, moved):

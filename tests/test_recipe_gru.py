@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 import lds_iter as li
 from bench import epoch
+from bench.pages import between
 from recipes.gru.__main__ import app
 from recipes.gru.archive import load_eigenworms, load_ts, read_ts
 from recipes.gru.data import InOrder, Shuffled
@@ -368,7 +369,7 @@ def test_bench_of_an_epoch():
     assert len(results["iterations"]) == 2
     assert f"**{results['ratio']:.1f}** times faster" in epoch.section(results)
     text = (ROOT / epoch.PAGE).read_text()
-    assert text.count(epoch.BEGIN) == text.count(epoch.END) == 1
+    assert epoch.section(results).strip() in between(text, epoch.COMMAND, epoch.section(results))  # it has the marks
     epochs["quasi"][0]["losses"][-1] *= 1.01
     with pytest.raises(AssertionError, match="the losses differ"):
         epoch.compare("quasi", setup, epochs)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from catalogue import ADVERSARIES, METHODS, loop
+from dense import spectral, system
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,21 +37,8 @@ class Recorded(li.TransitionApproximation):
         return transition
 
 
-def system(matrices):
-    """`I - A L` in full."""
-    n, width = matrices.shape[:2]
-    full = torch.eye(n * width, dtype=DOUBLE)
-    for t in range(1, n):
-        full[t * width : (t + 1) * width, (t - 1) * width : t * width] = -matrices[t]
-    return full
-
-
 def linear(slope):
     return lambda s, u: slope * s + u
-
-
-def spectral(matrix):
-    return float(torch.linalg.matrix_norm(matrix, ord=2))
 
 
 def check_rate(f, s0, inputs, method, lipschitz, guess):

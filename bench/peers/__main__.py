@@ -18,7 +18,7 @@ import typer
 
 import lds_iter as li
 from bench.machine import describe, device_at_hand, full_precision, results_folder
-from bench.pages import between, keep, of_every_device
+from bench.pages import keep_of_device
 from bench.peers import gradient
 from bench.peers.accelerated_scan import AcceleratedScan
 from bench.peers.base import AbstractPeer
@@ -101,10 +101,7 @@ def main(
         "gradients": gradient.compare() if not only or only == "scan" else [],
         "seconds": time.perf_counter() - begin,
     }  # fmt: skip
-    folder = results_folder() if out is None else out / "device"
-    keep(results, folder / "peers.json")
-    text = between(PAGE.read_text(), COMMAND, of_every_device("peers", section, folder.parent))
-    keep(results, folder / "peers.json", PAGE if out is None else out / "peers.md", text)
+    keep_of_device(results, "peers", PAGE, COMMAND, section, folder=results_folder(), out=out)
 
 
 if __name__ == "__main__":

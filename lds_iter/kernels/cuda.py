@@ -7,7 +7,9 @@ the gradient of a scan is a scan (see `lds_iter.scan`), which runs them again, b
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -43,12 +45,8 @@ def block_scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> 
     """
     from lds_iter.kernels import block_scan
 
-    if x.numel() == 0:
-        return
-    rows, start = _rows(x, 1), _start(initial, x.shape[-1])
-    with torch.cuda.device_of(x):
-        block_scan.scan_(_rows(a, 3), rows, start, reverse, length=block_scan.LENGTH, tile=block_scan.TILE)
-    _return(rows, x)
+    scan_ = functools.partial(block_scan.scan_, length=block_scan.LENGTH, tile=block_scan.TILE)
+    _run(scan_, a, 3, x, initial, reverse)
 
 
 @torch.library.custom_op("lds_iter::dense_scan_", mutates_args=("x",))
@@ -63,11 +61,18 @@ def dense_scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> 
     """
     from lds_iter.kernels import dense_scan
 
+    _run(functools.partial(dense_scan.scan_, length=dense_scan.LENGTH), a, 2, x, initial, reverse)
+
+
+def _run(
+    scan_: Callable[..., None], a: Tensor, trailing: int, x: Tensor, initial: Tensor | None, reverse: bool
+) -> None:
+    """A kernel in place, whatever the batch dimensions and strides; `trailing`: the dimensions of `a` of a matrix."""
     if x.numel() == 0:
         return
     rows, start = _rows(x, 1), _start(initial, x.shape[-1])
     with torch.cuda.device_of(x):
-        dense_scan.scan_(_rows(a, 2), rows, start, reverse, length=dense_scan.LENGTH)
+        scan_(_rows(a, trailing), rows, start, reverse)
     _return(rows, x)
 
 

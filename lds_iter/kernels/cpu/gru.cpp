@@ -6,25 +6,33 @@
 
 namespace {
 
-template <class T>
-int64_t step(const T* h, const T* const u[3], const T* const w[3], const T* bias, T* value, T* diagonal, int64_t rows,
-             int64_t width, int64_t threads) {
-    const Cell<T> cell = pack(w[0], w[1], w[2], bias, width);
+// Run body(block, some, at, here) on blocks of `some` rows, whose numbers begin at `at` and in u at `here`.
+template <class T, class Body>
+void by_blocks(const Cell<T>& cell, const T* const u[3], int64_t rows, int64_t width, int64_t threads, Body body) {
     if (rows * width < 8192) threads = 1;
     spread(rows, cell.rows, threads, [&](int64_t begin, int64_t last) {
         Block<T> block(cell);
         for (int64_t i = begin; i < last; i += cell.rows) {
             const int64_t some = last - i < cell.rows ? last - i : cell.rows, at = i * width;
             const T* here[3] = {u[0] + at, u[1] + at, u[2] + at};
-            if (diagonal) {
-                evaluate_diagonal(cell, block, some, h + at, here);
-                gather_rows(diagonal + at, block.diagonal, some, cell);
-            } else {
-                evaluate(cell, block, some, h + at, here,
-                         [&](int64_t k, int64_t, const Gates<T>& gates) { store(block.value + k, gates.value()); });
-            }
-            gather_rows(value + at, block.value, some, cell);
+            body(block, some, at, here);
         }
+    });
+}
+
+template <class T>
+int64_t step(const T* h, const T* const u[3], const T* const w[3], const T* bias, T* value, T* diagonal, int64_t rows,
+             int64_t width, int64_t threads) {
+    const Cell<T> cell = pack(w[0], w[1], w[2], bias, width);
+    by_blocks(cell, u, rows, width, threads, [&](Block<T>& block, int64_t some, int64_t at, const T* const here[3]) {
+        if (diagonal) {
+            evaluate_diagonal(cell, block, some, h + at, here);
+            gather_rows(diagonal + at, block.diagonal, some, cell);
+        } else {
+            evaluate(cell, block, some, h + at, here,
+                     [&](int64_t k, int64_t, const Gates<T>& gates) { store(block.value + k, gates.value()); });
+        }
+        gather_rows(value + at, block.value, some, cell);
     });
     return 0;
 }
@@ -35,24 +43,18 @@ int64_t gradients(const T* h, const T* const u[3], const T* const w[3], const T*
                   int64_t rows, int64_t width, int64_t threads) {
     using V = Vec<T, NATIVE<T>>;
     const Cell<T> cell = pack(w[0], w[1], w[2], bias, width);
-    if (rows * width < 8192) threads = 1;
-    spread(rows, cell.rows, threads, [&](int64_t begin, int64_t last) {
-        Block<T> block(cell);
-        for (int64_t i = begin; i < last; i += cell.rows) {
-            const int64_t some = last - i < cell.rows ? last - i : cell.rows, at = i * width;
-            const T* here[3] = {u[0] + at, u[1] + at, u[2] + at};
-            T* made[5] = {block.pre, block.pre + block.size, block.pre + 2 * block.size, block.value, block.diagonal};
-            spread_rows(block.diagonal, g + at, some, cell);
-            evaluate(cell, block, some, h + at, here, [&](int64_t k, int64_t, const Gates<T>& gates) {
-                const V incoming = load<V>(block.diagonal + k), through = gates.through_n() * incoming;
-                store(made[0] + k, gates.slope_r() * through);
-                store(made[1] + k, gates.slope_z() * incoming);
-                store(made[2] + k, through);
-                store(made[3] + k, gates.r * through);
-                store(made[4] + k, gates.z * incoming);
-            });
-            for (int k = 0; k < 5; k++) gather_rows(out[k] + at, made[k], some, cell);
-        }
+    by_blocks(cell, u, rows, width, threads, [&](Block<T>& block, int64_t some, int64_t at, const T* const here[3]) {
+        T* made[5] = {block.pre, block.pre + block.size, block.pre + 2 * block.size, block.value, block.diagonal};
+        spread_rows(block.diagonal, g + at, some, cell);
+        evaluate(cell, block, some, h + at, here, [&](int64_t k, int64_t, const Gates<T>& gates) {
+            const V incoming = load<V>(block.diagonal + k), through = gates.through_n() * incoming;
+            store(made[0] + k, gates.slope_r() * through);
+            store(made[1] + k, gates.slope_z() * incoming);
+            store(made[2] + k, through);
+            store(made[3] + k, gates.r * through);
+            store(made[4] + k, gates.z * incoming);
+        });
+        for (int k = 0; k < 5; k++) gather_rows(out[k] + at, made[k], some, cell);
     });
     return 0;
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import textwrap
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +16,15 @@ from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.states import check_order, take_rows
 from lds_iter.workspace import AbstractStrategy
+
+
+def check_names(taker: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Keywords: each known to `taker`; an unknown one is answered with the nearest known one."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f" Did you mean `{near[0]}`?" if near else ""
+            raise TypeError(f"`{taker}` has no argument `{name}`.{hint} It takes: {', '.join(known)}.")
 
 
 def check_state(s0: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from lds_iter.checks import (
     check_guess,
     check_inputs,
     check_method,
+    check_names,
     check_numbers,
     check_state,
     note_on_derivatives,
@@ -45,11 +45,7 @@ def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name in kwargs:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-                hint = f" Did you mean `{near[0]}`?" if near else ""
-                raise TypeError(f"`{function.__name__}` has no argument `{name}`.{hint} It takes: {', '.join(known)}.")
+        check_names(function.__name__, kwargs, known)
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:

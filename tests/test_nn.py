@@ -454,3 +454,11 @@ def test_a_copy_of_a_warm_start_is_empty():
         twin(x)
     layer(x)
     assert torch.equal(twin.last_solution[0].iterations, layer.last_solution[0].iterations)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_a_misspelt_option_is_answered_with_the_right_one(kind):
+    with pytest.raises(TypeError, match=rf"`{kind}` has no argument `max_iter`. Did you mean `max_iters`\?"):
+        getattr(li.nn, kind)(3, 8, max_iter=4)
+    with pytest.raises(TypeError, match=r"Did you mean `batch_first`\?"):
+        getattr(li.nn, kind)(3, 8, batchfirst=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lds_iter.auto import Auto
-from lds_iter.checks import check_method
+from lds_iter.checks import check_method, check_names
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._arguments import check_budget, default_auto, explain_fallback, initial_states
 from lds_iter.nn._kernel import SHORTEST, SHORTEST_IN_TRAINING, Kernel, Resting
@@ -24,6 +25,11 @@ from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
 from lds_iter.warnings import PerformanceWarning
 from lds_iter.workspace import AbstractStrategy
+
+TORCHS = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
+"""The names of the arguments of `torch.nn`'s layers, which do not spell them out themselves."""
+
+OURS = ("method", "rtol", "atol", "window", "max_iters", "warm_start")
 
 
 class ParallelLayers(torch.nn.RNNBase):
@@ -78,6 +84,7 @@ class ParallelLayers(torch.nn.RNNBase):
         warm_start: WarmStart | None = None,
         **named_arguments: Any,
     ) -> None:
+        check_names(type(self).__name__, named_arguments, (*TORCHS, *OURS))
         super().__init__(*arguments, **named_arguments)
         self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
 

@@ -1,5 +1,6 @@
 """The recipe `predictability`: its systems against what is known of them, the paper's counts, and the command line."""
 
+import math
 import os
 import subprocess
 import sys
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import lds_iter as li
-from recipes.predictability.flows import FLOWS, guess, observer, rollout, system
+from recipes.predictability.__main__ import app
+from recipes.predictability.flows import FLOWS, PUBLISHED, guess, observer, rollout, system
 from recipes.predictability.lorenz96 import lorenz96
 from recipes.predictability.measure import tolerance, wells
 
@@ -73,6 +76,26 @@ def test_observers_forget_and_their_flows_are_solved_by_rollout(name):
     assert distance[-1] < distance[0] / 2
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOWS)
+def test_exponents_and_iterations_are_the_published_ones(name):
+    """The paper's Table 1, T = 30,000."""
+    paper, length, dt = PUBLISHED[name], 30_000, 0.01
+    truth = rollout(FLOWS[name], length, dt)
+    of_flow = li.diagnostics.lyapunov(*system(FLOWS[name], length, dt), truth[1:], prefix=None)
+    problem = observer(FLOWS[name], truth, dt)
+    solution = li.solve(*problem, guess=guess(length), rtol=0, atol=tolerance(3))
+    of_observer = li.diagnostics.lyapunov(*problem, solution.states, prefix=None)
+    # Half a unit of the paper's last digit. Which direction either estimator starts from is worth a factor of up to a
+    # hundred (a coefficient of Vallis's flow is 102) over 300 units of time. And chaos makes any two programs follow
+    # different trajectories of the same flow, to the standard error.
+    room = 0.005 + math.log(100) / (length * dt)
+    for found, published in (of_flow, paper.flow), (of_observer, paper.observer):
+        assert abs(float(found.largest) / dt - published) <= room + float(found.error) / dt
+    # The paper counts the iteration that finds the rule fulfilled, too.
+    assert int(solution.iterations) + 1 == paper.observer_iterations
+
+
 def test_wells_are_predictable_on_the_whole():
     found = wells(2, 500)
     assert (found.exponents[-1] < 0).all()
@@ -80,17 +103,25 @@ def test_wells_are_predictable_on_the_whole():
     assert (found.counts[-1] <= found.iterations).all()
 
 
+def test_an_unknown_flow_is_refused():
+    done = CliRunner().invoke(app, ["--system", "Lorentz"])
+    assert done.exit_code == 2
+    assert "Lorenz" in done.output
+
+
 def test_command_line(tmp_path):
     """A process of its own, as a user runs it, from a folder of its own, at sizes of seconds."""
     environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
-    sizes = (
-        "--width 4 --length 40 --gains 3 --seeds 1 --flow-length 60 --chua-length 60 --ring-width 4 --ring-length 20"
-    )
+    sizes = "--width 4 --length 40 --gains 3 --seeds 1 --flow-length 60 --ring-width 4 --ring-length 20"
     command = [
         sys.executable,
         "-m",
         "recipes.predictability",
         *sizes.split(),
+        "--system",
+        "Chua",
+        "--system",
+        "ABC",
         "--wells-length",
         "60",
         "--wells-seeds",
@@ -104,5 +135,5 @@ def test_command_line(tmp_path):
     assert len(pictures) == 3
     for picture in pictures:
         assert picture.read_bytes().startswith(b"\x89PNG")
-    for word in "Mean-field RNN", "Vallis El Nino", "Chua, the system", "Lorenz-96", "two wells":
+    for word in "Mean-field RNN", "Vallis El Nino", "Chua, the flow", "ABC, the flow", "Lorenz-96", "two wells":
         assert word in done.stdout

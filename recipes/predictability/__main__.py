@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,23 +14,10 @@ from rich.console import Console
 from rich.table import Table
 
 from recipes.predictability import measure, pictures
+from recipes.predictability.flows import FLOWS, PUBLISHED
 from recipes.predictability.measure import Langevin, Point
 
 app = typer.Typer(add_completion=False)
-
-PAPER = {
-    "ABC": "3",
-    "Chua": "14",
-    "Kawczynski-Strizhak": "2",
-    "Lorenz": "3",
-    "Nose-Hoover": "3",
-    "Rossler": "6-7",
-    "SprottB": "2",
-    "Thomas": "6-7",
-    "Vallis El Nino": "3",
-    "Chua, the system": "697",
-}
-"""Iterations that the paper's table and its program report."""
 
 DT = 0.01
 
@@ -71,22 +58,34 @@ def _networks(width: int, length: int, gains: int, seeds: int, out: Path, consol
     return pictures.network_picture(points, out / "predictability_rnn.png")
 
 
-def _flows(length: int, chua_length: int, width: int, ring_length: int, out: Path, console: Console) -> Path:
-    title = f"Observers of chaotic flows, T = {length:,}, dt = {DT}"
-    table = _table(title, "of the flow", "paper", unit="time")
-    points = []
+def _flow_row(
+    point: Point, chaos: str, paper_chaos: float | None, exponent: float, iterations: int, *, quote: bool
+) -> Iterator[str]:
+    """A row of the table of flows; `quote`: with the paper's figures, which are for one length."""
+    cells = (
+        (point.label, None),
+        (f"{point.exponent / DT:+.3f} +- {point.error / DT:.1g}", f"{exponent:+.2f}"),
+        (f"{point.iterations:,}", f"{iterations:,}"),
+        (f"{point.off:.1e}", None),
+        (chaos, None if paper_chaos is None else f"{paper_chaos:+.2f}"),
+    )
+    for ours, paper in cells:
+        yield f"{ours} ({paper})" if quote and paper is not None else ours
+
+
+def _flows(length: int, names: Sequence[str], width: int, ring_length: int, out: Path, console: Console) -> Path:
+    title = f"Observers of chaotic flows, T = {length:,}, dt = {DT}; what the paper reports in brackets"
+    table = _table(title, "of the flow", unit="time")
+    points, quote = [], length == 30_000
     for point, chaos in measure.observers(length, DT):
         points.append(point)
-        paper = PAPER[point.label] if length == 30_000 else ""
-        exponents = f"{point.exponent / DT:+.3f} +- {point.error / DT:.1g}"
-        table.add_row(point.label, exponents, f"{point.iterations}", f"{point.off:.1e}", f"{chaos / DT:+.3f}", paper)
-    systems = []
-    if chua_length:
-        systems = [measure.chua(chua_length, DT)]
-        paper = PAPER[systems[0].label] if chua_length == 30_000 else ""
-        exponent = f"{systems[0].exponent / DT:+.2f} +- {systems[0].error / DT:.1g}"
-        label = f"{systems[0].label}, {chua_length:,}"
-        table.add_row(label, exponent, f"{systems[0].iterations:,}", f"{systems[0].off:.1e}", "", paper)
+        paper = PUBLISHED[point.label]
+        row = (f"{chaos / DT:+.3f}", paper.flow, paper.observer, paper.observer_iterations)
+        table.add_row(*_flow_row(point, *row, quote=quote))
+    systems = list(measure.systems(names, length, DT))
+    for name, point in zip(names, systems, strict=True):
+        paper = PUBLISHED[name]
+        table.add_row(*_flow_row(point, "", None, paper.flow, paper.flow_iterations, quote=quote))
     console.print(table)
     table = _table(f"Lorenz-96, D = {width}, T = {ring_length:,}, dt = {DT}")
     forcings = [0.5, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0]
@@ -120,9 +119,10 @@ def main(
     gains: Annotated[int, typer.Option(min=2, help="Gains from 0.5 to 2.")] = 13,
     seeds: Annotated[int, typer.Option(min=1, help="Networks per gain.")] = 2,
     flow_length: Annotated[int, typer.Option(min=8, help="Time steps of the observers.")] = 30_000,
-    chua_length: Annotated[
-        int, typer.Option(min=0, help="Time steps of Chua's circuit itself; half a minute; 0 leaves it out.")
-    ] = 30_000,
+    systems: Annotated[
+        list[str],
+        typer.Option("--system", help="A flow to solve itself, without an observer; repeatable; seconds to an hour."),
+    ] = ["Chua"],  # noqa: B006
     ring_width: Annotated[int, typer.Option(min=4, help="Places on the Lorenz-96 ring.")] = 8,
     ring_length: Annotated[int, typer.Option(min=8, help="Time steps of Lorenz-96.")] = 600,
     wells_length: Annotated[int, typer.Option(min=8, help="Time steps between the two wells.")] = 10_000,
@@ -131,11 +131,13 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
 ) -> None:
     """Iterations of Newton's method against the Lyapunov exponent, on networks, chaotic flows and Langevin dynamics."""
+    if unknown := [name for name in systems if name not in FLOWS]:
+        raise typer.BadParameter(f"--system must be one of {', '.join(FLOWS)}, got {', '.join(unknown)}.")
     torch.set_num_threads(threads)
     console = Console(width=None if Console().is_terminal else 120)
     parts: dict[Part, Callable[[], Path]] = {
         Part.rnn: lambda: _networks(width, length, gains, seeds, out, console),
-        Part.flows: lambda: _flows(flow_length, chua_length, ring_width, ring_length, out, console),
+        Part.flows: lambda: _flows(flow_length, systems, ring_width, ring_length, out, console),
         Part.langevin: lambda: _langevin(wells_seeds, wells_length, out, console),
     }
     for name, run in parts.items():

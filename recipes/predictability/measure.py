@@ -6,7 +6,7 @@ residual exceeds the `atol` that implies it. All in float64. Exponents are in na
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,8 @@ class Point:
         label: the parameter that was varied: g, F or a name.
         exponent, error: the largest Lyapunov exponent and its standard error, nats per step.
         iterations: updates that Newton's method took.
-        counts: the same for every shorter length, `(T,)`, int64.
+        length: T.
+        counts: iterations for every shorter length, `(T,)`, int64; None where the solve was not recorded.
         solved: whether it converged within its limit.
         off: largest distance from the sequential states; None where none was at hand.
     """
@@ -45,7 +46,8 @@ class Point:
     exponent: float
     error: float
     iterations: int
-    counts: Tensor
+    length: int
+    counts: Tensor | None
     solved: bool
     off: float | None
 
@@ -55,22 +57,26 @@ def point(
     problem: Problem,
     start: Tensor | Callable[..., Tensor],
     truth: Tensor | None = None,
-    max_iters: int | None = None,
+    *,
+    record: bool = True,
 ) -> Point:
-    """Solve a problem by Newton's method and take the exponent along its true states (found ones, when None)."""
+    """Solve a problem by Newton's method and take the exponent along its true states (found ones, when None).
+
+    A record takes iterations times T numbers.
+    """
     width = problem.s0.shape[-1]
     atol = tolerance(width)
-    solution = li.solve(*problem, guess=start, rtol=0, atol=atol, max_iters=max_iters, record=True, throw=False)
+    solution = li.solve(*problem, guess=start, rtol=0, atol=atol, record=record, throw=False)
     states = solution.states if truth is None else truth
     found = li.diagnostics.lyapunov(*problem, states, prefix=None)
-    assert solution.history is not None
-    rows = torch.full((states.shape[0],), atol, dtype=torch.float64)
+    iterations, rows = int(solution.iterations), torch.full((states.shape[0],), atol, dtype=torch.float64)
     return Point(
         label,
         float(found.largest),
         float(found.error),
-        int(solution.iterations),
-        counts_by_length(solution.history, rows).clamp(max=int(solution.iterations)),
+        iterations,
+        states.shape[0],
+        None if solution.history is None else counts_by_length(solution.history, rows).clamp(max=iterations),
         solution.converged,
         None if truth is None else float((solution.states - truth).abs().max()),
     )
@@ -93,10 +99,12 @@ def observers(length: int, dt: float = 0.01) -> Iterator[tuple[Point, float]]:
         yield point(name, problem, guess(length), li.sequential(*problem)), float(chaos.largest)
 
 
-def chua(length: int, dt: float = 0.01) -> Point:
-    """Chua's circuit itself: chaotic, and yet solved in fewer iterations than T."""
-    flow = FLOWS["Chua"]
-    return point("Chua, the system", system(flow, length, dt), guess(length), rollout(flow, length, dt)[1:])
+def systems(names: Sequence[str], length: int, dt: float = 0.01) -> Iterator[Point]:
+    """Chaotic flows themselves, without an observer."""
+    for name in names:
+        flow = FLOWS[name]
+        problem, truth = system(flow, length, dt), rollout(flow, length, dt)[1:]
+        yield point(f"{name}, the flow", problem, guess(length), truth, record=False)
 
 
 def rings(forcings: list[float], width: int, length: int) -> Iterator[Point]:

@@ -42,7 +42,7 @@ def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
 def network_picture(points: Sequence[Point], path: Path) -> Path:
     """Like the paper's figures 2 and 4: theory and counts over exponent and T, the threshold, and the exponents."""
     figure, (theory, experiment, threshold, spectrum) = _panels(2, 2)
-    length = points[0].counts.shape[0]
+    length = points[0].length
     _theory(theory, points, length)
     _experiment(experiment, points, length)
     colours = [RED if _elsewhere(point) else BLUE for point in points]
@@ -92,7 +92,8 @@ def _experiment(ax: Axes, points: Sequence[Point], length: int) -> None:
     edges = torch.cat([centres[:1], middles, centres[-1:]])
     lengths = torch.linspace(length / 50, length, 50).round().long()
     heights = torch.cat([lengths.new_zeros(1), lengths])
-    shares = torch.stack([point.counts[lengths - 1] / lengths for point in ordered], 1)
+    recorded = [point.counts for point in ordered if point.counts is not None]
+    shares = torch.stack([counts[lengths - 1] / lengths for counts in recorded], 1)
     image = ax.pcolormesh(edges, heights, shares, cmap="coolwarm", vmin=0, vmax=1, rasterized=True)
     ax.figure.colorbar(image, ax=ax, label="iterations / T")
     ax.set(xlabel="exponent, nats per step", ylabel="T", title="experiment: iterations per step")
@@ -136,7 +137,7 @@ def _spread(ax: Axes, x: Sequence[int] | Tensor, values: Tensor) -> None:
 def flow_picture(observers: Sequence[Point], systems: Sequence[Point], rings: Sequence[Point], path: Path) -> Path:
     """Observers (and a flow itself) on the left, the ring over its forcing on the right: iterations and exponents."""
     figure, (flows, forcing) = _panels(1, 2)
-    length = observers[0].counts.shape[0]
+    length = observers[0].length
     for points, colour, name in (observers, BLUE, "observer"), (systems, RED, "the chaotic flow itself"):
         if points:
             bars = flows.barh([_name(p) for p in points], [p.iterations for p in points], color=colour, label=name)
@@ -147,7 +148,7 @@ def flow_picture(observers: Sequence[Point], systems: Sequence[Point], rings: Se
     flows.invert_yaxis()
     forces = [float(point.label) for point in rings]
     forcing.plot(forces, [point.iterations for point in rings], "o-", color=BLUE)
-    forcing.set(xlabel="forcing F", title=f"Lorenz-96, T = {rings[0].counts.shape[0]:,}")
+    forcing.set(xlabel="forcing F", title=f"Lorenz-96, T = {rings[0].length:,}")
     forcing.set_ylabel("iterations", color=BLUE)
     other = forcing.twinx()
     other.plot(forces, [point.exponent for point in rings], "s--", color=RED, markersize=4)

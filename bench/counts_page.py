@@ -72,14 +72,14 @@ FINDINGS = """
 ## What agrees, and what does not
 
 - **Mean-field RNN.** The source's program draws with JAX; `bench/problems.py` draws the same numbers, and at seed 0
-  every count up to g = 1.2 is the source's, 3, 4, 7 and 32 for Newton and 19, 63 and 939 for quasi-Newton. The figures
-  are those of one seed: others differ by a factor of up to four from g = 1 on. Beyond, the network is chaotic, an
-  iteration amplifies the rounding of the one before, and counts are no longer reproducible: at g = 1.5 scans that sum in
-  another order moved ours from 200 to 192, where the source has 186, and at g = 1.8 from 430 to 415, where it has 658,
-  perhaps because rows at rounding level are accepted for good here; and neither means much. That solution is within
-  tolerance and 8 away from `li.sequential`: two trajectories that both solve the recurrence. With `W_ii = 0` the diagonal of the Jacobian is
-  zero, so quasi-Newton is Jacobi there, and its last residuals fall so slowly at g = 1 that ours ends with the
-  guarantee, at T.
+  every count up to g = 1.2 is the source's, 3, 4, 7 and 32 for Newton and 19, 63 and 939 for quasi-Newton. The
+  figures are those of one seed: others differ by a factor of up to four from g = 1 on. Beyond, the network is
+  chaotic, an iteration amplifies the rounding of the one before, and counts are no longer reproducible: at g = 1.5
+  scans that sum in another order moved ours from 200 to 192, where the source has 186, and at g = 1.8 from 430 to
+  415, where it has 658, perhaps because rows at rounding level are accepted for good here; and neither means much.
+  That solution is within tolerance and 8 away from `li.sequential`: two trajectories that both solve the recurrence.
+  With `W_ii = 0` the diagonal of the Jacobian is zero, so quasi-Newton is Jacobi there, and its last residuals fall
+  so slowly at g = 1 that ours ends with the guarantee, at T.
 - **GRU.** By the source's rule Newton takes its 4 or 5. The ranges of quasi-Newton and Jacobi are met but for single
   seeds, our draws being others: narrow networks vary most, a single unit (D = 1) having any memory. Picard takes
   450 to 900 of 1,000: "about T", far from useful.

@@ -36,6 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.kernels.cpu import kalman as compiled
 from lds_iter.linearization import Linearization
 from lds_iter.methods.arguments import check_instance, check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
@@ -60,7 +61,9 @@ class KalmanForm(ABC):
     """Which of Kalman's estimates is the update."""
 
     @abstractmethod
-    def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
+    def update(
+        self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor
+    ) -> Tensor:
         """The damped update of the rows at hand.
 
         Args:
@@ -77,7 +80,12 @@ class KalmanForm(ABC):
 class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
-    def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
+    def update(
+        self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor
+    ) -> Tensor:
+        done = compiled.filtered(transition, lin.residual, precision, lin.free)
+        if done is not None:
+            return done
         if torch.is_grad_enabled() or isinstance(transition, Diagonal):
             keep = _gains(lin, transition, precision).keep
             return lin.scan(keep.after(transition), keep.mv(lin.residual))
@@ -88,9 +96,15 @@ class Filter(KalmanForm):
 class Smoother(KalmanForm):
     """The estimate of `d_t` from all rows: the Levenberg-Marquardt step, which minimises the damped sum of squares."""
 
-    def update(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-        free = lin.free.to(lin.residual.dtype)
-        transition = scaled(transition, free)
+    def update(
+        self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor
+    ) -> Tensor:
+        done = compiled.smoothed(transition, lin.residual, precision, lin.free)
+        return self._in_parallel(lin, transition, precision) if done is None else done
+
+    def _in_parallel(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
+        """By scans, where compiled code does not serve."""
+        transition = scaled(transition, lin.free.to(lin.residual.dtype))
         gains = _gains(lin, transition, precision)
         keep, gain = gains.keep, gains.gain
         filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))

@@ -31,18 +31,42 @@ template <class T> struct Memory {  // zeros, from the beginning of a cache line
     }
 };
 
+#ifdef __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLES
+#endif
+#endif
+
+// Four rows of four numbers.
+template <class T> static inline void transpose(T* to, int64_t to_row, const T* from, int64_t from_row) {
+#ifdef SHUFFLES
+    using V = Vec<T, 4>;
+    const V a = load<V>(from), b = load<V>(from + from_row);
+    const V c = load<V>(from + 2 * from_row), d = load<V>(from + 3 * from_row);
+    const V ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    store(to, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
+    store(to + to_row, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+    const V ba = __builtin_shufflevector(a, b, 2, 6, 3, 7), dc = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    store(to + 2 * to_row, __builtin_shufflevector(ba, dc, 0, 1, 4, 5));
+    store(to + 3 * to_row, __builtin_shufflevector(ba, dc, 2, 3, 6, 7));
+#else
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < 4; i++) to[k * to_row + i] = from[i * from_row + k];
+#endif
+}
+
 // to[k * row + i] = from[i * over_i + k * over_k]
 template <class T>
 static inline void lay_out(T* to, const T* from, int64_t over_i, int64_t over_k, int64_t size, int64_t row) {
     if (over_i == 1) {
         for (int64_t k = 0; k < size; k++) std::memcpy(to + k * row, from + k * over_k, size * sizeof(T));
-    } else if (over_k == 1) {
-        for (int64_t i = 0; i < size; i++)
-            for (int64_t k = 0; k < size; k++) to[k * row + i] = from[i * over_i + k];
-    } else {
-        for (int64_t k = 0; k < size; k++)
-            for (int64_t i = 0; i < size; i++) to[k * row + i] = from[i * over_i + k * over_k];
+        return;
     }
+    const int64_t whole = over_k == 1 ? size / 4 * 4 : 0;
+    for (int64_t i = 0; i < whole; i += 4)
+        for (int64_t k = 0; k < whole; k += 4) transpose(to + k * row + i, row, from + i * over_i + k, over_i);
+    for (int64_t k = 0; k < size; k++)
+        for (int64_t i = k < whole ? whole : 0; i < size; i++) to[k * row + i] = from[i * over_i + k * over_k];
 }
 
 // Some sequences side by side, [first, last); rows of time are laid out a few at a time, ahead of the steps that read them.
@@ -59,7 +83,7 @@ template <class T, class Step> struct Group {
     }
     Group(const Problem<T>& p, const Step& step, int64_t first, int64_t last)
         : p(p), step(step), first(first), last(last), size(step.size()), row(step.row()), entry((size + 1) * row),
-          times(times_for(last - first, entry)), memory((times + 1) * (last - first) * entry + entry + row) {
+          times(times_for(last - first, entry)), memory((times + 1) * (last - first) * entry + entry + 8 * row) {
         tile = memory.first, states = tile + times * (last - first) * entry, room = states + (last - first) * entry;
     }
     T* at(int64_t t, int64_t m) { return tile + (t * (last - first) + m - first) * entry; }

@@ -61,9 +61,7 @@ class KalmanForm(ABC):
     """Which of Kalman's estimates is the update."""
 
     @abstractmethod
-    def update(
-        self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor
-    ) -> Tensor:
+    def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
         """The damped update of the rows at hand.
 
         Args:
@@ -80,9 +78,7 @@ class KalmanForm(ABC):
 class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
-    def update(
-        self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor
-    ) -> Tensor:
+    def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
         done = compiled.filtered(transition, lin.residual, precision, lin.free)
         if done is not None:
             return done
@@ -96,9 +92,7 @@ class Filter(KalmanForm):
 class Smoother(KalmanForm):
     """The estimate of `d_t` from all rows: the Levenberg-Marquardt step, which minimises the damped sum of squares."""
 
-    def update(
-        self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor
-    ) -> Tensor:
+    def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
         done = compiled.smoothed(transition, lin.residual, precision, lin.free)
         return self._in_parallel(lin, transition, precision) if done is None else done
 

@@ -37,7 +37,7 @@ def costs_section(results: dict[str, Any]) -> str:
     return (
         f"Float32, {machine['cpu']}, {machine['threads']} thread, torch {machine['torch']}; CPU time of the process, "
         f"medians of {results['rounds']}, all methods in turns, milliseconds per iteration. Columns with a times sign "
-        "are multiples of the undamped method: from explicit Jacobians, and of the one compiled for the GRU (fused).\n\n"
+        "are multiples of the undamped method, from explicit Jacobians and as compiled for the GRU (fused).\n\n"
         f"Dense:\n\n{dense}\nDiagonal:\n\n{diagonal}"
     )
 

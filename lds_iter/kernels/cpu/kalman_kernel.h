@@ -1,6 +1,7 @@
 // The matrices of a Kalman filter by their size: how they are laid out, and which functions take a step with them.
 #pragma once
 #include "kalman_step.h"
+#include "kalman_wide.h"
 
 #ifdef __has_builtin
 #if __has_builtin(__builtin_shufflevector)

@@ -15,7 +15,7 @@ from lds_iter.kernels.cpu.build import function
 DTYPES = [torch.float32, torch.float64]
 FORMS = [li.Filter(), li.Smoother()]
 pytestmark = pytest.mark.skipif(
-    function("kalman", "row", torch.float32, 1) is None, reason="no C++ compiler, or turned off"
+    function("kalman", "matrices", torch.float32, 15) is None, reason="no C++ compiler, or turned off"
 )
 
 
@@ -122,18 +122,12 @@ def test_nothing_is_written_beyond_the_results(dtype, width):
     n, count = 21, 3
     j, r = torch.randn(n, count, width, width, dtype=dtype), torch.randn(n, count, width, dtype=dtype)
     q, free = torch.full((count,), 0.1, dtype=dtype), torch.ones(n, count, dtype=torch.bool)
-    matrices, diagonal = function("kalman", "matrices", dtype, 15), function("kalman", "diagonal", dtype, 11)
-    row = function("kalman", "row", dtype, 1)(width)
-    for way in "matrices", "diagonal":
-        kept = n * count * (width * row if way == "matrices" else width)
-        d, gains = torch.full((n * count * width + 16,), torch.nan, dtype=dtype), torch.full((kept + 16,), torch.nan)
-        gains = gains.to(dtype)
-        addresses = j.data_ptr(), r.data_ptr(), q.data_ptr(), free.data_ptr(), d[8:].data_ptr(), gains[8:].data_ptr()
-        if way == "matrices":
-            matrices(*addresses, n, count, 1, width, *j.stride(), 1)
-        else:
-            diagonal(*addresses, n, count, width, j.stride(0), 1)
-        for memory in d, gains:
+    d, predicted = torch.full((2, n * count * width + 16), torch.nan, dtype=dtype)
+    given, sizes = [x.data_ptr() for x in (j, r, q, free, d[8:])], (n, count)
+    for back in 0, 1:
+        function("kalman", "matrices", dtype, 15)(*given, *sizes, 1, width, *j.stride(), back, 1)
+        function("kalman", "diagonal", dtype, 11)(*given, predicted[8:].data_ptr(), *sizes, width, j.stride(0), 1)
+        for memory in d, predicted:
             assert memory[8:-8].isfinite().all()
             assert memory[:8].isnan().all()
             assert memory[-8:].isnan().all()

@@ -1,8 +1,8 @@
 """Kalman's filter and smoother for tensors in main memory, one time step after the other: `kalman.cpp`.
 
 Reference: the parallel scans of `lds_iter.methods.kalman_filter` and `kalman_scan`. A step of D x D matrices is three
-products and reads each Jacobian once; the filter keeps nothing of it, the smoother the gain. The results do not depend,
-to the bit, on batch mates, windows or threads. Functions return None where the reference must serve.
+products and reads its Jacobian once; for the smoother the filter runs twice where its gains would not fit the cache. No
+result depends, to the bit, on batch mates, windows or threads. Functions return None where the reference must serve.
 """
 
 from __future__ import annotations
@@ -68,16 +68,14 @@ def _by_numbers(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) ->
 
 def _by_matrices(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) -> Tensor | None:
     run = function("kalman", "matrices", r.dtype, 15)
-    row = function("kalman", "row", r.dtype, 1)
-    if run is None or row is None:
+    if run is None:
         return None
     n, width = r.shape[0], j.shape[-1]
     count = r.numel() // (n * width)
     j = j.expand(*r.shape[:-1], *j.shape[-2:]) if j.ndim == r.ndim + 1 else j
-    j = j.reshape(n, count, width, width)
-    d, gains = torch.empty_like(r), r.new_empty(n * count * width * row(width)) if back else None
+    j, d = j.reshape(n, count, width, width), torch.empty_like(r)
     run(
-        *_addresses(j, r, q, free, d, gains), n, count, count // q.numel(), width, *j.stride(), torch.get_num_threads()
+        *_addresses(j, r, q, free, d), n, count, count // q.numel(), width, *j.stride(), back, torch.get_num_threads()
     )  # fmt: skip
     return d
 

@@ -8,7 +8,7 @@
 template <class T, int W> struct Wide {
     using V = Vec<T, W>;
     static constexpr int LANES = W;
-    static constexpr int BLOCK = 4;
+    static constexpr int BLOCK = W < 4 ? W : 4;  // pivots whose columns lie in one vector
     static constexpr int TALL = VECTOR_BYTES == 64 ? 8 : 4;  // rows whose sums fit the registers, of two vectors each
     int64_t width, vectors;
     explicit Wide(int64_t width) : width(width), vectors((width + W - 1) / W) {}

@@ -129,7 +129,7 @@ def test_nothing_is_written_beyond_the_results(dtype, width):
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_results_do_not_depend_on_mates_cuts_or_threads(form, dtype):
-    """To the bit; the gains of eight mates overflow the cache, so that the smoother filters twice, those of one do not."""
+    """To the bit; the gains of eight mates overflow the cache, so the smoother filters twice, those of one do not."""
     n, batch, width = 600, (19,), 8
     torch.manual_seed(0)
     r, frontier = torch.randn(n, *batch, width, dtype=dtype), torch.randint(-1, 200, batch)

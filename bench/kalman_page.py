@@ -28,46 +28,33 @@ def _bold(number: int, least: int) -> str:
     return f"**{number}**" if number == least else str(number)
 
 
-HEAD = [
-    "problem",
-    "D",
-    "T",
-    "`Newton()`, ms",
-    "filter, ms",
-    "filter",
-    "smoother",
-    "`QuasiNewton()`, ms",
-    "filter, diagonal",
-    "smoother, diagonal",
-]
-
-
 def costs_section(results: dict[str, Any]) -> str:
-    """One iteration of each form, in units of one of the undamped method, and milliseconds of what these are."""
-    machine, rows = results["machine"], results["costs"]
-    pairs = [(row, other) for row in rows for other in rows if row["of"] == "Newton" and _same(row, other)]
-    lines = [
-        [
-            f"{row['problem']}, {'closed form' if row['problem'] == 'GRU' else '`torch.func`'}",
-            str(row["D"]),
-            f"{row['T']:,}",
-            f"{row['plain_ms']:.1f}",
-            f"{row['filter_ms']:.1f}",
-            f"{row['filter_ratio']:.2f}",
-            f"{row['smoother_ratio']:.2f}",
-            f"{other['plain_ms']:.1f}",
-            f"{other['filter_ratio']:.2f}",
-            f"{other['smoother_ratio']:.2f}",
-        ]
-        for row, other in pairs
-    ]
+    """One iteration of each form, in milliseconds and in units of one of the undamped method."""
+    machine = results["machine"]
+    dense, diagonal = (
+        _costs_of(of, [row for row in results["costs"] if row["of"] == of]) for of in ("Newton", "QuasiNewton")
+    )
     return (
         f"Float32, {machine['cpu']}, {machine['threads']} thread, torch {machine['torch']}; CPU time of the process, "
-        f"medians of {results['rounds']}, all methods in turns. Columns without a unit are multiples of one iteration "
-        f"of the undamped method beside them.\n\n{markdown(HEAD, lines)}"
+        f"medians of {results['rounds']}, all methods in turns, milliseconds per iteration. Columns with a times sign "
+        "are multiples of the undamped method, from explicit Jacobians and as compiled for the GRU (fused).\n\n"
+        f"Dense:\n\n{dense}\nDiagonal:\n\n{diagonal}"
     )
 
 
-def _same(row: dict[str, Any], other: dict[str, Any]) -> bool:
-    """The other row is that of the diagonal method on the same problem."""
-    return other["of"] == "QuasiNewton" and all(row[key] == other[key] for key in ("problem", "D", "T"))
+def _costs_of(of: str, rows: list[dict[str, Any]]) -> str:
+    head = ["problem", "D", "T", f"`{of}()`", "fused", "filter", "smoother", "filter, ×", "smoother, ×"]
+    head += ["filter, × fused", "smoother, × fused"]
+    lines = []
+    for row in rows:
+        ratios = [
+            f"{row[f'{form}_ms'] / row[base]:.2f}" if base in row else ""
+            for base in ("plain_ms", "fused_ms")
+            for form in ("filter", "smoother")
+        ]
+        times = [
+            f"{row[key]:.2f}" if key in row else "" for key in ("plain_ms", "fused_ms", "filter_ms", "smoother_ms")
+        ]
+        name = f"{row['problem']}, {'closed form' if row['problem'] == 'GRU' else '`torch.func`'}"
+        lines.append([name, str(row["D"]), f"{row['T']:,}", *times, *ratios])
+    return markdown(head, lines)

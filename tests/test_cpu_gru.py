@@ -106,13 +106,15 @@ def test_step_adjoint_and_gradients(dtype, width, monkeypatch):
         torch.testing.assert_close(value.double(), exact.value, **near)
         torch.testing.assert_close(diagonal.double(), plainly(monkeypatch, exact.diagonal), **near)
         assert torch.equal(compiled.step(h, u, f._weights, f._bias_n, diagonal=False)[0], value)
+        jacobian = compiled.jacobian(h, u, f._weights, f._bias_n)
+        torch.testing.assert_close(jacobian.double(), plainly(monkeypatch, exact.jacobian), **near)
         made = compiled.gradients(h, u, f._weights, f._bias_n, g)
         for mine, theirs in zip(made, exact.gradients(g.double()), strict=True):
             torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=400 * torch.finfo(dtype).eps)
-        jacobian, rows, carry = exact.jacobian().mT, [], torch.zeros_like(h64[0])
+        transposed, rows, carry = exact.jacobian().mT, [], torch.zeros_like(h64[0])
         for t in reversed(range(n)):
             rows.append(g[t].double() + carry)
-            carry = (jacobian[t] @ rows[-1].unsqueeze(-1)).squeeze(-1)
+            carry = (transposed[t] @ rows[-1].unsqueeze(-1)).squeeze(-1)
         expected = torch.stack(rows[::-1])
         # an expanding recurrence amplifies its rounding: relative to the largest adjoint
         bound = 1000 * torch.finfo(dtype).eps * float(expected.abs().max())

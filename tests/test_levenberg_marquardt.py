@@ -22,6 +22,14 @@ NORMS = st.sampled_from([0.3, 1.0, 1.5])
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}
 
 
+@pytest.fixture(autouse=True, scope="module", params=["compiled", "plain"])
+def kernels(request):
+    """Everything here holds of the compiled steps and of the scans in plain operations."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LDS_ITER_CPU_KERNELS", "1" if request.param == "compiled" else "0")
+        yield request.param
+
+
 class Given(li.AbstractDerivatives):
     """Derivatives that are given matrices."""
 

@@ -1,4 +1,5 @@
-// The compiled GRU: its step with the diagonal of the Jacobian, the gradients of a step, a whole iteration, the adjoint.
+// The compiled GRU: its step with the diagonal of the Jacobian, the Jacobian and the gradients of a step, a whole
+// iteration, the adjoint.
 // u: what the inputs contribute to the gates; w: W_r, W_z, W_n, row by row; bias: that of q.
 #include "gru_adjoint.h"
 #include "gru_cell.h"
@@ -37,6 +38,41 @@ int64_t step(const T* h, const T* const u[3], const T* const w[3], const T* bias
     return 0;
 }
 
+// to[j] = slopes[0] w_0[j] + slopes[1] w_1[j] + slopes[2] w_2[j]
+template <class T, int W>
+inline void combine(T* to, const T slopes[3], const T* const w[3], int64_t at, int64_t j, int64_t width) {
+    using V = Vec<T, W>;
+    for (; j + W <= width; j += W)
+        store(to + j, slopes[0] * load<V>(w[0] + at + j) +
+                          (slopes[1] * load<V>(w[1] + at + j) + slopes[2] * load<V>(w[2] + at + j)));
+    if constexpr (W > 1) combine<T, W / 2>(to, slopes, w, at, j, width);
+}
+
+// All D x D Jacobians of the step: diag(z) + diag(a_r) W_r + diag(a_z) W_z + diag(a_n) W_n.
+template <class T>
+int64_t jacobian(const T* h, const T* const u[3], const T* const w[3], const T* bias, T* out, int64_t rows,
+                 int64_t width, int64_t threads) {
+    const Cell<T> cell = pack(w[0], w[1], w[2], bias, width);
+    by_blocks(cell, u, rows, width, threads, [&](Block<T>& block, int64_t some, int64_t at, const T* const here[3]) {
+        evaluate(cell, block, some, h + at, here, [&](int64_t k, int64_t, const Gates<T>& gates) {
+            const auto through = gates.through_n();
+            store(block.pre + k, gates.slope_r() * through);
+            store(block.pre + block.size + k, gates.slope_z());
+            store(block.pre + 2 * block.size + k, gates.r * through);
+            store(block.diagonal + k, gates.z);
+        });
+        T* to = out + at * width;
+        for (int64_t row = 0; row < some; row++)
+            for (int64_t i = 0; i < width; i++, to += width) {
+                const int64_t k = row * cell.padded + i;
+                const T slopes[3] = {block.pre[k], block.pre[block.size + k], block.pre[2 * block.size + k]};
+                combine<T, NATIVE<T>>(to, slopes, w, i * width, 0, width);
+                to[i] += block.diagonal[k];
+            }
+    });
+    return 0;
+}
+
 // Gradients of the step for a gradient g of its value: of u_r, u_z, u_n, q, and z g, the direct part of that of h.
 template <class T>
 int64_t gradients(const T* h, const T* const u[3], const T* const w[3], const T* bias, const T* g, T* const out[5],
@@ -67,6 +103,12 @@ int64_t gradients(const T* h, const T* const u[3], const T* const w[3], const T*
                                     int64_t width, int64_t threads) {                                                  \
         const T *u[3] = {u_r, u_z, u_n}, *w[3] = {w_r, w_z, w_n};                                                      \
         return step<T>(h, u, w, bias, value, diagonal, rows, width, threads);                                          \
+    }                                                                                                                  \
+    extern "C" int64_t jacobian##ending(const T* u_r, const T* u_z, const T* u_n, const T* w_r, const T* w_z,          \
+                                        const T* w_n, const T* bias, const T* h, T* out, int64_t rows, int64_t width,  \
+                                        int64_t threads) {                                                             \
+        const T *u[3] = {u_r, u_z, u_n}, *w[3] = {w_r, w_z, w_n};                                                      \
+        return jacobian<T>(h, u, w, bias, out, rows, width, threads);                                                  \
     }                                                                                                                  \
     extern "C" int64_t gradients##ending(const T* u_r, const T* u_z, const T* u_n, const T* w_r, const T* w_z,         \
                                          const T* w_n, const T* bias, const T* h, const T* g, T* du_r, T* du_z,        \

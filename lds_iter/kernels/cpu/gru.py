@@ -54,6 +54,19 @@ def step(h: Tensor, u: Triple, weights: Triple, bias: Tensor, *, diagonal: bool)
     return value, slope
 
 
+def jacobian(h: Tensor, u: Triple, weights: Triple, bias: Tensor) -> Tensor | None:
+    """The Jacobians of the step, `(n, *batch, D, D)`; takes its arguments as `step` does."""
+    if not _serves(h, u, weights, bias):
+        return None
+    run = function("gru", "jacobian", h.dtype, 12)
+    if run is None:
+        return None
+    width = h.shape[-1]
+    out = h.new_empty(*h.shape, width)
+    run(*_addresses(*u, *weights, bias, h, out), h.numel() // width, width, torch.get_num_threads())
+    return out
+
+
 def serves_with_gradients(h: Tensor, u: Triple, weights: Triple, bias: Tensor) -> bool:
     """Whether `step` and `gradients` would serve, and a gradient is wanted."""
     tensors = (h, *u, *weights, bias)

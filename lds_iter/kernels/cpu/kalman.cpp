@@ -1,0 +1,160 @@
+// Kalman's filter and smoother (see lds_iter/methods/levenberg_marquardt.py), one step after the other; mates and blocks
+// are sequences of their own, and threads share them out. With q = 1 / sigma^2, G = I - K and d = 0, K = 0 before:
+//     X_t = q I + J_t K_{t-1} J_t^T    K_t = X_t (I + X_t)^{-1}    d_t = G_t (J_t d_{t-1} + r_t)             the filter
+//     g_t = J_{t+1}^T z_{t+1}          z_t = d_t + G_t g_t         d_t <- d_t - K_t g_t                      the smoother
+// Rows that are not free have d_t = r_t and K_t = 0, and J_t counts as 0 on the way back; q = 0 is no damping: K = 0.
+#include <memory>
+
+#include "kalman_diagonal.h"
+#include "kalman_kernel.h"
+
+namespace {
+
+template <class T> struct Problem {
+    const T *j, *r, *q;         // (n, count, D, D) by its strides; (n, count, D); (mates)
+    const unsigned char* free;  // (n, mates)
+    T* d;                       // (n, count, D)
+    int64_t n, count, blocks;   // count = mates * blocks
+    int64_t over_t, over_m, over_i, over_j, smooth;
+    bool moves(int64_t t, int64_t m) const { return free[t * (count / blocks) + m / blocks]; }
+    T precision(int64_t m) const { return q[m / blocks]; }
+    const T* jacobian(int64_t t, int64_t m) const { return j + t * over_t + m * over_m; }
+    template <class V> V* at(V* x, int64_t t, int64_t m, int64_t size) const { return x + (t * count + m) * size; }
+    void fetch(int64_t t, int64_t m, int64_t size) const {  // into the cache, where the matrix is one stretch of memory
+        const char* from = reinterpret_cast<const char*>(jacobian(t, m));
+        if (over_i == size || over_j == size)
+            for (int64_t k = 0; k < size * size * (int64_t)sizeof(T); k += 64) __builtin_prefetch(from + k);
+    }
+};
+
+constexpr int64_t GROUP = 8;  // sequences that take turns: while one waits for a result, the processor does the next
+
+template <class T> struct Memory {  // zeros, from the beginning of a cache line on
+    std::unique_ptr<T[]> all;
+    T* first;
+    explicit Memory(int64_t numbers) : all(new T[numbers + 64 / sizeof(T)]()) {
+        const uintptr_t at = reinterpret_cast<uintptr_t>(all.get());
+        first = reinterpret_cast<T*>((at + 63) / 64 * 64);
+    }
+};
+
+// Some sequences side by side, [first, last); rows of time are laid out a few at a time, ahead of the steps that read them.
+// The gains of so many rows as fit a second-level cache are kept for the way back. Where there are more, the filter passes
+// twice: memory for all of them, new in every iteration, would cost more than the steps.
+template <class T> struct Group {
+    const Problem<T>& p;
+    const Kernel<T>& kernel;
+    int64_t first, mates, size, row, entry, times, rows;  // rows of time that are laid out, and whose gains are kept
+    Memory<T> memory;
+    T *tile, *states, *costates, *room, *kept;
+
+    Group(const Problem<T>& p, const Kernel<T>& kernel, int64_t first, int64_t last)
+        : p(p), kernel(kernel), first(first), mates(last - first), size(kernel.size), row(kernel.row),
+          entry((size + 1) * row), times(fitting(1 << 14, entry, 16)),
+          rows(p.smooth ? fitting(1 << 20, size * row, p.n) : p.n),
+          memory((times + 1) * mates * entry + 2 * mates * row + entry + 8 * row + p.smooth * rows * mates * size * row) {
+        tile = memory.first, states = tile + times * mates * entry, costates = states + mates * entry;
+        room = costates + 2 * mates * row, kept = room + entry + 8 * row;
+    }
+    int64_t fitting(int64_t bytes, int64_t numbers, int64_t most) const {
+        const int64_t fit = bytes / ((int64_t)sizeof(T) * numbers * mates);
+        return fit < 1 ? 1 : fit > most ? most : fit;
+    }
+    T* gain(int64_t t, int64_t m) { return kept + (t % rows * mates + m - first) * size * row; }
+
+    // Run prepare(t, m, entry) and act(t, m, entry) for the times [from, to), in this order or the other one; then the
+    // numbers of the entry's last row are those of d.
+    template <class Prepare, class Act> void sweep(int64_t from, int64_t to, bool back, Prepare prepare, Act act) {
+        for (int64_t begin = from; begin < to; begin += times) {
+            const int64_t some = to - begin < times ? to - begin : times;
+            const auto each = [&](auto body) {
+                T* here = tile;
+                for (int64_t e = 0; e < some; e++)
+                    for (int64_t m = first; m < first + mates; m++, here += entry)
+                        body(back ? to - 1 - (begin - from) - e : begin + e, m, here);
+            };
+            each(prepare);
+            each(act);
+            each([&](int64_t t, int64_t m, T* here) { kernel.save(p.at(p.d, t, m, size), here + size * row, size); });
+        }
+    }
+
+    void forward(int64_t from, int64_t to, bool keep) {
+        const auto prepare = [&](int64_t t, int64_t m, T* here) {
+            kernel.load(kernel, here, p.moves(t, m) ? p.jacobian(t, m) : nullptr, p.over_i, p.over_j, p.at(p.r, t, m, size));
+        };
+        sweep(from, to, false, prepare, [&](int64_t t, int64_t m, T* here) {
+            T *now = states + (m - first) * entry, *d = here + size * row;
+            const T q = p.precision(m);
+            if (t + times < to) p.fetch(t + times, m, size);
+            if (p.moves(t, m) && q != 0) {
+                kernel.step(kernel, now, here, q, room);
+                if (keep) std::memcpy(gain(t, m), now, size * row * sizeof(T));
+                return;
+            }
+            if (p.moves(t, m)) kernel.add(kernel, d, now + size * row, here, 1);
+            else std::memset(now, 0, size * row * sizeof(T));
+            std::memcpy(now + size * row, d, row * sizeof(T));
+        });
+    }
+
+    void backward(int64_t from, int64_t to) {
+        const auto leads = [&](int64_t t, int64_t m) { return t + 1 < p.n && p.moves(t + 1, m); };
+        const auto prepare = [&](int64_t t, int64_t m, T* here) {
+            kernel.load(kernel, here, leads(t, m) ? p.jacobian(t + 1, m) : nullptr, p.over_j, p.over_i, p.at(p.d, t, m, size));
+        };
+        sweep(from, to, true, prepare, [&](int64_t t, int64_t m, T* here) {
+            T *z = costates + (m - first) * 2 * row, *g = z + row, *d = here + size * row;
+            std::memset(g, 0, row * sizeof(T));
+            if (leads(t, m)) kernel.add(kernel, g, z, here, 1);
+            if (p.moves(t, m) && p.precision(m) != 0) kernel.add(kernel, d, g, gain(t, m), -1);
+            for (int64_t k = 0; k < row; k++) z[k] = d[k] + g[k];
+        });
+    }
+
+    void smooth() {
+        const int64_t state = mates * entry, last = (p.n - 1) / rows;
+        Memory<T> before(last * state);  // the states before every stretch of `rows`
+        for (int64_t i = 0; i <= last; i++) {
+            if (i < last) std::memcpy(before.first + i * state, states, state * sizeof(T));
+            forward(i * rows, i < last ? (i + 1) * rows : p.n, i == last);
+        }
+        backward(last * rows, p.n);
+        for (int64_t i = last - 1; i >= 0; i--) {
+            std::memcpy(states, before.first + i * state, state * sizeof(T));
+            forward(i * rows, (i + 1) * rows, true);
+            backward(i * rows, (i + 1) * rows);
+        }
+    }
+};
+
+template <class T> int64_t matrices(const Problem<T>& p, int64_t width, int64_t threads) {
+    const Kernel<T> kernel = kernel_for<T>(width);
+    if (p.n * p.count * width * width * width < 65536) threads = 1;
+    spread(p.count, 1, threads, [&](int64_t begin, int64_t last) {
+        for (int64_t m = begin; m < last; m += GROUP) {
+            Group<T> group(p, kernel, m, last - m < GROUP ? last : m + GROUP);
+            if (p.smooth) group.smooth();
+            else group.forward(0, p.n, false);
+        }
+    });
+    return 0;
+}
+
+}  // namespace
+
+#define EXPORT(T, ending)                                                                                              \
+    extern "C" int64_t matrices##ending(const T* j, const T* r, const T* q, const unsigned char* free, T* d,           \
+                                        int64_t n, int64_t count, int64_t blocks, int64_t width, int64_t over_t,       \
+                                        int64_t over_m, int64_t over_i, int64_t over_j, int64_t smooth,                \
+                                        int64_t threads) {                                                             \
+        return matrices<T>({j, r, q, free, d, n, count, blocks, over_t, over_m, over_i, over_j, smooth}, width,        \
+                           threads);                                                                                   \
+    }                                                                                                                  \
+    extern "C" int64_t diagonal##ending(const T* j, const T* r, const T* q, const unsigned char* free, T* d,           \
+                                        T* predicted, int64_t n, int64_t mates, int64_t width, int64_t j_row,          \
+                                        int64_t threads) {                                                             \
+        return diagonal<T>({j, r, q, free, d, predicted, n, mates, width, j_row}, threads);                            \
+    }
+EXPORT(float, _f32)
+EXPORT(double, _f64)

@@ -1,0 +1,90 @@
+// The matrices of a Kalman filter by their size: how they are laid out, and which functions take a step with them.
+#pragma once
+#include "kalman_step.h"
+#include "kalman_wide.h"
+
+#ifdef __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define SHUFFLES
+#endif
+#endif
+
+// Four rows of four numbers.
+template <class T> static inline void transpose(T* to, int64_t to_row, const T* from, int64_t from_row) {
+#ifdef SHUFFLES
+    using V = Vec<T, 4>;
+    const V a = load<V>(from), b = load<V>(from + from_row);
+    const V c = load<V>(from + 2 * from_row), d = load<V>(from + 3 * from_row);
+    const V ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    store(to, __builtin_shufflevector(ab, cd, 0, 1, 4, 5));
+    store(to + to_row, __builtin_shufflevector(ab, cd, 2, 3, 6, 7));
+    const V ba = __builtin_shufflevector(a, b, 2, 6, 3, 7), dc = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    store(to + 2 * to_row, __builtin_shufflevector(ba, dc, 0, 1, 4, 5));
+    store(to + 3 * to_row, __builtin_shufflevector(ba, dc, 2, 3, 6, 7));
+#else
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < 4; i++) to[k * to_row + i] = from[i * from_row + k];
+#endif
+}
+
+// to[k * row + i] = from[i * over_i + k * over_k]
+template <class T>
+static inline void lay_out(T* to, const T* from, int64_t over_i, int64_t over_k, int64_t size, int64_t row) {
+    if (over_i == 1) {
+        for (int64_t k = 0; k < size; k++) std::memcpy(to + k * row, from + k * over_k, size * sizeof(T));
+        return;
+    }
+    const int64_t whole = over_k == 1 ? size / 4 * 4 : 0;
+    for (int64_t i = 0; i < whole; i += 4)
+        for (int64_t k = 0; k < whole; k += 4) transpose(to + k * row + i, row, from + i * over_i + k, over_i);
+    for (int64_t k = 0; k < size; k++)
+        for (int64_t i = k < whole ? whole : 0; i < size; i++) to[k * row + i] = from[i * over_i + k * over_k];
+}
+
+// What is done with the matrices of one size: addresses of functions, so that what calls them is compiled once.
+template <class T> struct Kernel {
+    int64_t size, row;
+    // An entry: J^T, or J, from `j` unless that is null, and below it a row of numbers.
+    void (*load)(const Kernel&, T* entry, const T* j, int64_t over_i, int64_t over_k, const T* numbers);
+    void (*save)(T* to, const T* row_of_numbers, int64_t size);
+    void (*step)(const Kernel&, T* state, T* entry, T q, T* room);
+    // made += sign * (the sum over k of v[k] times row k)
+    void (*add)(const Kernel&, T* made, const T* v, const T* rows, T sign);
+};
+
+template <class T, class Step> Kernel<T> kernel_of(int64_t width) {
+    Kernel<T> kernel;
+    kernel.size = Step(width).size(), kernel.row = Step(width).row();
+    kernel.load = [](const Kernel<T>& k, T* entry, const T* j, int64_t over_i, int64_t over_k, const T* numbers) {
+        const Step step(k.size);
+        if (j) lay_out(entry, j, over_i, over_k, step.size(), step.row());
+        std::memcpy(entry + step.size() * step.row(), numbers, step.size() * sizeof(T));
+    };
+    kernel.save = [](T* to, const T* numbers, int64_t size) { std::memcpy(to, numbers, Step(size).size() * sizeof(T)); };
+    kernel.step = [](const Kernel<T>& k, T* state, T* entry, T q, T* room) { Step(k.size).step(state, entry, q, room); };
+    kernel.add = [](const Kernel<T>& k, T* made, const T* v, const T* rows, T sign) {
+        const Step step(k.size);
+        add_product<T, Step::LANES>(made, v, rows, step.size(), step.row(), sign);
+    };
+    return kernel;
+}
+
+template <class T, int D> constexpr int lanes_for() {
+    int lanes = NATIVE<T>;
+    while (lanes > 16 / (int)sizeof(T) && lanes / 2 >= D) lanes /= 2;
+    return lanes;
+}
+template <class T, int D> Kernel<T> small() { return kernel_of<T, Small<T, lanes_for<T, D>(), D>>(D); }
+
+template <class T> Kernel<T> kernel_for(int64_t width) {
+    switch (width) {
+        case 2: return small<T, 2>();
+        case 3: return small<T, 3>();
+        case 4: return small<T, 4>();
+        case 5: return small<T, 5>();
+        case 6: return small<T, 6>();
+        case 7: return small<T, 7>();
+        case 8: return small<T, 8>();
+        default: return kernel_of<T, Wide<T, NATIVE<T>>>(width);
+    }
+}

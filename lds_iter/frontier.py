@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lds_iter import device
-from lds_iter.linearization import ScanPlan
+from lds_iter.scan_plan import ScanPlan
 
 ACCEPTED_ULPS = 4
 """A row is accepted at a residual of at most this many units in the last place of the row's largest number (in `f`'s

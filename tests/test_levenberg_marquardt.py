@@ -13,8 +13,8 @@ import lds_iter as li
 from bench.edge.problems import sine
 from bench.kalman import PAGE, costs, lorenz96, page
 from lds_iter.adjoint import _without_warm_up
-from lds_iter.linearization import ScanPlan
 from lds_iter.methods.trust_region import Trust
+from lds_iter.scan_plan import ScanPlan
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
 SHAPES = st.tuples(st.integers(1, 50), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([1, 2, 3, 5]))

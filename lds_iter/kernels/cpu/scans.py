@@ -21,7 +21,7 @@ from lds_iter.scan import (
     register_scan,
     scaled_identity_scan,
 )
-from lds_iter.transitions import BlockDiagonal, Dense, Diagonal, ScaledIdentity
+from lds_iter.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal, ScaledIdentity
 
 LOOP_WIDTH = 32
 """From this width on a loop over time beats the odd-even scan on a CPU without a compiler too: at D = 32 it costs 2.5
@@ -82,6 +82,22 @@ def fast_block_diagonal_scan(transition: BlockDiagonal, x: Tensor, initial: Tens
     """`scan.cpp`; reference: `reference_scan`."""
     if not _matrices(transition.blocks, x, initial):
         block_diagonal_scan(transition, x, initial)
+
+
+def in_steps(transition: AbstractTransition, x: Tensor) -> bool:
+    """Whether a scan of `x` goes through time once, so that it rounds the same wherever it is cut."""
+    match transition:
+        case Diagonal(a):
+            name, arguments = "diagonal_scan", 8
+        case ScaledIdentity(a) if isinstance(a, Tensor):
+            name, arguments = "scaled_scan", 10
+        case Dense(a) | BlockDiagonal(a):
+            name, arguments = "dense_scan", 12
+        case _:
+            return False
+    if torch.is_grad_enabled() or _prepared(a, x, None) is None:
+        return False
+    return function("scan", name, x.dtype, arguments) is not None
 
 
 def _loop(a: Tensor, x: Tensor, initial: Tensor | None) -> None:

@@ -22,6 +22,9 @@ from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._fused import FusedDerivatives
 
 
+PAIRS = BlockNewton(2)
+FORMS = ((Newton(), Form.FULL), (QuasiNewton(), Form.DIAGONAL), (PAIRS, Form.BLOCKS))
+
 Plain = Callable[[Tensor, Tensors], Any]
 """The derivatives in plain operations, which know the compiled gradients too, from states and tensors."""
 
@@ -68,9 +71,8 @@ class Recipe:
         atol: float,
     ) -> Moved | None:
         """One iteration of the methods that compiled code has; its other arguments are those of `CompiledCell.sweep`."""
-        forms = {Form.FULL: Newton(), Form.DIAGONAL: QuasiNewton(), Form.BLOCKS: BlockNewton(self.cell.parts)}
-        form = next((form for form, known in forms.items() if method == known), None)
-        if form is None:
+        form = next((form for known, form in FORMS if method == known), None)
+        if form is None or (form is Form.BLOCKS and self.cell.parts != PAIRS.size):
             return None
         return self.cell.sweep(form, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
 

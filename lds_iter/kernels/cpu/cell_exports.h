@@ -77,11 +77,9 @@ int64_t gradients(const T* const* tensors, const T* s, const T* g, T* const* out
                                              int64_t batch, int64_t width, int64_t threads) {                          \
         return adjoint<C<T>>(tensors, s, g, l, n, batch, width, threads);                                              \
     }                                                                                                                  \
-    extern "C" int64_t sweep##name##ending(const T* const* tensors, const T* buffer, T* next, T* d, T* largest,        \
-                                           T* excess, T* accepted, int64_t* lo, const int64_t* hi, int64_t start,      \
-                                           int64_t n, int64_t batch, int64_t width, int64_t form, int64_t threads,     \
-                                           double rtol, double atol) {                                                 \
-        const int64_t numbers = C<T>::PARTS * width;                                                                   \
-        Iteration<T> it{batch, numbers, buffer, next, d, largest, excess, accepted, lo, hi, (T)rtol, (T)atol};         \
-        return sweep<C<T>>(it, tensors, start, n, width, (Form)form, threads);                                         \
+    extern "C" int64_t sweep##name##ending(const T* const* tensors, const T* buffer, T* next, T* found, int64_t* lo,    \
+                                           const int64_t* hi, int64_t start, int64_t n, int64_t batch, int64_t width,  \
+                                           int64_t form, int64_t threads, double rtol, double atol) {                  \
+        Iteration<T> it(batch, C<T>::PARTS * width, buffer, next, lo, hi, (T)rtol, (T)atol);                           \
+        return sweep<C<T>>(it, found, tensors, start, n, width, (Form)form, threads);                                  \
     }

@@ -14,11 +14,32 @@ enum Form { DIAGONAL, BLOCKS, FULL };
 template <class T> struct Iteration {
     int64_t batch, numbers;  // numbers: of a state
     const T* states;         // row 0: the state before the first row at hand
-    T *next, *d, *largest, *excess, *accepted;
+    T* next;
     int64_t* lo;
     const int64_t* hi;
     T rtol, atol;
     T unfinished = 0;  // NaN once a proposal is not finite
+    std::unique_ptr<T[]> store;
+    T *d, *largest, *excess, *accepted;
+
+    Iteration(int64_t batch, int64_t numbers, const T* states, T* next, int64_t* lo, const int64_t* hi, T rtol, T atol)
+        : batch(batch), numbers(numbers), states(states), next(next), lo(lo), hi(hi), rtol(rtol), atol(atol) {
+        const int64_t count = batch * numbers;
+        store.reset(new T[3 * count + batch]());
+        d = store.get(), largest = d + count, excess = largest + count, accepted = excess + count;
+        for (int64_t i = 0; i < count; i++) excess[i] = -std::numeric_limits<T>::infinity();
+    }
+    // Of each sequence the largest residual, by how much it exceeds its relative part, and that of accepted rows.
+    void tell(T* found) const {
+        for (int64_t b = 0; b < batch; b++) {
+            T most = 0, over = 0;
+            for (int64_t i = b * numbers; i < (b + 1) * numbers; i++) {
+                most = largest_of<T, 1>(most, largest[i]);
+                over = largest_of<T, 1>(over, excess[i]);
+            }
+            found[b] = most, found[batch + b] = over, found[2 * batch + b] = accepted[b];
+        }
+    }
 };
 
 // Rows [t, t + rows) of the numbers [at, last): r = v - s, proposal s + d. d is what `a` holds where GIVEN, else
@@ -38,9 +59,9 @@ void move(Iteration<T>& it, const T* v, const T* a, int64_t t, int64_t rows, int
             const V now = state + d;
             store(next, now);
             flaw = flaw + (now - now);
-            const V size = r < 0 ? -r : r, over = size - it.rtol * (value < 0 ? -value : value);
-            largest = (size > largest) | (size != size) ? size : largest;
-            excess = (over > excess) | (over != over) ? over : excess;
+            const V size = magnitude<T, W>(r);
+            largest = largest_of<T, W>(largest, size);
+            excess = largest_of<T, W>(excess, size - it.rtol * magnitude<T, W>(value));
         }
         store(it.d + at, d);
         store(it.largest + at, largest);
@@ -91,20 +112,32 @@ void multiply_blocks(const Weights<C>& cell, const Block<C>& block, int64_t in, 
         }
 }
 
-// Whether the residual of a row is rounding alone, and within the stopping tolerance (see lds_iter.frontier).
-template <class T> bool at_rounding_level(const T* v, const T* s, const T* prev, int64_t numbers, T rtol, T atol) {
-    T largest = 0;
-    for (int64_t j = 0; j < numbers; j++) {
-        const T one = std::abs(v[j]), other = std::abs(prev[j]);
-        if (!(one <= largest)) largest = one;
-        if (!(other <= largest)) largest = other;
-    }
-    const T rounding = largest * (4 * std::numeric_limits<T>::epsilon());
-    for (int64_t j = 0; j < numbers; j++) {
-        const T own = std::abs(v[j]) * rtol + atol, bound = rounding < own ? rounding : own;
-        if (!(std::abs(v[j] - s[j]) <= bound) || !(bound < std::numeric_limits<T>::infinity())) return false;
-    }
-    return true;
+// The largest residual of a row where it is rounding alone, and within the stopping tolerance (see lds_iter.frontier);
+// else -1.
+template <class T> T within_rounding(const T* v, const T* s, const T* prev, int64_t numbers, T rtol, T atol) {
+    constexpr int W = NATIVE<T>;
+    using V = Vec<T, W>;
+    const auto over_row = [&](auto act) {
+        int64_t j = 0;
+        for (; j + W <= numbers; j += W) act(load<V>(v + j), load<V>(s + j), load<V>(prev + j));
+        if (j == numbers) return;
+        T last[3][W] = {};
+        for (int k = 0; j + k < numbers; k++) last[0][k] = v[j + k], last[1][k] = s[j + k], last[2][k] = prev[j + k];
+        act(load<V>(last[0]), load<V>(last[1]), load<V>(last[2]));
+    };
+    V most = {}, worst = {}, beyond = {};
+    over_row([&](V value, V, V before) {
+        most = largest_of<T, W>(most, magnitude<T, W>(value));
+        most = largest_of<T, W>(most, magnitude<T, W>(before));
+    });
+    const T rounding = largest_in<T, W>(most) * (4 * std::numeric_limits<T>::epsilon());
+    over_row([&](V value, V state, V) {
+        const V own = magnitude<T, W>(value) * rtol + atol, bound = rounding < own ? V{} + rounding : own;
+        const V size = magnitude<T, W>(value - state);
+        beyond = (size <= bound) & (bound < std::numeric_limits<T>::infinity()) ? beyond : V{} + 1;
+        worst = largest_of<T, W>(worst, size);
+    });
+    return largest_in<T, W>(beyond) > 0 ? -1 : largest_in<T, W>(worst);
 }
 
 enum Place { HELD, FRONTIER, FREE };
@@ -117,11 +150,9 @@ template <class T> Place place(Iteration<T>& it, const T* v, int64_t row, int64_
     int64_t& lo = it.lo[mate];
     if (time > lo && time < it.hi[mate]) return FREE;
     if (time != lo || time >= it.hi[mate]) return HELD;
-    if (!at_rounding_level(v + at, s, prev, it.numbers, it.rtol, it.atol)) return FRONTIER;
-    for (int64_t j = 0; j < it.numbers; j++) {
-        const T size = std::abs(v[at + j] - s[j]);
-        if (size > it.accepted[mate]) it.accepted[mate] = size;
-    }
+    const T size = within_rounding(v + at, s, prev, it.numbers, it.rtol, it.atol);
+    if (size < 0) return FRONTIER;
+    if (size > it.accepted[mate]) it.accepted[mate] = size;
     lo = time + 1;
     return HELD;
 }
@@ -131,10 +162,8 @@ template <class T> void hold(Iteration<T>& it, Place where, const T* v, int64_t 
     const int64_t count = it.batch * it.numbers, at = mate * it.numbers;
     const T* s = it.states + (row + 1) * count + at;
     T *next = it.next + row * count + at, *d = it.d + at;
-    for (int64_t j = 0; j < it.numbers; j++) {
-        d[j] = where == HELD ? 0 : v[at + j] - s[j];
-        next[j] = where == HELD ? s[j] : v[at + j];
-    }
+    std::memcpy(next, where == HELD ? s : v + at, it.numbers * sizeof(T));
+    for (int64_t j = 0; j < it.numbers; j++) d[j] = where == HELD ? 0 : v[at + j] - s[j];
 }
 
 // Rows of a block, evaluated: values and, for a diagonal, A_t as rows; else r = v - s in planes, and A_t.
@@ -207,7 +236,8 @@ void finish(Iteration<T>& it, const Weights<C>& cell, Block<C>& block, const Rea
                     for (int64_t j = p * block.size + in; j < p * block.size + in + padded; j++)
                         block.d[j] = where == HELD ? 0 : block.r[j];
             if (free) continue;
-            if (!rows_as_planes) gather_rows<P>(d + i * count + at, block.d + in, block.size, 1, cell.width, padded);
+            if (!rows_as_planes && where != HELD)
+                gather_rows<P>(d + i * count + at, block.d + in, block.size, 1, cell.width, padded);
             if (where != HELD) move<true>(it, v, d + i * count, row + i, 1, at, at + it.numbers);
             if (where != FREE) hold(it, where, v, row + i, b);
         }
@@ -221,7 +251,7 @@ void finish(Iteration<T>& it, const Weights<C>& cell, Block<C>& block, const Rea
 // One iteration from the states to the proposals in `next`, the rows at hand beginning at time `start`. 1 comes back
 // where a proposal is not finite.
 template <class C, class T>
-int64_t sweep(Iteration<T>& it, const T* const* tensors, int64_t start, int64_t n, int64_t width, Form form,
+int64_t sweep(Iteration<T>& it, T* found, const T* const* tensors, int64_t start, int64_t n, int64_t width, Form form,
               int64_t threads) {
     Weights<C> cell = pack<C>(tensors, width);
     const int64_t batch = it.batch, count = batch * it.numbers, steps = cell.rows > batch ? cell.rows / batch : 1;
@@ -255,5 +285,6 @@ int64_t sweep(Iteration<T>& it, const T* const* tensors, int64_t start, int64_t 
             std::memset(carry.get(), 0, planes * sizeof(T));
         });
     });
+    it.tell(found);
     return it.unfinished == 0 ? 0 : 1;
 }

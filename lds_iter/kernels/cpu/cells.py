@@ -153,19 +153,18 @@ class CompiledCell:
         prev = buffer[:-1]
         if not self._serves(prev, tensors) or not plain(spare, dtype=prev.dtype) or not spare.is_contiguous():
             return None
-        run = self._function("sweep", 15, prev.dtype, 2)
+        run = self._function("sweep", 12, prev.dtype, 2)
         if run is None:
             return None
-        d, largest, excess = prev.new_zeros(3, *prev.shape[1:])
-        lo, hi, accepted = lo.clone(memory_format=torch.contiguous_format), hi.contiguous(), prev.new_zeros(lo.shape)
-        excess.fill_(-torch.inf)
-        each = [tensor.data_ptr() for tensor in (prev, spare[1:], d, largest, excess, accepted, lo, hi)]
-        table = _table(tensors)
+        lo, hi, table = lo.clone(memory_format=torch.contiguous_format), hi.contiguous(), _table(tensors)
+        found = prev.new_empty(3, *lo.shape)
         flawed = run(
-            ctypes.addressof(table), *each, start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
+            ctypes.addressof(table), prev.data_ptr(), spare[1:].data_ptr(), found.data_ptr(), lo.data_ptr(),
+            hi.data_ptr(), start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
             torch.get_num_threads(), rtol, atol,
         )  # fmt: skip
-        return Moved(lo, largest.amax(-1), excess.amax(-1).clamp(min=0), accepted, bool(flawed))
+        residual, excess, accepted = found
+        return Moved(lo, residual, excess, accepted, bool(flawed))
 
     def _function(self, name: str, integers: int, dtype: torch.dtype, reals: int = 0) -> Callable[..., int] | None:
         return function(self.source, name + self.variant, dtype, integers, reals)

@@ -23,11 +23,13 @@ pytestmark = pytest.mark.skipif(
 )  # fmt: skip
 
 
-def problem(kind, n, batch, width, dtype, seed=0):
+def problem(kind, n, batch, width, dtype, *, scale=1.0):
     """A recurrence, what its inputs contribute, and random states."""
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     layer, options, recurrence, cell = CELLS[kind]
-    f = recurrence.from_module(layer(width, width, **options).requires_grad_(False).to(dtype))
+    module = layer(width, width, **options).requires_grad_(False).to(dtype)
+    module.weight_hh_l0.mul_(scale)
+    f = recurrence.from_module(module)
     u = f.inputs(torch.randn(n, *batch, width, dtype=dtype))
     return f, u, torch.randn(n, *batch, cell.parts * width, dtype=dtype)
 
@@ -244,23 +246,28 @@ def test_the_iteration_is_that_of_the_loop(kind, form, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "form"), EACH)
-def test_states_that_are_not_finite_are_reset_and_counted(kind, form):
+def test_states_that_are_not_finite_are_reset_and_counted(kind, form, monkeypatch):
     f, u, h = problem(kind, 40, (2,), 8, torch.float32)
-    guess = h.clone()
-    guess[10, 0], guess[20, 0] = 3e38, -3e38  # products overflow, and 0 * inf follows
+    guess, signs = h.clone(), tensors(kind, f, u)[CELLS[kind][3].gates][0].sign()
+    for row, size in (10, 3e38), (20, -3e38):
+        guess[row, 0, :: CELLS[kind][3].parts] = size * signs  # one product overflows, and 0 * inf may follow
     solution = li.solve(f, h[0], u, METHODS[form], guess=guess)
+    plain = plainly(monkeypatch, li.solve, f, h[0], u, METHODS[form], guess=guess)
     clean = li.solve(f, h[0, 1], mates(u, (slice(None), 1)), METHODS[form], guess=guess[:, 1])
     assert solution.converged
-    assert solution.resets[0] > 0
+    # what overflows where depends on the order of operations; not that it is repaired
+    assert (solution.iterations <= plain.iterations + 1).all()
+    assert solution.resets[0] > 0 or kind in ("lstm", "tanh")  # whose functions saturate
     assert solution.resets[1] == 0
     assert torch.equal(solution.states[:, 1], clean.states)
     torch.testing.assert_close(solution.states, li.sequential(f, h[0], u), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("kind", "form"), EACH)
+@pytest.mark.parametrize("kind", ["gru", "relu"])  # the others saturate
+@pytest.mark.parametrize("form", ["full", "diagonal"])
 def test_a_value_at_the_frontier_that_is_not_finite_ends_its_sequence(kind, form):
-    f, u, h = problem(kind, 40, (2,), 8, torch.float32)
-    h[0, 0] = 3e38
+    f, u, h = problem(kind, 12, (2,), 8, torch.float32, scale=10)
+    h[0, 0] = 3e38  # products overflow
     solution = li.solve(f, h[0], u, METHODS[form], guess=h, throw=False)
     assert solution.result.tolist() == [int(li.Result.NONFINITE), int(li.Result.SUCCESS)]
 
@@ -337,6 +344,7 @@ def test_a_layer_trains_like_that_of_torch(kind, method):
     assert all(solution.converged for solution in ours.last_solution)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 def test_a_projection_takes_the_plain_step():
     torch.manual_seed(0)
     theirs = torch.nn.LSTM(3, 8, proj_size=4)

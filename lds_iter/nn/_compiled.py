@@ -95,7 +95,7 @@ class _Step(torch.autograd.Function):
         if made is None:  # to be differentiated again, or batched
             made = ctx.plain(s, tensors).gradients(g)
         weights, needed = tensors[gates : 2 * gates], ctx.needs_input_grad
-        d_s = _of_state(recipe, made, weights) if needed[2] else None
+        d_s = _of_state(recipe, made, weights).reshape(s.shape) if needed[2] else None
         h = s if parts == 1 else s.unflatten(-1, (-1, parts))[..., 0]
         flat = h.reshape(-1, h.shape[-1])
         inner = [slope.reshape(flat.shape) for slope in made[:gates]]
@@ -110,4 +110,4 @@ def _of_state(recipe: Recipe, made: Tensors, weights: Tensors) -> Tensor:
         through = through + slope @ weight
     parts = [torch.zeros_like(through) if k is None else made[k] for k in recipe.direct]
     parts[0] = parts[0] + through
-    return parts[0] if len(parts) == 1 else torch.stack(parts, -1).flatten(-2)
+    return parts[0] if len(parts) == 1 else torch.stack(parts, -1)

@@ -214,7 +214,7 @@ class LSTMDerivatives(AbstractDerivatives):
 
     def gradients(self, g: Tensor) -> tuple[Tensor, ...]:
         """For the gradient `g` of the value those of the four `W_k h`, which are those of u, and of c."""
-        g_h, g_c = g.unflatten(-1, (-1, 2)).unbind(-1)
+        g_h, g_c = g[..., ::2], g[..., 1::2]
         g_c = torch.addcmul(g_c, self._through_cell, g_h)
         a_i, a_f, a_g, a_o = self._slopes
         return a_i * g_c, a_f * g_c, a_g * g_c, a_o * g_h, self._forget * g_c

@@ -19,13 +19,24 @@
 
 #include "functions.h"
 
+// Zeros from the beginning of a cache line, so that no vector lies across two.
+template <class T> struct Room {
+    std::unique_ptr<T[]> store;
+    T* all = nullptr;
+    Room() = default;
+    explicit Room(int64_t numbers) : store(new T[numbers + LINE]()) {
+        all = store.get() + (LINE - (uintptr_t)store.get() / sizeof(T) % LINE) % LINE;
+    }
+    static constexpr int64_t LINE = 64 / sizeof(T);
+};
+
 constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 // For every vector of channels, for every k, for every gate, W_gate[j][k]; then rows of channel numbers.
 template <class C> struct Weights {
     using T = typename C::Number;
     int64_t width, padded, lanes, rows;  // lanes: of a vector of channels; rows: of a block
-    std::unique_ptr<T[]> store;
+    Room<T> room;
     T *w, *bias, *own[C::GATES];
 };
 
@@ -67,8 +78,8 @@ template <class C, class T> Weights<C> pack(const T* const* tensors, int64_t wid
     const int64_t period = padded < NATIVE<T> ? NATIVE<T> : padded;
     cell.width = width, cell.padded = padded, cell.lanes = lanes;
     cell.rows = 8 * (1 + 2048 / (8 * padded));
-    cell.store.reset(new T[G * width * padded + (G + 1) * period]());
-    cell.w = cell.store.get();
+    cell.room = Room<T>(G * width * padded + (G + 1) * period);
+    cell.w = cell.room.all;
     arrange(cell.w, tensors + G, G, width, lanes, width, 1);
     T* after = cell.w + G * width * padded;
     cell.bias = after;
@@ -117,13 +128,13 @@ template <class C, class T> void products(const Weights<C>& cell, const T* s, in
 template <class C> struct Block {
     using T = typename C::Number;
     static constexpr int P = C::PARTS, KEPT = larger(larger(C::OWN, P), C::GRADIENTS - C::GATES);
-    std::unique_ptr<T[]> store;
+    Room<T> room;
     int64_t size;
     T *pre, *own, *value, *state, *u, *r, *d;
     explicit Block(const Weights<C>& cell) {
         size = (cell.rows * cell.padded + NATIVE<T> - 1) / NATIVE<T> * NATIVE<T>;
-        store.reset(new T[(C::GATES + KEPT + 2 * P + larger(C::GATES, 2 * P)) * size]());
-        pre = store.get(), own = pre + C::GATES * size, value = own + KEPT * size, state = value + P * size;
+        room = Room<T>((C::GATES + KEPT + 2 * P + larger(C::GATES, 2 * P)) * size);
+        pre = room.all, own = pre + C::GATES * size, value = own + KEPT * size, state = value + P * size;
         u = r = state + P * size, d = r + P * size;
     }
 };

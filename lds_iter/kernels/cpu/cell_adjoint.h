@@ -30,8 +30,8 @@ int64_t adjoint(const T* const* tensors, const T* s, const T* g, T* l, int64_t n
     const int64_t padded = cell.padded, count = batch * P * width, plane = batch * padded;
     const int64_t steps = cell.rows > batch ? cell.rows / batch : 1, blocks = (n + steps - 1) / steps;
     cell.rows = steps * batch;
-    std::unique_ptr<T[]> turned(new T[G * width * padded]), carry(new T[P * plane]()), room(new T[G * padded]());
-    arrange(turned.get(), tensors + G, G, width, cell.lanes, 1, width);
+    const Room<T> turned(G * width * padded), carry(P * plane), inner(G * padded);
+    arrange(turned.all, tensors + G, G, width, cell.lanes, 1, width);
     const auto prepare = [&](Block<C>& block, int64_t row, int64_t some) {
         const T* here[G];
         for (int k = 0; k < G; k++) here[k] = tensors[k] + row * batch * width;
@@ -45,7 +45,7 @@ int64_t adjoint(const T* const* tensors, const T* s, const T* g, T* l, int64_t n
             constexpr int W = decltype(lanes)::value;
             using V = Vec<T, W>;
             for (int64_t i = some * batch - 1; i >= 0; i--) {
-                T *from = &carry[i % batch * padded], *p = room.get();
+                T *from = carry.all + i % batch * padded, *p = inner.all;
                 for (int64_t j = 0; j < padded; j += W) {
                     const int64_t in = i * padded + j;
                     V a[G], own[larger(C::OWN, 1)], now[P], further[P], to[G];
@@ -58,7 +58,7 @@ int64_t adjoint(const T* const* tensors, const T* s, const T* g, T* l, int64_t n
                     store_all<G>(p + j, padded, to);
                     store_all<P>(from + j, plane, further);
                 }
-                pull<C, W>(turned.get(), p, width, padded, from);
+                pull<C, W>(turned.all, p, width, padded, from);
             }
         });
         gather_rows<P>(l + row * count, block.state, block.size, some * batch, width, padded);

@@ -19,14 +19,14 @@ template <class T> struct Iteration {
     const int64_t* hi;
     T rtol, atol;
     T unfinished = 0;  // NaN once a proposal is not finite
-    std::unique_ptr<T[]> store;
+    Room<T> room;
     T *d, *largest, *excess, *accepted;
 
     Iteration(int64_t batch, int64_t numbers, const T* states, T* next, int64_t* lo, const int64_t* hi, T rtol, T atol)
         : batch(batch), numbers(numbers), states(states), next(next), lo(lo), hi(hi), rtol(rtol), atol(atol) {
         const int64_t count = batch * numbers;
-        store.reset(new T[3 * count + batch]());
-        d = store.get(), largest = d + count, excess = largest + count, accepted = excess + count;
+        room = Room<T>(3 * count + batch);
+        d = room.all, largest = d + count, excess = largest + count, accepted = excess + count;
         for (int64_t i = 0; i < count; i++) excess[i] = -std::numeric_limits<T>::infinity();
     }
     // Of each sequence the largest residual, by how much it exceeds its relative part, and that of accepted rows.
@@ -262,14 +262,14 @@ int64_t sweep(Iteration<T>& it, T* found, const T* const* tensors, int64_t start
         if (it.lo[b] < lowest) lowest = it.lo[b];
         if (it.hi[b] > farthest) farthest = it.hi[b];
     }
-    std::unique_ptr<T[]> carry(new T[planes]());
+    const Room<T> carry(planes);
     const auto settle = [&](Block<C>& block, const Ready<C>& ready, int64_t row, int64_t some) {
         const int64_t time = start + row;
         bool free = true;
         for (int64_t b = 0; b < batch; b++) free &= it.lo[b] < time && it.hi[b] >= time + some;
         if (form == DIAGONAL) return finish_diagonal(it, ready, free, row, time, some);
         by_lanes<T>(cell.lanes, [&](auto lanes) {
-            finish<C, decltype(lanes)::value>(it, cell, block, ready, form, free, row, time, some, carry.get());
+            finish<C, decltype(lanes)::value>(it, cell, block, ready, form, free, row, time, some, carry.all);
         });
     };
     if (n * count < 8192) threads = 1;
@@ -282,7 +282,7 @@ int64_t sweep(Iteration<T>& it, T* found, const T* const* tensors, int64_t start
             if (moves) return settle(block, ready, row, some);
             std::memcpy(it.next + row * count, it.states + (row + 1) * count, some * count * sizeof(T));
             std::memset(it.d, 0, count * sizeof(T));
-            std::memset(carry.get(), 0, planes * sizeof(T));
+            std::memset(carry.all, 0, planes * sizeof(T));
         });
     });
     it.tell(found);

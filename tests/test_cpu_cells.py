@@ -136,9 +136,16 @@ def test_step_adjoint_and_gradients(kind, width, dtype, monkeypatch):
         torch.testing.assert_close(blocks.double(), plainly(monkeypatch, exact.block_diagonal, cell.parts), **near)
         assert torch.equal(cell.step(h, given, blocks=False)[0], value)
         assert torch.equal(f.linearize(h, u).diagonal(), blocks.diagonal(dim1=-2, dim2=-1).flatten(-2))
-        made = cell.gradients(h, given, g)
-        for mine, theirs in zip(made, exact.gradients(g.double()), strict=True):
+        made, squares = cell.gradients(h, given, g, matrices=True)
+        assert not cell.gradients(h, given, g, matrices=False)[1]
+        slopes = exact.gradients(g.double())
+        for mine, theirs in zip(made, slopes, strict=True):
             torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=400 * torch.finfo(dtype).eps)
+        states = h64[..., :: cell.parts].reshape(-1, width)
+        for mine, slope in zip(squares, slopes, strict=False):
+            sums = slope.reshape(states.shape).T @ states
+            bound = 100 * torch.finfo(dtype).eps * (slope.abs().reshape(states.shape).T @ states.abs())
+            assert ((mine.double() - sums).abs() <= bound + 400 * torch.finfo(dtype).eps).all()
         jacobian, rows, carry = exact.jacobian().mT, [], torch.zeros_like(h64[0])
         for t in reversed(range(n)):
             rows.append(g[t].double() + carry)
@@ -215,12 +222,15 @@ def test_batch_mates_and_threads_do_not_matter_to_the_bit(kind, form, window):
             assert alone.iterations == together.iterations[mate]
             assert torch.equal(alone.residual, together.residual[mate])
         g, prev = torch.randn_like(h), torch.cat([h[:1], together.states[:-1]])
-        adjoint = f.adjoint(prev, u, g)
+        adjoint, cell = f.adjoint(prev, u, g), CELLS[kind][3]
+        squares = cell.gradients(prev, tensors(kind, f, u), g, matrices=True)[1]
         assert torch.equal(f.adjoint(prev[:, 1].contiguous(), mates(u, (slice(None), 1)), g[:, 1]), adjoint[:, 1])
         torch.set_num_threads(2)
         try:
             assert torch.equal(li.solve(f, h[0], u, METHODS[form], window=window).states, together.states)
             assert torch.equal(f.adjoint(prev, u, g), adjoint)
+            again = cell.gradients(prev, tensors(kind, f, u), g, matrices=True)[1]
+            assert all(torch.equal(one, other) for one, other in zip(again, squares, strict=True))
         finally:
             torch.set_num_threads(1)
 
@@ -288,8 +298,8 @@ def test_on_poisoned_memory(kind, form):
 
         def run(f=f, u=u, h=h, g=g, cell=CELLS[kind][3]):
             solution = li.solve(f, h[0], u, METHODS[form], guess=h)
-            made = cell.gradients(h, tensors(kind, f, u), g)
-            return solution.states, f.adjoint(h, u, g), *cell.step(h, tensors(kind, f, u), blocks=True), *made
+            made, squares = cell.gradients(h, tensors(kind, f, u), g, matrices=True)
+            return solution.states, f.adjoint(h, u, g), *cell.step(h, tensors(kind, f, u), blocks=True), *made, *squares
 
         expected = run()
         torch.use_deterministic_algorithms(True)  # fills new memory with NaN

@@ -90,18 +90,18 @@ class _Step(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         recipe, (s, *rest) = ctx.recipe, ctx.saved_tensors
-        tensors, gates, parts = tuple(rest), recipe.cell.gates, recipe.cell.parts
-        made = recipe.cell.gradients(s, tensors, g)
-        if made is None:  # to be differentiated again, or batched
+        tensors, gates, needed = tuple(rest), recipe.cell.gates, ctx.needs_input_grad[2:]
+        weights, wanted = tensors[gates : 2 * gates], any(needed[1 + gates : 1 + 2 * gates])
+        done = recipe.cell.gradients(s, tensors, g, matrices=wanted)
+        if done is None:  # to be differentiated again, or batched
             made = ctx.plain(s, tensors).gradients(g)
-        weights, needed = tensors[gates : 2 * gates], ctx.needs_input_grad
-        d_s = _of_state(recipe, made, weights).reshape(s.shape) if needed[2] else None
-        h = s if parts == 1 else s.unflatten(-1, (-1, parts))[..., 0]
-        flat = h.reshape(-1, h.shape[-1])
-        inner = [slope.reshape(flat.shape) for slope in made[:gates]]
-        d_weights = [slope.T @ flat for slope in inner] if any(needed[3 + gates : 3 + 2 * gates]) else [None] * gates
-        d_bias = [inner[-1].sum(0)] if len(tensors) > 2 * gates else []
-        return None, None, d_s, *(made[k] for k in recipe.inputs), *d_weights, *d_bias
+            h = s[..., :: recipe.cell.parts].reshape(-1, weights[0].shape[0])
+            d_weights = tuple(slope.reshape(h.shape).T @ h for slope in made[:gates]) if wanted else ()
+        else:
+            made, d_weights = done
+        d_s = _of_state(recipe, made, weights).reshape(s.shape) if needed[0] else None
+        d_bias = [made[gates - 1].reshape(-1, weights[0].shape[0]).sum(0)] if len(tensors) > 2 * gates else []
+        return None, None, d_s, *(made[k] for k in recipe.inputs), *(d_weights or [None] * gates), *d_bias
 
 
 def _of_state(recipe: Recipe, made: Tensors, weights: Tensors) -> Tensor:

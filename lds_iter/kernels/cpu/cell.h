@@ -70,6 +70,15 @@ void arrange(T* to, const T* const* w, int gates, int64_t width, int64_t lanes, 
                     *to++ = j < width ? w[g][j * over_j + k * over_k] : 0;
 }
 
+// Matrices, one after the other and row by row, from the order of `arrange`.
+template <class T> void disarrange(T* to, const T* from, int gates, int64_t width, int64_t lanes) {
+    for (int64_t first = 0; first < width; first += lanes)
+        for (int64_t k = 0; k < width; k++)
+            for (int g = 0; g < gates; g++, from += lanes)
+                for (int64_t j = first; j < first + lanes && j < width; j++)
+                    to[(g * width + j) * width + k] = from[j - first];
+}
+
 // tensors: the inputs, the matrices row by row, and, where the cell has one, the bias of the last product.
 template <class C, class T> Weights<C> pack(const T* const* tensors, int64_t width) {
     constexpr int G = C::GATES;
@@ -90,6 +99,9 @@ template <class C, class T> Weights<C> pack(const T* const* tensors, int64_t wid
     }
     return cell;
 }
+
+// How many rows of sums of all gates the registers hold.
+template <class C> constexpr int rows_at_once = (VECTOR_BYTES == 64 ? 24 : 12) / larger(C::GATES, 3);
 
 // pre[g][row * padded + j] = sum_k W_g[j][k] h[row][k], R rows and W channels of all gates at a time.
 template <class C, int W, int R, class T>
@@ -112,8 +124,7 @@ inline void tile(const Weights<C>& cell, const T* s, T* pre, int64_t plane, int6
 
 template <class C, class T> void products(const Weights<C>& cell, const T* s, int64_t rows, T* pre, int64_t plane) {
     by_lanes<T>(cell.lanes, [&](auto lanes) {
-        constexpr int W = decltype(lanes)::value, ALL = VECTOR_BYTES == 64 ? 24 : 12;  // sums that the registers hold
-        constexpr int R = C::GATES == 1 ? ALL / 3 : ALL / C::GATES;
+        constexpr int W = decltype(lanes)::value, R = rows_at_once<C>;
         const int64_t stride = cell.width * C::PARTS;
         for (int64_t j = 0; j < cell.padded; j += W) {
             int64_t i = 0;

@@ -41,16 +41,62 @@ int64_t step(const T* const* tensors, const T* s, T* value, T* blocks, int64_t r
     return 0;
 }
 
-// For a gradient g of the value the tensors that the cell says.
+// sum[k][g][j] += p_g[row][j] h[row][k], W channels j of all gates for R numbers k at a time, in the order of `arrange`.
+template <class C, int W, int R, class T>
+inline void outer_tile(const Weights<C>& cell, const Block<C>& block, const T* s, int64_t rows, int64_t k, T* to) {
+    constexpr int G = C::GATES, P = C::PARTS;
+    using V = Vec<T, W>;
+    V sum[R][G] = {};
+    for (int64_t i = 0; i < rows; i++) {
+        V p[G];
+        load_all<G>(p, block.pre + i * cell.padded, block.size);
+        for (int r = 0; r < R; r++) {
+            const T x = s[(i * cell.width + k + r) * P];
+            for (int g = 0; g < G; g++) sum[r][g] = p[g] * x + sum[r][g];
+        }
+    }
+    for (int r = 0; r < R; r++)
+        for (int g = 0; g < G; g++) store(to + (r * G + g) * W, sum[r][g]);
+}
+
+// What the slopes of a block of rows make of the gradients of the matrices, in the order of `arrange`.
 template <class C, class T>
-int64_t gradients(const T* const* tensors, const T* s, const T* g, T* const* out, int64_t rows, int64_t width,
-                  int64_t threads) {
+void outer(const Weights<C>& cell, Block<C>& block, const T* s, int64_t rows, T* to) {
+    by_lanes<T>(cell.lanes, [&](auto lanes) {
+        constexpr int W = decltype(lanes)::value, R = rows_at_once<C>;
+        T* pre = block.pre;
+        for (int64_t j = 0; j < cell.padded; j += W, block.pre += W) {
+            int64_t k = 0;
+            for (; k + R <= cell.width; k += R, to += R * C::GATES * W) outer_tile<C, W, R>(cell, block, s, rows, k, to);
+            for (; k < cell.width; k++, to += C::GATES * W) outer_tile<C, W, 1>(cell, block, s, rows, k, to);
+        }
+        block.pre = pre;
+    });
+}
+
+// For a gradient g of the value the tensors that the cell says and, unless null, the gradients of the matrices, whose
+// sum runs over blocks of rows in their order.
+template <class C, class T>
+int64_t gradients(const T* const* tensors, const T* s, const T* g, T* const* out, T* matrices, int64_t rows,
+                  int64_t width, int64_t threads) {
     using V = Vec<T, NATIVE<T>>;
     constexpr int P = C::PARTS, G = C::GATES, N = C::GRADIENTS;
     const Weights<C> cell = pack<C>(tensors, width);
-    by_blocks(cell, tensors, rows, threads, [&](Block<C>& block, int64_t some, int64_t at, const T* const* here) {
-        spread_rows<P>(block.value, block.size, g + at * P, some, width, cell.padded);
-        evaluate(cell, block, some, s + at * P, here, [&](int64_t i, int64_t, const C& step) {
+    const int64_t numbers = G * width * cell.padded, blocks = (rows + cell.rows - 1) / cell.rows;
+    const Room<T> total(matrices ? numbers : 0);
+    struct Own {
+        Block<C> block;
+        Room<T> part;
+        explicit Own(const Weights<C>& cell) : block(cell), part(G * cell.width * cell.padded) {}
+    };
+    if (rows * width * P < 8192) threads = 1;
+    in_turn<Own>(cell, blocks, threads, [&](Own& own, int64_t b, auto turn) {
+        Block<C>& block = own.block;
+        const int64_t first = b * cell.rows, some = rows - first < cell.rows ? rows - first : cell.rows;
+        const T *here[G], *states = s + first * width * P;
+        for (int k = 0; k < G; k++) here[k] = tensors[k] + first * width;
+        spread_rows<P>(block.value, block.size, g + first * width * P, some, width, cell.padded);
+        evaluate(cell, block, some, states, here, [&](int64_t i, int64_t, const C& step) {
             V incoming[P], made[N];
             load_all<P>(incoming, block.value + i, block.size);
             step.gradients(incoming, made);
@@ -58,9 +104,15 @@ int64_t gradients(const T* const* tensors, const T* s, const T* g, T* const* out
             store_all<N - G>(block.own + i, block.size, made + G);
         });
         for (int k = 0; k < N; k++)
-            gather_rows<1>(out[k] + at, (k < G ? block.pre : block.own - G * block.size) + k * block.size, 0, some, width,
-                           cell.padded);
+            gather_rows<1>(out[k] + first * width, (k < G ? block.pre : block.own - G * block.size) + k * block.size, 0,
+                           some, width, cell.padded);
+        if (!matrices) return;
+        outer(cell, block, states, some, own.part.all);
+        turn([&] {
+            for (int64_t i = 0; i < numbers; i++) total.all[i] += own.part.all[i];
+        });
     });
+    if (matrices) disarrange(matrices, total.all, G, width, cell.lanes);
     return 0;
 }
 
@@ -70,8 +122,8 @@ int64_t gradients(const T* const* tensors, const T* s, const T* g, T* const* out
         return step<C<T>>(tensors, s, value, blocks, rows, width, threads);                                            \
     }                                                                                                                  \
     extern "C" int64_t gradients##name##ending(const T* const* tensors, const T* s, const T* g, T* const* out,         \
-                                               int64_t rows, int64_t width, int64_t threads) {                         \
-        return gradients<C<T>>(tensors, s, g, out, rows, width, threads);                                              \
+                                               T* matrices, int64_t rows, int64_t width, int64_t threads) {            \
+        return gradients<C<T>>(tensors, s, g, out, matrices, rows, width, threads);                                    \
     }                                                                                                                  \
     extern "C" int64_t adjoint##name##ending(const T* const* tensors, const T* s, const T* g, T* l, int64_t n,         \
                                              int64_t batch, int64_t width, int64_t threads) {                          \

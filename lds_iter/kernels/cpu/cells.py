@@ -86,22 +86,30 @@ class CompiledCell:
         """Whether `step` and `gradients` would serve, and a gradient is wanted."""
         if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in (s, *tensors)):
             return False
-        return self._readable(s, tensors) and self._function("gradients", 7, s.dtype) is not None
+        return self._readable(s, tensors) and self._function("gradients", 8, s.dtype) is not None
 
-    def gradients(self, s: Tensor, tensors: Tensors, g: Tensor) -> Tensors | None:
-        """For the gradient `g` of the value those that the cell's source names, `(n, *batch, D)` each."""
+    def gradients(self, s: Tensor, tensors: Tensors, g: Tensor, *, matrices: bool) -> tuple[Tensors, Tensors] | None:
+        """For the gradient `g` of the value those that the cell's source names, `(n, *batch, D)` each.
+
+        Args:
+            s: see `step`.
+            tensors: see `step`.
+            g: like `s`.
+            matrices: whether those of the matrices are wanted, `(D, D)` each.
+        """
         g = g.contiguous() if not traced() else g
         serves = self._serves(s, tensors) and plain(g, dtype=s.dtype)
-        run = self._function("gradients", 7, s.dtype) if serves else None
+        run = self._function("gradients", 8, s.dtype) if serves else None
         if run is None:
             return None
         out, width = tuple(torch.empty_like(tensors[0]) for _ in range(self.made)), tensors[0].shape[-1]
+        squares = s.new_empty(self.gates if matrices else 0, width, width)
         table, made = _table(tensors), _table(out)
         run(
-            ctypes.addressof(table), s.data_ptr(), g.data_ptr(), ctypes.addressof(made), tensors[0].numel() // width, width,
-            torch.get_num_threads(),
+            ctypes.addressof(table), s.data_ptr(), g.data_ptr(), ctypes.addressof(made),
+            squares.data_ptr() if matrices else 0, tensors[0].numel() // width, width, torch.get_num_threads(),
         )  # fmt: skip
-        return out
+        return out, squares.unbind()
 
     def adjoint(self, s: Tensor, tensors: Tensors, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}`, one row after the other, with the work of a product by each matrix.

@@ -5,8 +5,8 @@ The trajectory satisfies `s_t = f(s_{t-1}, u_t)`. For a loss with gradients `g_t
     l_t = J_{t+1}^T l_{t+1} + g_t             J_t = df/ds at (s_{t-1}, u_t);   l_T = g_T
 
 is again a recurrence, linear and reversed in time, so the loop that solved the trajectory solves it too: Newton's
-method in one iteration, a diagonal one in a handful, in O(T D) memory; a recurrence may also solve it directly, as those
-of the GRU, LSTM and RNN do in compiled code on a CPU. Then one batched vector-Jacobian product of `f`
+method in one iteration, a diagonal one in a handful, in O(T D) memory; a recurrence may also solve it directly, as
+those of GRU, LSTM and RNN do in compiled code on a CPU. Then one batched vector-Jacobian product of `f`
 with `l` gives every other gradient, dL/dtheta = sum_t (df/dtheta)^T l_t. The Jacobians are those at the states
 returned, and the gradient is exact at convergence whatever method found the states. (The diagonal alone as adjoint,
 which released quasi-DEER code uses, is 19 to 59 % off.)
@@ -147,7 +147,8 @@ class _Attached(torch.autograd.Function):
 def _direct(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
     """The adjoint where `f` has a method `adjoint(prev, inputs, g)` that solves it as it is; None where it cannot.
 
-    That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians (see `lds_iter.kernels.cpu.cells`).
+    That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians
+    (see `lds_iter.kernels.cpu.cells`).
     """
     if not _finite(g):
         return None

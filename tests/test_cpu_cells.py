@@ -1,4 +1,4 @@
-"""The compiled GRU, LSTM and RNN: steps, iterations, adjoints and gradients, against the plain operations in float64."""
+"""The compiled GRU, LSTM and RNN: step, iterations, adjoint and gradients, against the plain operations in float64."""
 
 import math
 
@@ -178,7 +178,7 @@ def test_solves_like_the_plain_loop(kind, form, dtype, options, monkeypatch):
 
 @pytest.mark.parametrize(("kind", "form"), EACH)
 def test_single_iterations_are_those_of_the_plain_loop(kind, form, monkeypatch):
-    """States and residuals of every iteration while they are far from converged, with rows accepted at unequal times."""
+    """States and residuals of every iteration while far from converged, with rows accepted at unequal times."""
     for n, batch, width in [(61, (3,), 5), (40, (), 16), (33, (2,), 33)]:
         f, u, h = problem(kind, n, batch, width, torch.float64)
         guess = h.clone()

@@ -21,7 +21,6 @@ from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._fused import FusedDerivatives
 
-
 PAIRS = BlockNewton(2)
 FORMS = ((Newton(), Form.FULL), (QuasiNewton(), Form.DIAGONAL), (PAIRS, Form.BLOCKS))
 
@@ -55,7 +54,7 @@ class Recipe:
         done = self.cell.step(s, tensors, blocks=True)
         if done is None or done[1] is None:
             return plain(s, tensors)
-        return FusedDerivatives(*done, lambda: plain(s, tensors))
+        return FusedDerivatives(done[0], done[1], lambda: plain(s, tensors))
 
     def sweep(
         self,
@@ -70,7 +69,7 @@ class Recipe:
         rtol: float,
         atol: float,
     ) -> Moved | None:
-        """One iteration of the methods that compiled code has; its other arguments are those of `CompiledCell.sweep`."""
+        """One iteration of the methods that compiled code has; other arguments as in `CompiledCell.sweep`."""
         form = next((form for known, form in FORMS if method == known), None)
         if form is None or (form is Form.BLOCKS and self.cell.parts != PAIRS.size):
             return None

@@ -78,7 +78,7 @@ class GRURecurrence:
         return COMPILED.value(h, self._tensors(u), self._plain)
 
     def linearize(self, h: Tensor, u: Gates) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; in one kernel with the diagonal on a CPU, on CUDA for D up to 64."""
+        """The value and the closed-form derivatives; diagonal and value in one kernel, on CUDA up to D = 64."""
         if not cells.fused(h, self._weight):
             return COMPILED.linearize(h, self._tensors(u), self._plain)
         value, diagonal = cells.gru_step(h, *u, self._weight, self._bias_n)

@@ -112,13 +112,12 @@ class LSTMRecurrence:
 
     def __call__(self, s: Tensor, u: Gates) -> Tensor:
         """One step for every row: states `(n, *batch, 2 D)` and the pre-activations to `(n, *batch, 2 D)`."""
-        if self.projection is not None:
-            return LSTMDerivatives(s, u, self).value
-        return COMPILED.value(s, (*u, *self.weights), self._plain)
+        tensors = (*u, *self.weights)
+        return COMPILED.value(s, tensors, self._plain) if self.projection is None else self._plain(s, tensors).value
 
     def linearize(self, s: Tensor, u: Gates) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; without a projection in one kernel with the 2x2 blocks on a CPU, on
-        CUDA for D up to 64."""
+        """The value and the closed-form derivatives; without a projection the 2x2 blocks with the value in one kernel,
+        on CUDA up to D = 64."""
         if self.projection is not None:
             return LSTMDerivatives(s, u, self)
         if not cells.fused(s, self._weight_hh):
@@ -139,7 +138,7 @@ class LSTMRecurrence:
         rtol: float,
         atol: float,
     ) -> Moved | None:
-        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code, for the loop; None where it must do that.
+        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None for the loop to do it.
 
         Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
         """
@@ -149,13 +148,8 @@ class LSTMRecurrence:
         return COMPILED.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
 
     def adjoint(self, s: Tensor, u: Gates, g: Tensor) -> Tensor | None:
-        """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
-
-        Args:
-            s: the state before each row, `(T, *batch, 2 D)`.
-            u: the pre-activations, `(T, *batch, D)` each.
-            g: `(T, *batch, 2 D)`.
-        """
+        """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that. `g` is like the
+        states before each row, `s` `(T, *batch, 2 D)`."""
         return None if self.projection is not None else LSTM.adjoint(s, (*u, *self.weights), g)
 
     def _plain(self, s: Tensor, tensors: Tensors) -> LSTMDerivatives:

@@ -83,7 +83,7 @@ class RNNRecurrence:
         return self._compiled.value(h, (u, self._weight), self._plain)
 
     def linearize(self, h: Tensor, u: Tensor) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; in one kernel with the diagonal on a CPU, on CUDA for D up to 64."""
+        """The value and the closed-form derivatives; diagonal and value in one kernel, on CUDA up to D = 64."""
         if not cells.fused(h, self._weight):
             return self._compiled.linearize(h, (u, self._weight), self._plain)
         value, diagonal = cells.rnn_step(h, u, self._weight, self._relu)

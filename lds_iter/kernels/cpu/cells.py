@@ -127,8 +127,8 @@ class CompiledCell:
         out, n, width = torch.empty_like(s), s.shape[0], tensors[0].shape[-1]
         table = _table(tensors)
         run(
-            ctypes.addressof(table), s.data_ptr(), g.data_ptr(), out.data_ptr(), n, tensors[0].numel() // (n * width), width,
-            torch.get_num_threads(),
+            ctypes.addressof(table), s.data_ptr(), g.data_ptr(), out.data_ptr(), n, tensors[0].numel() // (n * width),
+            width, torch.get_num_threads(),
         )  # fmt: skip
         return out
 

@@ -138,7 +138,7 @@ class LSTMRecurrence:
         rtol: float,
         atol: float,
     ) -> Moved | None:
-        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None for the loop to do it.
+        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None: the loop does it.
 
         Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
         """

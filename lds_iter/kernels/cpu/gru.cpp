@@ -11,7 +11,7 @@ template <class T> struct Gru {
     using V = Vec<T, W>;
     V r, z, q, n, gap;
 
-    Gru(const V* pre, const V* h, const V* u, V bias) {
+    [[gnu::always_inline]] Gru(const V* pre, const V* h, const V* u, V bias) {
         r = sigmoid<T, W>(pre[0] + u[0]);
         z = sigmoid<T, W>(pre[1] + u[1]);
         q = pre[2] + bias;

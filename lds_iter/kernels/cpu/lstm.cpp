@@ -11,7 +11,7 @@ template <class T> struct Lstm {
     using V = Vec<T, W>;
     V i, f, g, o, before, c, squashed;
 
-    Lstm(const V* pre, const V* state, const V* u, V) {
+    [[gnu::always_inline]] Lstm(const V* pre, const V* state, const V* u, V) {
         i = sigmoid<T, W>(pre[0] + u[0]);
         f = sigmoid<T, W>(pre[1] + u[1]);
         g = tanh_<T, W>(pre[2] + u[2]);

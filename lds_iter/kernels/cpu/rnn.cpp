@@ -10,7 +10,7 @@ template <class T, bool RELU> struct Rnn {
     using V = Vec<T, W>;
     V h;
 
-    Rnn(const V* pre, const V*, const V* u, V) {
+    [[gnu::always_inline]] Rnn(const V* pre, const V*, const V* u, V) {
         const V x = pre[0] + u[0];
         if constexpr (RELU) h = x < 0 ? V{} : x;  // NaN stays
         else h = tanh_<T, W>(x);

@@ -1,13 +1,14 @@
-// What the compiled cells share: weights as they are read, and the evaluation of blocks of rows in the first-level cache.
+// What the compiled cells share: weights as they are read, and the evaluation of blocks of rows in the nearest cache.
 // Every row is computed by the same instructions, padded to whole vectors, wherever it lies.
 //
 // A cell multiplies the first number h of each channel of its state by matrices W_g; all else happens within a channel:
-//     value = value(W_g h, state, inputs)        J d = apply(p_g = W_g d_h, d)        J^T l = transpose(l) + sum W_g^T p_g
+//     value = value(W_g h, state, inputs)     J d = apply(p_g = W_g d_h, d)     J^T l = transpose(l) + sum W_g^T p_g
 // It is a struct of vectors, one number of each for as many channels, with
 //     Number, GATES, PARTS    float or double; how many matrices (and inputs) there are, how many numbers a channel has
 //     FIRST                   the first of these that is read within the channel
 //     OWN                     how many numbers besides a slope a_g for each matrix make up the Jacobian
 //     GRADIENTS               how many tensors `gradients` fills: those of W_g h first
+//     BIASED                  whether the last product has a bias of its own
 //     C(pre, state, u, bias)  the step: products, the state from FIRST on, inputs, bias of the last product
 //     value(out), jacobian(a, own), gradients(g, out)
 //     apply(a, own, p, d, out)             static: J d

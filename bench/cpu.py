@@ -23,7 +23,7 @@ import typer
 import lds_iter as li
 from bench.machine import describe, results_folder
 from bench.pages import between, markdown
-from bench.speed import RESIDUAL, gru
+from bench.speed import RESIDUAL
 from bench.timing import alternately, first_run
 from lds_iter.kernels.cpu.build import SWITCH
 
@@ -42,8 +42,23 @@ SCANS = [
     ("Dense", 10_000, 32),
     ("Dense", 1_000, 128),
 ]
-SOLVES = [(10_000, 8), (100_000, 8), (10_000, 32), (100_000, 32), (10_000, 128)]
-METHODS = {"Newton()": li.Newton(), "QuasiNewton()": li.QuasiNewton()}
+SOLVES = [
+    ("GRU", 10_000, 8),
+    ("GRU", 100_000, 8),
+    ("GRU", 10_000, 32),
+    ("GRU", 100_000, 32),
+    ("GRU", 10_000, 128),
+    ("LSTM", 10_000, 8),
+    ("LSTM", 10_000, 32),
+    ("RNN", 10_000, 8),
+    ("RNN", 10_000, 32),
+]
+QUASI = {"QuasiNewton()": li.QuasiNewton()}
+CELLS = {  # the recurrence, its cheap method, and how many numbers of a state, and of inputs, a channel has
+    "GRU": (li.nn.GRURecurrence, QUASI, 1, 3),
+    "LSTM": (li.nn.LSTMRecurrence, {"BlockNewton(2)": li.BlockNewton(2)}, 2, 4),
+    "RNN": (li.nn.RNNRecurrence, QUASI, 1, 1),
+}
 
 
 def switched(on: bool, run: Callable[[], Any]) -> Callable[[], Any]:
@@ -120,14 +135,17 @@ def scans(rounds: int, scale: float) -> list[dict[str, Any]]:
 
 
 def solves(rounds: int, scale: float) -> list[dict[str, Any]]:
-    """Whole solves of a GRU, and one iteration beside the bytes that it must move: four arrays read, one written."""
+    """Whole solves of a cell, and one iteration beside the bytes that it must move: states and inputs read, states
+    written."""
     rows = []
-    for length, width in SOLVES:
+    for kind, length, width in SOLVES:
         length = max(2, int(length * scale))
-        module, x = gru(length, width, 1)
-        f = li.nn.GRURecurrence.from_module(module.requires_grad_(False))
-        u, s0 = f.inputs(x), torch.zeros(1, width)
-        for name, method in METHODS.items():
+        recurrence, cheap, parts, inputs = CELLS[kind]
+        torch.manual_seed(0)
+        module = getattr(torch.nn, kind)(width, width)
+        f: Any = recurrence.from_module(module.requires_grad_(False))
+        u, s0 = f.inputs(torch.randn(length, 1, width)), torch.zeros(1, parts * width)
+        for name, method in ({"Newton()": li.Newton()} | cheap).items():
 
             def run(f: Any = f, s0: Any = s0, u: Any = u, method: Any = method) -> li.Solution:
                 return li.solve(f, s0, u, method, rtol=0, atol=RESIDUAL)
@@ -146,8 +164,8 @@ def solves(rounds: int, scale: float) -> list[dict[str, Any]]:
                 if switched(True, iterate)() is None:
                     raise RuntimeError("The kernels cannot be compiled here; see li.kernels.cpu.status().")
                 ms = median_ms(switched(True, iterate), rounds)
-            moved = 4 * 5 * length * width
-            row |= {"what": f"GRU, `{name}`", "T": length, "D": width, "bytes": moved, "roofline_ms": ms}
+            moved = 4 * (2 * parts + inputs) * length * width
+            row |= {"what": f"{kind}, `{name}`", "T": length, "D": width, "bytes": moved, "roofline_ms": ms}
             rows.append(row | {"copy": bandwidth(moved // 8, rounds), "iterations": int(solution.iterations)})
             print(row, flush=True)
     return rows

@@ -8,6 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,21 +16,30 @@ import torch
 
 import lds_iter as li
 
-ROUNDS = 3
+ROUNDS = 5
 
 ERROR, GRADIENT_ERROR = 1e-4, 1e-3
 """Largest difference of outputs, and relative difference of gradients, at which a row is timed at all."""
 
-LAYERS = [  # kind, D, T, batch, further arguments
-    ("RNN", 8, 10_000, 1, {}),
-    ("RNN", 64, 4_000, 1, {}),
-    ("GRU", 8, 10_000, 1, {}),
-    ("GRU", 16, 10_000, 1, {}),
-    ("GRU", 64, 4_000, 1, {}),
-    ("GRU", 16, 4_000, 8, {}),
-    ("GRU", 16, 2_000, 32, {}),
-    ("LSTM", 8, 10_000, 1, {}),
-    ("LSTM", 8, 10_000, 1, {"proj_size": 4}),
+LAYERS = [  # kind, D, T, batch, further arguments, threads of both sides (None: as many as there are)
+    ("RNN", 8, 10_000, 1, {}, None),
+    ("RNN", 32, 10_000, 1, {}, None),
+    ("RNN", 64, 4_000, 1, {}, None),
+    ("RNN", 8, 10_000, 1, {"nonlinearity": "relu"}, None),
+    ("GRU", 8, 10_000, 1, {}, None),
+    ("GRU", 16, 10_000, 1, {}, None),
+    ("GRU", 64, 4_000, 1, {}, None),
+    ("GRU", 16, 4_000, 8, {}, None),
+    ("GRU", 16, 2_000, 32, {}, None),
+    ("LSTM", 8, 10_000, 1, {}, None),
+    ("LSTM", 16, 10_000, 1, {}, None),
+    ("LSTM", 32, 10_000, 1, {}, None),
+    ("LSTM", 8, 100_000, 1, {}, None),
+    ("LSTM", 64, 4_000, 1, {}, None),
+    ("LSTM", 8, 10_000, 8, {}, None),
+    ("LSTM", 8, 10_000, 1, {}, 1),
+    ("LSTM", 32, 10_000, 1, {}, 1),
+    ("LSTM", 8, 10_000, 1, {"proj_size": 4}, None),
 ]
 
 
@@ -52,12 +62,23 @@ def alternately(benchmark: Any, ours: Callable[[], Any], theirs: Callable[[], An
 
 
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(("kind", "width", "length", "batch", "further"), LAYERS)
+@pytest.mark.parametrize(("kind", "width", "length", "batch", "further", "threads"), LAYERS)
 def test_layer(
-    benchmark: Any, kind: str, width: int, length: int, batch: int, further: dict[str, Any], training: bool
+    benchmark: Any,
+    request: pytest.FixtureRequest,
+    kind: str,
+    width: int,
+    length: int,
+    batch: int,
+    further: dict[str, Any],
+    threads: int | None,
+    training: bool,
 ) -> None:
     """A layer with the fixed method of its shape, and the layer of torch with the same weights."""
     torch.manual_seed(0)
+    if threads is not None:
+        request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+        torch.set_num_threads(threads)
     theirs = getattr(torch.nn, kind)(width, width, **further)
     ours = getattr(li.nn, kind)(width, width, **further, method=li.nn.fixed_method(theirs))
     ours.load_state_dict(theirs.state_dict())
@@ -81,7 +102,8 @@ def test_layer(
     run = gradients if training else forward
     benchmark.extra_info.update(
         layer=kind, D=width, T=length, batch=batch, further=further, training=training, error=error, bar=None,
-        iterations=int(solution.iterations.max()), **alternately(benchmark, lambda: run(ours), lambda: run(theirs)),
+        method=str(ours.method), threads=torch.get_num_threads(), iterations=int(solution.iterations.max()),
+        **alternately(benchmark, lambda: run(ours), lambda: run(theirs)),
     )  # fmt: skip
 
 

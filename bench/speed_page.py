@@ -61,18 +61,19 @@ def page(results: dict[str, Any]) -> str:
         "## The drop-in layers",
         "",
         "`lds_iter.nn` with the method of `li.nn.fixed_method`, weights as initialised, against the layer of "
-        "`torch.nn` with the same weights. A plain float32 `LSTM` has a fused kernel in torch (oneDNN), which it "
-        "cannot use with a projection.",
+        "`torch.nn` with the same weights. A plain float32 `LSTM` has a fused kernel in torch (oneDNN), a compiled "
+        "loop over time, which it cannot use with a projection. Its steps are too short to be shared among threads, "
+        "so the rows that count for it are those where both sides have one thread: there it wastes nothing.",
         "",
-        "| Layer | D | T | batch | | torch (ms) | ours (ms) | times faster | iterations | error |",
-        "|---|---:|---:|---:|---|---:|---:|---:|---:|---:|",
+        "| Layer | D | T | batch | threads | | method | torch (ms) | ours (ms) | times faster | iterations | error |",
+        "|---|---:|---:|---:|---:|---|---|---:|---:|---:|---:|---:|",
     ]
     for row in rows["test_layer"]:
         name = row["layer"] + "".join(f", {key}={value}" for key, value in row["further"].items())
         passes = "forward and backward" if row["training"] else "forward"
         lines.append(
-            f"| {name} | {row['D']} | {row['T']:,} | {row['batch']} | {passes} "
-            f"| {row['peer_ms']:.0f} | {row['ours_ms']:.0f} | **{row['ratio']:.1f}** "
+            f"| {name} | {row['D']} | {row['T']:,} | {row['batch']} | {row['threads']} | {passes} "
+            f"| `{row['method']}` | {row['peer_ms']:.1f} | {row['ours_ms']:.1f} | **{row['ratio']:.1f}** "
             f"| {row['iterations']} | {row['error']:.0e} |"
         )
     lines += [

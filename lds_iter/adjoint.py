@@ -5,8 +5,8 @@ The trajectory satisfies `s_t = f(s_{t-1}, u_t)`. For a loss with gradients `g_t
     l_t = J_{t+1}^T l_{t+1} + g_t             J_t = df/ds at (s_{t-1}, u_t);   l_T = g_T
 
 is again a recurrence, linear and reversed in time, so the loop that solved the trajectory solves it too: Newton's
-method in one iteration, a diagonal one in a handful, in O(T D) memory; a recurrence may also solve it directly, as that
-of the GRU does in compiled code on a CPU. Then one batched vector-Jacobian product of `f`
+method in one iteration, a diagonal one in a handful, in O(T D) memory; a recurrence may also solve it directly, as
+those of GRU, LSTM and RNN do in compiled code on a CPU. Then one batched vector-Jacobian product of `f`
 with `l` gives every other gradient, dL/dtheta = sum_t (df/dtheta)^T l_t. The Jacobians are those at the states
 returned, and the gradient is exact at convergence whatever method found the states. (The diagonal alone as adjoint,
 which released quasi-DEER code uses, is 19 to 59 % off.)
@@ -80,16 +80,19 @@ class Implicit(AbstractAdjoint):
 
     def attach(self, solved: Solved) -> Tensor:
         problem, states = solved.problem, solved.states
-        value = problem.f(torch.cat([problem.s0.unsqueeze(0), states[:-1]]), problem.inputs)
+        prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
+        value = problem.f(prev, problem.inputs)
         if not value.requires_grad:
             return states
         method = _without_warm_up(solved.method) if self.method is None else self.method
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
         rules = replace(solved.rules, max_iters=problem.length, record=False, observers=(), stop=None, **given)
         fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+        # kept only for those that solve their adjoint directly, which keep it for their gradients anyway
+        before = prev.detach() if self.method is None and hasattr(problem.f, "adjoint") else None
 
         def adjoint(g: Tensor) -> Tensor:
-            direct = _direct(fixed, states, g) if self.method is None else None
+            direct = None if before is None else _direct(fixed, before, g)
             return solve_adjoint(fixed, states, g, method, rules) if direct is None else direct
 
         try:
@@ -141,18 +144,23 @@ class _Attached(torch.autograd.Function):
         return ctx.adjoint(g), None, None
 
 
-def _direct(problem: Problem, states: Tensor, g: Tensor) -> Tensor | None:
-    """The adjoint where `f` has a method `adjoint(prev, inputs, g)` that solves it as it is; None where it has not.
+def _direct(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
+    """The adjoint where `f` has a method `adjoint(prev, inputs, g)` that solves it as it is; None where it cannot.
 
-    That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians (see `lds_iter.kernels.cpu.gru`).
+    That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians
+    (see `lds_iter.kernels.cpu.cells`).
     """
-    own = getattr(problem.f, "adjoint", None)
-    if own is None or not bool(g.isfinite().all()):
+    if not _finite(g):
         return None
-    found = own(torch.cat([problem.s0.unsqueeze(0), states[:-1]]), problem.inputs, g)
-    if found is None:
-        return None
+    found = problem.f.adjoint(prev, problem.inputs, g)  # pyright: ignore[reportFunctionMemberAccess]
+    if found is None or _finite(found):
+        return found
     return found.masked_fill(~found.isfinite().all(-1).all(0)[..., None], torch.nan)
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all numbers are; the sum, one pass and nothing allocated, mostly answers."""
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
 def solve_adjoint(

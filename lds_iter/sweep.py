@@ -73,7 +73,7 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
 def _in_one_pass(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
     """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
 
-    A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.gru`).
+    A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.cells`).
     """
     own = getattr(problem.f, "sweep", None)
     if own is None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lds_iter.auto import CANDIDATES, Auto, Candidate
+from lds_iter.kernels.cpu.build import function
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
@@ -20,28 +21,45 @@ NARROW = 8
 """Up to this width the full Jacobian of an RNN or GRU is cheap enough for `Newton()`: at initialisation on a CPU it is
 well ahead of quasi-Newton for an RNN and level for a GRU, and behind for both at twice the width."""
 
+NARROW_COMPILED = 64
+"""The same where compiled code multiplies by the Jacobian without forming it, for an LSTM too: its products with one
+row after the other take as long as a second evaluation, and iterations are half or fewer. Beyond, the matrices leave
+the first-level cache, and those products are what other threads wait for."""
+
 
 def fixed_method(module: torch.nn.Module) -> LDSApproximation:
-    """The one method that suits a fresh layer or cell best, as far as its shape tells: for those who want no `Auto`.
+    """The one method that suits a fresh layer or cell best, as far as shape and device tell, for who wants no `Auto`.
 
     Args:
         module: a layer or cell of `torch.nn` or `li.nn` with a `hidden_size`.
 
     Returns:
-        `BlockNewton(2)` for an LSTM, else `Newton()` up to a hidden size of 8 and `QuasiNewton()` above.
+        `Newton()` up to a hidden size of 64 on a CPU with compiled kernels; elsewhere, and with a projection,
+        `BlockNewton(2)` for an LSTM, `Newton()` for an RNN or GRU up to a hidden size of 8. `QuasiNewton()` above, for
+        an LSTM `BlockNewton(2)`.
 
     Example:
-        >>> layer = li.nn.GRU(3, 64)
+        >>> layer = li.nn.GRU(3, 256)
         >>> layer.method = li.nn.fixed_method(layer)
         >>> layer.method
         QuasiNewton(diagonal=ExactDiagonal())
     """
-    if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell):
-        return BlockNewton(2)
-    width = getattr(module, "hidden_size", None)
+    lstm, width = isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell), getattr(module, "hidden_size", None)
     if not isinstance(width, int):
         raise ValueError(f"`module` needs a `hidden_size`, which {type(module).__name__} has not. Type li.Newton().")
-    return Newton() if width <= NARROW else QuasiNewton()
+    if width <= (NARROW_COMPILED if _compiled(module) else 0 if lstm else NARROW):
+        return Newton()
+    return BlockNewton(2) if lstm else QuasiNewton()
+
+
+def _compiled(module: torch.nn.Module) -> bool:
+    """Whether compiled kernels serve the products with its Jacobian."""
+    on_host = all(parameter.device.type == "cpu" for parameter in module.parameters())
+    return (
+        on_host
+        and not getattr(module, "proj_size", 0)
+        and function("scan", "diagonal_scan", torch.float32, 8) is not None
+    )
 
 
 def default_auto(module: object) -> Auto:

@@ -17,11 +17,18 @@ class FusedDerivatives(AbstractDerivatives):
         value: `(n, *batch, D)`.
         blocks: `(n, *batch, D // size, size, size)`.
         rest: makes the derivatives that know everything.
+        jacobian: makes the full Jacobians, or None where that is left to the rest.
     """
 
-    def __init__(self, value: Tensor, blocks: Tensor, rest: Callable[[], AbstractDerivatives]) -> None:
+    def __init__(
+        self,
+        value: Tensor,
+        blocks: Tensor,
+        rest: Callable[[], AbstractDerivatives],
+        jacobian: Callable[[], Tensor | None] = lambda: None,
+    ) -> None:
         self.value = value
-        self._blocks, self._make = blocks, rest
+        self._blocks, self._make, self._full = blocks, rest, jacobian
 
     @cached_property
     def _rest(self) -> AbstractDerivatives:
@@ -34,7 +41,8 @@ class FusedDerivatives(AbstractDerivatives):
         return self._rest.vjp(w)
 
     def jacobian(self) -> Tensor:
-        return self._rest.jacobian()
+        full = self._full()
+        return self._rest.jacobian() if full is None else full
 
     def diagonal(self) -> Tensor:
         diagonal = self._blocks.diagonal(dim1=-2, dim2=-1)

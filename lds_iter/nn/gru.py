@@ -12,7 +12,7 @@ The gates lie in tensors of their own, so that every elementwise operation runs 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,15 +20,16 @@ from torch.nn import functional
 
 from lds_iter.kept import kept
 from lds_iter.kernels import cells
-from lds_iter.kernels.cpu import gru as compiled
+from lds_iter.kernels.cpu.cells import GRU, Moved, Tensors
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.newton import Newton
-from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
+
+COMPILED = Recipe(GRU, inputs=(0, 1, 4), direct=(3,))
 
 
 class GRURecurrence:
@@ -74,21 +75,14 @@ class GRURecurrence:
 
     def __call__(self, h: Tensor, u: Gates) -> Tensor:
         """One step for every row: `h` `(n, *batch, D)` and the pre-activations to `(n, *batch, D)`."""
-        if compiled.serves_with_gradients(h, u, self._weights, self._bias_n):
-            return _Step.apply(h, *u, *self._weights, self._bias_n)  # pyright: ignore[reportReturnType]
-        done = compiled.step(h, u, self._weights, self._bias_n, diagonal=False)
-        return GRUDerivatives(h, u, self._weights, self._diagonals, self._bias_n).value if done is None else done[0]
+        return COMPILED.value(h, self._tensors(u), self._plain)
 
     def linearize(self, h: Tensor, u: Gates) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; on CUDA value and diagonal in one kernel, for D up to 64."""
-
-        def plain() -> GRUDerivatives:
-            return GRUDerivatives(h, u, self._weights, self._diagonals, self._bias_n)
-
+        """The value and the closed-form derivatives; diagonal and value in one kernel, on CUDA up to D = 64."""
         if not cells.fused(h, self._weight):
-            return plain()
+            return COMPILED.linearize(h, self._tensors(u), self._plain)
         value, diagonal = cells.gru_step(h, *u, self._weight, self._bias_n)
-        return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), plain)
+        return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: self._plain(h, self._tensors(u)))
 
     def sweep(
         self,
@@ -102,26 +96,13 @@ class GRURecurrence:
         hi: Tensor,
         rtol: float,
         atol: float,
-    ) -> compiled.Moved | None:
+    ) -> Moved | None:
         """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that.
 
-        Takes its other arguments as `lds_iter.kernels.cpu.gru.sweep` does.
+        Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
         """
-        if method not in (Newton(), QuasiNewton()):
-            return None
-        return compiled.sweep(
-            buffer,
-            spare,
-            u,
-            self._weights,
-            self._bias_n,
-            full=method == Newton(),
-            start=start,
-            lo=lo,
-            hi=hi,
-            rtol=rtol,
-            atol=atol,
-        )
+        tensors = self._tensors(u)
+        return COMPILED.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
 
     def adjoint(self, h: Tensor, u: Gates, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
@@ -131,47 +112,22 @@ class GRURecurrence:
             u: the pre-activations, `(T, *batch, D)` each.
             g: `(T, *batch, D)`.
         """
-        return compiled.adjoint(h, u, self._weights, self._bias_n, g)
+        return GRU.adjoint(h, self._tensors(u), g)
 
+    def _tensors(self, u: Gates) -> Tensors:
+        return *u, *self._weights, self._bias_n
 
-class _Step(torch.autograd.Function):
-    """The step in compiled code with its gradients, for which nothing but its arguments is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, h: Tensor, *rest: Tensor) -> Tensor:
-        ctx.save_for_backward(h, *rest)
-        u, weights, bias = rest[:3], rest[3:6], rest[6]
-        done = compiled.step(h, u, weights, bias, diagonal=False)  # pyright: ignore[reportArgumentType]
-        return GRUDerivatives(h, u, weights, (), bias).value if done is None else done[0]  # pyright: ignore[reportArgumentType]
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        h, *rest = ctx.saved_tensors
-        u, weights, bias = tuple(rest[:3]), tuple(rest[3:6]), rest[6]
-        made = compiled.gradients(h, u, weights, bias, g)  # pyright: ignore[reportArgumentType]
-        if made is None:  # to be differentiated again, or batched
-            made = GRUDerivatives(h, u, weights, (), bias).gradients(g)  # pyright: ignore[reportArgumentType]
-        d_r, d_z, d_n, d_q, d_h = made
-        if ctx.needs_input_grad[0]:
-            d_h = d_h + d_r @ weights[0] + d_z @ weights[1] + d_q @ weights[2]
-        flat = h.reshape(-1, h.shape[-1])
-        inner = [slope.reshape(flat.shape) for slope in (d_r, d_z, d_q)]
-        d_weights = [slope.T @ flat for slope in inner] if any(ctx.needs_input_grad[4:7]) else [None] * 3
-        return d_h, d_r, d_z, d_n, *d_weights, inner[2].sum(0)
+    def _plain(self, h: Tensor, tensors: Tensors) -> GRUDerivatives:
+        return GRUDerivatives(h, tensors[:3], tensors[3:6], self._diagonals, tensors[6])  # pyright: ignore[reportArgumentType]
 
 
 class GRUDerivatives(AbstractDerivatives):
-    """The step of a GRU and its Jacobian; the gates are computed once for both.
-
-    Where compiled code gives value and diagonal, the gates are only computed for other products.
-    """
+    """The step of a GRU and its Jacobian; the gates are computed once for both."""
 
     def __init__(self, h: Tensor, u: Gates, weights: Gates, diagonals: Gates, bias_n: Tensor) -> None:
         self._h, self._u, self._bias_n = h, u, bias_n
         self._weights, self._diagonals = weights, diagonals
-        done = compiled.step(h, u, weights, bias_n, diagonal=True)
-        self._diagonal = None if done is None else done[1]
-        self.value = torch.addcmul(self._n, self._z, self._gap) if done is None else done[0]
+        self.value = torch.addcmul(self._n, self._z, self._gap)
 
     @kept
     def _gates(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -215,9 +171,6 @@ class GRUDerivatives(AbstractDerivatives):
         return out
 
     def jacobian(self) -> Tensor:
-        done = compiled.jacobian(self._h, self._u, self._weights, self._bias_n)
-        if done is not None:
-            return done
         width = self.value.shape[-1]
         if width > SMALL_WIDTH:
             return self.block_diagonal(width).squeeze(-3)
@@ -225,14 +178,12 @@ class GRUDerivatives(AbstractDerivatives):
         return scaled_sum((self._z, *self._slopes), (identity, *self._weights))
 
     def gradients(self, g: Tensor) -> tuple[Tensor, ...]:
-        """For the gradient `g` of the value those of u_r, u_z, u_n and q, and `z g`, the direct part of that of `h`."""
+        """For the gradient `g` of the value those of W_r h, W_z h and q, the direct part of that of `h`, and of u_n."""
         d_n = g * (1 - self._z) * (1 - self._n * self._n)
         d_r = d_n * self._q * self._r * (1 - self._r)
-        return d_r, g * self._gap * self._z * (1 - self._z), d_n, d_n * self._r, g * self._z
+        return d_r, g * self._gap * self._z * (1 - self._z), d_n * self._r, g * self._z, d_n
 
     def diagonal(self) -> Tensor:
-        if self._diagonal is not None:
-            return self._diagonal
         w_r, w_z, w_n = (_stretched(diagonal, self.value.numel()) for diagonal in self._diagonals)
         r, z, q, n, gap = (x.view(-1, w_r.shape[0]) for x in (self._r, self._z, self._q, self._n, self._gap))
         # In place only where autograd keeps nothing that it would overwrite: `Unroll` differentiates this.

@@ -31,11 +31,16 @@ from torch.nn import functional
 
 from lds_iter.kept import kept
 from lds_iter.kernels import cells
+from lds_iter.kernels.cpu.cells import LSTM, Moved, Tensors
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+
+COMPILED = Recipe(LSTM, inputs=(0, 1, 2, 3), direct=(None, 4))
 
 
 class LSTMRecurrence:
@@ -89,7 +94,7 @@ class LSTMRecurrence:
             h0: with a projection, the projected h before the first step, `(*batch, P)`; zeros when None.
         """
         weights, biases = self._weight_ih.chunk(4), self._bias.chunk(4)
-        gates = [functional.linear(x, weight, bias) for weight, bias in zip(weights, biases, strict=True)]
+        gates = [(x @ weight.T).add_(bias) for weight, bias in zip(weights, biases, strict=True)]
         if h0 is not None:
             first = [functional.linear(h0, weight).unsqueeze(0) for weight in self.weights]
             gates = [torch.cat([gate[:1] + own, gate[1:]]) for gate, own in zip(gates, first, strict=True)]
@@ -107,15 +112,48 @@ class LSTMRecurrence:
 
     def __call__(self, s: Tensor, u: Gates) -> Tensor:
         """One step for every row: states `(n, *batch, 2 D)` and the pre-activations to `(n, *batch, 2 D)`."""
-        return LSTMDerivatives(s, u, self).value
+        tensors = (*u, *self.weights)
+        return COMPILED.value(s, tensors, self._plain) if self.projection is None else self._plain(s, tensors).value
 
     def linearize(self, s: Tensor, u: Gates) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; on CUDA value and 2x2 blocks in one kernel, for D up to 64 and no
-        projection."""
-        if self.projection is not None or not cells.fused(s, self._weight_hh):
+        """The value and the closed-form derivatives; without a projection the 2x2 blocks with the value in one kernel,
+        on CUDA up to D = 64."""
+        if self.projection is not None:
             return LSTMDerivatives(s, u, self)
+        if not cells.fused(s, self._weight_hh):
+            return COMPILED.linearize(s, (*u, *self.weights), self._plain)
         value, blocks = cells.lstm_step(s, *u, self._weight_hh)
         return FusedDerivatives(value, blocks, lambda: LSTMDerivatives(s, u, self))
+
+    def sweep(
+        self,
+        method: LDSApproximation,
+        buffer: Tensor,
+        spare: Tensor,
+        u: Gates,
+        *,
+        start: int,
+        lo: Tensor,
+        hi: Tensor,
+        rtol: float,
+        atol: float,
+    ) -> Moved | None:
+        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None: the loop does it.
+
+        Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
+        """
+        if self.projection is not None:
+            return None
+        tensors = (*u, *self.weights)
+        return COMPILED.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
+
+    def adjoint(self, s: Tensor, u: Gates, g: Tensor) -> Tensor | None:
+        """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that. `g` is like the
+        states before each row, `s` `(T, *batch, 2 D)`."""
+        return None if self.projection is not None else LSTM.adjoint(s, (*u, *self.weights), g)
+
+    def _plain(self, s: Tensor, tensors: Tensors) -> LSTMDerivatives:
+        return LSTMDerivatives(s, tensors[:4], self)  # pyright: ignore[reportArgumentType]
 
 
 class LSTMDerivatives(AbstractDerivatives):
@@ -167,6 +205,13 @@ class LSTMDerivatives(AbstractDerivatives):
         if self._f.projection is not None:
             out = out @ self._f.projection
         return self._f.pack(out, w_c * self._forget)
+
+    def gradients(self, g: Tensor) -> tuple[Tensor, ...]:
+        """For the gradient `g` of the value those of the four `W_k h`, which are those of u, and of c."""
+        g_h, g_c = g[..., ::2], g[..., 1::2]
+        g_c = torch.addcmul(g_c, self._through_cell, g_h)
+        a_i, a_f, a_g, a_o = self._slopes
+        return a_i * g_c, a_f * g_c, a_g * g_c, a_o * g_h, self._forget * g_c
 
     def jacobian(self) -> Tensor:
         return self._blocks(self._f.width).squeeze(-3)

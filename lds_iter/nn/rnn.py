@@ -15,16 +15,19 @@ from torch.nn import functional
 
 from lds_iter.kept import kept
 from lds_iter.kernels import cells
+from lds_iter.kernels.cpu.cells import RNN_RELU, RNN_TANH, Moved, Tensors
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
 Slope = Callable[[Tensor], Tensor]
 
-# The function, in place, and its slope as a function of its value.
-_NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], Slope]] = {
-    "tanh": (torch.tanh_, lambda value: 1 - value * value),
-    "relu": (torch.relu_, lambda value: (value > 0).to(value.dtype)),
+# The function, in place, its slope as a function of its value, and the compiled cell.
+_NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], Slope, Recipe]] = {
+    "tanh": (torch.tanh_, lambda value: 1 - value * value, Recipe(RNN_TANH, inputs=(0,), direct=(None,))),
+    "relu": (torch.relu_, lambda value: (value > 0).to(value.dtype), Recipe(RNN_RELU, inputs=(0,), direct=(None,))),
 }
 
 
@@ -58,7 +61,7 @@ class RNNRecurrence:
         biases = [bias for bias in (bias_ih, bias_hh) if bias is not None]
         self._bias = torch.stack(biases).sum(0) if biases else None
         self._diagonal = weight_hh.diagonal().contiguous()
-        self._function, self._slope = _NONLINEARITIES[nonlinearity]
+        self._function, self._slope, self._compiled = _NONLINEARITIES[nonlinearity]
         self._relu = nonlinearity == "relu"
 
     @staticmethod
@@ -77,15 +80,49 @@ class RNNRecurrence:
 
     def __call__(self, h: Tensor, u: Tensor) -> Tensor:
         """One step for every row: `h` and the pre-activations `(n, *batch, D)` to `(n, *batch, D)`."""
-        return self._function(product(h, self._weight).add_(u))
+        return self._compiled.value(h, (u, self._weight), self._plain)
 
     def linearize(self, h: Tensor, u: Tensor) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; on CUDA value and diagonal in one kernel, for D up to 64."""
+        """The value and the closed-form derivatives; diagonal and value in one kernel, on CUDA up to D = 64."""
         if not cells.fused(h, self._weight):
-            return RNNDerivatives(self(h, u), self._slope, self._weight, self._diagonal)
+            return self._compiled.linearize(h, (u, self._weight), self._plain)
         value, diagonal = cells.rnn_step(h, u, self._weight, self._relu)
         rest = RNNDerivatives(value, self._slope, self._weight, self._diagonal)
         return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: rest)
+
+    def sweep(
+        self,
+        method: LDSApproximation,
+        buffer: Tensor,
+        spare: Tensor,
+        u: Tensor,
+        *,
+        start: int,
+        lo: Tensor,
+        hi: Tensor,
+        rtol: float,
+        atol: float,
+    ) -> Moved | None:
+        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that.
+
+        Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
+        """
+        tensors = (u, self._weight)
+        return self._compiled.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
+
+    def adjoint(self, h: Tensor, u: Tensor, g: Tensor) -> Tensor | None:
+        """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
+
+        Args:
+            h: the state before each row, `(T, *batch, D)`.
+            u: the pre-activations, `(T, *batch, D)`.
+            g: `(T, *batch, D)`.
+        """
+        return self._compiled.cell.adjoint(h, (u, self._weight), g)
+
+    def _plain(self, h: Tensor, tensors: Tensors) -> RNNDerivatives:
+        value = self._function(product(h, tensors[1]).add_(tensors[0]))
+        return RNNDerivatives(value, self._slope, tensors[1], self._diagonal)
 
 
 class RNNDerivatives(AbstractDerivatives):
@@ -105,6 +142,10 @@ class RNNDerivatives(AbstractDerivatives):
 
     def vjp(self, w: Tensor) -> Tensor:
         return (self._slope * w) @ self._weight
+
+    def gradients(self, g: Tensor) -> tuple[Tensor]:
+        """For the gradient `g` of the value that of `W h`, which is that of u."""
+        return (self._slope * g,)
 
     def jacobian(self) -> Tensor:
         return self._slope.unsqueeze(-1) * self._weight

@@ -1,22 +1,22 @@
 // exp, sigmoid and tanh of W numbers at once, without branches, to 2 units in the last place; inf and NaN come through.
 // Coefficients: S. L. Moshier, Cephes Mathematical Library (exp of floats, both tanh); the double exp is Taylor's series.
 #pragma once
+#include <cmath>
+
 #include "lanes.h"
 
 template <class T, int W> struct Math;
 
 template <int W> struct Math<float, W> {
     using V = Vec<float, W>;
-    using I = Vec<int32_t, W>;
+    using Bits = Vec<uint32_t, W>;
+    static constexpr uint32_t SIGN = 1u << 31;
+    static constexpr float LEAST = -87, MOST = 89;
 
-    static inline V power_of_two(I n) { return (V)((n + 127) << 23); }
-
-    // exp(x) for x <= 0 (below -104 it is 0); scaled in two steps, so that subnormal results are right.
-    static inline V exp_of_negative(V x) {
-        x = x < -104.0f ? V{} - 104.0f : x;
-        const V shifted = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number
+    // exp(x) for x from LEAST, whose exp is normal, to MOST, whose exp is inf.
+    static inline V exp_between(V x) {
+        const V shifted = x * 1.44269504088896341f + 12582912.0f;  // 1.5 * 2^23: rounds to a whole number, in the last bits
         const V whole = shifted - 12582912.0f;
-        const I n = (I)shifted - 0x4B400000;
         V r = x - whole * 0.693359375f;
         r = r + whole * 2.12194440e-4f;
         V p = V{} + 1.9875691500e-4f;
@@ -26,7 +26,7 @@ template <int W> struct Math<float, W> {
         p = p * r + 1.6666665459e-1f;
         p = p * r + 5.0000001201e-1f;
         p = p * (r * r) + r + 1.0f;
-        return p * power_of_two(n + 64) * 0x1p-64f;
+        return p * (V)(((Bits)shifted << 23) + (127u << 23));
     }
 
     static inline V small_tanh(V x) {
@@ -42,15 +42,13 @@ template <int W> struct Math<float, W> {
 
 template <int W> struct Math<double, W> {
     using V = Vec<double, W>;
-    using I = Vec<int64_t, W>;
+    using Bits = Vec<uint64_t, W>;
+    static constexpr uint64_t SIGN = 1ull << 63;
+    static constexpr double LEAST = -708, MOST = 710;
 
-    static inline V power_of_two(I n) { return (V)((n + 1023) << 52); }
-
-    static inline V exp_of_negative(V x) {
-        x = x < -746.0 ? V{} - 746.0 : x;
+    static inline V exp_between(V x) {
         const V shifted = x * 1.4426950408889634074 + 6755399441055744.0;  // 1.5 * 2^52
         const V whole = shifted - 6755399441055744.0;
-        const I n = (I)shifted - 0x4338000000000000;
         V r = x - whole * 6.93145751953125e-1;
         r = r - whole * 1.42860682030941723212e-6;
         V p = V{} + 1.0 / 6227020800.0;
@@ -66,7 +64,7 @@ template <int W> struct Math<double, W> {
         p = p * r + 1.0 / 6.0;
         p = p * r + 0.5;
         p = p * (r * r) + r + 1.0;
-        return p * power_of_two(n + 512) * 0x1p-512;
+        return p * (V)(((Bits)shifted << 52) + (1023ull << 52));
     }
 
     static inline V small_tanh(V x) {
@@ -77,16 +75,36 @@ template <int W> struct Math<double, W> {
     }
 };
 
-template <class T, int W> static inline Vec<T, W> magnitude(Vec<T, W> x) { return x < 0 ? -x : x; }
+template <class T, int W> static inline Vec<T, W> magnitude(Vec<T, W> x) {
+    if constexpr (W == 1) return std::abs(x);
+    else return (Vec<T, W>)((typename Math<T, W>::Bits)x & ~Math<T, W>::SIGN);
+}
+
+// The larger of two; NaN where the second is NaN or the first was.
+template <class T, int W> static inline Vec<T, W> largest_of(Vec<T, W> so_far, Vec<T, W> x) {
+    return (x > so_far) | (x != x) ? x : so_far;
+}
+template <class T, int W> static inline T largest_in(Vec<T, W> x) {
+    if constexpr (W == 1) return x;
+    else {
+        Vec<T, W / 2> half[2];
+        std::memcpy(half, &x, sizeof(x));
+        return largest_in<T, W / 2>(largest_of<T, W / 2>(half[0], half[1]));
+    }
+}
 
 template <class T, int W> static inline Vec<T, W> sigmoid(Vec<T, W> x) {
-    const Vec<T, W> e = Math<T, W>::exp_of_negative(x > 0 ? -x : x);
-    return (x > 0 ? Vec<T, W>{} + 1 : e) / (e + 1);
+    using M = Math<T, W>;
+    x = x > -M::LEAST ? Vec<T, W>{} - M::LEAST : x;
+    x = x < -M::MOST ? Vec<T, W>{} - M::MOST : x;
+    return 1 / (1 + M::exp_between(-x));
 }
 
 template <class T, int W> static inline Vec<T, W> tanh_(Vec<T, W> x) {
-    const Vec<T, W> size = magnitude<T, W>(x);
-    const Vec<T, W> e = Math<T, W>::exp_of_negative(-2 * size);  // tanh = (1 - e) / (1 + e)
-    const Vec<T, W> large = 1 - 2 * e / (e + 1);
-    return size < (T)0.625 ? Math<T, W>::small_tanh(x) : (x < 0 ? -large : large);
+    using M = Math<T, W>;
+    const Vec<T, W> size = magnitude<T, W>(x), twice = -2 * size;
+    const Vec<T, W> e = M::exp_between(twice < M::LEAST ? Vec<T, W>{} + M::LEAST : twice);
+    const Vec<T, W> large = 1 - 2 * e / (e + 1);  // tanh = (1 - e) / (1 + e)
+    const Vec<T, W> with_sign = (Vec<T, W>)((typename M::Bits)large | ((typename M::Bits)x & M::SIGN));
+    return size < (T)0.625 ? M::small_tanh(x) : with_sign;
 }

@@ -1,0 +1,218 @@
+"""The compiled cells of `lds_iter.nn`: `gru.cpp`, `lstm.cpp`, `rnn.cpp`, and what they share in `cell*.h`.
+
+A cell is called with the states and with one tuple of tensors: what the inputs contribute to each gate, the matrices,
+and the bias of the last product where there is one. Reference: the plain torch operations of `lds_iter.nn` and, for
+iterations and adjoints, the loop in `lds_iter.sweep`. Methods return None where those must serve.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from lds_iter.kernels.cpu.build import function
+from lds_iter.kernels.cpu.plain import plain, traced
+
+WIDEST = 768
+"""Up to this width times gates the weights of one vector of channels fit the first-level cache; beyond, a matrix
+library wins."""
+
+Tensors = tuple[Tensor, ...]
+
+
+class Form(IntEnum):
+    """What an iteration takes for `A_t`: the diagonal of the Jacobian, its blocks within the channels, or all of it."""
+
+    DIAGONAL = 0
+    BLOCKS = 1
+    FULL = 2
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One iteration: what `lds_iter.sweep.Sweep` wants to know, and whether a proposal is not finite."""
+
+    lo: Tensor
+    residual: Tensor
+    excess: Tensor
+    accepted: Tensor
+    flawed: bool
+
+
+@dataclass(frozen=True)
+class CompiledCell:
+    """The compiled functions of one cell.
+
+    Attributes:
+        source: the file.
+        gates: how many matrices there are, and inputs.
+        parts: how many numbers a channel has in the state; they lie side by side, the one that is multiplied first.
+        made: how many tensors `gradients` returns.
+        variant: the middle of the functions' names.
+    """
+
+    source: str
+    gates: int
+    parts: int
+    made: int
+    variant: str = ""
+
+    def step(self, s: Tensor, tensors: Tensors, *, blocks: bool) -> tuple[Tensor, Tensor | None] | None:
+        """The value and the blocks of the Jacobian within the channels, in one pass over memory.
+
+        Args:
+            s: the previous states, `(n, *batch, parts D)`.
+            tensors: inputs `(n, *batch, D)`, matrices `(D, D)`, bias `(D)`.
+            blocks: whether to compute the blocks too, `(n, *batch, D, parts, parts)`.
+        """
+        run = self._function("step", 7, s.dtype) if self._serves(s, tensors) else None
+        if run is None:
+            return None
+        value, width = torch.empty_like(s), tensors[0].shape[-1]
+        slopes = s.new_empty(*tensors[0].shape, self.parts, self.parts) if blocks else None
+        table = _table(tensors)
+        run(
+            ctypes.addressof(table), s.data_ptr(), value.data_ptr(), 0 if slopes is None else slopes.data_ptr(),
+            tensors[0].numel() // width, width, torch.get_num_threads(),
+        )  # fmt: skip
+        return value, slopes
+
+    def jacobian(self, s: Tensor, tensors: Tensors) -> Tensor | None:
+        """The Jacobians of the step, `(n, *batch, parts D, parts D)`; takes its arguments as `step` does."""
+        run = self._function("jacobian", 6, s.dtype) if self._serves(s, tensors) else None
+        if run is None:
+            return None
+        out, table, width = s.new_empty(*s.shape, s.shape[-1]), _table(tensors), tensors[0].shape[-1]
+        run(
+            ctypes.addressof(table), s.data_ptr(), out.data_ptr(), tensors[0].numel() // width, width,
+            torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def serves_with_gradients(self, s: Tensor, tensors: Tensors) -> bool:
+        """Whether `step` and `gradients` would serve, and a gradient is wanted."""
+        if not torch.is_grad_enabled() or not any(tensor.requires_grad for tensor in (s, *tensors)):
+            return False
+        return self._readable(s, tensors) and self._function("gradients", 8, s.dtype) is not None
+
+    def gradients(self, s: Tensor, tensors: Tensors, g: Tensor, *, matrices: bool) -> tuple[Tensors, Tensors] | None:
+        """For the gradient `g` of the value those that the cell's source names, `(n, *batch, D)` each.
+
+        Args:
+            s: see `step`.
+            tensors: see `step`.
+            g: like `s`.
+            matrices: whether those of the matrices are wanted, `(D, D)` each.
+        """
+        g = g.contiguous() if not traced() else g
+        serves = self._serves(s, tensors) and plain(g, dtype=s.dtype)
+        run = self._function("gradients", 8, s.dtype) if serves else None
+        if run is None:
+            return None
+        out, width = tuple(torch.empty_like(tensors[0]) for _ in range(self.made)), tensors[0].shape[-1]
+        squares = s.new_empty(self.gates if matrices else 0, width, width)
+        table, made = _table(tensors), _table(out)
+        run(
+            ctypes.addressof(table), s.data_ptr(), g.data_ptr(), ctypes.addressof(made),
+            squares.data_ptr() if matrices else 0, tensors[0].numel() // width, width, torch.get_num_threads(),
+        )  # fmt: skip
+        return out, squares.unbind()
+
+    def adjoint(self, s: Tensor, tensors: Tensors, g: Tensor) -> Tensor | None:
+        """All `l_t = g_t + J_{t+1}^T l_{t+1}`, one row after the other, with the work of a product by each matrix.
+
+        Args:
+            s: the state before each row, `(T, *batch, parts D)`.
+            tensors: see `step`.
+            g: like `s`.
+        """
+        g = g.contiguous()
+        serves = self._serves(s, tensors) and plain(g, dtype=s.dtype)
+        run = self._function("adjoint", 8, s.dtype) if serves else None
+        if run is None:
+            return None
+        out, n, width = torch.empty_like(s), s.shape[0], tensors[0].shape[-1]
+        table = _table(tensors)
+        run(
+            ctypes.addressof(table), s.data_ptr(), g.data_ptr(), out.data_ptr(), n, tensors[0].numel() // (n * width),
+            width, torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def sweep(
+        self,
+        form: Form,
+        buffer: Tensor,
+        spare: Tensor,
+        tensors: Tensors,
+        *,
+        start: int,
+        lo: Tensor,
+        hi: Tensor,
+        rtol: float,
+        atol: float,
+    ) -> Moved | None:
+        """One iteration from `buffer` into `spare`.
+
+        Args:
+            form: of `A_t`; a full Jacobian is never formed.
+            buffer: the state before each row at hand and, last, the one after them, `(n + 1, *batch, parts D)`.
+            spare: of the same shape; takes the proposals, from its second row on.
+            tensors: see `step`; the rows at hand.
+            start: the time of the first row at hand.
+            lo: the first row of each sequence that is not accepted yet, `(*batch)`.
+            hi: the time after the last row of each that may move, `(*batch)`.
+            rtol: of the stopping rule.
+            atol: of the stopping rule.
+        """
+        prev = buffer[:-1]
+        if not self._serves(prev, tensors) or not plain(spare, dtype=prev.dtype) or not spare.is_contiguous():
+            return None
+        run = self._function("sweep", 12, prev.dtype, 2)
+        if run is None:
+            return None
+        lo, hi, table = lo.clone(memory_format=torch.contiguous_format), hi.contiguous(), _table(tensors)
+        found = prev.new_empty(3, *lo.shape)
+        flawed = run(
+            ctypes.addressof(table), prev.data_ptr(), spare[1:].data_ptr(), found.data_ptr(), lo.data_ptr(),
+            hi.data_ptr(), start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
+            torch.get_num_threads(), rtol, atol,
+        )  # fmt: skip
+        residual, excess, accepted = found
+        return Moved(lo, residual, excess, accepted, bool(flawed))
+
+    def _function(self, name: str, integers: int, dtype: torch.dtype, reals: int = 0) -> Callable[..., int] | None:
+        return function(self.source, name + self.variant, dtype, integers, reals)
+
+    def _serves(self, s: Tensor, tensors: Tensors) -> bool:
+        graph = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (s, *tensors))
+        return not graph and self._readable(s, tensors)
+
+    def _readable(self, s: Tensor, tensors: Tensors) -> bool:
+        width = tensors[0].shape[-1]
+        return (
+            not traced()
+            and plain(s, *tensors, dtype=s.dtype)
+            and s.is_contiguous()
+            and all(tensor.is_contiguous() for tensor in tensors)
+            and all(tensor.shape == (*s.shape[:-1], width) for tensor in tensors[: self.gates])
+            and s.shape[-1] == self.parts * width
+            and s.numel() > 0
+            and width * self.gates <= WIDEST
+        )
+
+
+GRU = CompiledCell("gru", gates=3, parts=1, made=5)
+LSTM = CompiledCell("lstm", gates=4, parts=2, made=5)
+RNN_TANH = CompiledCell("rnn", gates=1, parts=1, made=1, variant="_tanh")
+RNN_RELU = CompiledCell("rnn", gates=1, parts=1, made=1, variant="_relu")
+
+
+def _table(tensors: Tensors) -> ctypes.Array[ctypes.c_int64]:
+    """Their addresses; to be kept until the call that reads them is over."""
+    return (ctypes.c_int64 * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

@@ -1,8 +1,8 @@
 """Bytes that the Triton kernels move, counted by running them in Triton's interpreter: `python -m bench.kernels`.
 
 A launch is charged for every address that it reads or writes, once: what caches spare within a launch is spared, what
-they may spare between launches (the second reading of a scan) is not. The least that an operation must move is each
-argument read and each result written once.
+they may spare between launches (the second reading of a scan) is not. Memory that is zeroed before a launch is written
+by a launch of its own. The least that an operation must move is each argument read and each result written once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-ROWS = (128, 256)
-"""Time steps at which bytes are counted. The difference, a few chunks of each kernel, is what further steps cost."""
+ROWS = (512, 1024)
+"""Time steps at which bytes are counted. The difference, whole chunks of each kernel, is what further steps cost."""
 
 Operation = tuple[Callable[[], Any], int]
 
@@ -35,8 +35,10 @@ def count(run: Callable[[], Any]) -> Bytes:
     from triton.runtime import interpreter  # pyright: ignore[reportMissingImports]
 
     launches: list[tuple[set[int], set[int]]] = []
+    zeroed: list[int] = []
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
     load, store, call = builder.create_masked_load, builder.create_masked_store, executor.__call__
+    atomic, zeros = builder.create_atomic_rmw, torch.zeros
 
     def addresses(pointers: Any, mask: Any, item: int) -> set[int]:
         first = np.broadcast_to(pointers.data, mask.data.shape)[mask.data.astype(bool)].astype(np.int64)
@@ -51,17 +53,27 @@ def count(run: Callable[[], Any]) -> Bytes:
         launches[-1][1].update(addresses(pointers, mask, value.data.itemsize))
         return store(self, pointers, value, mask, *rest)
 
+    def counted_atomic(self: Any, operation: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        launches[-1][1].update(addresses(pointers, mask, value.data.itemsize))
+        return atomic(self, operation, pointers, value, mask, *rest)
+
+    def counted_zeros(*given: Any, **named: Any) -> torch.Tensor:
+        zeroed.append((made := zeros(*given, **named)).nbytes)
+        return made
+
     def counted_call(self: Any, *given: Any, **named: Any) -> Any:
         launches.append((set(), set()))
         return call(self, *given, **named)
 
     builder.create_masked_load, builder.create_masked_store = counted_load, counted_store
-    executor.__call__ = counted_call
+    builder.create_atomic_rmw, executor.__call__, torch.zeros = counted_atomic, counted_call, counted_zeros
     try:
         run()
     finally:
         builder.create_masked_load, builder.create_masked_store, executor.__call__ = load, store, call
-    return Bytes(sum(len(read) for read, _ in launches), sum(len(wrote) for _, wrote in launches), len(launches))
+        builder.create_atomic_rmw, torch.zeros = atomic, zeros
+    written = sum(zeroed) + sum(len(wrote) for _, wrote in launches)
+    return Bytes(sum(len(read) for read, _ in launches), written, len(launches) + len(zeroed))
 
 
 def operations(rows: int) -> dict[str, Operation]:
@@ -74,7 +86,7 @@ def operations(rows: int) -> dict[str, Operation]:
 
 def scans(rows: int) -> dict[str, Operation]:
     """The scans of `operations`."""
-    from lds_iter.kernels import cuda
+    from lds_iter.kernels import block_scan, cuda
 
     def scan(op: Any, width: int, *blocks: int, dtype: torch.dtype = torch.float32) -> Operation:
         a, x = torch.rand(rows, 1, *blocks).to(dtype) / blocks[-1], torch.rand(rows, 1, width).to(dtype)
@@ -83,6 +95,8 @@ def scans(rows: int) -> dict[str, Operation]:
     return {
         "diagonal, float32": scan(cuda.block_scan_, 4, 4, 1, 1),
         "diagonal, bfloat16": scan(cuda.block_scan_, 4, 4, 1, 1, dtype=torch.bfloat16),
+        "diagonal, float32, three launches": scan(block_scan.scan_, 4, 4, 1, 1),
+        "diagonal, float64": scan(cuda.block_scan_, 4, 4, 1, 1, dtype=torch.float64),
         "2x2 blocks": scan(cuda.block_scan_, 4, 2, 2, 2),
         "4x4 blocks": scan(cuda.block_scan_, 4, 1, 4, 4),
         "dense, D = 8": scan(cuda.dense_scan_, 8, 8, 8),

@@ -95,7 +95,28 @@ def contenders(a: Any, b: Tensor) -> dict[str, Callable[[], Any]]:
         "kernel, backwards": lambda: cuda.triton_reverse_scan(a, x, None),
         "plain": lambda: plain(a, x, None),
     }
+    if single_pass_serves(a, x):
+        runs["three launches"] = lambda: three_launches(a, x)
     return runs | (peers(a, b) if isinstance(a, li.Diagonal) and b.dtype == torch.float32 else {})
+
+
+def single_pass_serves(a: Any, x: Tensor) -> bool:
+    """Whether `kernel` is the scan in one launch, `lds_iter.kernels.single_pass`."""
+    from lds_iter.kernels import single_pass
+
+    return not isinstance(a, li.Dense) and single_pass.serves(blocks(a), x)
+
+
+def three_launches(a: Any, x: Tensor) -> None:
+    """What such a scan would be without it."""
+    from lds_iter.kernels import block_scan
+
+    block_scan.scan_(blocks(a), x, None, False)
+
+
+def blocks(a: Any) -> Tensor:
+    """`(n, B, D // K, K, K)`."""
+    return a.diagonal.unsqueeze(-1).unsqueeze(-1) if isinstance(a, li.Diagonal) else a.blocks
 
 
 def peers(a: li.Diagonal, b: Tensor) -> dict[str, Callable[[], Any]]:
@@ -138,7 +159,7 @@ def measure(case: Case, device: str) -> dict[str, Any]:
         try:
             figures[name] = times(run)
         except Exception as problem:
-            if name in ("copy", "kernel", "kernel, backwards", "plain"):
+            if name in ("copy", "kernel", "kernel, backwards", "plain", "three launches"):
                 raise
             figures[name] = {"failed": repr(problem)[:200]}
     least = sum(leaf.nbytes for leaf in leaves(a)) + 2 * b.nbytes

@@ -19,7 +19,7 @@ from lds_iter.kernels import cells, cuda
 from lds_iter.transitions import leaves, map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
-from lds_iter.kernels import block_scan, dense_scan, gru_step  # they import Triton
+from lds_iter.kernels import block_scan, dense_scan, gru_step, look_back, single_pass  # they import Triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -32,10 +32,13 @@ TOLERANCES = {torch.float64: CLOSE, torch.float32: {"rtol": 1e-5, "atol": 1e-5}}
 
 @pytest.fixture(autouse=True)
 def _poisoned_and_short(monkeypatch):
-    """Chunks of 8 rows, tiles of 2 chunks, memory that is NaN where it is not written, kernels on this device."""
+    """Chunks of 8 rows, two to a tile or group, memory that is NaN where it is not written, kernels on this device."""
     monkeypatch.setattr(block_scan, "LENGTH", 8)
     monkeypatch.setattr(block_scan, "TILE", 2)
     monkeypatch.setattr(dense_scan, "LENGTH", 8)
+    monkeypatch.setattr(single_pass, "ROWS", {1: 4, 2: 4})
+    monkeypatch.setattr(single_pass, "SUBS", {1: 2, 2: 2})
+    monkeypatch.setattr(look_back, "GROUP", 2)
     monkeypatch.setattr("lds_iter.scan._SCANS", dict(li.scan._SCANS))
     monkeypatch.setattr("lds_iter.scan._REVERSED", dict(li.scan._REVERSED))
     for structure in li.Diagonal, li.ScaledIdentity, li.Identity, li.BlockDiagonal, li.Dense:
@@ -358,17 +361,21 @@ def test_the_steps_are_well_formed_operations():
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="bytes are counted in the interpreter")
 def test_the_bytes_that_are_counted_are_those_of_the_algorithm(monkeypatch):
-    """A diagonal in chunks of 8: twice a and b, x once, and 6 numbers for each chunk: 5 and 6/8 numbers a step."""
+    """In chunks of 8. A float64 diagonal: a and b twice, x once, 6 numbers for each chunk, or 5 and 6/8 numbers a step.
+    A float32 one: three numbers a step, and for each chunk a map of two words, zeroed, written and read."""
     monkeypatch.undo()  # the memory that is filled with NaN would be counted too
     monkeypatch.setattr(block_scan, "LENGTH", 8)
     monkeypatch.setattr(block_scan, "TILE", 2)
-    counted = []
-    for rows in 16, 48:
-        a, x = uniform(rows, 1, 3, 1, 1, dtype=torch.float32), uniform(rows, 1, 3, dtype=torch.float32)
-        counted.append(kernel_bytes.count(lambda a=a, x=x: cuda.block_scan_(a, x, None, False)))
-    assert [one.launches for one in counted] == [3, 3]
-    more = counted[1].read + counted[1].written - counted[0].read - counted[0].written
-    assert more == 32 * 3 * 4 * (5 + 6 / 8)
+    monkeypatch.setattr(single_pass, "ROWS", {1: 4})
+    monkeypatch.setattr(single_pass, "SUBS", {1: 2})
+    for dtype, launches, bytes_a_step in (torch.float64, 3, 8 * (5 + 6 / 8)), (torch.float32, 2, 4 * 3 + 3 * 2 * 8 / 8):
+        counted = []
+        for rows in 16, 48:
+            a, x = uniform(rows, 1, 3, 1, 1, dtype=dtype), uniform(rows, 1, 3, dtype=dtype)
+            counted.append(kernel_bytes.count(lambda a=a, x=x: cuda.block_scan_(a, x, None, False)))
+        assert [one.launches for one in counted] == [launches, launches]
+        more = counted[1].read + counted[1].written - counted[0].read - counted[0].written
+        assert more == 32 * 3 * bytes_a_step
 
 
 @pytest.mark.parametrize("case", [bench.Case(40, 2, 3), bench.Case(20, 1, 4, 2), bench.Case(20, 1, 5, 5)])
@@ -404,3 +411,10 @@ def test_every_launch_compiles_for_a_hopper_gpu_within_its_registers():
     assert len(kernels) > 10
     for kernel in kernels:
         assert kernel["STACK"] == kernel["LOCAL"] == 0, kernel
+    waiting = [kernel for kernel in kernels if kernel["tickets"]]
+    assert {kernel["kernel"] for kernel in waiting} == {"_scan"}
+    for kernel in waiting:
+        # Of each of three levels a first look, and another in the loop; each word is one volatile load or one exchange.
+        assert kernel["tickets"] == 1, kernel
+        assert kernel["polls"] == kernel["volatile"] >= 6, kernel
+        assert kernel["publications"] >= 3, kernel

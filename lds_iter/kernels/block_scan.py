@@ -11,9 +11,9 @@ through one chunk of one block, with the block's vector in registers and the row
     apply    the chunk scanned from what the chunk before ended with           reads A and b, writes x
 
 So A and b are read twice and x is written once. The second reading goes backwards, from what the second-level cache (60
-MB on an H200) still holds: all of it while A and b fit there. A single pass with look-back would save the rest, but it
-folds whatever its neighbours have published so far, so that it rounds differently from run to run. Here how row t
-associates is a function of t alone, whatever else is scanned with it and however many rows follow.
+MB on an H200) still holds: all of it while A and b fit there. Diagonals and blocks of 2 in float32 and half precision
+are read once, by `single_pass`. How row t associates is a function of t alone, whatever else is scanned with it and
+however many rows follow.
 
 Nothing is multiplied by the first matrix where there is no initial value, so it may be anything, NaN included.
 """

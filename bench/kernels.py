@@ -25,7 +25,7 @@ from bench.kernel_bytes import table
 from bench.kernels_page import COMMAND, section
 from bench.machine import describe, results_folder
 from bench.pages import between
-from lds_iter.kernels import cells, cuda
+from lds_iter.kernels import cells, cuda, iterations
 from lds_iter.nn.gru import GRUDerivatives
 from lds_iter.scan import diagonal_scan
 from lds_iter.transitions import leaves, map_leaves
@@ -172,8 +172,9 @@ def measure_step(width: int, length: int, device: str) -> dict[str, Any]:
     torch.manual_seed(0)
     with torch.device(device), torch.no_grad():
         f, states = li.nn.GRURecurrence.from_module(torch.nn.GRU(width, width)), torch.randn(length + 1, 1, width)
-        u, frontier = f.inputs(torch.randn(length, 1, width)), torch.zeros(1, dtype=torch.int64)
-    weights = f._weight.detach(), f._bias_n.detach()
+        u, lo = f.inputs(torch.randn(length, 1, width)), torch.zeros(1, dtype=torch.int64)
+    weights, rows = (f._weight.detach(), f._bias_n.detach()), (0, lo, lo + length, 0.0, 1e-5)
+    new = torch.empty_like(states[1:])
 
     @torch.no_grad()
     def plain() -> tuple[Tensor, Tensor]:
@@ -186,7 +187,7 @@ def measure_step(width: int, length: int, device: str) -> dict[str, Any]:
     runs = {
         "plain": plain,
         "kernel": lambda: cells.gru_step(states[:-1], *u, *weights),
-        "iteration": lambda: cells.gru_iteration(states, *u, *weights, frontier),
+        "iteration": lambda: iterations.gru_iteration_(states, *u, *weights, new, states[0], *rows),
     }
     return {"length": length, "width": width, "error": error, "us": {name: times(run) for name, run in runs.items()}}
 

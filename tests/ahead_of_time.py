@@ -18,7 +18,10 @@ from triton.runtime.jit import JITFunction
 
 TARGET = GPUTarget("cuda", 90, 32)
 OPTIONS = ("num_warps", "num_stages")
-TYPES = {torch.float64: "*fp64", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
+TYPES = {
+    torch.float64: "*fp64", torch.float32: "*fp32", torch.bfloat16: "*bf16",
+    torch.int64: "*i64", torch.int32: "*i32", torch.uint8: "*u8",
+}  # fmt: skip
 
 
 def compiled(run):

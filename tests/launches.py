@@ -28,14 +28,19 @@ def _dense(width, a_dtype, x_dtype, reverse, initial):
 
 
 def _cells(width):
-    states, pairs, u = torch.rand(101, 2, width), torch.rand(100, 2, 2 * width), list(torch.rand(4, 100, 2, width))
-    weight, frontier = torch.rand(4 * width, width), torch.zeros(2, dtype=torch.int64)
+    states, pairs, u = torch.rand(101, 2, width), torch.rand(101, 2, 2 * width), list(torch.rand(4, 100, 2, width))
+    weight, lo = torch.rand(4 * width, width), torch.zeros(2, dtype=torch.int64)
+    open_rows = {"start": 0, "lo": lo, "hi": lo + 100, "rtol": 0.0, "atol": 1e-5}
 
     def run():
-        gru_step.step(states[1:], (u[0], u[1], u[2]), weight[: 3 * width], weight[0])
-        gru_step.iterate(states, (u[0], u[1], u[2]), weight[: 3 * width], weight[0], frontier)
-        lstm_step.step(pairs, u, weight)
+        gates = u[0], u[1], u[2]
+        gru_step.step(states[1:], gates, weight[: 3 * width], weight[0])
+        lstm_step.step(pairs[1:], u, weight)
         rnn_step.step(states[1:], u[0], weight[:width], False)
+        one = {"new": states[1:].clone(), "s0": states[0], **open_rows}
+        gru_step.iterate(states, gates, weight[: 3 * width], weight[0], **one)
+        rnn_step.iterate(states, u[0], weight[:width], False, **one)
+        lstm_step.iterate(pairs, u, weight, new=pairs[1:].clone(), s0=pairs[0], **open_rows)
 
     return run
 

@@ -16,7 +16,7 @@ from triton.runtime import interpreter
 
 @contextmanager
 def scrambled(seed):
-    """Launches inside run so. Yields a list that grows by whether each poll of the others' words found all there."""
+    """Launches that take tickets run so inside. Yields a list: whether each poll found all words there."""
     rng, polls = random.Random(seed), []
     executor, builder = interpreter.GridExecutor, interpreter.InterpreterBuilder
     call, load, interval = executor.__call__, builder.create_masked_load, sys.getswitchinterval()
@@ -29,7 +29,13 @@ def scrambled(seed):
             polls.append(bool((found.data >> 32).all()))
         return found
 
-    executor.__call__ = lambda self, *given, **named: _at_once(self, rng, given, named)
+    def launched(self, *given, **named):
+        if "ticket" in self.fn.__code__.co_names:
+            _at_once(self, rng, given, named)
+        else:
+            call(self, *given, **named)
+
+    executor.__call__ = launched
     builder.create_masked_load = delayed
     sys.setswitchinterval(1e-5)
     try:

@@ -186,18 +186,11 @@ def scan_(
         product = x.new_empty((*shape, size), dtype=accumulate)
         _launch(a, x, initial, product, last, reverse, chunks - 1, length, PRODUCTS=products, APPLY=False)
         if size == 1:
-            scan_carries_(product, last, chunks - 1, tile=tile)
+            _carry[(columns,)](product, last, chunks - 1, columns, TILE=tile)
         else:
             flat = last.view(chunks - 1, 1, columns * size)
             scan_(product.unsqueeze(1), flat, None, False, length=length, products=True)
     _launch(a, x, initial, last, last, reverse, chunks, length, PRODUCTS=products, APPLY=True)
-
-
-def scan_carries_(product: Tensor, last: Tensor, chunks: int, *, tile: int = TILE) -> None:
-    """`last_j = product_j last_{j-1} + last_j` in place, entry by entry, for the first `chunks` rows of contiguous
-    tensors."""
-    columns = last[0].numel()
-    _carry[(columns,)](product, last, chunks, columns, TILE=tile)
 
 
 def _launch(

@@ -38,10 +38,9 @@ PARTS = {1: 2, 2: 8}
 """Words of a map by the size K of a block: y in the first K, P in the last K K, in a power of 2."""
 
 
-def words(chunks: int, columns: int, size: int) -> int:
+def words(chunks: int, columns: int, size: int, group: int, levels: int) -> int:
     """How many words a launch needs, zeroed."""
-    levels = [chunks // GROUP**level for level in range(LEVELS)]
-    return COUNTER + sum(levels) * columns * PARTS[size]
+    return COUNTER + sum(chunks // group**level for level in range(levels)) * columns * PARTS[size]
 
 
 @triton.jit

@@ -145,7 +145,8 @@ def scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> None:
     wide = min(triton.next_power_of_2(columns), most)
     rows, subs = ROWS[size], SUBS[size]
     chunks, tiles = triton.cdiv(n, rows * subs), triton.cdiv(columns, wide)
-    scratch = torch.zeros(look_back.words(chunks, columns, size), dtype=torch.int64, device=x.device)
+    words = look_back.words(chunks, columns, size, look_back.GROUP, look_back.LEVELS)
+    scratch = torch.zeros(words, dtype=torch.int64, device=x.device)
     # Backwards is forwards from the last row with the stride of time negated.
     sign, first = (-1, n - 1) if reverse else (1, 0)
     start = x if initial is None else initial

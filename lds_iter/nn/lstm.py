@@ -30,8 +30,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
-from lds_iter.kernels import cells
+from lds_iter.kernels import cells, iterations
+from lds_iter.kernels.iterations import Settled, Sweeping
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
@@ -116,6 +118,10 @@ class LSTMRecurrence:
             return LSTMDerivatives(s, u, self)
         value, blocks = cells.lstm_step(s, *u, self._weight_hh)
         return FusedDerivatives(value, blocks, lambda: LSTMDerivatives(s, u, self))
+
+    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
+        """One iteration of `BlockNewton(2)` on CUDA, in one launch, for the loop; None where it must do that."""
+        return None if self.projection is not None else iterations.lstm(method, sweeping, u, self._weight_hh)
 
 
 class LSTMDerivatives(AbstractDerivatives):

@@ -14,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
-from lds_iter.kernels import cells
+from lds_iter.kernels import cells, iterations
+from lds_iter.kernels.iterations import Settled, Sweeping
 from lds_iter.linearization import AbstractDerivatives
+from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
 
@@ -86,6 +88,10 @@ class RNNRecurrence:
         value, diagonal = cells.rnn_step(h, u, self._weight, self._relu)
         rest = RNNDerivatives(value, self._slope, self._weight, self._diagonal)
         return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: rest)
+
+    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Settled | None:
+        """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
+        return iterations.rnn(method, sweeping, u, self._weight, self._relu)
 
 
 class RNNDerivatives(AbstractDerivatives):

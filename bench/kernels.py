@@ -25,7 +25,7 @@ from bench.kernel_bytes import table
 from bench.kernels_page import COMMAND, section
 from bench.machine import describe, results_folder
 from bench.pages import between
-from lds_iter.kernels import cells, cuda
+from lds_iter.kernels import cells, cuda, iterations
 from lds_iter.nn.gru import GRUDerivatives
 from lds_iter.scan import diagonal_scan
 from lds_iter.transitions import leaves, map_leaves
@@ -95,7 +95,28 @@ def contenders(a: Any, b: Tensor) -> dict[str, Callable[[], Any]]:
         "kernel, backwards": lambda: cuda.triton_reverse_scan(a, x, None),
         "plain": lambda: plain(a, x, None),
     }
+    if single_pass_serves(a, x):
+        runs["three launches"] = lambda: three_launches(a, x)
     return runs | (peers(a, b) if isinstance(a, li.Diagonal) and b.dtype == torch.float32 else {})
+
+
+def single_pass_serves(a: Any, x: Tensor) -> bool:
+    """Whether `kernel` is the scan in one launch, `lds_iter.kernels.single_pass`."""
+    from lds_iter.kernels import single_pass
+
+    return not isinstance(a, li.Dense) and single_pass.serves(blocks(a), x)
+
+
+def three_launches(a: Any, x: Tensor) -> None:
+    """What such a scan would be without it."""
+    from lds_iter.kernels import block_scan
+
+    block_scan.scan_(blocks(a), x, None, False)
+
+
+def blocks(a: Any) -> Tensor:
+    """`(n, B, D // K, K, K)`."""
+    return a.diagonal.unsqueeze(-1).unsqueeze(-1) if isinstance(a, li.Diagonal) else a.blocks
 
 
 def peers(a: li.Diagonal, b: Tensor) -> dict[str, Callable[[], Any]]:
@@ -138,7 +159,7 @@ def measure(case: Case, device: str) -> dict[str, Any]:
         try:
             figures[name] = times(run)
         except Exception as problem:
-            if name in ("copy", "kernel", "kernel, backwards", "plain"):
+            if name in ("copy", "kernel", "kernel, backwards", "plain", "three launches"):
                 raise
             figures[name] = {"failed": repr(problem)[:200]}
     least = sum(leaf.nbytes for leaf in leaves(a)) + 2 * b.nbytes
@@ -151,8 +172,9 @@ def measure_step(width: int, length: int, device: str) -> dict[str, Any]:
     torch.manual_seed(0)
     with torch.device(device), torch.no_grad():
         f, states = li.nn.GRURecurrence.from_module(torch.nn.GRU(width, width)), torch.randn(length + 1, 1, width)
-        u, frontier = f.inputs(torch.randn(length, 1, width)), torch.zeros(1, dtype=torch.int64)
-    weights = f._weight.detach(), f._bias_n.detach()
+        u, lo = f.inputs(torch.randn(length, 1, width)), torch.zeros(1, dtype=torch.int64)
+    weights, rows = (f._weight.detach(), f._bias_n.detach()), (0, lo, lo + length, 0.0, 1e-5)
+    new = torch.empty_like(states[1:])
 
     @torch.no_grad()
     def plain() -> tuple[Tensor, Tensor]:
@@ -165,7 +187,7 @@ def measure_step(width: int, length: int, device: str) -> dict[str, Any]:
     runs = {
         "plain": plain,
         "kernel": lambda: cells.gru_step(states[:-1], *u, *weights),
-        "iteration": lambda: cells.gru_iteration(states, *u, *weights, frontier),
+        "iteration": lambda: iterations.gru_iteration_(states, *u, *weights, new, states[0], *rows),
     }
     return {"length": length, "width": width, "error": error, "us": {name: times(run) for name, run in runs.items()}}
 

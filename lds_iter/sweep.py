@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lds_iter import device
 from lds_iter.frontier import OpenRows, advance
+from lds_iter.kernels.iterations import Sweeping
 from lds_iter.linearization import Linearization, linearize
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.solution import Result
@@ -73,8 +74,11 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
 def _in_one_pass(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
     """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
 
-    A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.cells`).
+    A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.cells`), and for other devices, where the
+    host does not look, `sweep_on_device` (see `lds_iter.kernels.iterations`).
     """
+    if not device.on_host(problem.s0):
+        return _on_device(problem, method, state, rules, sweep)
     own = getattr(problem.f, "sweep", None)
     if own is None:
         return False
@@ -96,6 +100,27 @@ def _in_one_pass(problem: Problem, method: LDSApproximation, state: Workspace, r
     if moved.flawed:
         _repair(new, new, value, buffer[1:], problem.s0, sweep)
         sweep.broken = sweep.rows.take_frontier_(new, value, start)
+    return True
+
+
+def _on_device(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
+    """The same where the host does not look: repairs are made, and counted, on the device."""
+    own = getattr(problem.f, "sweep_on_device", None)
+    if own is None:
+        return False
+    start, stop, lo, hi = sweep.start, sweep.stop, sweep.rows.lo, sweep.rows.hi
+    buffer, spare = state.buffer[start : stop + 1], state.spare[start : stop + 1]
+    inputs = problem.inputs_at(start, stop)
+    found = own(method, Sweeping(buffer, spare, problem.s0, start, lo, hi, rules.rtol, rules.atol), inputs)
+    if found is None:
+        return False
+    sweep.rows, sweep.residual, sweep.accepted_residual = OpenRows.of(found.lo, hi), found.residual, found.accepted
+    sweep.excess = found.residual if rules.rtol == 0 else found.excess
+    sweep.resets, sweep.broken = found.resets, found.broken
+    if rules.record:
+        residual = linearize(problem.f, buffer[:-1], inputs).value - buffer[1:]
+        sweep.rows.confine_(residual, start)
+        state.maps[-1][start:stop] = residual.abs().amax(-1).cpu()
     return True
 
 

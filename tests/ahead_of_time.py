@@ -18,7 +18,10 @@ from triton.runtime.jit import JITFunction
 
 TARGET = GPUTarget("cuda", 90, 32)
 OPTIONS = ("num_warps", "num_stages")
-TYPES = {torch.float64: "*fp64", torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.int64: "*i64"}
+TYPES = {
+    torch.float64: "*fp64", torch.float32: "*fp32", torch.bfloat16: "*bf16",
+    torch.int64: "*i64", torch.int32: "*i32", torch.uint8: "*u8",
+}  # fmt: skip
 
 
 def compiled(run):
@@ -32,8 +35,8 @@ def compiled(run):
         key = (self.__name__, str(source.signature), str(source.constants), str(source.attrs), str(options))
         if key not in seen:
             seen.add(key)
-            binary = triton.compile(source, target=TARGET, options=options).asm["cubin"]
-            done.append((self.__name__, _resources(binary)))
+            made = triton.compile(source, target=TARGET, options=options).asm
+            done.append((self.__name__, _resources(made["cubin"]) | _shared_words(made["ptx"])))
 
     JITFunction.run = compile_instead
     try:
@@ -71,6 +74,16 @@ def _resources(binary):
         file.flush()
         out = subprocess.run([tool, "-res-usage", file.name], capture_output=True, text=True, check=True).stdout
     return {name: int(number) for name, number in re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", out)}
+
+
+def _shared_words(code):
+    """Instructions by which programs of a launch exchange words of 64 bits (see `lds_iter.kernels.look_back`)."""
+    return {
+        "tickets": code.count("atom.global.gpu.relaxed.add.u64"),
+        "publications": code.count("atom.global.gpu.relaxed.exch.b64"),
+        "polls": len(re.findall(r"ld\.volatile\.global\.(?:v2\.)?b64", code)),
+        "volatile": code.count("volatile"),
+    }
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from lds_iter.kernels import cells, cuda
 from lds_iter.transitions import leaves, map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
-from lds_iter.kernels import block_scan, dense_scan, gru_step  # they import Triton
+from lds_iter.kernels import block_scan, dense_scan, look_back, single_pass  # they import Triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -32,10 +32,13 @@ TOLERANCES = {torch.float64: CLOSE, torch.float32: {"rtol": 1e-5, "atol": 1e-5}}
 
 @pytest.fixture(autouse=True)
 def _poisoned_and_short(monkeypatch):
-    """Chunks of 8 rows, tiles of 2 chunks, memory that is NaN where it is not written, kernels on this device."""
+    """Chunks of 8 rows, two to a tile or group, memory that is NaN where it is not written, kernels on this device."""
     monkeypatch.setattr(block_scan, "LENGTH", 8)
     monkeypatch.setattr(block_scan, "TILE", 2)
     monkeypatch.setattr(dense_scan, "LENGTH", 8)
+    monkeypatch.setattr(single_pass, "ROWS", {1: 4, 2: 4})
+    monkeypatch.setattr(single_pass, "SUBS", {1: 2, 2: 2})
+    monkeypatch.setattr(look_back, "GROUP", 2)
     monkeypatch.setattr("lds_iter.scan._SCANS", dict(li.scan._SCANS))
     monkeypatch.setattr("lds_iter.scan._REVERSED", dict(li.scan._REVERSED))
     for structure in li.Diagonal, li.ScaledIdentity, li.Identity, li.BlockDiagonal, li.Dense:
@@ -263,7 +266,8 @@ def test_a_fused_step_equals_its_derivatives(name, n, batch, width, monkeypatch)
 @torch.no_grad()
 def test_a_network_is_solved_by_the_kernels(kind, monkeypatch):
     """Steps and scans, through the layer; to its tolerance of 1e-5 or so."""
-    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")  # on a CPU they would take the whole iteration
+    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")  # they, and on a GPU this, would take the whole iteration
+    monkeypatch.setattr(getattr(li.nn, f"{kind}Recurrence"), "sweep_on_device", lambda *given: None)
     peer = getattr(torch.nn, kind)(3, 4).to(DEVICE)
     layer = getattr(li.nn, kind)(3, 4, method=li.BlockNewton(2) if kind == "LSTM" else li.QuasiNewton()).to(DEVICE)
     layer.load_state_dict(peer.state_dict())
@@ -285,39 +289,6 @@ def test_steps_stay_plain_where_a_gradient_is_wanted_or_the_kernel_does_not_fit(
         assert not cells.fused(state.double(), torch.zeros(192, 64).double())
         monkeypatch.undo()
         assert cells.fused(state, torch.zeros(192, 64)) == (DEVICE == "cuda" and state.is_cuda)
-
-
-@pytest.mark.parametrize(("n", "width"), [(1, 3), (33, 3), (70, 20)])
-@torch.no_grad()
-def test_a_fused_iteration_equals_step_residual_and_scan(n, width, monkeypatch):
-    monkeypatch.setattr(gru_step, "ROWS", {16: 16, 32: 16})
-    f, states, u = at_random_states("gru", n, (2,), width)
-    states = torch.cat([states[:1], states])
-    frontier = torch.tensor([0, min(n - 1, 20)], device=DEVICE)
-    at, times = f.linearize(states[:-1], u), torch.arange(n, device=DEVICE)[:, None, None]
-    residual = torch.where(times >= frontier[:, None], at.value - states[1:], 0)
-    a = torch.where(times > frontier[:, None], at.diagonal(), 0)
-    found = torch.ops.lds_iter.gru_iteration(states, *u, f._weight, f._bias_n, frontier)
-    wanted = at.value, residual, expected(li.Diagonal(a), residual, None), residual.abs().amax((0, -1))
-    for mine, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, other, **ROUNDING)
-    states[-1, 1, 0] = torch.nan
-    largest = torch.ops.lds_iter.gru_iteration(states, *u, f._weight, f._bias_n, frontier)[3]
-    assert largest.isnan().tolist() == [False, True]
-
-
-@torch.no_grad()
-def test_batch_mates_change_no_bit_of_an_iteration(monkeypatch):
-    monkeypatch.setattr(gru_step, "ROWS", {16: 16})
-    f, states, u = at_random_states("gru", 40, (3,), 4)
-    states, frontier = torch.cat([states[:1], states]), torch.tensor([0, 7, 3], device=DEVICE)
-    together = torch.ops.lds_iter.gru_iteration(states, *u, f._weight, f._bias_n, frontier)
-    for mate in range(3):
-        own = slice(mate, mate + 1)
-        inputs = [gate[:, own] for gate in u]
-        alone = torch.ops.lds_iter.gru_iteration(states[:, own], *inputs, f._weight, f._bias_n, frontier[own])
-        for one, all_of_them in zip(alone[:3], together[:3], strict=True):
-            assert torch.equal(one, all_of_them[:, own])
 
 
 def test_the_gradient_of_a_fused_step():
@@ -350,25 +321,25 @@ def test_the_steps_are_well_formed_operations():
         last = {"gru": (f._bias_n,) if name == "gru" else (), "lstm": (), "tanh": (False,)}[name]
         weight = f._weight_hh if name == "lstm" else f._weight
         torch.library.opcheck(getattr(torch.ops.lds_iter, operation).default, (s, *gates, weight.detach(), *last))
-    f, s, u = at_random_states("gru", 4, (2,), 3)
-    frontier = torch.zeros(2, dtype=torch.int64, device=DEVICE)
-    whole = (torch.cat([s[:1], s]), *u, f._weight.detach(), f._bias_n.detach(), frontier)
-    torch.library.opcheck(torch.ops.lds_iter.gru_iteration.default, whole)
 
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="bytes are counted in the interpreter")
 def test_the_bytes_that_are_counted_are_those_of_the_algorithm(monkeypatch):
-    """A diagonal in chunks of 8: twice a and b, x once, and 6 numbers for each chunk: 5 and 6/8 numbers a step."""
+    """In chunks of 8. A float64 diagonal: a and b twice, x once, 6 numbers for each chunk, or 5 and 6/8 numbers a step.
+    A float32 one: three numbers a step, and for each chunk a map of two words, zeroed, written and read."""
     monkeypatch.undo()  # the memory that is filled with NaN would be counted too
     monkeypatch.setattr(block_scan, "LENGTH", 8)
     monkeypatch.setattr(block_scan, "TILE", 2)
-    counted = []
-    for rows in 16, 48:
-        a, x = uniform(rows, 1, 3, 1, 1, dtype=torch.float32), uniform(rows, 1, 3, dtype=torch.float32)
-        counted.append(kernel_bytes.count(lambda a=a, x=x: cuda.block_scan_(a, x, None, False)))
-    assert [one.launches for one in counted] == [3, 3]
-    more = counted[1].read + counted[1].written - counted[0].read - counted[0].written
-    assert more == 32 * 3 * 4 * (5 + 6 / 8)
+    monkeypatch.setattr(single_pass, "ROWS", {1: 4})
+    monkeypatch.setattr(single_pass, "SUBS", {1: 2})
+    for dtype, launches, bytes_a_step in (torch.float64, 3, 8 * (5 + 6 / 8)), (torch.float32, 2, 4 * 3 + 3 * 2 * 8 / 8):
+        counted = []
+        for rows in 16, 48:
+            a, x = uniform(rows, 1, 3, 1, 1, dtype=dtype), uniform(rows, 1, 3, dtype=dtype)
+            counted.append(kernel_bytes.count(lambda a=a, x=x: cuda.block_scan_(a, x, None, False)))
+        assert [one.launches for one in counted] == [launches, launches]
+        more = counted[1].read + counted[1].written - counted[0].read - counted[0].written
+        assert more == 32 * 3 * bytes_a_step
 
 
 @pytest.mark.parametrize("case", [bench.Case(40, 2, 3), bench.Case(20, 1, 4, 2), bench.Case(20, 1, 5, 5)])
@@ -404,3 +375,10 @@ def test_every_launch_compiles_for_a_hopper_gpu_within_its_registers():
     assert len(kernels) > 10
     for kernel in kernels:
         assert kernel["STACK"] == kernel["LOCAL"] == 0, kernel
+    waiting = [kernel for kernel in kernels if kernel["tickets"]]
+    assert {kernel["kernel"] for kernel in waiting} == {"_scan", "_iterate"}
+    for kernel in waiting:
+        # Of each of three levels a first look, and another in the loop; each word is one volatile load or one exchange.
+        assert kernel["tickets"] == 1, kernel
+        assert kernel["polls"] == kernel["volatile"] >= 6, kernel
+        assert kernel["publications"] >= 3, kernel

@@ -11,9 +11,9 @@ through one chunk of one block, with the block's vector in registers and the row
     apply    the chunk scanned from what the chunk before ended with           reads A and b, writes x
 
 So A and b are read twice and x is written once. The second reading goes backwards, from what the second-level cache (60
-MB on an H200) still holds: all of it while A and b fit there. A single pass with look-back would save the rest, but it
-folds whatever its neighbours have published so far, so that it rounds differently from run to run. Here how row t
-associates is a function of t alone, whatever else is scanned with it and however many rows follow.
+MB on an H200) still holds: all of it while A and b fit there. Diagonals and blocks of 2 in float32 and half precision
+are read once, by `single_pass`. How row t associates is a function of t alone, whatever else is scanned with it and
+however many rows follow.
 
 Nothing is multiplied by the first matrix where there is no initial value, so it may be anything, NaN included.
 """
@@ -186,18 +186,11 @@ def scan_(
         product = x.new_empty((*shape, size), dtype=accumulate)
         _launch(a, x, initial, product, last, reverse, chunks - 1, length, PRODUCTS=products, APPLY=False)
         if size == 1:
-            scan_carries_(product, last, chunks - 1, tile=tile)
+            _carry[(columns,)](product, last, chunks - 1, columns, TILE=tile)
         else:
             flat = last.view(chunks - 1, 1, columns * size)
             scan_(product.unsqueeze(1), flat, None, False, length=length, products=True)
     _launch(a, x, initial, last, last, reverse, chunks, length, PRODUCTS=products, APPLY=True)
-
-
-def scan_carries_(product: Tensor, last: Tensor, chunks: int, *, tile: int = TILE) -> None:
-    """`last_j = product_j last_{j-1} + last_j` in place, entry by entry, for the first `chunks` rows of contiguous
-    tensors."""
-    columns = last[0].numel()
-    _carry[(columns,)](product, last, chunks, columns, TILE=tile)
 
 
 def _launch(

@@ -1,5 +1,5 @@
 """The Triton kernels of the cells of `lds_iter.nn` as custom operations: steps with what quasi-Newton and block Newton
-need of their Jacobians, and a GRU's whole iteration.
+need of their Jacobians. Whole iterations: `lds_iter.kernels.iterations`.
 
 Triton is imported when a kernel first runs. The values are differentiable; the Jacobians' parts are not.
 """
@@ -82,38 +82,6 @@ def _gru_backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> t
 
 
 gru_step.register_autograd(_gru_backward, setup_context=_gru_setup)
-
-
-@torch.library.custom_op("lds_iter::gru_iteration", mutates_args=())
-def gru_iteration(
-    states: Tensor, u_r: Tensor, u_z: Tensor, u_n: Tensor, weight: Tensor, bias: Tensor, frontier: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """A quasi-Newton iteration of a GRU; reference: `nn.gru.GRUDerivatives` and `linear_scan`.
-
-    Args:
-        states: the state before the first step and the guess, `(n + 1, B, D)`.
-        u_r, u_z, u_n: pre-activations, `(n, B, D)`.
-        weight: `(3 D, D)`.
-        bias: of the gate n, `(D)`.
-        frontier: the first row of each sequence that is not accepted yet, int64, `(B)`.
-
-    Returns:
-        The values, the residuals (0 before the frontier) and the updates d, `(n, B, D)`; the largest residual of each
-        sequence, `(B)`.
-    """
-    from lds_iter.kernels import gru_step as kernel
-
-    gates = (u_r.contiguous(), u_z.contiguous(), u_n.contiguous())
-    with torch.cuda.device_of(states):
-        return kernel.iterate(states.contiguous(), gates, weight.contiguous(), bias.contiguous(), frontier.contiguous())
-
-
-@gru_iteration.register_fake
-def _(
-    states: Tensor, u_r: Tensor, u_z: Tensor, u_n: Tensor, weight: Tensor, bias: Tensor, frontier: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    rows = u_r.new_empty(u_r.shape)
-    return rows, torch.empty_like(rows), torch.empty_like(rows), rows.new_empty(rows.shape[1:-1])
 
 
 @torch.library.custom_op("lds_iter::lstm_step", mutates_args=())

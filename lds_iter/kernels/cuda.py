@@ -43,10 +43,12 @@ def block_scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> 
         initial: `(*batch, D)`, or None.
         reverse: backwards in time.
     """
-    from lds_iter.kernels import block_scan
+    from lds_iter.kernels import block_scan, single_pass
 
+    if single_pass.serves(a, x):
+        return _run(single_pass.scan_, a, 3, x, initial, reverse)
     scan_ = functools.partial(block_scan.scan_, length=block_scan.LENGTH, tile=block_scan.TILE)
-    _run(scan_, a, 3, x, initial, reverse)
+    return _run(scan_, a, 3, x, initial, reverse)
 
 
 @torch.library.custom_op("lds_iter::dense_scan_", mutates_args=("x",))

@@ -26,11 +26,3 @@ def gate(h, weight, k, i, j, width, square):
     transposed = tl.load(weight + (k * width + i[None, :]) * width + j[:, None], square, other=0.0)
     PRECISION: tl.constexpr = "ieee" if weight.dtype.element_ty == tl.float64 else "tf32x3"
     return tl.dot(h, transposed, input_precision=PRECISION, out_dtype=h.dtype)
-
-
-@triton.jit
-def largest(r):
-    """The largest absolute value of a tile, `(1,)`; NaN where there is one, which a maximum alone would lose."""
-    bad = tl.max(tl.max((r != r).to(tl.int32), 1), 0, keep_dims=True)
-    top = tl.max(tl.max(tl.abs(r), 1), 0, keep_dims=True)
-    return tl.where(bad > 0, float("nan"), top)

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
-from lds_iter.kernels import cells
+from lds_iter.kernels import cells, iterations
 from lds_iter.kernels.cpu.cells import GRU, Moved, Tensors
+from lds_iter.kernels.iterations import Settled, Sweeping
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
@@ -103,6 +104,10 @@ class GRURecurrence:
         """
         tensors = self._tensors(u)
         return COMPILED.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
+
+    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
+        """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
+        return iterations.gru(method, sweeping, u, self._weight, self._bias_n)
 
     def adjoint(self, h: Tensor, u: Gates, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.

@@ -30,8 +30,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
-from lds_iter.kernels import cells
+from lds_iter.kernels import cells, iterations
 from lds_iter.kernels.cpu.cells import LSTM, Moved, Tensors
+from lds_iter.kernels.iterations import Settled, Sweeping
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
@@ -154,6 +155,10 @@ class LSTMRecurrence:
 
     def _plain(self, s: Tensor, tensors: Tensors) -> LSTMDerivatives:
         return LSTMDerivatives(s, tensors[:4], self)  # pyright: ignore[reportArgumentType]
+
+    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
+        """One iteration of `BlockNewton(2)` on CUDA, in one launch, for the loop; None where it must do that."""
+        return None if self.projection is not None else iterations.lstm(method, sweeping, u, self._weight_hh)
 
 
 class LSTMDerivatives(AbstractDerivatives):

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter.kept import kept
-from lds_iter.kernels import cells
+from lds_iter.kernels import cells, iterations
 from lds_iter.kernels.cpu.cells import RNN_RELU, RNN_TANH, Moved, Tensors
+from lds_iter.kernels.iterations import Settled, Sweeping
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
@@ -123,6 +124,10 @@ class RNNRecurrence:
     def _plain(self, h: Tensor, tensors: Tensors) -> RNNDerivatives:
         value = self._function(product(h, tensors[1]).add_(tensors[0]))
         return RNNDerivatives(value, self._slope, tensors[1], self._diagonal)
+
+    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Settled | None:
+        """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
+        return iterations.rnn(method, sweeping, u, self._weight, self._relu)
 
 
 class RNNDerivatives(AbstractDerivatives):

@@ -11,6 +11,7 @@ from lds_iter.auto.clock import AbstractClock, WallClock
 from lds_iter.auto.costs import CostTable
 from lds_iter.auto.driver import Driver
 from lds_iter.methods.newton import Newton
+from lds_iter.methods.picard import Picard
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
@@ -18,6 +19,7 @@ from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 CANDIDATES = (
     Candidate(Newton(), expected=4, linear=1),
     Candidate(QuasiNewton(), expected=9, linear=8),
+    Candidate(Picard(), expected=4),
     Candidate(TrustRegion(Newton()), expected=14, linear=None, rescue=True),
 )
 """Counts of `docs/background/counts.md` and `docs/background/trust-region.md`: networks at initialisation for the first

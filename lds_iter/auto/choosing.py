@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from lds_iter.auto.arms import Arm, Candidate, Option
 from lds_iter.auto.course import Course
+from lds_iter.auto.estimates import TRUSTED, estimate, expected
 from lds_iter.decisions import duration
 from lds_iter.methods.trust_region import TrustRegion
 
-SLIDING, TRUSTED = 1.5, 2.0
-"""What an iteration of a sliding window, and of a `TrustRegion`, is taken to cost before one was measured, in
-units of one over as many rows and of its inner method."""
+SLIDING = 1.5
+"""What an iteration of a sliding window is taken to cost before one was measured, in units of one over as many rows."""
 
 WINDOWS = (1, 8, 64)
 """What T is divided by for the windows to choose from."""
 
 DENSE_NUMBERS = 1 << 27
 """Numbers that the matrices of a `TrustRegion`, which takes all its rows at once, may have: 512 MiB in float32."""
+
+GAIN = 0.8
+"""What was never tried must promise to take at most this part of step-by-step evaluation: hope is no measurement."""
 
 
 def options(course: Course, current: Arm | None) -> list[Option]:
@@ -37,11 +39,11 @@ def options(course: Course, current: Arm | None) -> list[Option]:
 
 def _arms(course: Course, candidate: Candidate, current: Arm | None) -> list[Arm]:
     """The windows in which a candidate comes into question."""
-    if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
-        return []
+    arms = [Arm(candidate, window) for window in windows(course, candidate)]
     if current is not None and current.candidate == candidate:
         return []
-    arms = [Arm(candidate, window) for window in windows(course, candidate)]
+    if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
+        return [arm for arm in arms if _succeeded(course, arm) and arm not in course.tried]
     arms = [arm for arm in arms if arm not in course.tried and not course.costs.resting(arm.name, arm.window)]
     if candidate.rescue:
         return arms
@@ -68,33 +70,37 @@ def _ruled_out(course: Course, candidate: Candidate) -> bool:
 
 
 def _option(course: Course, arm: Arm) -> Option | None:
-    """Of one method with one window; None where its cost is unknown or the budget too small."""
+    """Of one method with one window; None where its cost is unknown, the budget too small, or the promise."""
+    known = course.costs.known(arm.name, arm.window)
+    if known is not None:
+        seconds = known.seconds * course.to_go() / course.length
+        return Option(arm, seconds, f"the last one took {known.iterations} iterations in {duration(known.seconds)}")
     cost = cost_of(course, arm)
     if cost is None:
         return None
-    known = course.costs.known(arm.name, arm.window)
-    if known is not None and arm.window == course.length:
-        return Option(arm, cost * (known + 0.5), f"the last one took {known} iterations of {duration(cost)}")
     stretches = math.ceil(course.to_go() / arm.window)
     usual = expected(course, arm.candidate)
     count = stretches * (usual + (stretches > 1)) + 0.5
-    need = usual if arm.candidate.rescue else min(2, usual)  # iterations until there can be evidence
-    if known is None and course.may_step() and course.lost + need * cost > course.allowance:
+    if course.may_step() and not (permitted(course, arm) and count * cost <= GAIN * course.to_go() * course.step):
         return None
-    count = known or count
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")
+
+
+def permitted(course: Course, arm: Arm) -> bool:
+    """Whether the budget has room until an arm that was never tried can show that it gets on.
+
+    That is one iteration, after which a look at a few rows tells; half of the usual ones for a method to the rescue,
+    which is for hard problems. Where no iteration was measured, it goes by the highest estimate.
+    """
+    cost = cost_of(course, arm, highest=True)
+    need = expected(course, arm.candidate) / 2 if arm.candidate.rescue else 1
+    return cost is not None and course.lost + need * cost <= course.allowance
 
 
 def _last_resort(course: Course) -> Option:
     """Where steps are ruled out by `max_iters`: the first candidate, over and over."""
     candidate = course.auto.candidates[0]
     return Option(Arm(candidate, course.rules.window), math.inf, "`max_iters` rules out going step by step")
-
-
-def expected(course: Course, candidate: Candidate) -> int:
-    """Iterations that the candidate usually takes."""
-    linear = getattr(course.problem.f, "linear_in_state", False) is True
-    return candidate.linear if linear and candidate.linear is not None else candidate.expected
 
 
 def windows(course: Course, candidate: Candidate) -> list[int]:
@@ -106,22 +112,42 @@ def windows(course: Course, candidate: Candidate) -> list[int]:
     return sorted({max(min(64, most), min(most, course.length // part)) for part in WINDOWS}, reverse=True)
 
 
-def cost_of(course: Course, arm: Arm) -> float | None:
+def cost_of(course: Course, arm: Arm, *, highest: bool = False) -> float | None:
     """Seconds of an iteration, measured or estimated; None where nothing is known."""
     cost, method = course.costs.sweep(course.key(arm), arm.window), arm.candidate.method
     if cost is None and arm.window < course.length:
         whole = course.costs.sweep(arm.name, arm.window)
         cost = None if whole is None else SLIDING * whole
-    if cost is None and isinstance(method, TrustRegion):
-        return _times_inner(course, Arm(replace(arm.candidate, method=method.method), arm.window))
+    if cost is None and isinstance(method, TrustRegion) and getattr(course.problem.f, "sweep", None) is None:
+        inner = course.costs.sweep(str(method.method), arm.window)
+        cost = None if inner is None else TRUSTED * inner
+    if cost is None and (rough := estimate(course, method, arm.window)) is not None:
+        cost = rough.high if highest else rough.low
     return cost
-
-
-def _times_inner(course: Course, arm: Arm) -> float | None:
-    inner = cost_of(course, arm)
-    return None if inner is None else TRUSTED * inner
 
 
 def best(options: list[Option]) -> Option:
     """The one that should take the least time."""
     return min(options, key=lambda option: option.seconds)
+
+
+def unexplored(course: Course, best_known: float) -> Option | None:
+    """An arm that was never tried and would take less than the best one known, if all went twice as well as usual."""
+    whole = min(course.length, course.rules.window)
+    found = None
+    for candidate in course.auto.candidates:
+        arm = Arm(candidate, whole)
+        if (arm.name, whole) in course.costs.outcomes and not _due(course, arm):
+            continue
+        if whole not in windows(course, candidate) or not permitted(course, arm):
+            continue
+        cost = cost_of(course, arm) or math.inf
+        seconds = cost * (max(1.0, expected(course, candidate) / 2) + 0.5)
+        if seconds < min(best_known, math.inf if found is None else found.seconds):
+            found = Option(arm, seconds, f"it was never tried, and might take only {duration(seconds)}")
+    return found
+
+
+def _due(course: Course, arm: Arm) -> bool:
+    """Whether an attempt that failed is to be repeated."""
+    return not _succeeded(course, arm) and not course.costs.resting(arm.name, arm.window)

@@ -17,12 +17,24 @@ from lds_iter.workspace import Problem
 
 Key = tuple[Any, ...]
 
+EXPLORED = 16
+"""Solves that an attempt rests for which failed although another arm is known to work: one solve in so many may be
+spent on finding something faster."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: iterations that solved it, or None, then no new attempt before solve number `retry`."""
+    """How the last attempt ended.
+
+    Attributes:
+        iterations: those that solved it, or None, and then there is no new attempt before solve number `retry`.
+        seconds: of the whole attempt, where it solved the problem.
+        failures: in a row.
+        retry: see above.
+    """
 
     iterations: int | None
+    seconds: float = math.inf
     failures: int = 0
     retry: int = 0
 
@@ -33,6 +45,9 @@ class Costs:
 
     Attributes:
         step: seconds of one sequential step; None before the first was taken.
+        call: seconds of a call of `f` with one row; None before one was timed.
+        row: what every further row of such a call takes.
+        drift: how far the Jacobian is from the identity, as a part of the step's own input; None before it was probed.
         sweeps: seconds of an iteration by method and rows.
         outcomes: how the attempts ended, by method and rows.
         credit: seconds that earlier solves were allowed to lose and did not; negative where they lost more.
@@ -40,6 +55,9 @@ class Costs:
     """
 
     step: float | None = None
+    call: float | None = None
+    row: float = 0.0
+    drift: float | None = None
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     credit: float = 0.0
@@ -72,17 +90,28 @@ class Costs:
         slope = max(0.0, (known[high] - known[low]) / (high - low))
         return max(known[low] + slope * (rows - low), 0.5 * known[low])
 
-    def ended(self, method: str, rows: int, iterations: int | None) -> None:
-        """Note how an attempt ended. After a failure it rests for 0, 1, 3, 7 ... solves, while credit grows."""
-        before = self.outcomes.get((method, rows), Outcome(None))
-        failures = 0 if iterations is not None else before.failures + 1
-        rest = 2 ** min(failures - 1, 16)
-        self.outcomes[method, rows] = Outcome(iterations, failures, self.solves + int(rest) if failures else 0)
+    def ended(self, method: str, rows: int, iterations: int | None, seconds: float = math.inf) -> None:
+        """Note how an attempt ended.
 
-    def known(self, method: str, rows: int) -> int | None:
-        """The count of the last attempt, if it solved the problem."""
+        After a failure it rests for 0, 1, 3, 7 ... solves, while credit grows, and `EXPLORED` times as long where
+        something else works. Of seconds the least counts, forgotten slowly, while the iterations stay the same.
+        """
+        before = self.outcomes.get((method, rows), Outcome(None))
+        if iterations is not None:
+            if before.iterations == iterations:
+                seconds = min(1.02 * before.seconds, seconds)
+            self.outcomes[method, rows] = Outcome(iterations, seconds)
+            return
+        failures = before.failures + 1
+        rest = 2 ** min(failures - 1, 16)
+        if any(outcome.iterations is not None for key, outcome in self.outcomes.items() if key != (method, rows)):
+            rest *= EXPLORED
+        self.outcomes[method, rows] = Outcome(None, math.inf, failures, self.solves + rest)
+
+    def known(self, method: str, rows: int) -> Outcome | None:
+        """The last attempt, if it solved the problem."""
         outcome = self.outcomes.get((method, rows))
-        return None if outcome is None else outcome.iterations
+        return None if outcome is None or outcome.iterations is None else outcome
 
     def resting(self, method: str, rows: int) -> bool:
         """Whether an attempt failed too recently to be repeated."""

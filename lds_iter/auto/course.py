@@ -27,7 +27,7 @@ class Course:
         rules: the user's.
         outside: a kernel that takes over in place of steps here.
         costs: of problems of this kind.
-        state: what the loop works on.
+        state: what the loop works on; None while it is only being decided whether to begin.
         parallel: seconds of iterations.
         swept_rows: rows that were accepted by them.
         tried: what was given up.
@@ -39,7 +39,7 @@ class Course:
     rules: Rules
     outside: Outside | None
     costs: Costs
-    state: Workspace
+    state: Workspace | None = None
     parallel: float = 0.0
     swept_rows: int = 0
     tried: set[Arm] = field(default_factory=set)
@@ -74,12 +74,20 @@ class Course:
 
     def to_go(self) -> int:
         """Rows that the slowest sequence has still to accept."""
-        return self.length - lowest(self.state, self.length)
+        return self.length if self.state is None else self.length - lowest(self.state, self.length)
 
     def may_step(self) -> bool:
         """Whether the rest may be evaluated step by step."""
-        taken = int(self.state.iterations.max())
-        return self.outside is not None or bool(self.to_go() <= self.rules.max_iters - taken)
+        if self.outside is not None or self.state is None:
+            return True
+        return bool(self.to_go() <= self.rules.max_iters - int(self.state.iterations.max()))
+
+    def begin(self) -> None:
+        """Count the solve, and take over what is known of a kernel outside."""
+        self.costs.solves += 1
+        if self.outside is not None:
+            self.costs.step = self.outside.step
+            self.earn(self.auto.costs.idle)
 
     def save(self) -> None:
         """What this solve might have lost and did not, later ones may, and the other way round, within bounds."""

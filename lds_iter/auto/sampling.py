@@ -1,9 +1,14 @@
-"""What `Auto` measures before it chooses: an iteration of every candidate over a few rows, then over more."""
+"""What `Auto` tries out before it chooses: an iteration over a few rows, then over more.
+
+Only where the estimates do not permit to begin at once, and of candidates that could win.
+"""
 
 from __future__ import annotations
 
-from lds_iter.auto.arms import numbers
+from lds_iter.auto.arms import Arm, Candidate, numbers
+from lds_iter.auto.choosing import permitted
 from lds_iter.auto.course import Course
+from lds_iter.auto.estimates import estimate, expected
 from lds_iter.auto.steps import lowest
 from lds_iter.loop import iterate
 from lds_iter.methods.base import LDSApproximation
@@ -20,32 +25,44 @@ WORK = 0.25
 SAMPLE_NUMBERS = 1 << 15
 """Numbers that the transitions of such an iteration may have, so that it costs little more than its overhead."""
 
-SWEEP_IN_STEPS = 12
-"""An iteration is taken to cost so many sequential steps before one was measured: it calls `f`, its derivatives, a scan
-and a few tests."""
 
-PLAIN_IN_STEPS = 100
-"""The same for a function whose derivatives torch.func has to find, at every iteration anew."""
+def wanted(course: Course) -> list[Candidate]:
+    """Candidates to start with that could win, and may begin if a trial shows that their lower estimate holds."""
+    whole, found = min(course.length, course.rules.window), []
+    for candidate in course.auto.candidates:
+        rough = estimate(course, candidate.method, whole)
+        if candidate.rescue or rough is None or str(candidate.method) in course.costs.sweeps:
+            continue
+        could = course.lost + rough.low <= course.allowance
+        if could and not permitted(course, Arm(candidate, whole)) and _promising(course, candidate, rough.low):
+            found.append(candidate)
+    return found
+
+
+def _promising(course: Course, candidate: Candidate, cost: float) -> bool:
+    return expected(course, candidate) * cost < course.to_go() * course.step
 
 
 def time_sweeps(course: Course) -> None:
-    """Iterations of every candidate to start with over a few rows, then over more, where the budget has room."""
+    """Iterations of the candidates wanted over a few rows, then over more, where the budget has room."""
+    candidates = wanted(course)
     for level in range(3):
-        for candidate in course.auto.candidates:
-            if course.over or candidate.rescue:
-                continue
+        for candidate in candidates:
             name, rows = str(candidate.method), _sample_rows(course, candidate.method)[level]
             known = max(course.costs.sweeps.get(name, ()), default=0)
-            if known < rows and course.lost + _sample_guess(course, name, rows, known) <= course.allowance:
+            if level and permitted(course, Arm(candidate, min(course.length, course.rules.window))):
+                continue
+            if known < rows and course.lost + _sample_guess(course, candidate, rows, known) <= course.allowance:
                 _sample(course, candidate.method, rows)
 
 
-def _sample_guess(course: Course, name: str, rows: int, known: int) -> float:
+def _sample_guess(course: Course, candidate: Candidate, rows: int, known: int) -> float:
     """What a sample may cost: the first ones are overhead by the choice of their rows, the last one is work."""
+    name = str(candidate.method)
     cost = course.costs.sweep(name, rows)
     if cost is None:
-        own = getattr(course.problem.f, "linearize", None) is not None
-        return (SWEEP_IN_STEPS if own else PLAIN_IN_STEPS) * course.step
+        rough = estimate(course, candidate.method, rows)
+        return 0.0 if rough is None else rough.high
     before = course.costs.sweeps[name][known]
     return max(min(cost, 2 * before), WORK * before * rows / known)
 
@@ -59,7 +76,9 @@ def _sample_rows(course: Course, method: LDSApproximation) -> tuple[int, int, in
 
 def _sample(course: Course, method: LDSApproximation, rows: int) -> None:
     """Time one iteration over the next rows, as a problem of their own."""
-    state, first = course.state, lowest(course.state, course.length)
+    state = course.state
+    assert state is not None
+    first = lowest(state, course.length)
     inputs = course.problem.inputs_at(first, first + rows)
     part = Problem(course.problem.f, state.buffer[first], inputs, rows)
     rules = Rules(0.0, 0.0, 1, rows, False, ())

@@ -1,0 +1,84 @@
+"""What an iteration should cost, before one was measured: from what a row of `f` costs alone and in a batch.
+
+An iteration is a number of calls of `f` in overhead, for derivatives, the scan and the loop's own tests, and for every
+row a multiple of what the row costs in a batch. Both factors belong to the method and to where derivatives come from.
+They are ratios of work to work, which depend little on the machine; `python -m bench.auto` prints no figure of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lds_iter.auto.arms import Candidate
+from lds_iter.auto.looking import picard_count
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.block_newton import BlockNewton
+from lds_iter.methods.jacobi import Jacobi
+from lds_iter.methods.picard import Picard
+from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.methods.trust_region import TrustRegion
+
+if TYPE_CHECKING:
+    from lds_iter.auto.course import Course
+
+CALLS, PLAIN_CALLS = 12, 100
+"""Calls of `f` with one row that the overhead of an iteration amounts to: with derivatives of the recurrence's own, or
+none; and where torch.func finds them, at every iteration anew."""
+
+WITHOUT, DIAGONAL, DENSE, COMPILED = 1.5, 2.0, 2.0, 2.5
+"""Rows of `f` that a row of an iteration amounts to: without derivatives, with a diagonal or blocks, for each column of
+a full Jacobian, and with one in compiled code, which never forms it."""
+
+PLAIN = 3.0
+"""The same for each column where torch.func finds the derivatives, of which it computes all for a diagonal, too."""
+
+TRUSTED = 1.25
+"""An iteration of a `TrustRegion` in units of one of its inner method, without compiled code: it looks at the extent."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds of an iteration: `low` if compiled code serves the method, of which only a trial can tell, else `high`."""
+
+    low: float
+    high: float
+
+
+def estimate(course: Course, method: LDSApproximation, rows: int) -> Estimate | None:
+    """Of an iteration over so many rows; None before a row was timed."""
+    call, row = course.costs.call, course.costs.row
+    if call is None:
+        return None
+    f, width = course.problem.f, course.problem.s0.shape[-1]
+    if isinstance(method, TrustRegion):
+        inner = _plain(method.method, width, f, call, row * rows)  # pyright: ignore[reportArgumentType]
+        return Estimate(TRUSTED * inner, TRUSTED * inner)
+    high = _plain(method, width, f, call, row * rows)
+    if getattr(f, "sweep", None) is None or isinstance(method, Picard | Jacobi):
+        return Estimate(high, high)
+    narrow = isinstance(method, QuasiNewton | BlockNewton)
+    return Estimate(min(high, CALLS * call + (WITHOUT if narrow else COMPILED) * row * rows), high)
+
+
+def _plain(method: LDSApproximation, width: int, f: object, call: float, rows: float) -> float:
+    """Without compiled code; `rows`: seconds of all rows in a batch."""
+    if isinstance(method, Picard | Jacobi):
+        return CALLS * call + WITHOUT * rows
+    if getattr(f, "linearize", None) is None:
+        return PLAIN_CALLS * call + PLAIN * width * rows
+    narrow = isinstance(method, QuasiNewton | BlockNewton)
+    return CALLS * call + (DIAGONAL if narrow else DENSE * width) * rows
+
+
+def expected(course: Course, candidate: Candidate) -> float:
+    """Iterations that the candidate usually takes; for Picard's method by what the first rows tell of the drift."""
+    linear = getattr(course.problem.f, "linear_in_state", False) is True
+    usual = candidate.linear if linear and candidate.linear is not None else candidate.expected
+    if isinstance(candidate.method, Picard) and course.costs.drift is not None:
+        return max(usual, picard_count(course.costs.drift, course.length, DIGITS))
+    return usual
+
+
+DIGITS = 11.5
+"""Natural digits that Picard's method is expected to find: 1e-5."""

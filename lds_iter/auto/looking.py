@@ -1,0 +1,101 @@
+"""What `Auto` learns from a few rows of `f`: what rows cost in a batch, how near the identity it is, how far a guess is.
+
+Each look is one call of `f` with some rows, a few sequential steps' worth of time, where an iteration may cost hundreds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter.solution import Result
+from lds_iter.workspace import Rules
+
+if TYPE_CHECKING:
+    from lds_iter.auto.course import Course
+
+ROWS, NUMBERS = 64, 1 << 14
+"""Rows of a look, and the numbers that their states may have, at least two rows."""
+
+
+def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
+    """Time a call of `f` with these rows, `(n, *batch, D)`, against one with a single row, and probe its Jacobian there.
+
+    The probe: how far `f` carries two states apart that differ a little. The difference to how far apart they were is
+    `(J - I) e`, which is what Picard iteration leaves out.
+    """
+    f, costs, n = course.problem.f, course.costs, s.shape[0]
+    begin = course.now()
+    if costs.call is None:
+        one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
+        f(*one)  # warms up
+        start = course.now()
+        f(*one)
+        costs.call = course.now() - start
+    start = course.now()
+    value = f(s, u)
+    costs.row = max(0.0, course.now() - start - costs.call) / max(1, n - 1)
+    signs = torch.cos(torch.arange(s.numel(), dtype=s.dtype, device=s.device) ** 2).sign().view_as(s)
+    size = math.sqrt(torch.finfo(s.dtype).eps) * (1 + s.abs().amax())
+    moved = (f(s + size * signs, u) - value) / size
+    drift = float((moved - signs).square().mean(-1).sqrt().amax())
+    costs.drift = drift if math.isfinite(drift) else math.inf
+    course.parallel += course.now() - begin
+
+
+def picard_count(drift: float, length: int, digits: float) -> float:
+    """Iterations of Picard's method: the least k with `x^k / k!` below `exp(-digits)`, for `x` the drift over all rows.
+
+    That is its classical bound for a differential equation whose right side has the Lipschitz constant x.
+    """
+    x, term = drift * length, 0.0
+    if not x < 1e3:
+        return math.inf
+    for k in range(1, 10_000):
+        term += math.log(x / k) if x > 0 else -math.inf
+        if term < -digits and k > x:
+            return k
+    return math.inf
+
+
+def distance(course: Course, states: list[Tensor]) -> list[float]:
+    """How far buffers (s0 and the states) are from the solution: digits that are missing on average.
+
+    That is the mean of `log(residual / tolerance)` where that is positive, over a few rows spread over those that are
+    open, of the slowest sequences as of all. A trajectory that is right but for a few places has come far; the largest
+    residual would not tell.
+    """
+    rules, problem = course.rules, course.problem
+    assert course.state is not None
+    running = course.state.result == Result.RUNNING
+    first, last = course.length - course.to_go(), course.length
+    n = min(rows_of(course), last - first)
+    index = torch.linspace(first, last - 1, n, device=problem.s0.device).round().long()
+    u = pytree.tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, problem.inputs)
+    found = []
+    begin = course.now()
+    for buffer in states:
+        value = problem.f(buffer[index], u)
+        missing = _missing((value - buffer[index + 1]).abs(), value, rules)
+        found.append(float(missing[:, running].mean()))
+    course.parallel += course.now() - begin
+    course.state.evaluations += n * len(states)
+    return found
+
+
+def rows_of(course: Course) -> int:
+    """Rows of a look."""
+    most = max(2, NUMBERS // course.problem.s0.numel())
+    return max(1, min(ROWS, most, course.length // 4))
+
+
+def _missing(residual: Tensor, value: Tensor, rules: Rules) -> Tensor:
+    """Natural digits to go, per row and sequence; where something is not finite, as many as numbers have."""
+    floor = torch.finfo(value.dtype).eps * (1 + value.abs())
+    tolerance = torch.maximum(rules.atol + rules.rtol * value.abs(), floor)
+    most = -math.log(torch.finfo(value.dtype).tiny)
+    return (residual / tolerance).amax(-1).clamp(min=1).log().nan_to_num(most, most).clamp(max=most)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
@@ -20,18 +20,21 @@ class Candidate:
         expected: iterations that it usually takes where it is in its place; hope, until a solve has shown otherwise.
         linear: the same for a recurrence that is linear in its state, as that of a gradient is; `expected` when None.
         rescue: not to start with, but where others do not get on.
+        name: the method as a text, which costs are kept by.
     """
 
     method: LDSApproximation
     expected: int = 10
     linear: int | None = None
     rescue: bool = False
+    name: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, LDSApproximation):
             raise TypeError(f"`method` must be a method such as li.Newton(), got {self.method!r}.")
         if self.expected < 1:
             raise ValueError(f"`expected` must be at least 1 iteration, got {self.expected}.")
+        object.__setattr__(self, "name", str(self.method))  # once: it takes as long as an operation of torch
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        return str(self.candidate.method)
+        return self.candidate.name
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from lds_iter.auto.arms import Arm, Candidate, Option
+from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import TRUSTED, estimate, expected
 from lds_iter.decisions import duration
@@ -60,12 +61,12 @@ def _in_need(course: Course) -> bool:
     """Whether a method to start with has failed, now or not long ago."""
     starters = [candidate for candidate in course.auto.candidates if not candidate.rescue]
     whole = min(course.length, course.rules.window)
-    return bool(course.tried) or any(course.costs.resting(str(starter.method), whole) for starter in starters)
+    return bool(course.failed) or any(course.costs.resting(starter.name, whole) for starter in starters)
 
 
 def _ruled_out(course: Course, candidate: Candidate) -> bool:
     """Whether a method that usually takes fewer iterations has failed: then this one would, too."""
-    failed = [arm.candidate for arm in course.tried if not arm.candidate.rescue]
+    failed = [other for other in course.failed if not other.rescue]
     return not candidate.rescue and any(expected(course, candidate) > expected(course, other) for other in failed)
 
 
@@ -73,8 +74,7 @@ def _option(course: Course, arm: Arm) -> Option | None:
     """Of one method with one window; None where its cost is unknown, the budget too small, or the promise."""
     known = course.costs.known(arm.name, arm.window)
     if known is not None:
-        seconds = known.seconds * course.to_go() / course.length
-        return Option(arm, seconds, f"the last one took {known.iterations} iterations in {duration(known.seconds)}")
+        return _again(arm, known, course.to_go() / course.length)
     cost = cost_of(course, arm)
     if cost is None:
         return None
@@ -131,23 +131,30 @@ def best(options: list[Option]) -> Option:
     return min(options, key=lambda option: option.seconds)
 
 
+def _again(arm: Arm, known: Outcome, share: float = 1.0) -> Option:
+    """Of what has solved the last problem, for a share of the rows."""
+    why = f"the last one took {known.iterations} iterations in {duration(known.seconds)}"
+    return Option(arm, known.seconds * share, why)
+
+
+def settled(course: Course) -> Option | None:
+    """The fastest that has solved problems of this kind."""
+    by_name, costs = {candidate.name: candidate for candidate in course.auto.candidates}, course.costs
+    arms = [Arm(by_name[name], rows) for name, rows in costs.outcomes if name in by_name and rows <= course.rules.window]
+    found = [_again(arm, known) for arm in arms if (known := costs.known(arm.name, arm.window)) is not None]
+    return best(found) if found else None
+
+
 def unexplored(course: Course, best_known: float) -> Option | None:
     """An arm that was never tried and would take less than the best one known, if all went twice as well as usual."""
-    whole = min(course.length, course.rules.window)
-    found = None
+    whole, found = min(course.length, course.rules.window), None
     for candidate in course.auto.candidates:
+        outcome = course.costs.outcomes.get((candidate.name, whole))
+        if outcome is not None and (outcome.iterations is not None or course.costs.solves < outcome.retry):
+            continue
         arm = Arm(candidate, whole)
-        if (arm.name, whole) in course.costs.outcomes and not _due(course, arm):
-            continue
-        if whole not in windows(course, candidate) or not permitted(course, arm):
-            continue
-        cost = cost_of(course, arm) or math.inf
-        seconds = cost * (max(1.0, expected(course, candidate) / 2) + 0.5)
-        if seconds < min(best_known, math.inf if found is None else found.seconds):
+        seconds = (cost_of(course, arm) or math.inf) * (max(1.0, expected(course, candidate) / 2) + 0.5)
+        best_known = best_known if found is None else found.seconds
+        if seconds < best_known and whole in windows(course, candidate) and permitted(course, arm):
             found = Option(arm, seconds, f"it was never tried, and might take only {duration(seconds)}")
     return found
-
-
-def _due(course: Course, arm: Arm) -> bool:
-    """Whether an attempt that failed is to be repeated."""
-    return not _succeeded(course, arm) and not course.costs.resting(arm.name, arm.window)

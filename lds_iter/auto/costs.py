@@ -47,7 +47,8 @@ class Costs:
         step: seconds of one sequential step; None before the first was taken.
         call: seconds of a call of `f` with one row; None before one was timed.
         row: what every further row of such a call takes.
-        drift: how far the Jacobian is from the identity, as a part of the step's own input; None before it was probed.
+        picard: iterations that Picard's method should take, by how far the Jacobian is from the identity; None before
+            that was probed.
         sweeps: seconds of an iteration by method and rows.
         outcomes: how the attempts ended, by method and rows.
         credit: seconds that earlier solves were allowed to lose and did not; negative where they lost more.
@@ -57,7 +58,7 @@ class Costs:
     step: float | None = None
     call: float | None = None
     row: float = 0.0
-    drift: float | None = None
+    picard: float | None = None
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     credit: float = 0.0
@@ -72,6 +73,10 @@ class Costs:
         known = self.sweeps.setdefault(method, {})
         before = known.get(rows)
         known[rows] = seconds if before is None else min(1.02 * before, seconds)
+
+    def forget(self, method: str, rows: int) -> None:
+        """Take back what an iteration over so many rows took: a single one that warmed up is no measurement."""
+        self.sweeps.get(method, {}).pop(rows, None)
 
     def sweep(self, method: str, rows: int) -> float | None:
         """What an iteration should take: on the line through the two nearest row counts measured.

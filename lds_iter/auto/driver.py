@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lds_iter import device
 from lds_iter.auto.arms import Arm, Candidate, Option, Outside
-from lds_iter.auto.choosing import best, cost_of, options, unexplored, windows
+from lds_iter.auto.choosing import best, cost_of, options, settled, unexplored, windows
 from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import expected
@@ -36,8 +37,8 @@ take so many times what was promised; costs and counts are not more certain than
 BLOCK = 256
 """Sequential steps between two looks at whether their values are finite, and two calls of callbacks."""
 
-STEPS = 4
-"""Sequential steps that are timed. `solve` has called `f` before, to check it."""
+WARM, STEPS = 2, 4
+"""Sequential steps that warm up, and that are timed then."""
 
 SHORT = 12
 """An iteration costs at least so many sequential steps: it calls `f`, its derivatives, a scan and a few tests."""
@@ -46,6 +47,14 @@ NEARLY = 0.02
 """With at most this share of the rows to go, an attempt has solved the problem, whatever takes over."""
 
 STEPWISE = "step by step"
+
+
+class Verdict(enum.Enum):
+    """After an iteration: on with it, something else should take less, or there is neither evidence nor hope."""
+
+    ON = enum.auto()
+    OVERTAKEN = enum.auto()
+    FAILED = enum.auto()
 
 
 class Driver:
@@ -69,61 +78,59 @@ class Driver:
             self._decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
             self._step_by_step()
             return self.state
-        self._learn()
-        explored = self._explore()
+        option = self._as_before()
+        if option is None:
+            self._learn()
         while not self.course.over:
-            option = explored or best(options(self.course, None))
-            explored = None
+            option = option or best(options(self.course, None))
             if option.arm is None:
                 self._decide(STEPWISE, option.why, option.seconds)
                 self._step_by_step()
             else:
                 self._decide(self._describe(option.arm), option.why, option.seconds)
                 self._pursue(option.arm, option.seconds)
+            option = None
         self.course.save()
         return self.state
 
     def _learn(self) -> None:
         """Time what is not known yet of a problem of this kind."""
-        if any(outcome.iterations is not None for outcome in self.costs.outcomes.values()):
-            return
-        if self.course.outside is None and self.rules.max_iters < 2 * STEPS:
+        if self.course.outside is None and self.rules.max_iters < 2 * (WARM + STEPS):
             return
         if self.costs.step is None:
-            finite, seconds = take_steps(self.problem, self.state, 0, STEPS, self.course.now)
+            finite, _ = take_steps(self.problem, self.state, 0, WARM, self.course.now)
             if finite:
+                _, seconds = take_steps(self.problem, self.state, WARM, WARM + STEPS, self.course.now)
                 self.costs.stepped(seconds)
-                self.costs.call = seconds
+            self.course.moved()
             self._show_steps(torch.zeros_like(self.state.frontier))
-        if self.costs.drift is None:
-            first = lowest(self.state, self.length)
+        if self.costs.picard is None:
+            first = self.course.front
             stop = min(self.length, first + rows_of(self.course))
             look_at_rows(self.course, self.state.buffer[first:stop], self.problem.inputs_at(first, stop))
             self.state.evaluations += 2 * (stop - first)
         time_sweeps(self.course)
 
-    def _explore(self) -> Option | None:
-        """Where something is known to work, and the budgets that were not spent allow it: what might be faster."""
-        choice = best(options(self.course, None))
-        if choice.arm is None or self.costs.known(choice.arm.name, choice.arm.window) is None:
+    def _as_before(self) -> Option | None:
+        """What worked before and beats stepping, or what might be faster, as far as budgets were not spent."""
+        choice = settled(self.course)
+        if choice is None or (self.course.may_step() and choice.seconds > self.length * self.course.step):
             return None
         found = unexplored(self.course, choice.seconds)
         if found is not None:
             self.ceiling = choice.seconds
-        return found
+        return found or choice
 
-    def _sweep(self, arm: Arm) -> int:
-        """One timed iteration of the loop; returns the rows that the slowest sequence has accepted."""
-        rules = self._rules(arm)
-        front, start = lowest(self.state, self.length), self.course.now()
+    def _sweep(self, arm: Arm) -> None:
+        """One timed iteration of the loop."""
+        rules, front, start = self._rules(arm), self.course.front, self.course.now()
         finished = iterate(self.problem, arm.candidate.method, self.state, rules)
         self.course.over = ended(self.state, finished, rules, self.flag)
-        seconds, reached = self.course.now() - start, lowest(self.state, self.length)
+        seconds = self.course.now() - start
         self.course.parallel += seconds
-        self.course.swept_rows += reached - front
+        self.course.swept_rows += self.course.moved()
         if not self.course.over and (arm.window < self.length or front < self.length // 2):
             self.costs.swept(self.course.key(arm), arm.window, seconds)
-        return reached
 
     def _rules(self, arm: Arm) -> Rules:
         return self.rules if arm.window == self.rules.window else replace(self.rules, window=arm.window)
@@ -132,50 +139,65 @@ class Driver:
         """Iterate while it promises to be the fastest way."""
         begin, known = self.course.parallel, self.costs.known(arm.name, arm.window)
         self.state.carry = arm.candidate.method.init(self.state.buffer[1:])
-        stretches = math.ceil(self.course.to_go() / arm.window)
-        evidence = Evidence(expected(self.course, arm.candidate) * stretches, self.length, self._target())
-        if known is not None:
-            self._repeat(arm, known, evidence)
-        final = not self.course.may_step()
+        before = 0 if known is None else self._repeat(arm, known)
+        final, evidence = not self.course.may_step(), None
         while not self.course.over:
-            reached = self._sweep(arm)
+            evidence = evidence or self._evidence(arm, before)
+            self._sweep(arm)
             if self.course.over:
-                evidence.residuals.append(0.0)
+                before += 1
                 break
             running = self.state.result == Result.RUNNING
-            evidence.add(float(self.state.residual.masked_fill(~running, 0).nan_to_num(torch.inf).max()), reached)
-            if not final and not self._goes_on(arm, evidence, promised, self.course.parallel - begin):
-                self._leave(arm, evidence, self.course.parallel - begin)
+            residual = float(self.state.residual.masked_fill(~running, 0).nan_to_num(torch.inf).max())
+            evidence.add(residual, self.course.front)
+            verdict = Verdict.ON if final else self._verdict(arm, evidence, promised, self.course.parallel - begin)
+            if verdict != Verdict.ON:
+                self._leave(arm, evidence, verdict, self.course.parallel - begin)
                 return
+        sweeps = before if evidence is None else len(evidence.residuals) + (before > 0)
         solved = bool((self.state.result == Result.SUCCESS).any())
-        count = max(1, len(evidence.residuals) - 1)
+        count = max(1, sweeps - 1)
+        if known is not None and self.course.tried and solved:
+            return  # it began where others had left off
         self.costs.ended(arm.name, arm.window, count if solved else None, self.course.parallel - begin)
 
-    def _repeat(self, arm: Arm, known: Outcome, evidence: Evidence) -> None:
-        """Iterate as the fixed method would, up to half as often again as last time: weighing costs time, too."""
-        assert known.iterations is not None
+    def _evidence(self, arm: Arm, before: int) -> Evidence:
+        """None yet; `before`: iterations that were made without looking."""
+        stretches = math.ceil(self.course.to_go() / arm.window)
+        usual = 0 if before else expected(self.course, arm.candidate) * stretches
+        evidence = Evidence(usual, self.length, self._target())
+        for _ in range(before):
+            evidence.add(math.inf, self.course.front)
+        return evidence
+
+    def _repeat(self, arm: Arm, known: Outcome) -> int:
+        """Iterate as the fixed method would, up to half as often again as last time; returns how often that was.
+
+        Weighing everything after each iteration would cost more than it saves.
+        """
         rules = self._rules(arm)
         flag = StopFlag(lag=device.lags(self.problem.s0) and not rules.watched(self.length))
-        most = min(math.ceil(1.5 * known.iterations) + 2, self._affordable(known))
-        front, start, done = lowest(self.state, self.length), self.course.now(), 0
+        start, done, most = self.course.now(), 0, self._affordable(known)
         while not self.course.over and done < most:
             finished = iterate(self.problem, arm.candidate.method, self.state, rules)
             self.course.over = ended(self.state, finished, rules, flag)
             done += 1
-        seconds, reached = self.course.now() - start, lowest(self.state, self.length)
+        seconds = self.course.now() - start
         self.course.parallel += seconds
-        self.course.swept_rows += reached - front
+        self.course.swept_rows += self.course.moved()
         self.costs.swept(self.course.key(arm), arm.window, seconds / done)
-        evidence.residuals, evidence.fronts, evidence.expected = [math.inf] * done, [reached] * done, 0
+        return done
 
     def _affordable(self, known: Outcome) -> int:
-        """Iterations that take no longer than step-by-step evaluation of everything."""
+        """Half as many evaluations again as last time, and as take no longer than step-by-step evaluation of all."""
         assert known.iterations is not None
-        if not self.course.may_step() or not known.seconds > 0:
-            return math.ceil(1.5 * known.iterations) + 2
-        return max(1, int(self.length * self.course.step / known.seconds * (known.iterations + 1)))
+        usual = known.iterations + 1
+        most = math.ceil(1.5 * usual)
+        if self.course.may_step() and known.seconds > 0:
+            most = min(most, int(self.length * self.course.step * usual / known.seconds))
+        return max(1, most)
 
-    def _goes_on(self, arm: Arm, evidence: Evidence, promised: float, spent: float) -> bool:
+    def _verdict(self, arm: Arm, evidence: Evidence, promised: float, spent: float) -> Verdict:
         """Whether to go on, after `spent` seconds of an attempt that promised to take so many."""
         cost, done = cost_of(self.course, arm) or 0.0, len(evidence.residuals)
         hopeful = done < evidence.expected and self.course.lost + cost <= self.course.allowance
@@ -183,15 +205,15 @@ class Driver:
             self._look(evidence)
         shown = evidence.shown()
         proven = self._proven(cost * shown)
-        if not (proven or hopeful) or spent > self.ceiling:
-            return False
+        dear = spent + (cost * shown if proven else 0) > PATIENCE * self.ceiling
+        if not (proven or hopeful) or spent > self.ceiling or dear:
+            return Verdict.FAILED
         seconds = cost * (shown if proven else min(shown, evidence.hoped()))
-        if spent + seconds <= PATIENCE * promised:
-            return True
-        return all(
-            seconds <= (option.seconds if option.arm is None else PATIENCE * option.seconds)
-            for option in options(self.course, arm)
-        )
+        if spent + seconds <= PATIENCE * promised or self.ceiling < math.inf:
+            return Verdict.ON
+        other = best(options(self.course, arm))
+        ahead = seconds > (other.seconds if other.arm is None else PATIENCE * other.seconds)
+        return Verdict.OVERTAKEN if ahead else Verdict.ON
 
     def _proven(self, seconds: float) -> bool:
         """Whether evidence for so many seconds to go is enough, and what may be lost on it is not lost yet."""
@@ -208,13 +230,18 @@ class Driver:
         found = distance(self.course, buffers)
         evidence.looks |= dict(zip([0, len(evidence.residuals)][-len(found) :], found, strict=True))
 
-    def _leave(self, arm: Arm, evidence: Evidence, spent: float) -> None:
+    def _leave(self, arm: Arm, evidence: Evidence, verdict: Verdict, spent: float) -> None:
         self.course.tried |= {
             Arm(arm.candidate, window) for window in windows(self.course, arm.candidate) if window >= arm.window
         }
-        nearly = self.course.to_go() <= NEARLY * self.length
-        self.costs.ended(arm.name, arm.window, len(evidence.residuals) if nearly else None, spent)
         self.ceiling = math.inf
+        nearly = self.course.to_go() <= NEARLY * self.length
+        if verdict == Verdict.FAILED:
+            self.course.failed.add(arm.candidate)
+            if len(evidence.residuals) == 1:
+                self.costs.forget(self.course.key(arm), arm.window)
+        if verdict == Verdict.FAILED or nearly:
+            self.costs.ended(arm.name, arm.window, len(evidence.residuals) if nearly else None, spent)
         if evidence.grew:
             self._restart()
 
@@ -247,6 +274,7 @@ class Driver:
             finite, _ = take_steps(self.problem, state, first, stop, self.course.now)
             self.costs.stepped((self.course.now() - start) / (stop - first))
             finish(state, self.length)
+            self.course.moved()
             self._show_steps(before)
             self.course.over = not bool((state.result == Result.RUNNING).any())
             if not finite and not self.course.over:
@@ -265,7 +293,7 @@ class Driver:
         return arm.name if arm.window >= self.length else f"{arm.name} in windows of {arm.window} rows"
 
     def _decide(self, choice: str, why: str, projected: float | None = None) -> None:
-        row = lowest(self.state, self.length)
+        row = self.course.front
         rest = None if projected is None or projected == math.inf else self.course.to_go() * self.course.step
         record = Decision(self.state.sweeps, row, choice, why, None if rest is None else projected, rest)
         self.state.decisions = (*self.state.decisions, record)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lds_iter.auto.arms import Candidate
-from lds_iter.auto.looking import picard_count
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.jacobi import Jacobi
@@ -22,9 +21,9 @@ from lds_iter.methods.trust_region import TrustRegion
 if TYPE_CHECKING:
     from lds_iter.auto.course import Course
 
-CALLS, PLAIN_CALLS = 12, 100
-"""Calls of `f` with one row that the overhead of an iteration amounts to: with derivatives of the recurrence's own, or
-none; and where torch.func finds them, at every iteration anew."""
+COMPILED_CALLS, CALLS, PLAIN_CALLS = 8, 12, 100
+"""Calls of `f` with one row that the overhead of an iteration amounts to: in compiled code; with derivatives of the
+recurrence's own, or none; and where torch.func finds them, at every iteration anew."""
 
 WITHOUT, DIAGONAL, DENSE, COMPILED = 1.5, 2.0, 2.0, 2.5
 """Rows of `f` that a row of an iteration amounts to: without derivatives, with a diagonal or blocks, for each column of
@@ -58,7 +57,7 @@ def estimate(course: Course, method: LDSApproximation, rows: int) -> Estimate | 
     if getattr(f, "sweep", None) is None or isinstance(method, Picard | Jacobi):
         return Estimate(high, high)
     narrow = isinstance(method, QuasiNewton | BlockNewton)
-    return Estimate(min(high, CALLS * call + (WITHOUT if narrow else COMPILED) * row * rows), high)
+    return Estimate(min(high, COMPILED_CALLS * call + (WITHOUT if narrow else COMPILED) * row * rows), high)
 
 
 def _plain(method: LDSApproximation, width: int, f: object, call: float, rows: float) -> float:
@@ -72,13 +71,9 @@ def _plain(method: LDSApproximation, width: int, f: object, call: float, rows: f
 
 
 def expected(course: Course, candidate: Candidate) -> float:
-    """Iterations that the candidate usually takes; for Picard's method by what the first rows tell of the drift."""
+    """Iterations that the candidate usually takes; for Picard's method by what the first rows tell."""
     linear = getattr(course.problem.f, "linear_in_state", False) is True
     usual = candidate.linear if linear and candidate.linear is not None else candidate.expected
-    if isinstance(candidate.method, Picard) and course.costs.drift is not None:
-        return max(usual, picard_count(course.costs.drift, course.length, DIGITS))
+    if isinstance(candidate.method, Picard) and course.costs.picard is not None:
+        return max(usual, course.costs.picard)
     return usual
-
-
-DIGITS = 11.5
-"""Natural digits that Picard's method is expected to find: 1e-5."""

@@ -18,8 +18,11 @@ from lds_iter.workspace import Rules
 if TYPE_CHECKING:
     from lds_iter.auto.course import Course
 
-ROWS, NUMBERS = 64, 1 << 14
+ROWS, NUMBERS = 64, 1 << 12
 """Rows of a look, and the numbers that their states may have, at least two rows."""
+
+DIGITS, MOST = 11.5, 100
+"""Natural digits that Picard's method is expected to find, 1e-5, and iterations that it may take for that."""
 
 
 def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
@@ -30,34 +33,34 @@ def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
     """
     f, costs, n = course.problem.f, course.costs, s.shape[0]
     begin = course.now()
-    if costs.call is None:
-        one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
-        f(*one)  # warms up
-        start = course.now()
-        f(*one)
-        costs.call = course.now() - start
+    one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
+    f(*one)  # warms up
+    start = course.now()
+    f(*one)
+    costs.call = course.now() - start
     start = course.now()
     value = f(s, u)
-    costs.row = max(0.0, course.now() - start - costs.call) / max(1, n - 1)
+    between = course.now()
     signs = torch.cos(torch.arange(s.numel(), dtype=s.dtype, device=s.device) ** 2).sign().view_as(s)
     size = math.sqrt(torch.finfo(s.dtype).eps) * (1 + s.abs().amax())
-    moved = (f(s + size * signs, u) - value) / size
+    nearby, again = s + size * signs, course.now()
+    moved = (f(nearby, u) - value) / size
+    costs.row = max(0.0, min(between - start, course.now() - again) - costs.call) / max(1, n - 1)
     drift = float((moved - signs).square().mean(-1).sqrt().amax())
-    costs.drift = drift if math.isfinite(drift) else math.inf
+    costs.picard = picard_count(drift, course.length) if math.isfinite(drift) else math.inf
     course.parallel += course.now() - begin
 
 
-def picard_count(drift: float, length: int, digits: float) -> float:
-    """Iterations of Picard's method: the least k with `x^k / k!` below `exp(-digits)`, for `x` the drift over all rows.
+def picard_count(drift: float, length: int) -> float:
+    """Iterations of Picard's method: the least k with `x^k / k!` below `exp(-DIGITS)`, for `x` the drift over all rows.
 
-    That is its classical bound for a differential equation whose right side has the Lipschitz constant x.
+    That is its classical bound for a differential equation whose right side has the Lipschitz constant x. Infinite above
+    `MOST`, which other methods need on no problem where they get on at all.
     """
-    x, term = drift * length, 0.0
-    if not x < 1e3:
-        return math.inf
-    for k in range(1, 10_000):
-        term += math.log(x / k) if x > 0 else -math.inf
-        if term < -digits and k > x:
+    x, term = max(drift * length, 1e-30), 0.0
+    for k in range(1, MOST):
+        term += math.log(x / k)
+        if term < -DIGITS:
             return k
     return math.inf
 

@@ -31,7 +31,7 @@ def wanted(course: Course) -> list[Candidate]:
     whole, found = min(course.length, course.rules.window), []
     for candidate in course.auto.candidates:
         rough = estimate(course, candidate.method, whole)
-        if candidate.rescue or rough is None or str(candidate.method) in course.costs.sweeps:
+        if candidate.rescue or rough is None or candidate.name in course.costs.sweeps:
             continue
         could = course.lost + rough.low <= course.allowance
         if could and not permitted(course, Arm(candidate, whole)) and _promising(course, candidate, rough.low):
@@ -48,7 +48,7 @@ def time_sweeps(course: Course) -> None:
     candidates = wanted(course)
     for level in range(3):
         for candidate in candidates:
-            name, rows = str(candidate.method), _sample_rows(course, candidate.method)[level]
+            name, rows = candidate.name, _sample_rows(course, candidate.method)[level]
             known = max(course.costs.sweeps.get(name, ()), default=0)
             if level and permitted(course, Arm(candidate, min(course.length, course.rules.window))):
                 continue
@@ -58,7 +58,7 @@ def time_sweeps(course: Course) -> None:
 
 def _sample_guess(course: Course, candidate: Candidate, rows: int, known: int) -> float:
     """What a sample may cost: the first ones are overhead by the choice of their rows, the last one is work."""
-    name = str(candidate.method)
+    name = candidate.name
     cost = course.costs.sweep(name, rows)
     if cost is None:
         rough = estimate(course, candidate.method, rows)

@@ -11,14 +11,20 @@ from torch import Tensor
 
 from lds_iter.auto import Auto
 from lds_iter.auto.arms import Outside
+from lds_iter.auto.choosing import best, options, settled
 from lds_iter.auto.costs import Key
-from lds_iter.auto.driver import Driver
+from lds_iter.auto.course import Course
+from lds_iter.auto.driver import STEPWISE, Driver
+from lds_iter.auto.looking import look_at_rows, rows_of
+from lds_iter.auto.sampling import wanted
+from lds_iter.decisions import Decision
 from lds_iter.nn._weights import NAMES
-from lds_iter.solution import Result, Solution
+from lds_iter.solution import Result, Solution, no_estimate
+from lds_iter.states import take_rows
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
-STEPS = 32
-"""Time steps of the run that is timed."""
+FEWEST, MOST, PART = 4, 32, 64
+"""Time steps of the run that is timed: as many as T holds this part, within limits."""
 
 FORWARD = 3.0
 """Forward and backward of a parallel solve in units of its forward: the adjoint is a second solve, and one product with
@@ -60,7 +66,8 @@ class Kernel:
         key: Key = (*kind, torch.get_num_threads())
         known = auto.costs.kernels.get(key)
         if known is None:
-            known = auto.costs.kernels[key] = self._measure(auto, x[:STEPS].detach(), start, training)
+            steps = max(FEWEST, min(MOST, x.shape[0] // PART))
+            known = auto.costs.kernels[key] = self._measure(auto, x[:steps].detach(), start, training)
         return known
 
     def training(self, x: Tensor) -> bool:
@@ -96,12 +103,59 @@ class Against(AbstractStrategy):
 
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve, or stop."""
+        return Driver(self.auto, problem, guess, rules, self._outside()).run()
+
+    def declines(self, problem: Problem, inputs: Callable[[], Any], window: int | None) -> Solution | None:
+        """Whether to leave it to the kernel without a solve, whose preparation alone would cost too much: a stop.
+
+        Args:
+            problem: without inputs.
+            inputs: of its first rows.
+            window: of the solve.
+        """
+        length, s0, outside = problem.length, problem.s0, self._outside()
+        rules = Rules(0.0, 0.0, length, min(length, window or length), False, ())
+        costs = self.auto.costs.of(problem, outside.kind)
+        course = Course(self.auto, problem, rules, outside, costs)
+        costs.step = outside.step
+        if settled(course) is not None:
+            return None
+        if costs.picard is None:
+            rows = rows_of(course)
+            look_at_rows(course, s0.expand(rows, *s0.shape).contiguous(), take_rows(inputs(), 0, rows))
+        choice = best(options(course, None))
+        if choice.arm is not None or wanted(course):
+            costs.credit -= course.parallel
+            return None
+        course.begin()
+        course.save()
+        decision = Decision(0, 0, STEPWISE, choice.why, choice.seconds, choice.seconds)
+        return _stop(s0, length, decision)
+
+    def _outside(self) -> Outside:
         step, kind = (self.step / FORWARD, "training") if self.training else (self.step, "forward")
-        return Driver(self.auto, problem, guess, rules, Outside(step, kind)).run()
+        return Outside(step, kind)
 
     def for_adjoint(self) -> AbstractStrategy:
         """The backward pass has no kernel of its own to go to."""
         return self.auto
+
+
+def _stop(s0: Tensor, length: int, decision: Decision) -> Solution:
+    """A solution that has not begun."""
+    count = torch.zeros(s0.shape[:-1], dtype=torch.int64, device=s0.device)
+    return Solution(
+        states=s0.expand(length, *s0.shape),
+        result=torch.full_like(count, int(Result.STOPPED)),
+        iterations=count,
+        residual=s0.new_full(count.shape, torch.nan),
+        history=None,
+        evaluations=count,
+        resets=count,
+        carry=None,
+        decisions=(decision,),
+        _estimate=no_estimate,
+    )
 
 
 @dataclass

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from lds_iter.auto import Auto
+from lds_iter.auto.looking import ROWS
 from lds_iter.guesses import repeat_initial
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._arguments import check_budget
@@ -23,7 +24,7 @@ from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
-from lds_iter.workspace import AbstractStrategy
+from lds_iter.workspace import AbstractStrategy, Problem
 
 Recurrence = RNNRecurrence | GRURecurrence | LSTMRecurrence
 
@@ -130,6 +131,10 @@ def _solve(
     place: tuple[torch.nn.Module, int],
 ) -> tuple[Tensor, Solution]:
     """One layer and direction: its states, with a gradient where one is wanted, and the solution without."""
+    if isinstance(options.method, Against):
+        declined = _declined(f, x, lengths, start, options.method, options.window)
+        if declined is not None:
+            return declined.states, declined
     s0, u = _begin(f, x, start)
     if not all(bool(leaf.detach().sum().isfinite()) for leaf in pytree.tree_leaves((s0, u))):
         raise NotFinite
@@ -152,14 +157,38 @@ def _solve(
     return solution.states, solution.light()
 
 
+def _declined(
+    f: Recurrence,
+    x: Tensor,
+    lengths: Lengths | None,
+    start: tuple[Tensor, ...],
+    method: Against,
+    window: int | None,
+) -> Solution | None:
+    """The decision for torch's kernel where the first rows tell enough for it; None where it is to be tried."""
+
+    def rows() -> Any:
+        u = _begin(f, x[:ROWS].detach(), start)[1]
+        return u if lengths is None else (u, lengths.mask[:ROWS])
+
+    with torch.no_grad():
+        s0 = _state(f, start).detach()
+        problem = Problem(f if lengths is None else Masked(f), s0, None, x.shape[0])
+        return method.declines(problem, rows, window)
+
+
 def _begin(f: Recurrence, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
     """The state before the first step, and the inputs of the recurrence."""
+    projected = isinstance(f, LSTMRecurrence) and f.projection is not None
+    return _state(f, start), f.inputs(x, start[0]) if projected else f.inputs(x)  # pyright: ignore[reportCallIssue]
+
+
+def _state(f: Recurrence, start: tuple[Tensor, ...]) -> Tensor:
+    """The state before the first step."""
     if not isinstance(f, LSTMRecurrence):
-        return start[0], f.inputs(x)
+        return start[0]
     h0, c0 = start
-    if f.projection is None:
-        return f.pack(h0, c0), f.inputs(x)
-    return f.pack(torch.zeros_like(c0), c0), f.inputs(x, h0)
+    return f.pack(h0 if f.projection is None else torch.zeros_like(c0), c0)
 
 
 def _read(f: Recurrence, states: Tensor, lengths: Lengths | None) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.block_newton import BlockNewton
-from lds_iter.methods.jacobi import Jacobi
-from lds_iter.methods.picard import Picard
-from lds_iter.methods.quasi_newton import QuasiNewton
 
 
 @dataclass(frozen=True)
@@ -56,17 +52,6 @@ class Option:
     arm: Arm | None
     seconds: float
     why: str
-
-
-def numbers(method: LDSApproximation, width: int) -> int:
-    """Numbers of a transition for each number of the state; those of a full matrix where it is not known better."""
-    match method:
-        case QuasiNewton() | Picard() | Jacobi():
-            return 1
-        case BlockNewton(size=size):
-            return size
-        case _:
-            return width
 
 
 @dataclass(frozen=True)

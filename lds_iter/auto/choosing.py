@@ -20,8 +20,9 @@ WINDOWS = (1, 8, 64)
 DENSE_NUMBERS = 1 << 27
 """Numbers that the matrices of a `TrustRegion`, which takes all its rows at once, may have: 512 MiB in float32."""
 
-GAIN = 0.8
-"""What was never tried must promise to take at most this part of step-by-step evaluation: hope is no measurement."""
+GAIN = 0.5
+"""What was never tried must promise to take at most this part of step-by-step evaluation, unless earlier solves have
+left enough to find out: counts to expect are those of networks at initialisation, and trained ones take more."""
 
 
 def options(course: Course, current: Arm | None) -> list[Option]:
@@ -33,7 +34,7 @@ def options(course: Course, current: Arm | None) -> list[Option]:
     settled = [arm for arm in arms if _succeeded(course, arm)]
     if course.tried and settled:
         arms = settled  # one experiment a solve, where something is known to work
-    considered = [_option(course, arm) for arm in arms]
+    considered = [option_of(course, arm) for arm in arms]
     found += [option for option in considered if option is not None]
     return found or [_last_resort(course)]
 
@@ -49,7 +50,7 @@ def _arms(course: Course, candidate: Candidate, current: Arm | None) -> list[Arm
     if candidate.rescue:
         return arms
     # A shorter window is for where the budget does not allow a longer one, or where it is known to work.
-    longest = next((arm for arm in arms if _option(course, arm) is not None), None)
+    longest = next((arm for arm in arms if option_of(course, arm) is not None), None)
     return [arm for arm in arms if arm == longest or _succeeded(course, arm)]
 
 
@@ -70,7 +71,7 @@ def _ruled_out(course: Course, candidate: Candidate) -> bool:
     return not candidate.rescue and any(expected(course, candidate) > expected(course, other) for other in failed)
 
 
-def _option(course: Course, arm: Arm) -> Option | None:
+def option_of(course: Course, arm: Arm) -> Option | None:
     """Of one method with one window; None where its cost is unknown, the budget too small, or the promise."""
     known = course.costs.known(arm.name, arm.window)
     if known is not None:
@@ -81,7 +82,10 @@ def _option(course: Course, arm: Arm) -> Option | None:
     stretches = math.ceil(course.to_go() / arm.window)
     usual = expected(course, arm.candidate)
     count = stretches * (usual + (stretches > 1)) + 0.5
-    if course.may_step() and not (permitted(course, arm) and count * cost <= GAIN * course.to_go() * course.step):
+    if course.may_step() and not permitted(course, arm):
+        return None
+    gain = 1.0 if course.costs.credit >= 2 * cost else GAIN
+    if course.may_step() and count * cost > gain * course.to_go() * course.step:
         return None
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")
 
@@ -90,9 +94,9 @@ def permitted(course: Course, arm: Arm) -> bool:
     """Whether the budget has room until an arm that was never tried can show that it gets on.
 
     That is one iteration, after which a look at a few rows tells; half of the usual ones for a method to the rescue,
-    which is for hard problems. Where no iteration was measured, it goes by the highest estimate.
+    which is for hard problems.
     """
-    cost = cost_of(course, arm, highest=True)
+    cost = cost_of(course, arm)
     need = expected(course, arm.candidate) / 2 if arm.candidate.rescue else 1
     return cost is not None and course.lost + need * cost <= course.allowance
 
@@ -112,7 +116,7 @@ def windows(course: Course, candidate: Candidate) -> list[int]:
     return sorted({max(min(64, most), min(most, course.length // part)) for part in WINDOWS}, reverse=True)
 
 
-def cost_of(course: Course, arm: Arm, *, highest: bool = False) -> float | None:
+def cost_of(course: Course, arm: Arm) -> float | None:
     """Seconds of an iteration, measured or estimated; None where nothing is known."""
     cost, method = course.costs.sweep(course.key(arm), arm.window), arm.candidate.method
     if cost is None and arm.window < course.length:
@@ -121,9 +125,7 @@ def cost_of(course: Course, arm: Arm, *, highest: bool = False) -> float | None:
     if cost is None and isinstance(method, TrustRegion) and getattr(course.problem.f, "sweep", None) is None:
         inner = course.costs.sweep(str(method.method), arm.window)
         cost = None if inner is None else TRUSTED * inner
-    if cost is None and (rough := estimate(course, method, arm.window)) is not None:
-        cost = rough.high if highest else rough.low
-    return cost
+    return estimate(course, arm.candidate, arm.window) if cost is None else cost
 
 
 def best(options: list[Option]) -> Option:

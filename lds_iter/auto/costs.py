@@ -46,9 +46,11 @@ class Costs:
     Attributes:
         step: seconds of one sequential step; None before the first was taken.
         call: seconds of a call of `f` with one row; None before one was timed.
-        row: what every further row of such a call takes.
+        row: what every further row of such a call takes; None likewise.
         picard: iterations that Picard's method should take, by how far the Jacobian is from the identity; None before
             that was probed.
+        compiled: methods of which the recurrence computes an iteration itself, in compiled code; None before it was
+            asked.
         sweeps: seconds of an iteration by method and rows.
         outcomes: how the attempts ended, by method and rows.
         credit: seconds that earlier solves were allowed to lose and did not; negative where they lost more.
@@ -57,8 +59,9 @@ class Costs:
 
     step: float | None = None
     call: float | None = None
-    row: float = 0.0
+    row: float | None = None
     picard: float | None = None
+    compiled: set[str] | None = None
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     credit: float = 0.0

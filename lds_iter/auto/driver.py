@@ -18,7 +18,6 @@ from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import expected
 from lds_iter.auto.evidence import Evidence
 from lds_iter.auto.looking import distance, look_at_rows, rows_of
-from lds_iter.auto.sampling import time_sweeps
 from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
 from lds_iter.decisions import Decision
 from lds_iter.device import StopFlag
@@ -109,7 +108,6 @@ class Driver:
             stop = min(self.length, first + rows_of(self.course))
             look_at_rows(self.course, self.state.buffer[first:stop], self.problem.inputs_at(first, stop))
             self.state.evaluations += 2 * (stop - first)
-        time_sweeps(self.course)
 
     def _as_before(self) -> Option | None:
         """What worked before and beats stepping, or what might be faster, as far as budgets were not spent."""
@@ -201,12 +199,14 @@ class Driver:
         """Whether to go on, after `spent` seconds of an attempt that promised to take so many."""
         cost, done = cost_of(self.course, arm) or 0.0, len(evidence.residuals)
         hopeful = done < evidence.expected and self.course.lost + cost <= self.course.allowance
-        if not hopeful and not self._proven(cost * evidence.shown()) and arm.window == self.length:
-            self._look(evidence)
+        limit = PATIENCE * self.ceiling - spent  # of what an experiment may still take
+        claimed = cost * evidence.shown()
+        if not (self._proven(claimed) and claimed <= limit) and not (hopeful and claimed == math.inf):
+            self._look(arm, evidence)
         shown = evidence.shown()
         proven = self._proven(cost * shown)
-        dear = spent + (cost * shown if proven else 0) > PATIENCE * self.ceiling
-        if not (proven or hopeful) or spent > self.ceiling or dear:
+        dear = limit < cost * shown < math.inf or spent > self.ceiling
+        if dear or not (proven or hopeful):
             return Verdict.FAILED
         seconds = cost * (shown if proven else min(shown, evidence.hoped()))
         if spent + seconds <= PATIENCE * promised or self.ceiling < math.inf:
@@ -220,9 +220,9 @@ class Driver:
         rest = self.course.to_go() * self.course.step
         return seconds < rest and self.course.lost < self.length * self.course.step
 
-    def _look(self, evidence: Evidence) -> None:
-        """At a few rows, now, and of the guess. A linear recurrence needs no such evidence."""
-        if getattr(self.problem.f, "linear_in_state", False) is True:
+    def _look(self, arm: Arm, evidence: Evidence) -> None:
+        """At a few rows, now, and of the guess. A linear recurrence needs no such evidence, nor does a window."""
+        if arm.window < self.length or getattr(self.problem.f, "linear_in_state", False) is True:
             return
         buffers = [self.state.buffer]
         if not evidence.looks:

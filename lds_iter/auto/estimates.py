@@ -7,7 +7,7 @@ They are ratios of work to work, which depend little on the machine; `python -m 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import TYPE_CHECKING
 
 from lds_iter.auto.arms import Candidate
@@ -25,9 +25,12 @@ COMPILED_CALLS, CALLS, PLAIN_CALLS = 8, 12, 100
 """Calls of `f` with one row that the overhead of an iteration amounts to: in compiled code; with derivatives of the
 recurrence's own, or none; and where torch.func finds them, at every iteration anew."""
 
-WITHOUT, DIAGONAL, DENSE, COMPILED = 1.5, 2.0, 2.0, 2.5
-"""Rows of `f` that a row of an iteration amounts to: without derivatives, with a diagonal or blocks, for each column of
-a full Jacobian, and with one in compiled code, which never forms it."""
+WITHOUT, DIAGONAL, COLUMN = 2.0, 3.5, 1.5
+"""Rows of `f` that a row of an iteration amounts to: without derivatives, with a diagonal or blocks, and for each column
+of a full Jacobian."""
+
+COMPILED_DIAGONAL, COMPILED = 1.5, 2.5
+"""The same in compiled code: with a diagonal, and with a full Jacobian, which it never forms."""
 
 PLAIN = 3.0
 """The same for each column where torch.func finds the derivatives, of which it computes all for a diagonal, too."""
@@ -36,28 +39,20 @@ TRUSTED = 1.25
 """An iteration of a `TrustRegion` in units of one of its inner method, without compiled code: it looks at the extent."""
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Seconds of an iteration: `low` if compiled code serves the method, of which only a trial can tell, else `high`."""
-
-    low: float
-    high: float
-
-
-def estimate(course: Course, method: LDSApproximation, rows: int) -> Estimate | None:
-    """Of an iteration over so many rows; None before a row was timed."""
-    call, row = course.costs.call, course.costs.row
-    if call is None:
+def estimate(course: Course, candidate: Candidate, rows: int) -> float | None:
+    """Seconds of an iteration over so many rows, the least before it was asked what is compiled; None before a row was
+    timed."""
+    call, row, method = course.costs.call, course.costs.row, candidate.method
+    if call is None or row is None:
         return None
     f, width = course.problem.f, course.problem.s0.shape[-1]
     if isinstance(method, TrustRegion):
-        inner = _plain(method.method, width, f, call, row * rows)  # pyright: ignore[reportArgumentType]
-        return Estimate(TRUSTED * inner, TRUSTED * inner)
-    high = _plain(method, width, f, call, row * rows)
-    if getattr(f, "sweep", None) is None or isinstance(method, Picard | Jacobi):
-        return Estimate(high, high)
-    narrow = isinstance(method, QuasiNewton | BlockNewton)
-    return Estimate(min(high, COMPILED_CALLS * call + (WITHOUT if narrow else COMPILED) * row * rows), high)
+        return TRUSTED * _plain(method.method, width, f, call, row * rows)  # pyright: ignore[reportArgumentType]
+    compiled = course.costs.compiled
+    if getattr(f, "sweep", None) is not None and (compiled is None or candidate.name in compiled):
+        narrow = isinstance(method, QuasiNewton | BlockNewton)
+        return COMPILED_CALLS * call + (COMPILED_DIAGONAL if narrow else COMPILED) * row * rows
+    return _plain(method, width, f, call, row * rows)
 
 
 def _plain(method: LDSApproximation, width: int, f: object, call: float, rows: float) -> float:
@@ -67,7 +62,17 @@ def _plain(method: LDSApproximation, width: int, f: object, call: float, rows: f
     if getattr(f, "linearize", None) is None:
         return PLAIN_CALLS * call + PLAIN * width * rows
     narrow = isinstance(method, QuasiNewton | BlockNewton)
-    return CALLS * call + (DIAGONAL if narrow else DENSE * width) * rows
+    return CALLS * call + (DIAGONAL if narrow else DIAGONAL + COLUMN * width) * rows
+
+
+def least(course: Course) -> float:
+    """Seconds that a solve with the best candidate to start with should take, if all is as usual."""
+    found = [math.inf]
+    for candidate in course.auto.candidates:
+        cost = estimate(course, candidate, course.length)
+        if cost is not None and not candidate.rescue:
+            found.append((expected(course, candidate) + 0.5) * cost)
+    return min(found)
 
 
 def expected(course: Course, candidate: Candidate) -> float:

@@ -3,7 +3,7 @@
 Three signs count as evidence. The largest residual falls: at the rate of the last two iterations it will reach the
 tolerance. The frontier moves: at the pace of the last few iterations it will reach the end. And a few rows, looked at
 where the first two show nothing, have come nearer to the solution on average: at the rate since the guess, and since
-half-way, they will reach it. All are extrapolations, so they are asked again after every iteration. Before there is
+a third of the way, they will reach it. All are extrapolations, so they are asked again after every iteration. Before there is
 evidence there is hope, for the count that the method usually takes.
 """
 
@@ -78,6 +78,6 @@ class Evidence:
         if done not in self.looks or len(self.looks) < 2:
             return math.inf
         now = self.looks[done]
-        since = {min(self.looks), max(then for then in self.looks if then <= done // 2)}
+        since = {min(self.looks), max(then for then in self.looks if then <= done // 3)}
         rate = min((self.looks[then] - now) / (done - then) for then in since)
         return max(1.0, now / rate) if rate > LEAST_RATE else math.inf

@@ -16,39 +16,79 @@ from lds_iter.solution import Result
 from lds_iter.workspace import Rules
 
 if TYPE_CHECKING:
+    from lds_iter.auto.costs import Costs
     from lds_iter.auto.course import Course
 
-ROWS, NUMBERS = 64, 1 << 12
-"""Rows of a look, and the numbers that their states may have, at least two rows."""
+ROWS, LEAST, NUMBERS = 256, 8, 1 << 13
+"""Rows of a look at most and at least, and between these the numbers that their states may have."""
+
+PLACES = 64
+"""Rows of a look at how far a guess is."""
+
+FLOOR = 0.1
+"""A row is taken to cost at least this part of its share of the whole call: the difference of two calls is uncertain."""
 
 DIGITS, MOST = 11.5, 100
 """Natural digits that Picard's method is expected to find, 1e-5, and iterations that it may take for that."""
 
 
-def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
-    """Time a call of `f` with these rows, `(n, *batch, D)`, against one with a single row, and probe its Jacobian there.
-
-    The probe: how far `f` carries two states apart that differ a little. The difference to how far apart they were is
-    `(J - I) e`, which is what Picard iteration leaves out.
-    """
+def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
+    """Time a call of `f` with these rows, `(n, *batch, D)`, against one with a single row; returns the values."""
     f, costs, n = course.problem.f, course.costs, s.shape[0]
-    begin = course.now()
     one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
+    begin = course.now()
     f(*one)  # warms up
     start = course.now()
     f(*one)
-    costs.call = course.now() - start
-    start = course.now()
-    value = f(s, u)
     between = course.now()
+    value = f(s, u)
+    costs.call = between - start
+    _note_batch(costs, course.now() - between, n)
+    course.parallel += course.now() - begin
+    return value
+
+
+def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
+    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweep`), with one row."""
+    own = getattr(course.problem.f, "sweep", None)
+    if own is None or course.costs.compiled is not None:
+        return
+    begin, found = course.now(), set()
+    one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
+    buffer = torch.cat([s[:1], s[:1]])
+    first = torch.zeros(buffer.shape[1:-1], dtype=torch.int64, device=buffer.device)
+    spare, limits = buffer.clone(), {"rtol": 0.0, "atol": 0.0}
+    for candidate in course.auto.candidates:
+        if own(candidate.method, buffer, spare, one, start=0, lo=first, hi=first + 1, **limits) is not None:
+            found.add(candidate.name)
+    course.costs.compiled = found
+    course.parallel += course.now() - begin
+
+
+def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
+    """Time these rows, `(n, *batch, D)`, and probe how far `f` carries two states apart that differ a little.
+
+    What that differs by from how far apart they were is `(J - I) e`, which Picard iteration leaves out.
+    """
+    f, costs = course.problem.f, course.costs
+    ask_for_sweeps(course, s, u)
+    value = time_rows(course, s, u)
+    start = course.now()
     signs = torch.cos(torch.arange(s.numel(), dtype=s.dtype, device=s.device) ** 2).sign().view_as(s)
     size = math.sqrt(torch.finfo(s.dtype).eps) * (1 + s.abs().amax())
     nearby, again = s + size * signs, course.now()
     moved = (f(nearby, u) - value) / size
-    costs.row = max(0.0, min(between - start, course.now() - again) - costs.call) / max(1, n - 1)
+    _note_batch(costs, course.now() - again, s.shape[0])
     drift = float((moved - signs).square().mean(-1).sqrt().amax())
     costs.picard = picard_count(drift, course.length) if math.isfinite(drift) else math.inf
-    course.parallel += course.now() - begin
+    course.parallel += course.now() - start
+
+
+def _note_batch(costs: Costs, seconds: float, rows: int) -> None:
+    """What a row takes in a batch, by the fastest call with so many."""
+    assert costs.call is not None
+    row = max((seconds - costs.call) / max(1, rows - 1), FLOOR * seconds / rows)
+    costs.row = row if costs.row is None else min(costs.row, row)
 
 
 def picard_count(drift: float, length: int) -> float:
@@ -76,7 +116,7 @@ def distance(course: Course, states: list[Tensor]) -> list[float]:
     assert course.state is not None
     running = course.state.result == Result.RUNNING
     first, last = course.length - course.to_go(), course.length
-    n = min(rows_of(course), last - first)
+    n = min(PLACES, last - first)
     index = torch.linspace(first, last - 1, n, device=problem.s0.device).round().long()
     u = pytree.tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, problem.inputs)
     found = []
@@ -92,7 +132,7 @@ def distance(course: Course, states: list[Tensor]) -> list[float]:
 
 def rows_of(course: Course) -> int:
     """Rows of a look."""
-    most = max(2, NUMBERS // course.problem.s0.numel())
+    most = max(LEAST, NUMBERS // course.problem.s0.numel())
     return max(1, min(ROWS, most, course.length // 4))
 
 

@@ -11,24 +11,29 @@ from torch import Tensor
 
 from lds_iter.auto import Auto
 from lds_iter.auto.arms import Outside
-from lds_iter.auto.choosing import best, options, settled
+from lds_iter.auto.choosing import GAIN, best, options, settled
 from lds_iter.auto.costs import Key
 from lds_iter.auto.course import Course
 from lds_iter.auto.driver import STEPWISE, Driver
-from lds_iter.auto.looking import look_at_rows, rows_of
-from lds_iter.auto.sampling import wanted
-from lds_iter.decisions import Decision
+from lds_iter.auto.estimates import least
+from lds_iter.auto.looking import ask_for_sweeps, rows_of, time_rows
+from lds_iter.decisions import Decision, duration
 from lds_iter.nn._weights import NAMES
 from lds_iter.solution import Result, Solution, no_estimate
-from lds_iter.states import take_rows
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 FEWEST, MOST, PART = 4, 32, 64
 """Time steps of the run that is timed: as many as T holds this part, within limits."""
 
-FORWARD = 3.0
+FORWARD, TRAINING = "forward", "training"
+"""What costs are kept apart by."""
+
+BACKWARD = 3.0
 """Forward and backward of a parallel solve in units of its forward: the adjoint is a second solve, and one product with
 all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5."""
+
+CHECKS = 8
+"""Calls of `f` that a solve takes beside its iterations: inputs, checks of the arguments, and room to work in."""
 
 SHORTEST, SHORTEST_IN_TRAINING = 200, 64
 """Up to so many time steps the kernel answers at once: the few iterations of a solve cost as much in overhead alone, a
@@ -78,12 +83,12 @@ class Kernel:
         start = tuple(state.detach() for state in start)
         leaves = [weight for weight in self.weights.values() if weight.requires_grad]
         taken = []
-        for steps in 2, x.shape[0]:  # the first run warms up
+        for part in x[:2], x:  # the first run warms up
             begin = auto.clock.now(x)
-            output, _ = self(x[:steps], start)
+            output, _ = self(part, start)
             if training and leaves:
                 torch.autograd.grad(output.sum(), leaves)
-            taken.append((auto.clock.now(x) - begin) / steps)
+            taken.append((auto.clock.now(x) - begin) / part.shape[0])
         return taken[-1]
 
 
@@ -93,56 +98,66 @@ class Against(AbstractStrategy):
 
     Attributes:
         auto: the strategy.
-        step: seconds of a time step of the kernel.
-        training: whether the backward pass is in them.
+        kernel: torch's.
+        x: its input, `(T, B, D_in)`.
+        start: the states before the first step.
     """
 
     auto: Auto
-    step: float
-    training: bool
+    kernel: Kernel
+    x: Tensor
+    start: tuple[Tensor, ...]
 
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve, or stop."""
         return Driver(self.auto, problem, guess, rules, self._outside()).run()
 
-    def declines(self, problem: Problem, inputs: Callable[[], Any], window: int | None) -> Solution | None:
+    def declines(self, problem: Problem, inputs: Callable[[int], Any], window: int | None) -> Solution | None:
         """Whether to leave it to the kernel without a solve, whose preparation alone would cost too much: a stop.
 
         Args:
             problem: without inputs.
-            inputs: of its first rows.
+            inputs: of its first rows, given how many.
             window: of the solve.
         """
-        length, s0, outside = problem.length, problem.s0, self._outside()
+        length, s0, training = problem.length, problem.s0, self.kernel.training(self.x)
         rules = Rules(0.0, 0.0, length, min(length, window or length), False, ())
-        costs = self.auto.costs.of(problem, outside.kind)
-        course = Course(self.auto, problem, rules, outside, costs)
-        costs.step = outside.step
+        costs = self.auto.costs.of(problem, TRAINING if training else FORWARD)
+        course = Course(self.auto, problem, rules, Outside(0.0, ""), costs)
         if settled(course) is not None:
             return None
-        if costs.picard is None:
-            rows = rows_of(course)
-            look_at_rows(course, s0.expand(rows, *s0.shape).contiguous(), take_rows(inputs(), 0, rows))
+        rows = rows_of(course)
+        s, u = s0.expand(rows, *s0.shape), None
+        if costs.call is None:
+            s, u = s.contiguous(), inputs(rows)
+            time_rows(course, s, u)
+        assert costs.call is not None
+        most, hope = length * costs.call * (BACKWARD if training else 1.0), least(course)
+        if costs.step is None and GAIN * most < hope:
+            return _stop(s0, length, hope)
+        course.outside = self._outside()
+        costs.step = course.outside.step
+        course.earn(self.auto.costs.idle)
+        self.auto.costs.idle = 0
+        if GAIN * length * costs.step < hope and costs.credit < hope:
+            return _stop(s0, length, hope)
+        ask_for_sweeps(course, s.contiguous(), inputs(1) if u is None else u)
+        course.parallel += CHECKS * costs.call
         choice = best(options(course, None))
-        if choice.arm is not None or wanted(course):
-            costs.credit -= course.parallel
-            return None
-        course.begin()
-        course.save()
-        decision = Decision(0, 0, STEPWISE, choice.why, choice.seconds, choice.seconds)
-        return _stop(s0, length, decision)
+        return _stop(s0, length, choice.seconds) if choice.arm is None else None
 
     def _outside(self) -> Outside:
-        step, kind = (self.step / FORWARD, "training") if self.training else (self.step, "forward")
-        return Outside(step, kind)
+        step, training = self.kernel.step(self.auto, self.x, self.start), self.kernel.training(self.x)
+        return Outside(step / BACKWARD, TRAINING) if training else Outside(step, FORWARD)
 
     def for_adjoint(self) -> AbstractStrategy:
         """The backward pass has no kernel of its own to go to."""
         return self.auto
 
 
-def _stop(s0: Tensor, length: int, decision: Decision) -> Solution:
-    """A solution that has not begun."""
+def _stop(s0: Tensor, length: int, hope: float) -> Solution:
+    """A solution that has not begun; `hope`: seconds that it should have taken."""
+    why = f"of a solve, which should take {duration(hope)} if all goes well, the preparation alone would cost too much"
     count = torch.zeros(s0.shape[:-1], dtype=torch.int64, device=s0.device)
     return Solution(
         states=s0.expand(length, *s0.shape),
@@ -153,7 +168,7 @@ def _stop(s0: Tensor, length: int, decision: Decision) -> Solution:
         evaluations=count,
         resets=count,
         carry=None,
-        decisions=(decision,),
+        decisions=(Decision(0, 0, STEPWISE, why),),
         _estimate=no_estimate,
     )
 

@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from lds_iter.auto import Auto
-from lds_iter.auto.looking import ROWS
 from lds_iter.guesses import repeat_initial
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._arguments import check_budget
@@ -119,7 +118,7 @@ def _facing(
     method: LDSApproximation | AbstractStrategy, kernel: Kernel, x: Tensor, start: tuple[Tensor, ...]
 ) -> LDSApproximation | AbstractStrategy:
     """`Auto` with torch's kernel as its sequential evaluation; any other method as it is."""
-    return Against(method, kernel.step(method, x, start), kernel.training(x)) if isinstance(method, Auto) else method
+    return Against(method, kernel, x, start) if isinstance(method, Auto) else method
 
 
 def _solve(
@@ -167,9 +166,9 @@ def _declined(
 ) -> Solution | None:
     """The decision for torch's kernel where the first rows tell enough for it; None where it is to be tried."""
 
-    def rows() -> Any:
-        u = _begin(f, x[:ROWS].detach(), start)[1]
-        return u if lengths is None else (u, lengths.mask[:ROWS])
+    def rows(count: int) -> Any:
+        u = _begin(f, x[:count].detach(), start)[1]
+        return u if lengths is None else (u, lengths.mask[:count])
 
     with torch.no_grad():
         s0 = _state(f, start).detach()

@@ -61,7 +61,9 @@ class Outside:
     Attributes:
         step: seconds of a time step.
         kind: what keeps its costs apart from those of others.
+        training: whether its backward pass is in them.
     """
 
     step: float
     kind: str
+    training: bool = False

@@ -41,17 +41,19 @@ def options(course: Course, current: Arm | None) -> list[Option]:
 
 def _arms(course: Course, candidate: Candidate, current: Arm | None) -> list[Arm]:
     """The windows in which a candidate comes into question."""
-    arms = [Arm(candidate, window) for window in windows(course, candidate)]
     if current is not None and current.candidate == candidate:
         return []
+    arms = [Arm(candidate, window) for window in windows(course, candidate)]
+    arms = [arm for arm in arms if arm not in course.tried]
+    found = [arm for arm in arms if _succeeded(course, arm)]
     if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
-        return [arm for arm in arms if _succeeded(course, arm) and arm not in course.tried]
-    arms = [arm for arm in arms if arm not in course.tried and not course.costs.resting(arm.name, arm.window)]
+        return found
+    arms = [arm for arm in arms if not course.costs.resting(arm.name, arm.window)]
     if candidate.rescue:
         return arms
     # A shorter window is for where the budget does not allow a longer one, or where it is known to work.
     longest = next((arm for arm in arms if option_of(course, arm) is not None), None)
-    return [arm for arm in arms if arm == longest or _succeeded(course, arm)]
+    return found if longest is None or longest in found else [longest, *found]
 
 
 def _succeeded(course: Course, arm: Arm) -> bool:
@@ -84,7 +86,7 @@ def option_of(course: Course, arm: Arm) -> Option | None:
     count = stretches * (usual + (stretches > 1)) + 0.5
     if course.may_step() and not permitted(course, arm):
         return None
-    gain = 1.0 if course.costs.credit >= 2 * cost else GAIN
+    gain = 1.0 if course.costs.credit >= 2 * cost or course.training else GAIN
     if course.may_step() and count * cost > gain * course.to_go() * course.step:
         return None
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")
@@ -131,6 +133,15 @@ def cost_of(course: Course, arm: Arm) -> float | None:
 def best(options: list[Option]) -> Option:
     """The one that should take the least time."""
     return min(options, key=lambda option: option.seconds)
+
+
+def rescuable(course: Course) -> bool:
+    """Whether a method to the rescue might begin if this one failed."""
+    whole = min(course.length, course.rules.window)
+    arms = [Arm(candidate, whole) for candidate in course.auto.candidates if candidate.rescue]
+    return any(
+        arm not in course.tried and not course.costs.resting(arm.name, whole) and permitted(course, arm) for arm in arms
+    )
 
 
 def _again(arm: Arm, known: Outcome, share: float = 1.0) -> Option:

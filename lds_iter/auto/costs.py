@@ -22,6 +22,10 @@ EXPLORED = 16
 spent on finding something faster."""
 
 
+SLOWER = 1.5
+"""When what is known to work takes so many times what it took, everything else is new again."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How the last attempt ended.
@@ -108,6 +112,8 @@ class Costs:
         if iterations is not None:
             if before.iterations == iterations:
                 seconds = min(1.02 * before.seconds, seconds)
+            elif seconds > SLOWER * before.seconds:  # what others were given up for is no longer true
+                self.outcomes = {key: outcome for key, outcome in self.outcomes.items() if outcome.iterations}
             self.outcomes[method, rows] = Outcome(iterations, seconds)
             return
         failures = before.failures + 1

@@ -53,6 +53,11 @@ class Course:
     def length(self) -> int:
         return self.problem.length
 
+    @property
+    def training(self) -> bool:
+        """Whether a kernel outside, with its backward pass, is what there is to beat."""
+        return self.outside is not None and self.outside.training
+
     def now(self) -> float:
         """Seconds on the clock."""
         return self.auto.clock.now(self.problem.s0)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lds_iter import device
 from lds_iter.auto.arms import Arm, Candidate, Option, Outside
-from lds_iter.auto.choosing import best, cost_of, options, settled, unexplored, windows
+from lds_iter.auto.choosing import best, cost_of, options, rescuable, settled, unexplored, windows
 from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import expected
@@ -157,7 +157,7 @@ class Driver:
         count = max(1, sweeps - 1)
         if known is not None and self.course.tried and solved:
             return  # it began where others had left off
-        self.costs.ended(arm.name, arm.window, count if solved else None, self.course.parallel - begin)
+        self.costs.ended(arm.name, arm.window, count if solved else None, self.course.parallel)
 
     def _evidence(self, arm: Arm, before: int) -> Evidence:
         """None yet; `before`: iterations that were made without looking."""
@@ -198,7 +198,9 @@ class Driver:
     def _verdict(self, arm: Arm, evidence: Evidence, promised: float, spent: float) -> Verdict:
         """Whether to go on, after `spent` seconds of an attempt that promised to take so many."""
         cost, done = cost_of(self.course, arm) or 0.0, len(evidence.residuals)
-        hopeful = done < evidence.expected and self.course.lost + cost <= self.course.allowance
+        hopeful = self.course.lost + cost <= self.course.allowance
+        if hopeful and done >= evidence.expected and self.ceiling == math.inf:
+            hopeful = not (arm.candidate.rescue or rescuable(self.course))  # leave something for the rescue
         limit = PATIENCE * self.ceiling - spent  # of what an experiment may still take
         claimed = cost * evidence.shown()
         if not (self._proven(claimed) and claimed <= limit) and not (hopeful and claimed == math.inf):
@@ -208,7 +210,7 @@ class Driver:
         dear = limit < cost * shown < math.inf or spent > self.ceiling
         if dear or not (proven or hopeful):
             return Verdict.FAILED
-        seconds = cost * (shown if proven else min(shown, evidence.hoped()))
+        seconds = cost * (min(shown, evidence.hoped()) if hopeful else shown)
         if spent + seconds <= PATIENCE * promised or self.ceiling < math.inf:
             return Verdict.ON
         other = best(options(self.course, arm))

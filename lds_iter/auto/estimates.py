@@ -29,8 +29,9 @@ WITHOUT, DIAGONAL, COLUMN = 2.0, 3.5, 1.5
 """Rows of `f` that a row of an iteration amounts to: without derivatives, with a diagonal or blocks, and for each column
 of a full Jacobian."""
 
-COMPILED_DIAGONAL, COMPILED = 1.5, 2.5
-"""The same in compiled code: with a diagonal, and with a full Jacobian, which it never forms."""
+COMPILED_DIAGONAL, COMPILED, COMPILED_COLUMN = 1.2, 1.5, 1 / 48
+"""The same in compiled code: with a diagonal; with a full Jacobian, which it never forms; and for each of its columns,
+whose weights leave the cache in the end."""
 
 PLAIN = 3.0
 """The same for each column where torch.func finds the derivatives, of which it computes all for a diagonal, too."""
@@ -51,7 +52,8 @@ def estimate(course: Course, candidate: Candidate, rows: int) -> float | None:
     compiled = course.costs.compiled
     if getattr(f, "sweep", None) is not None and (compiled is None or candidate.name in compiled):
         narrow = isinstance(method, QuasiNewton | BlockNewton)
-        return COMPILED_CALLS * call + (COMPILED_DIAGONAL if narrow else COMPILED) * row * rows
+        weight = COMPILED_DIAGONAL if narrow else COMPILED + COMPILED_COLUMN * width
+        return COMPILED_CALLS * call + weight * row * rows
     return _plain(method, width, f, call, row * rows)
 
 

@@ -4,7 +4,7 @@ Three signs count as evidence. The largest residual falls: at the rate of the la
 tolerance. The frontier moves: at the pace of the last few iterations it will reach the end. And a few rows, looked at
 where the first two show nothing, have come nearer to the solution on average: at the rate since the guess, and since
 a third of the way, they will reach it. All are extrapolations, so they are asked again after every iteration. Before there is
-evidence there is hope, for the count that the method usually takes.
+evidence there is hope: the count that the method usually takes, and beyond it twice what was spent already.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Evidence:
 
     def hoped(self) -> float:
         """Iterations to go if all goes as usual."""
-        return max(0.0, self.expected - len(self.residuals)) or math.inf
+        done = len(self.residuals)
+        return self.expected - done if done < self.expected else 2.0 * done
 
     def _by_residual(self) -> float:
         last = self.residuals[-3:]

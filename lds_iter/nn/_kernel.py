@@ -28,9 +28,10 @@ FEWEST, MOST, PART = 4, 32, 64
 FORWARD, TRAINING = "forward", "training"
 """What costs are kept apart by."""
 
-BACKWARD = 3.0
+BACKWARD, DIRECT = 3.0, 2.0
 """Forward and backward of a parallel solve in units of its forward: the adjoint is a second solve, and one product with
-all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5."""
+all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5. And where the recurrence solves its adjoint
+directly, in compiled code; `python -m bench.auto` has 1.9 to 2.2."""
 
 CHECKS = 8
 """Calls of `f` that a solve takes beside its iterations: inputs, checks of the arguments, and room to work in."""
@@ -110,7 +111,7 @@ class Against(AbstractStrategy):
 
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve, or stop."""
-        return Driver(self.auto, problem, guess, rules, self._outside()).run()
+        return Driver(self.auto, problem, guess, rules, self._outside(problem.f)).run()
 
     def declines(self, problem: Problem, inputs: Callable[[int], Any], window: int | None) -> Solution | None:
         """Whether to leave it to the kernel without a solve, whose preparation alone would cost too much: a stop.
@@ -127,28 +128,27 @@ class Against(AbstractStrategy):
         if settled(course) is not None:
             return None
         rows = rows_of(course)
-        s, u = s0.expand(rows, *s0.shape), None
-        if costs.call is None:
-            s, u = s.contiguous(), inputs(rows)
-            time_rows(course, s, u)
+        s, u = s0.expand(rows, *s0.shape).contiguous(), inputs(rows)
+        time_rows(course, s, u)  # at every decision anew: the least counts, and decisions are rare
         assert costs.call is not None
         most, hope = length * costs.call * (BACKWARD if training else 1.0), least(course)
         if costs.step is None and GAIN * most < hope:
             return _stop(s0, length, hope)
-        course.outside = self._outside()
+        course.outside = self._outside(problem.f)
         costs.step = course.outside.step
         course.earn(self.auto.costs.idle)
         self.auto.costs.idle = 0
-        if GAIN * length * costs.step < hope and costs.credit < hope:
+        # What steps of the kernel take in training grows with their number, so that a sample of them is a low estimate.
+        if length * costs.step < (hope if costs.credit > 0 or training else hope / GAIN):
             return _stop(s0, length, hope)
-        ask_for_sweeps(course, s.contiguous(), inputs(1) if u is None else u)
+        ask_for_sweeps(course, s, u)
         course.parallel += CHECKS * costs.call
         choice = best(options(course, None))
         return _stop(s0, length, choice.seconds) if choice.arm is None else None
 
-    def _outside(self) -> Outside:
+    def _outside(self, f: Any) -> Outside:
         step, training = self.kernel.step(self.auto, self.x, self.start), self.kernel.training(self.x)
-        return Outside(step / BACKWARD, TRAINING) if training else Outside(step, FORWARD)
+        return Outside(step / (DIRECT if hasattr(f, "adjoint") else BACKWARD), TRAINING, training) if training else Outside(step, FORWARD)
 
     def for_adjoint(self) -> AbstractStrategy:
         """The backward pass has no kernel of its own to go to."""

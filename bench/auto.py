@@ -159,20 +159,24 @@ def measure(case: Case) -> dict[str, Any]:
     decided = getattr(firsts[KEPT].result, "decisions", ())
     return {
         "problem": case.name,
+        "held_out": case.held_out,
         "ms": {name: timing.ms for name, timing in times.items()},
         "wrong": [name for name, good in passed.items() if not good],
         "decisions": [str(decision) for decision in decided],
     }
 
 
-def main(only: Annotated[str, typer.Option(help="problems whose name contains this")] = "") -> None:
+def main(
+    only: Annotated[str, typer.Option(help="problems whose name contains this")] = "",
+    held_out: Annotated[bool, typer.Option(help="only those that nothing was chosen on")] = False,
+) -> None:
     """Measure, print, and write the JSON file and the page."""
     torch.set_num_threads(1)
     path = results_folder() / "auto.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
     order = [case.name for case in cases()]
     for case in cases():
-        if only not in case.name:
+        if only not in case.name or (held_out and not case.held_out):
             continue
         row = measure(case)
         print(row["problem"], {name: round(ms, 2) for name, ms in row["ms"].items()}, row["wrong"], flush=True)

@@ -65,9 +65,8 @@ class Kernel:
             return torch.gru
         return torch.rnn_tanh if getattr(self.module, "nonlinearity", "tanh") == "tanh" else torch.rnn_relu
 
-    def step(self, auto: Auto, x: Tensor, start: tuple[Tensor, ...]) -> float:
-        """Seconds of a time step, with its share of the backward pass where gradients are wanted; measured once."""
-        training = self.training(x)
+    def step(self, auto: Auto, x: Tensor, start: tuple[Tensor, ...], training: bool) -> float:
+        """Seconds of a time step, with its share of the backward pass in training; measured once."""
         kind = (type(self.module).__name__, x.shape[1:], start[0].shape, str(x.dtype), x.device.type, training)
         key: Key = (*kind, torch.get_num_threads())
         known = auto.costs.kernels.get(key)
@@ -86,7 +85,8 @@ class Kernel:
         taken = []
         for part in x[:2], x:  # the first run warms up
             begin = auto.clock.now(x)
-            output, _ = self(part, start)
+            with torch.set_grad_enabled(training):
+                output, _ = self(part, start)
             if training and leaves:
                 torch.autograd.grad(output.sum(), leaves)
             taken.append((auto.clock.now(x) - begin) / part.shape[0])
@@ -102,12 +102,14 @@ class Against(AbstractStrategy):
         kernel: torch's.
         x: its input, `(T, B, D_in)`.
         start: the states before the first step.
+        training: whether its backward pass counts too.
     """
 
     auto: Auto
     kernel: Kernel
     x: Tensor
     start: tuple[Tensor, ...]
+    training: bool
 
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve, or stop."""
@@ -121,15 +123,17 @@ class Against(AbstractStrategy):
             inputs: of its first rows, given how many.
             window: of the solve.
         """
-        length, s0, training = problem.length, problem.s0, self.kernel.training(self.x)
+        length, s0, training = problem.length, problem.s0, self.training
         rules = Rules(0.0, 0.0, length, min(length, window or length), False, ())
         costs = self.auto.costs.of(problem, TRAINING if training else FORWARD)
         course = Course(self.auto, problem, rules, Outside(0.0, ""), costs)
         if settled(course) is not None:
             return None
-        rows = rows_of(course)
-        s, u = s0.expand(rows, *s0.shape).contiguous(), inputs(rows)
-        time_rows(course, s, u)  # at every decision anew: the least counts, and decisions are rare
+        with torch.no_grad():
+            rows = rows_of(course)
+            s, u = s0.expand(rows, *s0.shape).contiguous(), inputs(rows)
+            if costs.call is None or self.auto.costs.idle:  # once a forward that decides: the least counts
+                time_rows(course, s, u)
         assert costs.call is not None
         most, hope = length * costs.call * (BACKWARD if training else 1.0), least(course)
         if costs.step is None and GAIN * most < hope:
@@ -138,17 +142,20 @@ class Against(AbstractStrategy):
         costs.step = course.outside.step
         course.earn(self.auto.costs.idle)
         self.auto.costs.idle = 0
-        # What steps of the kernel take in training grows with their number, so that a sample of them is a low estimate.
+        # In training a step of the kernel takes longer the more there are, so that a sample of them is a low estimate.
         if length * costs.step < (hope if costs.credit > 0 or training else hope / GAIN):
             return _stop(s0, length, hope)
-        ask_for_sweeps(course, s, u)
+        with torch.no_grad():
+            ask_for_sweeps(course, s, u)
         course.parallel += CHECKS * costs.call
         choice = best(options(course, None))
-        return _stop(s0, length, choice.seconds) if choice.arm is None else None
+        return _stop(s0, length, hope) if choice.arm is None else None
 
     def _outside(self, f: Any) -> Outside:
-        step, training = self.kernel.step(self.auto, self.x, self.start), self.kernel.training(self.x)
-        return Outside(step / (DIRECT if hasattr(f, "adjoint") else BACKWARD), TRAINING, training) if training else Outside(step, FORWARD)
+        step = self.kernel.step(self.auto, self.x, self.start, self.training)
+        if not self.training:
+            return Outside(step, FORWARD)
+        return Outside(step / (DIRECT if hasattr(f, "adjoint") else BACKWARD), TRAINING, True)
 
     def for_adjoint(self) -> AbstractStrategy:
         """The backward pass has no kernel of its own to go to."""
@@ -157,7 +164,7 @@ class Against(AbstractStrategy):
 
 def _stop(s0: Tensor, length: int, hope: float) -> Solution:
     """A solution that has not begun; `hope`: seconds that it should have taken."""
-    why = f"of a solve, which should take {duration(hope)} if all goes well, the preparation alone would cost too much"
+    why = f"a solve takes {duration(hope)} if all goes well, and trying would cost more than the budget"
     count = torch.zeros(s0.shape[:-1], dtype=torch.int64, device=s0.device)
     return Solution(
         states=s0.expand(length, *s0.shape),

@@ -118,7 +118,7 @@ def _facing(
     method: LDSApproximation | AbstractStrategy, kernel: Kernel, x: Tensor, start: tuple[Tensor, ...]
 ) -> LDSApproximation | AbstractStrategy:
     """`Auto` with torch's kernel as its sequential evaluation; any other method as it is."""
-    return Against(method, kernel, x, start) if isinstance(method, Auto) else method
+    return Against(method, kernel, x, start, kernel.training(x)) if isinstance(method, Auto) else method
 
 
 def _solve(
@@ -170,10 +170,8 @@ def _declined(
         u = _begin(f, x[:count].detach(), start)[1]
         return u if lengths is None else (u, lengths.mask[:count])
 
-    with torch.no_grad():
-        s0 = _state(f, start).detach()
-        problem = Problem(f if lengths is None else Masked(f), s0, None, x.shape[0])
-        return method.declines(problem, rows, window)
+    s0 = _state(f, start).detach()
+    return method.declines(Problem(f if lengths is None else Masked(f), s0, None, x.shape[0]), rows, window)
 
 
 def _begin(f: Recurrence, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Tensor, Any]:

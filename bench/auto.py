@@ -1,6 +1,6 @@
 """`li.Auto()` against every fixed choice and against step-by-step evaluation: `python -m bench.auto [--only NAME]`.
 
-Contenders run in turns, medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again, and
+Contenders run in turns, medians of a few rounds; whose first run takes `LONG` or longer does not run again, and
 who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows nothing; *kept* is one
 that has seen the problem `WARM` times. A figure counts only where the gate passed: states whose residual is within the
 tolerance, evaluated anew, or outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json`
@@ -29,6 +29,9 @@ from bench.timing import alternately, first_run
 
 WARM = 12
 """Solves that a kept `Auto` learns from before it is timed."""
+
+LONG = 1.0
+"""Seconds from which a first run is the figure; below, the first one's fresh memory would weigh too much."""
 
 FRESH = 8
 """New layers for the runs of *first*: one for the gate, one a round."""
@@ -155,7 +158,7 @@ def measure(case: Case) -> dict[str, Any]:
         passed = {name: right(first.result) for name, first in firsts.items()}
         rounds = 5 if firsts[STEPWISE].seconds < 0.1 else 3
         racing = {name: run for name, run in runs.items() if passed[name]}
-        times = alternately(racing, {name: firsts[name].seconds for name in racing}, rounds)
+        times = alternately(racing, {name: firsts[name].seconds for name in racing}, rounds, long=LONG)
     decided = getattr(firsts[KEPT].result, "decisions", ())
     return {
         "problem": case.name,

@@ -83,7 +83,7 @@ def option_of(course: Course, arm: Arm) -> Option | None:
         return None
     stretches = math.ceil(course.to_go() / arm.window)
     usual = expected(course, arm.candidate)
-    count = stretches * (usual + (stretches > 1)) + 0.5
+    count = stretches * (usual + (stretches > 1)) * 2 ** course.costs.failures(arm.name, arm.window) + 0.5
     if course.may_step() and not permitted(course, arm):
         return None
     gain = 1.0 if course.costs.credit >= 2 * cost or course.training else GAIN

@@ -51,6 +51,7 @@ class Costs:
         step: seconds of one sequential step; None before the first was taken.
         call: seconds of a call of `f` with one row; None before one was timed.
         row: what every further row of such a call takes; None likewise.
+        operation: seconds of an operation of torch on a single row.
         picard: iterations that Picard's method should take, by how far the Jacobian is from the identity; None before
             that was probed.
         compiled: methods of which the recurrence computes an iteration itself, in compiled code; None before it was
@@ -64,6 +65,7 @@ class Costs:
     step: float | None = None
     call: float | None = None
     row: float | None = None
+    operation: float = 0.0
     picard: float | None = None
     compiled: set[str] | None = None
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -121,6 +123,11 @@ class Costs:
         if any(outcome.iterations is not None for key, outcome in self.outcomes.items() if key != (method, rows)):
             rest *= EXPLORED
         self.outcomes[method, rows] = Outcome(None, math.inf, failures, self.solves + rest)
+
+    def failures(self, method: str, rows: int) -> int:
+        """How often attempts have failed in a row."""
+        outcome = self.outcomes.get((method, rows))
+        return 0 if outcome is None else outcome.failures
 
     def known(self, method: str, rows: int) -> Outcome | None:
         """The last attempt, if it solved the problem."""

@@ -1,13 +1,14 @@
-"""What an iteration should cost, before one was measured: from what a row of `f` costs alone and in a batch.
+"""What an iteration should cost, before one was measured: from what an operation of torch and a row of `f` cost here.
 
-An iteration is a number of calls of `f` in overhead, for derivatives, the scan and the loop's own tests, and for every
-row a multiple of what the row costs in a batch. Both factors belong to the method and to where derivatives come from.
-They are ratios of work to work, which depend little on the machine; `python -m bench.auto` prints no figure of them.
+An iteration is overhead, so many operations of torch for the loop's own bookkeeping and the scan and so many calls of
+`f` for its derivatives, and for every row a multiple of what the row costs in a batch. How many belongs to the method
+and to where derivatives come from; they are counts of work, which depend little on the machine.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lds_iter.auto.arms import Candidate
@@ -21,20 +22,25 @@ from lds_iter.methods.trust_region import TrustRegion
 if TYPE_CHECKING:
     from lds_iter.auto.course import Course
 
-COMPILED_CALLS, CALLS, PLAIN_CALLS = 8, 12, 100
-"""Calls of `f` with one row that the overhead of an iteration amounts to: in compiled code; with derivatives of the
-recurrence's own, or none; and where torch.func finds them, at every iteration anew."""
+@dataclass(frozen=True)
+class Work:
+    """Of an iteration: operations of torch, calls of `f` with one row, rows of `f` for each row and for each column."""
 
-WITHOUT, DIAGONAL, COLUMN = 2.0, 3.5, 1.5
-"""Rows of `f` that a row of an iteration amounts to: without derivatives, with a diagonal or blocks, and for each column
-of a full Jacobian."""
+    operations: float
+    calls: float
+    rows: float
+    columns: float = 0.0
 
-COMPILED_DIAGONAL, COMPILED, COMPILED_COLUMN = 1.2, 1.5, 1 / 48
-"""The same in compiled code: with a diagonal; with a full Jacobian, which it never forms; and for each of its columns,
-whose weights leave the cache in the end."""
 
-PLAIN = 3.0
-"""The same for each column where torch.func finds the derivatives, of which it computes all for a diagonal, too."""
+COMPILED_DIAGONAL = Work(130, 1.5, 1.2)
+COMPILED_FULL = Work(130, 1.5, 1.5, 1 / 48)
+"""In compiled code, which never forms a Jacobian; its columns count where their weights leave the cache."""
+
+WITHOUT, DIAGONAL, FULL = Work(330, 1.5, 2.0), Work(330, 2.5, 3.5), Work(420, 3.0, 3.5, 1.5)
+"""Without derivatives, and with the recurrence's own: a diagonal or blocks, and a full Jacobian."""
+
+PLAIN = Work(420, 70.0, 0.0, 3.0)
+"""Where torch.func finds the derivatives, at every iteration anew: all columns, for a diagonal too."""
 
 TRUSTED = 1.25
 """An iteration of a `TrustRegion` in units of one of its inner method, without compiled code: it looks at the extent."""
@@ -43,28 +49,27 @@ TRUSTED = 1.25
 def estimate(course: Course, candidate: Candidate, rows: int) -> float | None:
     """Seconds of an iteration over so many rows, the least before it was asked what is compiled; None before a row was
     timed."""
-    call, row, method = course.costs.call, course.costs.row, candidate.method
-    if call is None or row is None:
+    costs, method = course.costs, candidate.method
+    if costs.call is None or costs.row is None:
         return None
-    f, width = course.problem.f, course.problem.s0.shape[-1]
-    if isinstance(method, TrustRegion):
-        return TRUSTED * _plain(method.method, width, f, call, row * rows)  # pyright: ignore[reportArgumentType]
-    compiled = course.costs.compiled
-    if getattr(f, "sweep", None) is not None and (compiled is None or candidate.name in compiled):
-        narrow = isinstance(method, QuasiNewton | BlockNewton)
-        weight = COMPILED_DIAGONAL if narrow else COMPILED + COMPILED_COLUMN * width
-        return COMPILED_CALLS * call + weight * row * rows
-    return _plain(method, width, f, call, row * rows)
+    trusted = isinstance(method, TrustRegion)
+    work = work_of(course, method.method if trusted else method, "" if trusted else candidate.name)  # pyright: ignore[reportArgumentType]
+    each = work.rows + work.columns * course.problem.s0.shape[-1]
+    seconds = work.operations * costs.operation + work.calls * costs.call + each * costs.row * rows
+    return TRUSTED * seconds if trusted else seconds
 
 
-def _plain(method: LDSApproximation, width: int, f: object, call: float, rows: float) -> float:
-    """Without compiled code; `rows`: seconds of all rows in a batch."""
-    if isinstance(method, Picard | Jacobi):
-        return CALLS * call + WITHOUT * rows
-    if getattr(f, "linearize", None) is None:
-        return PLAIN_CALLS * call + PLAIN * width * rows
+def work_of(course: Course, method: LDSApproximation, name: str) -> Work:
+    """Of a method, by the name that compiled code serves it under, if it does."""
+    f, compiled = course.problem.f, course.costs.compiled
     narrow = isinstance(method, QuasiNewton | BlockNewton)
-    return CALLS * call + (DIAGONAL if narrow else DIAGONAL + COLUMN * width) * rows
+    if isinstance(method, Picard | Jacobi):
+        return WITHOUT
+    if name and getattr(f, "sweep", None) is not None and (compiled is None or name in compiled):
+        return COMPILED_DIAGONAL if narrow else COMPILED_FULL
+    if getattr(f, "linearize", None) is None:
+        return PLAIN
+    return DIAGONAL if narrow else FULL
 
 
 def least(course: Course) -> float:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 ROWS, LEAST, NUMBERS = 256, 8, 1 << 13
 """Rows of a look at most and at least, and between these the numbers that their states may have."""
 
+OPERATIONS = 16
+"""Operations of torch that are timed."""
+
 PLACES = 64
 """Rows of a look at how far a guess is."""
 
@@ -37,6 +40,9 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
     f, costs, n = course.problem.f, course.costs, s.shape[0]
     one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
     begin = course.now()
+    for _ in range(OPERATIONS):
+        one[0] + one[0]
+    costs.operation = (course.now() - begin) / OPERATIONS
     f(*one)  # warms up
     start = course.now()
     f(*one)

@@ -76,7 +76,8 @@ def record_steps(state: Workspace, before: Tensor) -> None:
     shape = (length, *before.shape)
     last = state.maps[-1] if state.maps else torch.full(shape, torch.nan, dtype=state.buffer.dtype)
     times = torch.arange(length).view(-1, *[1] * before.ndim)
-    state.maps.append(last.masked_fill((times >= before.cpu() - 1) & (times < state.frontier.cpu()), 0))
+    exact = (times >= before.cpu() - 1) | (last > state.accepted_residual.cpu())  # a window has not been there since
+    state.maps.append(last.masked_fill(exact & (times < state.frontier.cpu()), 0))
 
 
 def _reached(block: Tensor, running: Tensor, frontier: Tensor, first: int, stop: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,14 @@ from lds_iter.nn._weights import NAMES
 from lds_iter.solution import Result, Solution, no_estimate
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
-FEWEST, MOST, PART = 4, 32, 64
-"""Time steps of the run that is timed: as many as T holds this part, within limits."""
+RETIMED = (2, 8, 32, 128)
+"""Solves before which the kernel is timed again where a solve is known to work: its first run may have been slow."""
+
+WARM, FEWEST, MOST, PART = 2, 6, 32, 64
+"""Time steps of the runs that warm up, and of the one that is timed: as many as T holds this part, within limits."""
+
+FLOOR = 0.25
+"""A step is taken to cost at least this part of its share of the whole run: the difference of two is uncertain."""
 
 FORWARD, TRAINING = "forward", "training"
 """What costs are kept apart by."""
@@ -66,14 +73,20 @@ class Kernel:
         return torch.rnn_tanh if getattr(self.module, "nonlinearity", "tanh") == "tanh" else torch.rnn_relu
 
     def step(self, auto: Auto, x: Tensor, start: tuple[Tensor, ...], training: bool) -> float:
-        """Seconds of a time step, with its share of the backward pass in training; measured once."""
+        """Seconds of a time step, with its share of the backward pass in training; timed when first asked for."""
+        known = auto.costs.kernels.get(self._key(x, start, training))
+        return self.time(auto, x, start, training) if known is None else known
+
+    def time(self, auto: Auto, x: Tensor, start: tuple[Tensor, ...], training: bool) -> float:
+        """The same, timed anew; the least counts."""
+        key, steps = self._key(x, start, training), max(FEWEST, min(MOST, x.shape[0] // PART))
+        seconds = self._measure(auto, x[:steps].detach(), start, training)
+        auto.costs.kernels[key] = min(seconds, auto.costs.kernels.get(key, math.inf))
+        return auto.costs.kernels[key]
+
+    def _key(self, x: Tensor, start: tuple[Tensor, ...], training: bool) -> Key:
         kind = (type(self.module).__name__, x.shape[1:], start[0].shape, str(x.dtype), x.device.type, training)
-        key: Key = (*kind, torch.get_num_threads())
-        known = auto.costs.kernels.get(key)
-        if known is None:
-            steps = max(FEWEST, min(MOST, x.shape[0] // PART))
-            known = auto.costs.kernels[key] = self._measure(auto, x[:steps].detach(), start, training)
-        return known
+        return (*kind, torch.get_num_threads())
 
     def training(self, x: Tensor) -> bool:
         """Whether a gradient will be wanted."""
@@ -83,14 +96,14 @@ class Kernel:
         start = tuple(state.detach() for state in start)
         leaves = [weight for weight in self.weights.values() if weight.requires_grad]
         taken = []
-        for part in x[:2], x:  # the first run warms up
+        for part in x[:WARM], x, x[:WARM]:  # the first run warms up; the last tells what a call costs beside its steps
             begin = auto.clock.now(x)
             with torch.set_grad_enabled(training):
                 output, _ = self(part, start)
             if training and leaves:
                 torch.autograd.grad(output.sum(), leaves)
-            taken.append((auto.clock.now(x) - begin) / part.shape[0])
-        return taken[-1]
+            taken.append(auto.clock.now(x) - begin)
+        return max((taken[1] - taken[2]) / (x.shape[0] - WARM), FLOOR * taken[1] / x.shape[0])
 
 
 @dataclass(frozen=True)
@@ -128,12 +141,12 @@ class Against(AbstractStrategy):
         costs = self.auto.costs.of(problem, TRAINING if training else FORWARD)
         course = Course(self.auto, problem, rules, Outside(0.0, ""), costs)
         if settled(course) is not None:
+            if costs.solves in RETIMED:
+                self.kernel.time(self.auto, self.x, self.start, training)
             return None
-        with torch.no_grad():
-            rows = rows_of(course)
-            s, u = s0.expand(rows, *s0.shape).contiguous(), inputs(rows)
-            if costs.call is None or self.auto.costs.idle:  # once a forward that decides: the least counts
-                time_rows(course, s, u)
+        if costs.call is None or self.auto.costs.idle:  # once a forward that decides: the least counts
+            with torch.no_grad():
+                time_rows(course, *_rows(s0, inputs, rows_of(course)))
         assert costs.call is not None
         most, hope = length * costs.call * (BACKWARD if training else 1.0), least(course)
         if costs.step is None and GAIN * most < hope:
@@ -146,7 +159,7 @@ class Against(AbstractStrategy):
         if length * costs.step < (hope if costs.credit > 0 or training else hope / GAIN):
             return _stop(s0, length, hope)
         with torch.no_grad():
-            ask_for_sweeps(course, s, u)
+            ask_for_sweeps(course, *_rows(s0, inputs, 1))
         course.parallel += CHECKS * costs.call
         choice = best(options(course, None))
         return _stop(s0, length, hope) if choice.arm is None else None
@@ -160,6 +173,11 @@ class Against(AbstractStrategy):
     def for_adjoint(self) -> AbstractStrategy:
         """The backward pass has no kernel of its own to go to."""
         return self.auto
+
+
+def _rows(s0: Tensor, inputs: Callable[[int], Any], count: int) -> tuple[Tensor, Any]:
+    """States and inputs of the first rows."""
+    return s0.expand(count, *s0.shape).contiguous(), inputs(count)
 
 
 def _stop(s0: Tensor, length: int, hope: float) -> Solution:

@@ -148,9 +148,7 @@ def _medaka(length: int) -> Recurrence:
     return Recurrence(f, torch.zeros(128), f.inputs(network.x))
 
 
-def _fresh(
-    width: int, length: int, batch: int, training: bool, kind: type[torch.nn.RNNBase] = torch.nn.GRU
-) -> Layer:
+def _fresh(width: int, length: int, batch: int, training: bool, kind: type[torch.nn.RNNBase] = torch.nn.GRU) -> Layer:
     torch.manual_seed(0)
     return Layer(kind(width, width), torch.randn(length, batch, width), training)  # pyright: ignore[reportCallIssue]
 

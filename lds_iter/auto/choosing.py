@@ -153,7 +153,9 @@ def _again(arm: Arm, known: Outcome, share: float = 1.0) -> Option:
 def settled(course: Course) -> Option | None:
     """The fastest that has solved problems of this kind."""
     by_name, costs = {candidate.name: candidate for candidate in course.auto.candidates}, course.costs
-    arms = [Arm(by_name[name], rows) for name, rows in costs.outcomes if name in by_name and rows <= course.rules.window]
+    arms = [
+        Arm(by_name[name], rows) for name, rows in costs.outcomes if name in by_name and rows <= course.rules.window
+    ]
     found = [_again(arm, known) for arm in arms if (known := costs.known(arm.name, arm.window)) is not None]
     return best(found) if found else None
 

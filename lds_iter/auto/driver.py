@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,13 +11,13 @@ from torch import Tensor
 
 from lds_iter import device
 from lds_iter.auto.arms import Arm, Candidate, Option, Outside
-from lds_iter.auto.choosing import best, cost_of, options, rescuable, settled, unexplored, windows
+from lds_iter.auto.choosing import best, options, settled, unexplored, windows
 from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
-from lds_iter.auto.estimates import expected
 from lds_iter.auto.evidence import Evidence
-from lds_iter.auto.looking import distance, look_at_rows, rows_of
+from lds_iter.auto.looking import look_at_rows, rows_of
 from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
+from lds_iter.auto.trial import Trial, Verdict
 from lds_iter.decisions import Decision
 from lds_iter.device import StopFlag
 from lds_iter.loop import ended, iterate, stopped, watch
@@ -28,10 +27,6 @@ from lds_iter.workspace import Problem, Rules, Workspace
 
 if TYPE_CHECKING:
     from lds_iter.auto.auto import Auto
-
-PATIENCE = 1.5
-"""Another candidate takes over when it should take so many times less, and an iteration is weighed anew when it should
-take so many times what was promised; costs and counts are not more certain than that."""
 
 BLOCK = 256
 """Sequential steps between two looks at whether their values are finite, and two calls of callbacks."""
@@ -46,14 +41,6 @@ NEARLY = 0.02
 """With at most this share of the rows to go, an attempt has solved the problem, whatever takes over."""
 
 STEPWISE = "step by step"
-
-
-class Verdict(enum.Enum):
-    """After an iteration: on with it, something else should take less, or there is neither evidence nor hope."""
-
-    ON = enum.auto()
-    OVERTAKEN = enum.auto()
-    FAILED = enum.auto()
 
 
 class Driver:
@@ -138,35 +125,22 @@ class Driver:
         begin, known = self.course.parallel, self.costs.known(arm.name, arm.window)
         self.state.carry = arm.candidate.method.init(self.state.buffer[1:])
         before = 0 if known is None else self._repeat(arm, known)
-        final, evidence = not self.course.may_step(), None
+        final, trial = not self.course.may_step(), None
         while not self.course.over:
-            evidence = evidence or self._evidence(arm, before)
+            trial = trial or Trial.start(self.course, arm, self.guess, promised, self.ceiling, before)
             self._sweep(arm)
             if self.course.over:
-                before += 1
                 break
-            running = self.state.result == Result.RUNNING
-            residual = float(self.state.residual.masked_fill(~running, 0).nan_to_num(torch.inf).max())
-            evidence.add(residual, self.course.front)
-            verdict = Verdict.ON if final else self._verdict(arm, evidence, promised, self.course.parallel - begin)
+            trial.see()
+            verdict = Verdict.ON if final else trial.verdict(self.course.parallel - begin)
             if verdict != Verdict.ON:
-                self._leave(arm, evidence, verdict, self.course.parallel - begin)
+                self._leave(arm, trial.evidence, verdict, self.course.parallel - begin)
                 return
-        sweeps = before if evidence is None else len(evidence.residuals) + (before > 0)
-        solved = bool((self.state.result == Result.SUCCESS).any())
-        count = max(1, sweeps - 1)
-        if known is not None and self.course.tried and solved:
+        if known is not None and self.course.tried:
             return  # it began where others had left off
-        self.costs.ended(arm.name, arm.window, count if solved else None, self.course.parallel)
-
-    def _evidence(self, arm: Arm, before: int) -> Evidence:
-        """None yet; `before`: iterations that were made without looking."""
-        stretches = math.ceil(self.course.to_go() / arm.window)
-        usual = 0 if before else expected(self.course, arm.candidate) * stretches
-        evidence = Evidence(usual, self.length, self._target())
-        for _ in range(before):
-            evidence.add(math.inf, self.course.front)
-        return evidence
+        done = before - 1 if trial is None else len(trial.evidence.residuals)
+        solved = bool((self.state.result == Result.SUCCESS).any())
+        self.costs.ended(arm.name, arm.window, max(1, done) if solved else None, self.course.parallel)
 
     def _repeat(self, arm: Arm, known: Outcome) -> int:
         """Iterate as the fixed method would, up to half as often again as last time; returns how often that was.
@@ -195,43 +169,6 @@ class Driver:
             most = min(most, int(self.length * self.course.step * usual / known.seconds))
         return max(1, most)
 
-    def _verdict(self, arm: Arm, evidence: Evidence, promised: float, spent: float) -> Verdict:
-        """Whether to go on, after `spent` seconds of an attempt that promised to take so many."""
-        cost, done = cost_of(self.course, arm) or 0.0, len(evidence.residuals)
-        hopeful = self.course.lost + cost <= self.course.allowance
-        if hopeful and done >= evidence.expected and self.ceiling == math.inf:
-            hopeful = not (arm.candidate.rescue or rescuable(self.course))  # leave something for the rescue
-        limit = PATIENCE * self.ceiling - spent  # of what an experiment may still take
-        claimed = cost * evidence.shown()
-        if not (self._proven(claimed) and claimed <= limit) and not (hopeful and claimed == math.inf):
-            self._look(arm, evidence)
-        shown = evidence.shown()
-        proven = self._proven(cost * shown)
-        dear = limit < cost * shown < math.inf or spent > self.ceiling
-        if dear or not (proven or hopeful):
-            return Verdict.FAILED
-        seconds = cost * (min(shown, evidence.hoped()) if hopeful else shown)
-        if spent + seconds <= PATIENCE * promised or self.ceiling < math.inf:
-            return Verdict.ON
-        other = best(options(self.course, arm))
-        ahead = seconds > (other.seconds if other.arm is None else PATIENCE * other.seconds)
-        return Verdict.OVERTAKEN if ahead else Verdict.ON
-
-    def _proven(self, seconds: float) -> bool:
-        """Whether evidence for so many seconds to go is enough, and what may be lost on it is not lost yet."""
-        rest = self.course.to_go() * self.course.step
-        return seconds < rest and self.course.lost < self.length * self.course.step
-
-    def _look(self, arm: Arm, evidence: Evidence) -> None:
-        """At a few rows, now, and of the guess. A linear recurrence needs no such evidence, nor does a window."""
-        if arm.window < self.length or getattr(self.problem.f, "linear_in_state", False) is True:
-            return
-        buffers = [self.state.buffer]
-        if not evidence.looks:
-            buffers.insert(0, torch.cat([self.problem.s0.unsqueeze(0), self.guess]))
-        found = distance(self.course, buffers)
-        evidence.looks |= dict(zip([0, len(evidence.residuals)][-len(found) :], found, strict=True))
-
     def _leave(self, arm: Arm, evidence: Evidence, verdict: Verdict, spent: float) -> None:
         self.course.tried |= {
             Arm(arm.candidate, window) for window in windows(self.course, arm.candidate) if window >= arm.window
@@ -253,13 +190,6 @@ class Driver:
         times = torch.arange(self.length, device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
         open_ = (times >= state.frontier) & (state.result == Result.RUNNING)
         state.buffer[1:].copy_(torch.where(open_.unsqueeze(-1), self.guess, state.buffer[1:]))
-
-    def _target(self) -> float:
-        """The residual to reach, for states of a typical size."""
-        rows = self.state.buffer[1 :: max(1, self.length // 64)]
-        typical = max(float(rows.abs().mean()), 1e-3)
-        tolerance = self.rules.atol + self.rules.rtol * typical
-        return max(tolerance, torch.finfo(rows.dtype).eps * typical)
 
     def _step_by_step(self) -> None:
         """The rest, one row after the other; or leave it to the kernel outside."""

@@ -22,6 +22,7 @@ from lds_iter.methods.trust_region import TrustRegion
 if TYPE_CHECKING:
     from lds_iter.auto.course import Course
 
+
 @dataclass(frozen=True)
 class Work:
     """Of an iteration: operations of torch, calls of `f` with one row, rows of `f` for each row and for each column."""
@@ -43,7 +44,7 @@ PLAIN = Work(420, 70.0, 0.0, 3.0)
 """Where torch.func finds the derivatives, at every iteration anew: all columns, for a diagonal too."""
 
 TRUSTED = 1.25
-"""An iteration of a `TrustRegion` in units of one of its inner method, without compiled code: it looks at the extent."""
+"""An iteration of a `TrustRegion` in units of one of its inner method without compiled code: it looks at the extent."""
 
 
 def estimate(course: Course, candidate: Candidate, rows: int) -> float | None:

@@ -2,9 +2,9 @@
 
 Three signs count as evidence. The largest residual falls: at the rate of the last two iterations it will reach the
 tolerance. The frontier moves: at the pace of the last few iterations it will reach the end. And a few rows, looked at
-where the first two show nothing, have come nearer to the solution on average: at the rate since the guess, and since
-a third of the way, they will reach it. All are extrapolations, so they are asked again after every iteration. Before there is
-evidence there is hope: the count that the method usually takes, and beyond it twice what was spent already.
+where the first two show nothing, have come nearer to the solution on average: at the rate since the guess, and since a
+third of the way, they will reach it. All are extrapolations, so they are asked again after every iteration. Before
+there is evidence there is hope: the count that the method usually takes, and beyond it twice what was spent already.
 """
 
 from __future__ import annotations

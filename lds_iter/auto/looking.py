@@ -1,6 +1,6 @@
-"""What `Auto` learns from a few rows of `f`: what rows cost in a batch, how near the identity it is, how far a guess is.
+"""What `Auto` learns from a few rows of `f`: what rows cost in a batch, how near the identity it is, how far to go.
 
-Each look is one call of `f` with some rows, a few sequential steps' worth of time, where an iteration may cost hundreds.
+Each look is a call of `f` with some rows: a few sequential steps' worth of time, where an iteration may cost hundreds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PLACES = 64
 """Rows of a look at how far a guess is."""
 
 FLOOR = 0.1
-"""A row is taken to cost at least this part of its share of the whole call: the difference of two calls is uncertain."""
+"""A row is taken to cost at least this part of its share of the whole call: a difference of two calls is uncertain."""
 
 DIGITS, MOST = 11.5, 100
 """Natural digits that Picard's method is expected to find, 1e-5, and iterations that it may take for that."""
@@ -41,7 +41,7 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
     one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
     begin = course.now()
     for _ in range(OPERATIONS):
-        one[0] + one[0]
+        torch.add(one[0], one[0])
     costs.operation = (course.now() - begin) / OPERATIONS
     f(*one)  # warms up
     start = course.now()
@@ -100,8 +100,8 @@ def _note_batch(costs: Costs, seconds: float, rows: int) -> None:
 def picard_count(drift: float, length: int) -> float:
     """Iterations of Picard's method: the least k with `x^k / k!` below `exp(-DIGITS)`, for `x` the drift over all rows.
 
-    That is its classical bound for a differential equation whose right side has the Lipschitz constant x. Infinite above
-    `MOST`, which other methods need on no problem where they get on at all.
+    That is its classical bound for a differential equation whose right side has the Lipschitz constant x. Infinite
+    above `MOST`, which other methods need on no problem where they get on at all.
     """
     x, term = max(drift * length, 1e-30), 0.0
     for k in range(1, MOST):
@@ -111,28 +111,22 @@ def picard_count(drift: float, length: int) -> float:
     return math.inf
 
 
-def distance(course: Course, states: list[Tensor]) -> list[float]:
-    """How far buffers (s0 and the states) are from the solution: digits that are missing on average.
+def distance(course: Course, buffer: Tensor) -> float:
+    """How far a buffer (s0 and the states) is from the solution: digits that are missing on average.
 
     That is the mean of `log(residual / tolerance)` where that is positive, over a few rows spread over those that are
-    open, of the slowest sequences as of all. A trajectory that is right but for a few places has come far; the largest
-    residual would not tell.
+    open. A trajectory that is right but for a few places has come far; the largest residual would not tell.
     """
-    rules, problem = course.rules, course.problem
-    assert course.state is not None
-    running = course.state.result == Result.RUNNING
-    first, last = course.length - course.to_go(), course.length
-    n = min(PLACES, last - first)
-    index = torch.linspace(first, last - 1, n, device=problem.s0.device).round().long()
-    u = pytree.tree_map(lambda leaf: leaf[index] if isinstance(leaf, Tensor) else leaf, problem.inputs)
-    found = []
-    begin = course.now()
-    for buffer in states:
-        value = problem.f(buffer[index], u)
-        missing = _missing((value - buffer[index + 1]).abs(), value, rules)
-        found.append(float(missing[:, running].mean()))
+    problem, state = course.problem, course.state
+    assert state is not None
+    begin, n = course.now(), min(PLACES, course.to_go())
+    times = torch.linspace(course.front, course.length - 1, n, device=problem.s0.device).round().long()
+    u = pytree.tree_map(lambda leaf: leaf[times] if isinstance(leaf, Tensor) else leaf, problem.inputs)
+    value = problem.f(buffer[times], u)
+    missing = _missing((value - buffer[times + 1]).abs(), value, course.rules)
+    found = float(missing[:, state.result == Result.RUNNING].mean())
+    state.evaluations += n
     course.parallel += course.now() - begin
-    course.state.evaluations += n * len(states)
     return found
 
 

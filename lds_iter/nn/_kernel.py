@@ -37,8 +37,8 @@ FORWARD, TRAINING = "forward", "training"
 
 BACKWARD, DIRECT = 3.0, 2.0
 """Forward and backward of a parallel solve in units of its forward: the adjoint is a second solve, and one product with
-all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5. And where the recurrence solves its adjoint
-directly, in compiled code; `python -m bench.auto` has 1.9 to 2.2."""
+all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5. And where the recurrence solves its
+adjoint directly, in compiled code; `python -m bench.auto` has 1.9 to 2.2."""
 
 CHECKS = 8
 """Calls of `f` that a solve takes beside its iterations: inputs, checks of the arguments, and room to work in."""

@@ -1,6 +1,6 @@
 """`li.Auto()` against every fixed choice and against step-by-step evaluation: `python -m bench.auto [--only NAME]`.
 
-Contenders run in turns, medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again, and
+Contenders run in turns, medians of a few rounds; whose first run takes `LONG` or longer does not run again, and
 who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows nothing; *kept* is one
 that has seen the problem `WARM` times. A figure counts only where the gate passed: states whose residual is within the
 tolerance, evaluated anew, or outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json`
@@ -29,6 +29,12 @@ from bench.timing import alternately, first_run
 
 WARM = 12
 """Solves that a kept `Auto` learns from before it is timed."""
+
+LONG = 1.0
+"""Seconds from which a first run is the figure; below, the first one's fresh memory would weigh too much."""
+
+FRESH = 8
+"""New layers for the runs of *first*: one for the gate, one a round."""
 
 HOPELESS = 6.0
 """A fixed method is stopped after so many times what step-by-step evaluation takes."""
@@ -113,7 +119,8 @@ def layer(problem: Layer, dense: bool) -> tuple[dict[str, Run], Callable[[Any], 
     kept = _twin(theirs, None)
     runs: dict[str, Run] = {STEPWISE: lambda: forward(theirs)}
     runs |= {name: lambda module=module: forward(module) for name, module in layers.items()}
-    runs[FIRST] = lambda: forward(_twin(theirs, None))
+    fresh = [_twin(theirs, None) for _ in range(FRESH)]  # making a module is no part of a solve
+    runs[FIRST] = lambda: forward(fresh.pop())
     runs[KEPT] = lambda: forward(kept)
     expected = forward(theirs)
 
@@ -151,24 +158,28 @@ def measure(case: Case) -> dict[str, Any]:
         passed = {name: right(first.result) for name, first in firsts.items()}
         rounds = 5 if firsts[STEPWISE].seconds < 0.1 else 3
         racing = {name: run for name, run in runs.items() if passed[name]}
-        times = alternately(racing, {name: firsts[name].seconds for name in racing}, rounds)
+        times = alternately(racing, {name: firsts[name].seconds for name in racing}, rounds, long=LONG)
     decided = getattr(firsts[KEPT].result, "decisions", ())
     return {
         "problem": case.name,
+        "held_out": case.held_out,
         "ms": {name: timing.ms for name, timing in times.items()},
         "wrong": [name for name, good in passed.items() if not good],
         "decisions": [str(decision) for decision in decided],
     }
 
 
-def main(only: Annotated[str, typer.Option(help="problems whose name contains this")] = "") -> None:
+def main(
+    only: Annotated[str, typer.Option(help="problems whose name contains this")] = "",
+    held_out: Annotated[bool, typer.Option(help="only those that nothing was chosen on")] = False,
+) -> None:
     """Measure, print, and write the JSON file and the page."""
     torch.set_num_threads(1)
     path = results_folder() / "auto.json"
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
     order = [case.name for case in cases()]
     for case in cases():
-        if only not in case.name:
+        if only not in case.name or (held_out and not case.held_out):
             continue
         row = measure(case)
         print(row["problem"], {name: round(ms, 2) for name, ms in row["ms"].items()}, row["wrong"], flush=True)

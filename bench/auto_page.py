@@ -13,20 +13,25 @@ BARS = {"best": 1.25, STEPWISE: 1.1}
 
 
 def section(results: dict[str, Any]) -> str:
-    """Hardware, verdict and table."""
+    """Hardware, and verdicts and tables for what `Auto` was built on and for what was held out."""
     machine, rows = results["machine"], list(results["rows"].values())
-    ratios = [ratios_of(row) for row in rows]
-    lines = [line(row, ratio) for row, ratio in zip(rows, ratios, strict=True)]
-    head = ["problem", "step by step (ms)", "best fixed choice", "ms", "kept (ms)", "to best", "to steps", "first (ms)"]
-    head += ["to best", "to steps"]
     wrong = sorted({row["problem"] for row in rows if {FIRST, KEPT} & set(row["wrong"])})
-    return (
+    text = (
         f"{machine['cpu']}, {machine['threads']} thread(s), torch {machine['torch']}. Made by `{COMMAND}`.\n\n"
         f"- Wrong answers: {', '.join(wrong) or 'none'}.\n"
-        + "".join(_verdict(name, ratios) for name in (KEPT, FIRST))
-        + "\n"
-        + markdown(head, lines)
     )
+    chosen, others = ([row for row in rows if row.get("held_out", False) is held_out] for held_out in (False, True))
+    text += _table(chosen)
+    return text + "\n\nHeld out, nothing was chosen on these:\n\n" + _table(others) if others else text
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Verdict and rows."""
+    ratios = [ratios_of(row) for row in rows]
+    head = ["problem", "step by step (ms)", "best fixed choice", "ms", "kept (ms)", "to best", "to steps", "first (ms)"]
+    head += ["to best", "to steps"]
+    lines = [line(row, ratio) for row, ratio in zip(rows, ratios, strict=True)]
+    return "".join(_verdict(name, ratios) for name in (KEPT, FIRST)) + "\n" + markdown(head, lines)
 
 
 def ratios_of(row: dict[str, Any]) -> dict[str, dict[str, float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -50,17 +50,21 @@ class Case:
     Attributes:
         dense: whether methods with a full Jacobian are among the contenders; where not, one iteration of them takes
             longer than step-by-step evaluation does in all.
+        held_out: nothing in `Auto` was chosen on it.
     """
 
     name: str
     make: Callable[[], Recurrence | Layer]
     dense: bool = True
+    held_out: bool = False
 
 
 def cases() -> Iterator[Case]:
-    """All of them, the cheap ones first."""
+    """All of them, the cheap ones first, and last those that nothing was chosen on."""
     yield from _recurrences()
     yield from _layers()
+    for case in _held_out():
+        yield replace(case, held_out=True)
 
 
 def _recurrences() -> Iterator[Case]:
@@ -101,6 +105,22 @@ def _layers() -> Iterator[Case]:
         yield Case(f"layer, {name}, T={length:,}", partial(_trained, name, length), False)
 
 
+def _held_out() -> Iterator[Case]:
+    """Other widths, lengths, batches, seeds, cells and flows."""
+    yield Case("GRU recurrence, seed 3, D=16, T=3,000", partial(_plain, partial(problems.default_gru, 16, 3_000, 3)))
+    make = partial(problems.default_gru, 64, 30_000, 4)
+    yield Case("GRU recurrence, seed 4, D=64, T=30,000", partial(_plain, make), False)
+    yield Case("mean-field RNN, g=0.7, D=8, T=5,000", partial(_plain, partial(problems.mean_field_rnn, 0.7, 8, 5_000)))
+    yield Case("observer, Thomas, T=3,000", partial(_flow, "Thomas", 3_000))
+    yield Case("sine GRU, seed 1, T=3,000", partial(_edge, partial(sine, 3_000, 1)))
+    yield Case("layer RNN(24), fresh, T=3,000, batch 1", partial(_fresh, 24, 3_000, 1, False, torch.nn.RNN), False)
+    yield Case("layer LSTM(32), fresh, T=3,000, batch 1", partial(_fresh, 32, 3_000, 1, False, torch.nn.LSTM), False)
+    for training in False, True:
+        name = "layer GRU(16), fresh, T=3,000, batch 4" + (", training" if training else "")
+        yield Case(name, partial(_fresh, 16, 3_000, 4, training), False)
+    yield Case("layer, silero, T=3,000", partial(_trained, "silero", 3_000), False)
+
+
 def _plain(make: Callable[[], problems.Problem]) -> Recurrence:
     return Recurrence(*make())
 
@@ -110,9 +130,9 @@ def _edge(make: Callable[[], EdgeProblem]) -> Recurrence:
     return Recurrence(one.f, one.s0, one.inputs, one.guess, one.rtol, one.atol)
 
 
-def _flow(name: str) -> Recurrence:
-    problem = observer(FLOWS[name], rollout(FLOWS[name], 10_000, 0.01), 0.01)
-    return Recurrence(*problem, guess=flow_guess(10_000), rtol=0.0, atol=8e-6)
+def _flow(name: str, length: int = 10_000) -> Recurrence:
+    problem = observer(FLOWS[name], rollout(FLOWS[name], length, 0.01), 0.01)
+    return Recurrence(*problem, guess=flow_guess(length), rtol=0.0, atol=8e-6)
 
 
 def _sleep(length: int) -> Recurrence:
@@ -128,9 +148,9 @@ def _medaka(length: int) -> Recurrence:
     return Recurrence(f, torch.zeros(128), f.inputs(network.x))
 
 
-def _fresh(width: int, length: int, batch: int, training: bool) -> Layer:
+def _fresh(width: int, length: int, batch: int, training: bool, kind: type[torch.nn.RNNBase] = torch.nn.GRU) -> Layer:
     torch.manual_seed(0)
-    return Layer(torch.nn.GRU(width, width), torch.randn(length, batch, width), training)
+    return Layer(kind(width, width), torch.randn(length, batch, width), training)  # pyright: ignore[reportCallIssue]
 
 
 def _sleep_layer(length: int) -> Layer:

@@ -125,10 +125,10 @@ class Solution:
 
     def light(self) -> Solution:
         """The same without a graph, the method's memory, and the inputs that `error_estimate` would need: to keep."""
-        return replace(self, states=self.states.detach(), carry=None, _estimate=_no_estimate)
+        return replace(self, states=self.states.detach(), carry=None, _estimate=no_estimate)
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_estimate": _no_estimate}
+        return vars(self) | {"_estimate": no_estimate}
 
     def plot(self, sequence: int = 0) -> Figure:
         """The convergence map, residual over iteration and time; needs `record=True` and the `plot` extra.
@@ -149,7 +149,8 @@ class Solution:
         )
 
 
-def _no_estimate(_: Any) -> NoReturn:
+def no_estimate(_: Any) -> NoReturn:
+    """In place of the estimate of a solution that has nothing to estimate with."""
     raise RuntimeError(
         "This solution has been made light or was pickled, or is a layer's `last_solution`: it has no inputs to "
         "estimate an error with. Solve the recurrence itself, for a layer "

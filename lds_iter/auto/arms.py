@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.block_newton import BlockNewton
-from lds_iter.methods.jacobi import Jacobi
-from lds_iter.methods.picard import Picard
-from lds_iter.methods.quasi_newton import QuasiNewton
 
 
 @dataclass(frozen=True)
@@ -20,18 +16,21 @@ class Candidate:
         expected: iterations that it usually takes where it is in its place; hope, until a solve has shown otherwise.
         linear: the same for a recurrence that is linear in its state, as that of a gradient is; `expected` when None.
         rescue: not to start with, but where others do not get on.
+        name: the method as a text, which costs are kept by.
     """
 
     method: LDSApproximation
     expected: int = 10
     linear: int | None = None
     rescue: bool = False
+    name: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, LDSApproximation):
             raise TypeError(f"`method` must be a method such as li.Newton(), got {self.method!r}.")
         if self.expected < 1:
             raise ValueError(f"`expected` must be at least 1 iteration, got {self.expected}.")
+        object.__setattr__(self, "name", str(self.method))  # once: it takes as long as an operation of torch
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Arm:
 
     @property
     def name(self) -> str:
-        return str(self.candidate.method)
+        return self.candidate.name
 
 
 @dataclass(frozen=True)
@@ -55,17 +54,6 @@ class Option:
     why: str
 
 
-def numbers(method: LDSApproximation, width: int) -> int:
-    """Numbers of a transition for each number of the state; those of a full matrix where it is not known better."""
-    match method:
-        case QuasiNewton() | Picard() | Jacobi():
-            return 1
-        case BlockNewton(size=size):
-            return size
-        case _:
-            return width
-
-
 @dataclass(frozen=True)
 class Outside:
     """A kernel that takes over in place of the steps here.
@@ -73,7 +61,9 @@ class Outside:
     Attributes:
         step: seconds of a time step.
         kind: what keeps its costs apart from those of others.
+        training: whether its backward pass is in them.
     """
 
     step: float
     kind: str
+    training: bool = False

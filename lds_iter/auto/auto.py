@@ -11,6 +11,7 @@ from lds_iter.auto.clock import AbstractClock, WallClock
 from lds_iter.auto.costs import CostTable
 from lds_iter.auto.driver import Driver
 from lds_iter.methods.newton import Newton
+from lds_iter.methods.picard import Picard
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
@@ -18,29 +19,33 @@ from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 CANDIDATES = (
     Candidate(Newton(), expected=4, linear=1),
     Candidate(QuasiNewton(), expected=9, linear=8),
+    Candidate(Picard(), expected=4),
     Candidate(TrustRegion(Newton()), expected=14, linear=None, rescue=True),
 )
 """Counts of `docs/background/counts.md` and `docs/background/trust-region.md`: networks at initialisation for the first
-two, the edge of stability for the third."""
+two, small steps of a stochastic differential equation for the third, the edge of stability for the last."""
 
 
 @dataclass(frozen=True)
 class Auto(AbstractStrategy):
     """Choose the method while solving: measure, start with what looks cheapest, watch, switch, or go step by step.
 
-    1. A few sequential steps are timed (their rows are exact), and an iteration of each candidate over a few rows.
-       A sequence so short that this could not pay (`T * budget` below 12) is evaluated step by step at once.
+    1. A few sequential steps are timed (their rows are exact), and calls of `f` with one row and with many, from which
+       an iteration of each candidate is estimated. A sequence so short that this could not pay (`T * budget` below 12)
+       is evaluated step by step at once.
     2. The candidate with the smallest time to expect, iterations times cost, starts, unless step by step is faster.
-    3. After every iteration the time to go is projected, from how fast the residual falls and the frontier moves. When
-       another candidate or step-by-step evaluation of the remaining rows is faster, it takes over. Accepted rows are
-       kept, so nothing of them is computed twice.
+    3. After every iteration the time to go is projected, from how fast the residual falls, the frontier moves, and a
+       few rows come nearer to the solution. When another candidate or step-by-step evaluation of the remaining rows is
+       faster, it takes over. Accepted rows are kept, so nothing of them is computed twice.
+    4. Later solves repeat what worked, as the fixed method would run, and try out what might be faster, as far as
+       earlier ones have not spent their budgets.
 
-    **What it can lose.** Call *loss* the time of the iterations, less what their accepted rows would have taken
-    step by step, and S the time of step-by-step evaluation, as measured. Without evidence (a residual that falls,
-    a frontier that moves, an earlier solve of this kind that succeeded) the loss stays below `budget * S`, plus at
-    most one iteration whose cost was estimated too low. With evidence that lies it stays below S in all. So a solve
-    takes at most `(1 + budget) S` and a constant where nothing promises success, and at most `2 S` and that constant
-    ever; the constant is one iteration of each candidate over 16 rows.
+    **What it can lose.** Call *loss* the time of iterations and looks, less what accepted rows would have taken step by
+    step, and S the time of step-by-step evaluation, as measured. Without evidence (a residual that falls, a frontier
+    that moves, rows that come nearer, an earlier solve of this kind that succeeded) the loss stays below `budget * S`,
+    plus at most one iteration whose cost was estimated too low. With evidence that lies it stays below S in all. So a
+    solve takes at most `(1 + budget) S` and a constant where nothing promises success, and at most `2 S` and that
+    constant ever; the constant is the steps and calls of `f` that are timed.
 
     Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
     method found them depends on measured times, so two runs may decide differently, and agree to the tolerance.

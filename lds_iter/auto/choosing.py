@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from lds_iter.auto.arms import Arm, Candidate, Option
+from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
+from lds_iter.auto.estimates import TRUSTED, estimate, expected
 from lds_iter.decisions import duration
 from lds_iter.methods.trust_region import TrustRegion
 
-SLIDING, TRUSTED = 1.5, 2.0
-"""What an iteration of a sliding window, and of a `TrustRegion`, is taken to cost before one was measured, in
-units of one over as many rows and of its inner method."""
+SLIDING = 1.5
+"""What an iteration of a sliding window is taken to cost before one was measured, in units of one over as many rows."""
 
 WINDOWS = (1, 8, 64)
 """What T is divided by for the windows to choose from."""
 
 DENSE_NUMBERS = 1 << 27
 """Numbers that the matrices of a `TrustRegion`, which takes all its rows at once, may have: 512 MiB in float32."""
+
+GAIN = 0.5
+"""What was never tried must promise to take at most this part of step-by-step evaluation, unless earlier solves have
+left enough to find out: counts to expect are those of networks at initialisation, and trained ones take more."""
 
 
 def options(course: Course, current: Arm | None) -> list[Option]:
@@ -30,24 +34,26 @@ def options(course: Course, current: Arm | None) -> list[Option]:
     settled = [arm for arm in arms if _succeeded(course, arm)]
     if course.tried and settled:
         arms = settled  # one experiment a solve, where something is known to work
-    considered = [_option(course, arm) for arm in arms]
+    considered = [option_of(course, arm) for arm in arms]
     found += [option for option in considered if option is not None]
     return found or [_last_resort(course)]
 
 
 def _arms(course: Course, candidate: Candidate, current: Arm | None) -> list[Arm]:
     """The windows in which a candidate comes into question."""
-    if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
-        return []
     if current is not None and current.candidate == candidate:
         return []
     arms = [Arm(candidate, window) for window in windows(course, candidate)]
-    arms = [arm for arm in arms if arm not in course.tried and not course.costs.resting(arm.name, arm.window)]
+    arms = [arm for arm in arms if arm not in course.tried]
+    found = [arm for arm in arms if _succeeded(course, arm)]
+    if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
+        return found
+    arms = [arm for arm in arms if not course.costs.resting(arm.name, arm.window)]
     if candidate.rescue:
         return arms
     # A shorter window is for where the budget does not allow a longer one, or where it is known to work.
-    longest = next((arm for arm in arms if _option(course, arm) is not None), None)
-    return [arm for arm in arms if arm == longest or _succeeded(course, arm)]
+    longest = next((arm for arm in arms if option_of(course, arm) is not None), None)
+    return found if longest is None or longest in found else [longest, *found]
 
 
 def _succeeded(course: Course, arm: Arm) -> bool:
@@ -58,43 +64,49 @@ def _in_need(course: Course) -> bool:
     """Whether a method to start with has failed, now or not long ago."""
     starters = [candidate for candidate in course.auto.candidates if not candidate.rescue]
     whole = min(course.length, course.rules.window)
-    return bool(course.tried) or any(course.costs.resting(str(starter.method), whole) for starter in starters)
+    return bool(course.failed) or any(course.costs.resting(starter.name, whole) for starter in starters)
 
 
 def _ruled_out(course: Course, candidate: Candidate) -> bool:
     """Whether a method that usually takes fewer iterations has failed: then this one would, too."""
-    failed = [arm.candidate for arm in course.tried if not arm.candidate.rescue]
+    failed = [other for other in course.failed if not other.rescue]
     return not candidate.rescue and any(expected(course, candidate) > expected(course, other) for other in failed)
 
 
-def _option(course: Course, arm: Arm) -> Option | None:
-    """Of one method with one window; None where its cost is unknown or the budget too small."""
+def option_of(course: Course, arm: Arm) -> Option | None:
+    """Of one method with one window; None where its cost is unknown, the budget too small, or the promise."""
+    known = course.costs.known(arm.name, arm.window)
+    if known is not None:
+        return _again(arm, known, course.to_go() / course.length)
     cost = cost_of(course, arm)
     if cost is None:
         return None
-    known = course.costs.known(arm.name, arm.window)
-    if known is not None and arm.window == course.length:
-        return Option(arm, cost * (known + 0.5), f"the last one took {known} iterations of {duration(cost)}")
     stretches = math.ceil(course.to_go() / arm.window)
     usual = expected(course, arm.candidate)
-    count = stretches * (usual + (stretches > 1)) + 0.5
-    need = usual if arm.candidate.rescue else min(2, usual)  # iterations until there can be evidence
-    if known is None and course.may_step() and course.lost + need * cost > course.allowance:
+    count = stretches * (usual + (stretches > 1)) * 2 ** course.costs.failures(arm.name, arm.window) + 0.5
+    if course.may_step() and not permitted(course, arm):
         return None
-    count = known or count
+    gain = 1.0 if course.costs.credit >= 2 * cost or course.training else GAIN
+    if course.may_step() and count * cost > gain * course.to_go() * course.step:
+        return None
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")
+
+
+def permitted(course: Course, arm: Arm) -> bool:
+    """Whether the budget has room until an arm that was never tried can show that it gets on.
+
+    That is one iteration, after which a look at a few rows tells; half of the usual ones for a method to the rescue,
+    which is for hard problems.
+    """
+    cost = cost_of(course, arm)
+    need = expected(course, arm.candidate) / 2 if arm.candidate.rescue else 1
+    return cost is not None and course.lost + need * cost <= course.allowance
 
 
 def _last_resort(course: Course) -> Option:
     """Where steps are ruled out by `max_iters`: the first candidate, over and over."""
     candidate = course.auto.candidates[0]
     return Option(Arm(candidate, course.rules.window), math.inf, "`max_iters` rules out going step by step")
-
-
-def expected(course: Course, candidate: Candidate) -> int:
-    """Iterations that the candidate usually takes."""
-    linear = getattr(course.problem.f, "linear_in_state", False) is True
-    return candidate.linear if linear and candidate.linear is not None else candidate.expected
 
 
 def windows(course: Course, candidate: Candidate) -> list[int]:
@@ -112,16 +124,52 @@ def cost_of(course: Course, arm: Arm) -> float | None:
     if cost is None and arm.window < course.length:
         whole = course.costs.sweep(arm.name, arm.window)
         cost = None if whole is None else SLIDING * whole
-    if cost is None and isinstance(method, TrustRegion):
-        return _times_inner(course, Arm(replace(arm.candidate, method=method.method), arm.window))
-    return cost
-
-
-def _times_inner(course: Course, arm: Arm) -> float | None:
-    inner = cost_of(course, arm)
-    return None if inner is None else TRUSTED * inner
+    if cost is None and isinstance(method, TrustRegion) and getattr(course.problem.f, "sweep", None) is None:
+        inner = course.costs.sweep(str(method.method), arm.window)
+        cost = None if inner is None else TRUSTED * inner
+    return estimate(course, arm.candidate, arm.window) if cost is None else cost
 
 
 def best(options: list[Option]) -> Option:
     """The one that should take the least time."""
     return min(options, key=lambda option: option.seconds)
+
+
+def rescuable(course: Course) -> bool:
+    """Whether a method to the rescue might begin if this one failed."""
+    whole = min(course.length, course.rules.window)
+    arms = [Arm(candidate, whole) for candidate in course.auto.candidates if candidate.rescue]
+    return any(
+        arm not in course.tried and not course.costs.resting(arm.name, whole) and permitted(course, arm) for arm in arms
+    )
+
+
+def _again(arm: Arm, known: Outcome, share: float = 1.0) -> Option:
+    """Of what has solved the last problem, for a share of the rows."""
+    why = f"the last one took {known.iterations} iterations in {duration(known.seconds)}"
+    return Option(arm, known.seconds * share, why)
+
+
+def settled(course: Course) -> Option | None:
+    """The fastest that has solved problems of this kind."""
+    by_name, costs = {candidate.name: candidate for candidate in course.auto.candidates}, course.costs
+    arms = [
+        Arm(by_name[name], rows) for name, rows in costs.outcomes if name in by_name and rows <= course.rules.window
+    ]
+    found = [_again(arm, known) for arm in arms if (known := costs.known(arm.name, arm.window)) is not None]
+    return best(found) if found else None
+
+
+def unexplored(course: Course, best_known: float) -> Option | None:
+    """An arm that was never tried and would take less than the best one known, if all went twice as well as usual."""
+    whole, found = min(course.length, course.rules.window), None
+    for candidate in course.auto.candidates:
+        outcome = course.costs.outcomes.get((candidate.name, whole))
+        if outcome is not None and (outcome.iterations is not None or course.costs.solves < outcome.retry):
+            continue
+        arm = Arm(candidate, whole)
+        seconds = (cost_of(course, arm) or math.inf) * (max(1.0, expected(course, candidate) / 2) + 0.5)
+        best_known = best_known if found is None else found.seconds
+        if seconds < best_known and whole in windows(course, candidate) and permitted(course, arm):
+            found = Option(arm, seconds, f"it was never tried, and might take only {duration(seconds)}")
+    return found

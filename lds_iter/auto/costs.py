@@ -17,12 +17,28 @@ from lds_iter.workspace import Problem
 
 Key = tuple[Any, ...]
 
+EXPLORED = 16
+"""Solves that an attempt rests for which failed although another arm is known to work: one solve in so many may be
+spent on finding something faster."""
+
+
+SLOWER = 1.5
+"""When what is known to work takes so many times what it took, everything else is new again."""
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an attempt ended: iterations that solved it, or None, then no new attempt before solve number `retry`."""
+    """How the last attempt ended.
+
+    Attributes:
+        iterations: those that solved it, or None, and then there is no new attempt before solve number `retry`.
+        seconds: of the whole attempt, where it solved the problem.
+        failures: in a row.
+        retry: see above.
+    """
 
     iterations: int | None
+    seconds: float = math.inf
     failures: int = 0
     retry: int = 0
 
@@ -33,6 +49,13 @@ class Costs:
 
     Attributes:
         step: seconds of one sequential step; None before the first was taken.
+        call: seconds of a call of `f` with one row; None before one was timed.
+        row: what every further row of such a call takes; None likewise.
+        operation: seconds of an operation of torch on a single row.
+        picard: iterations that Picard's method should take, by how far the Jacobian is from the identity; None before
+            that was probed.
+        compiled: methods of which the recurrence computes an iteration itself, in compiled code; None before it was
+            asked.
         sweeps: seconds of an iteration by method and rows.
         outcomes: how the attempts ended, by method and rows.
         credit: seconds that earlier solves were allowed to lose and did not; negative where they lost more.
@@ -40,6 +63,11 @@ class Costs:
     """
 
     step: float | None = None
+    call: float | None = None
+    row: float | None = None
+    operation: float = 0.0
+    picard: float | None = None
+    compiled: set[str] | None = None
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     credit: float = 0.0
@@ -54,6 +82,10 @@ class Costs:
         known = self.sweeps.setdefault(method, {})
         before = known.get(rows)
         known[rows] = seconds if before is None else min(1.02 * before, seconds)
+
+    def forget(self, method: str, rows: int) -> None:
+        """Take back what an iteration over so many rows took: a single one that warmed up is no measurement."""
+        self.sweeps.get(method, {}).pop(rows, None)
 
     def sweep(self, method: str, rows: int) -> float | None:
         """What an iteration should take: on the line through the two nearest row counts measured.
@@ -72,17 +104,35 @@ class Costs:
         slope = max(0.0, (known[high] - known[low]) / (high - low))
         return max(known[low] + slope * (rows - low), 0.5 * known[low])
 
-    def ended(self, method: str, rows: int, iterations: int | None) -> None:
-        """Note how an attempt ended. After a failure it rests for 0, 1, 3, 7 ... solves, while credit grows."""
-        before = self.outcomes.get((method, rows), Outcome(None))
-        failures = 0 if iterations is not None else before.failures + 1
-        rest = 2 ** min(failures - 1, 16)
-        self.outcomes[method, rows] = Outcome(iterations, failures, self.solves + int(rest) if failures else 0)
+    def ended(self, method: str, rows: int, iterations: int | None, seconds: float = math.inf) -> None:
+        """Note how an attempt ended.
 
-    def known(self, method: str, rows: int) -> int | None:
-        """The count of the last attempt, if it solved the problem."""
+        After a failure it rests for 0, 1, 3, 7 ... solves, while credit grows, and `EXPLORED` times as long where
+        something else works. Of seconds the least counts, forgotten slowly, while the iterations stay the same.
+        """
+        before = self.outcomes.get((method, rows), Outcome(None))
+        if iterations is not None:
+            if before.iterations == iterations:
+                seconds = min(1.02 * before.seconds, seconds)
+            elif seconds > SLOWER * before.seconds:  # what others were given up for is no longer true
+                self.outcomes = {key: outcome for key, outcome in self.outcomes.items() if outcome.iterations}
+            self.outcomes[method, rows] = Outcome(iterations, seconds)
+            return
+        failures = before.failures + 1
+        rest = 2 ** min(failures - 1, 16)
+        if any(outcome.iterations is not None for key, outcome in self.outcomes.items() if key != (method, rows)):
+            rest *= EXPLORED
+        self.outcomes[method, rows] = Outcome(None, math.inf, failures, self.solves + rest)
+
+    def failures(self, method: str, rows: int) -> int:
+        """How often attempts have failed in a row."""
         outcome = self.outcomes.get((method, rows))
-        return None if outcome is None else outcome.iterations
+        return 0 if outcome is None else outcome.failures
+
+    def known(self, method: str, rows: int) -> Outcome | None:
+        """The last attempt, if it solved the problem."""
+        outcome = self.outcomes.get((method, rows))
+        return None if outcome is None or outcome.iterations is None else outcome
 
     def resting(self, method: str, rows: int) -> bool:
         """Whether an attempt failed too recently to be repeated."""

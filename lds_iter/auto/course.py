@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from lds_iter.auto.arms import Arm, Outside
+from lds_iter.auto.arms import Arm, Candidate, Outside
 from lds_iter.auto.costs import Costs
 from lds_iter.auto.steps import lowest
 from lds_iter.workspace import Problem, Rules, Workspace
@@ -27,10 +27,12 @@ class Course:
         rules: the user's.
         outside: a kernel that takes over in place of steps here.
         costs: of problems of this kind.
-        state: what the loop works on.
+        state: what the loop works on; None while it is only being decided whether to begin.
+        front: rows that the slowest sequence has accepted, as of the last call of `moved`.
         parallel: seconds of iterations.
         swept_rows: rows that were accepted by them.
         tried: what was given up.
+        failed: candidates that showed nothing.
         over: whether every sequence has a result.
     """
 
@@ -39,15 +41,22 @@ class Course:
     rules: Rules
     outside: Outside | None
     costs: Costs
-    state: Workspace
+    state: Workspace | None = None
+    front: int = 0
     parallel: float = 0.0
     swept_rows: int = 0
     tried: set[Arm] = field(default_factory=set)
+    failed: set[Candidate] = field(default_factory=set)
     over: bool = False
 
     @property
     def length(self) -> int:
         return self.problem.length
+
+    @property
+    def training(self) -> bool:
+        """Whether a kernel outside, with its backward pass, is what there is to beat."""
+        return self.outside is not None and self.outside.training
 
     def now(self) -> float:
         """Seconds on the clock."""
@@ -74,12 +83,26 @@ class Course:
 
     def to_go(self) -> int:
         """Rows that the slowest sequence has still to accept."""
-        return self.length - lowest(self.state, self.length)
+        return self.length - self.front
 
     def may_step(self) -> bool:
         """Whether the rest may be evaluated step by step."""
-        taken = int(self.state.iterations.max())
-        return self.outside is not None or bool(self.to_go() <= self.rules.max_iters - taken)
+        if self.outside is not None or self.state is None or self.rules.max_iters >= self.length:
+            return True  # every iteration accepts a row at least
+        return bool(self.to_go() <= self.rules.max_iters - int(self.state.iterations.max()))
+
+    def moved(self) -> int:
+        """Look where the frontier is, after something has moved it; returns how many rows that were."""
+        assert self.state is not None
+        before, self.front = self.front, lowest(self.state, self.length)
+        return self.front - before
+
+    def begin(self) -> None:
+        """Count the solve, and take over what is known of a kernel outside."""
+        self.costs.solves += 1
+        if self.outside is not None:
+            self.costs.step = self.outside.step
+            self.earn(self.auto.costs.idle)
 
     def save(self) -> None:
         """What this solve might have lost and did not, later ones may, and the other way round, within bounds."""

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lds_iter.auto.arms import Arm, Candidate, Outside
-from lds_iter.auto.choosing import best, cost_of, expected, options, windows
+from lds_iter import device
+from lds_iter.auto.arms import Arm, Candidate, Option, Outside
+from lds_iter.auto.choosing import best, options, settled, unexplored, windows
+from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
 from lds_iter.auto.evidence import Evidence
-from lds_iter.auto.sampling import SWEEP_IN_STEPS, time_sweeps
+from lds_iter.auto.looking import look_at_rows, rows_of
 from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
+from lds_iter.auto.trial import Trial, Verdict
 from lds_iter.decisions import Decision
 from lds_iter.device import StopFlag
 from lds_iter.loop import ended, iterate, stopped, watch
@@ -25,14 +28,14 @@ from lds_iter.workspace import Problem, Rules, Workspace
 if TYPE_CHECKING:
     from lds_iter.auto.auto import Auto
 
-PATIENCE = 1.5
-"""Another candidate takes over when it should take so many times less; its cost and count are less certain."""
-
 BLOCK = 256
 """Sequential steps between two looks at whether their values are finite, and two calls of callbacks."""
 
-STEPS = 8
-"""Sequential steps that are timed; one more before them warms up."""
+WARM, STEPS = 2, 4
+"""Sequential steps that warm up, and that are timed then."""
+
+SHORT = 12
+"""An iteration costs at least so many sequential steps: it calls `f`, its derivatives, a scan and a few tests."""
 
 NEARLY = 0.02
 """With at most this share of the rows to go, an attempt has solved the problem, whatever takes over."""
@@ -51,100 +54,133 @@ class Driver:
         self.course = Course(auto, problem, rules, outside, costs, state)
         self.problem, self.guess, self.rules, self.costs, self.state = problem, guess, rules, costs, state
         self.length, self.flag = problem.length, StopFlag(lag=False)
+        self.ceiling = math.inf
 
     def run(self) -> Workspace:
         """Everything, from the guess to results."""
-        self.costs.solves += 1
-        if self.course.outside is not None:
-            self.costs.step = self.course.outside.step
-            self.course.earn(self.course.auto.costs.idle)
-        if (
-            self.course.outside is None
-            and self.length * self.course.auto.budget < SWEEP_IN_STEPS
-            and self.course.may_step()
-        ):
+        self.course.begin()
+        short = self.course.outside is None and self.length * self.course.auto.budget < SHORT
+        if short and self.course.may_step():
             self._decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
             self._step_by_step()
             return self.state
-        self._time_steps()
-        time_sweeps(self.course)
+        option = self._as_before()
+        if option is None:
+            self._learn()
         while not self.course.over:
-            option = best(options(self.course, None))
+            option = option or best(options(self.course, None))
             if option.arm is None:
                 self._decide(STEPWISE, option.why, option.seconds)
                 self._step_by_step()
             else:
                 self._decide(self._describe(option.arm), option.why, option.seconds)
-                self._pursue(option.arm)
+                self._pursue(option.arm, option.seconds)
+            option = None
         self.course.save()
         return self.state
 
-    def _time_steps(self) -> None:
-        """The first rows, one at a time, unless it is known what a step takes."""
-        if self.costs.step is not None or self.rules.max_iters < 2 * STEPS:
+    def _learn(self) -> None:
+        """Time what is not known yet of a problem of this kind."""
+        if self.course.outside is None and self.rules.max_iters < 2 * (WARM + STEPS):
             return
-        finite = take_steps(self.problem, self.state, 0, 1)
-        start = self.course.now()
-        if finite:
-            take_steps(self.problem, self.state, 1, 1 + STEPS)
-            self.costs.stepped((self.course.now() - start) / STEPS)
-        self._show_steps(torch.zeros_like(self.state.frontier))
+        if self.costs.step is None:
+            finite, _ = take_steps(self.problem, self.state, 0, WARM, self.course.now)
+            if finite:
+                _, seconds = take_steps(self.problem, self.state, WARM, WARM + STEPS, self.course.now)
+                self.costs.stepped(seconds)
+            self.course.moved()
+            self._show_steps(torch.zeros_like(self.state.frontier))
+        if self.costs.picard is None:
+            first = self.course.front
+            stop = min(self.length, first + rows_of(self.course))
+            look_at_rows(self.course, self.state.buffer[first:stop], self.problem.inputs_at(first, stop))
+            self.state.evaluations += 2 * (stop - first)
+
+    def _as_before(self) -> Option | None:
+        """What worked before and beats stepping, or what might be faster, as far as budgets were not spent."""
+        choice = settled(self.course)
+        if choice is None or (self.course.may_step() and choice.seconds > self.length * self.course.step):
+            return None
+        found = unexplored(self.course, choice.seconds)
+        if found is not None:
+            self.ceiling = choice.seconds
+        return found or choice
 
     def _sweep(self, arm: Arm) -> None:
         """One timed iteration of the loop."""
-        method, rules = arm.candidate.method, replace(self.rules, window=arm.window)
-        front, start = lowest(self.state, self.length), self.course.now()
-        self.course.over = ended(self.state, iterate(self.problem, method, self.state, rules), rules, self.flag)
+        rules, front, start = self._rules(arm), self.course.front, self.course.now()
+        finished = iterate(self.problem, arm.candidate.method, self.state, rules)
+        self.course.over = ended(self.state, finished, rules, self.flag)
         seconds = self.course.now() - start
         self.course.parallel += seconds
-        self.course.swept_rows += lowest(self.state, self.length) - front
+        self.course.swept_rows += self.course.moved()
         if not self.course.over and (arm.window < self.length or front < self.length // 2):
             self.costs.swept(self.course.key(arm), arm.window, seconds)
 
-    def _pursue(self, arm: Arm) -> None:
+    def _rules(self, arm: Arm) -> Rules:
+        return self.rules if arm.window == self.rules.window else replace(self.rules, window=arm.window)
+
+    def _pursue(self, arm: Arm, promised: float) -> None:
         """Iterate while it promises to be the fastest way."""
-        method, window = arm.candidate.method, arm.window
-        self.state.carry = method.init(self.state.buffer[1:])
-        stretches = math.ceil(self.course.to_go() / window)
-        evidence = Evidence(expected(self.course, arm.candidate) * stretches, self.length, self._target())
-        known, final = self.costs.known(arm.name, window), not self.course.may_step()
+        begin, known = self.course.parallel, self.costs.known(arm.name, arm.window)
+        self.state.carry = arm.candidate.method.init(self.state.buffer[1:])
+        before = 0 if known is None else self._repeat(arm, known)
+        final, trial = not self.course.may_step(), None
         while not self.course.over:
+            trial = trial or Trial.start(self.course, arm, self.guess, promised, self.ceiling, before)
             self._sweep(arm)
             if self.course.over:
                 break
-            running = self.state.result == Result.RUNNING
-            residual = float(self.state.residual.masked_fill(~running, 0).nan_to_num(torch.inf).max())
-            evidence.add(residual, lowest(self.state, self.length))
-            if not final and not self._goes_on(arm, evidence, known):
-                self._leave(arm, evidence)
+            trial.see()
+            verdict = Verdict.ON if final else trial.verdict(self.course.parallel - begin)
+            if verdict != Verdict.ON:
+                self._leave(arm, trial.evidence, verdict, self.course.parallel - begin)
                 return
+        if known is not None and self.course.tried:
+            return  # it began where others had left off
+        done = before - 1 if trial is None else len(trial.evidence.residuals)
         solved = bool((self.state.result == Result.SUCCESS).any())
-        self.costs.ended(arm.name, window, max(1, len(evidence.residuals)) if solved else None)
+        self.costs.ended(arm.name, arm.window, max(1, done) if solved else None, self.course.parallel)
 
-    def _goes_on(self, arm: Arm, evidence: Evidence, known: int | None) -> bool:
-        cost = cost_of(self.course, arm) or 0.0
-        done, shown = len(evidence.residuals), evidence.shown()
-        if known is not None and done <= 1.5 * known + 1:
-            shown = min(shown, max(1.0, known - done))
-        rest = self.course.to_go() * self.course.step
-        proven = cost * shown < rest and self.course.lost < self.length * self.course.step
-        hopeful = self.course.lost + cost <= self.course.allowance
-        if not (proven or hopeful):
-            return False
-        if proven and known is not None and done <= known:
-            return True  # as the last time: weighing everything again would cost more than it saves
-        seconds = cost * (shown if proven else min(shown, evidence.hoped()))
-        others = options(self.course, arm)
-        return all(
-            seconds <= (option.seconds if option.arm is None else PATIENCE * option.seconds) for option in others
-        )
+    def _repeat(self, arm: Arm, known: Outcome) -> int:
+        """Iterate as the fixed method would, up to half as often again as last time; returns how often that was.
 
-    def _leave(self, arm: Arm, evidence: Evidence) -> None:
+        Weighing everything after each iteration would cost more than it saves.
+        """
+        rules = self._rules(arm)
+        flag = StopFlag(lag=device.lags(self.problem.s0) and not rules.watched(self.length))
+        start, done, most = self.course.now(), 0, self._affordable(known)
+        while not self.course.over and done < most:
+            finished = iterate(self.problem, arm.candidate.method, self.state, rules)
+            self.course.over = ended(self.state, finished, rules, flag)
+            done += 1
+        seconds = self.course.now() - start
+        self.course.parallel += seconds
+        self.course.swept_rows += self.course.moved()
+        self.costs.swept(self.course.key(arm), arm.window, seconds / done)
+        return done
+
+    def _affordable(self, known: Outcome) -> int:
+        """Half as many evaluations again as last time, and as take no longer than step-by-step evaluation of all."""
+        assert known.iterations is not None
+        usual = known.iterations + 1
+        most = math.ceil(1.5 * usual)
+        if self.course.may_step() and known.seconds > 0:
+            most = min(most, int(self.length * self.course.step * usual / known.seconds))
+        return max(1, most)
+
+    def _leave(self, arm: Arm, evidence: Evidence, verdict: Verdict, spent: float) -> None:
         self.course.tried |= {
             Arm(arm.candidate, window) for window in windows(self.course, arm.candidate) if window >= arm.window
         }
+        self.ceiling = math.inf
         nearly = self.course.to_go() <= NEARLY * self.length
-        self.costs.ended(arm.name, arm.window, len(evidence.residuals) if nearly else None)
+        if verdict == Verdict.FAILED:
+            self.course.failed.add(arm.candidate)
+            if len(evidence.residuals) == 1:
+                self.costs.forget(self.course.key(arm), arm.window)
+        if verdict == Verdict.FAILED or nearly:
+            self.costs.ended(arm.name, arm.window, len(evidence.residuals) if nearly else None, spent)
         if evidence.grew:
             self._restart()
 
@@ -154,13 +190,6 @@ class Driver:
         times = torch.arange(self.length, device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
         open_ = (times >= state.frontier) & (state.result == Result.RUNNING)
         state.buffer[1:].copy_(torch.where(open_.unsqueeze(-1), self.guess, state.buffer[1:]))
-
-    def _target(self) -> float:
-        """The residual to reach, for states of a typical size."""
-        rows = self.state.buffer[1 :: max(1, self.length // 64)]
-        typical = max(float(rows.abs().mean()), 1e-3)
-        tolerance = self.rules.atol + self.rules.rtol * typical
-        return max(tolerance, torch.finfo(rows.dtype).eps * typical)
 
     def _step_by_step(self) -> None:
         """The rest, one row after the other; or leave it to the kernel outside."""
@@ -174,9 +203,10 @@ class Driver:
         while not self.course.over:
             first = lowest(state, self.length)
             before, stop, start = state.frontier, min(self.length, first + BLOCK), self.course.now()
-            finite = take_steps(self.problem, state, first, stop)
+            finite, _ = take_steps(self.problem, state, first, stop, self.course.now)
             self.costs.stepped((self.course.now() - start) / (stop - first))
             finish(state, self.length)
+            self.course.moved()
             self._show_steps(before)
             self.course.over = not bool((state.result == Result.RUNNING).any())
             if not finite and not self.course.over:
@@ -195,7 +225,7 @@ class Driver:
         return arm.name if arm.window >= self.length else f"{arm.name} in windows of {arm.window} rows"
 
     def _decide(self, choice: str, why: str, projected: float | None = None) -> None:
-        row = lowest(self.state, self.length)
+        row = self.course.front
         rest = None if projected is None or projected == math.inf else self.course.to_go() * self.course.step
         record = Decision(self.state.sweeps, row, choice, why, None if rest is None else projected, rest)
         self.state.decisions = (*self.state.decisions, record)

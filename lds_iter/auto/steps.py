@@ -5,7 +5,7 @@ A step is an update of a window of one row: it counts as an iteration and as an 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -22,22 +22,25 @@ def lowest(state: Workspace, length: int) -> int:
     return int(state.frontier.masked_fill(~running, length).min())
 
 
-def take_steps(problem: Problem, state: Workspace, first: int, stop: int) -> bool:
+def take_steps(
+    problem: Problem, state: Workspace, first: int, stop: int, now: Callable[[], float]
+) -> tuple[bool, float]:
     """Evaluate the rows `[first, stop)` one after the other; `first`: the lowest frontier.
 
     Returns:
-        Whether all values were finite. A sequence with one that was not stays in front of that row, for the loop to
-        find it.
+        Whether all values were finite, and the seconds of a step by the clock `now`, without what storing the rows
+        takes. A sequence with a value that was not finite stays in front of that row, for the loop to find it.
     """
     running, frontier = state.result == Result.RUNNING, state.frontier
     together = bool((frontier == first)[running].all())
     highest = first if together else int(frontier[running].max())
-    rows, s = [], state.buffer[first : first + 1]
+    rows, s, start = [], state.buffer[first : first + 1], now()
     for t, u in zip(range(first, stop), _rows(problem.inputs, first, stop), strict=True):
         s = problem.f(s, u)
         if t < highest:
             s = torch.where((frontier <= t).unsqueeze(-1), s, state.buffer[t + 1 : t + 2])
         rows.append(s)
+    seconds = (now() - start) / (stop - first)
     block = torch.cat(rows)
     finite = bool(block.sum().isfinite()) or bool(block.isfinite().all())
     reached = _reached(block, running, frontier, first, stop) if not finite else frontier.clamp(min=stop)
@@ -54,7 +57,7 @@ def take_steps(problem: Problem, state: Workspace, first: int, stop: int) -> boo
     state.iterations += gained
     state.evaluations += gained
     state.sweeps += stop - first
-    return finite or not bool((running & (reached < stop)).any())
+    return finite or not bool((running & (reached < stop)).any()), seconds
 
 
 def finish(state: Workspace, length: int) -> None:
@@ -73,7 +76,8 @@ def record_steps(state: Workspace, before: Tensor) -> None:
     shape = (length, *before.shape)
     last = state.maps[-1] if state.maps else torch.full(shape, torch.nan, dtype=state.buffer.dtype)
     times = torch.arange(length).view(-1, *[1] * before.ndim)
-    state.maps.append(last.masked_fill((times >= before.cpu() - 1) & (times < state.frontier.cpu()), 0))
+    exact = (times >= before.cpu() - 1) | (last > state.accepted_residual.cpu())  # a window has not been there since
+    state.maps.append(last.masked_fill(exact & (times < state.frontier.cpu()), 0))
 
 
 def _reached(block: Tensor, running: Tensor, frontier: Tensor, first: int, stop: int) -> Tensor:

@@ -23,7 +23,7 @@ from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
-from lds_iter.workspace import AbstractStrategy
+from lds_iter.workspace import AbstractStrategy, Problem
 
 Recurrence = RNNRecurrence | GRURecurrence | LSTMRecurrence
 
@@ -118,7 +118,7 @@ def _facing(
     method: LDSApproximation | AbstractStrategy, kernel: Kernel, x: Tensor, start: tuple[Tensor, ...]
 ) -> LDSApproximation | AbstractStrategy:
     """`Auto` with torch's kernel as its sequential evaluation; any other method as it is."""
-    return Against(method, kernel.step(method, x, start), kernel.training(x)) if isinstance(method, Auto) else method
+    return Against(method, kernel, x, start, kernel.training(x)) if isinstance(method, Auto) else method
 
 
 def _solve(
@@ -130,6 +130,10 @@ def _solve(
     place: tuple[torch.nn.Module, int],
 ) -> tuple[Tensor, Solution]:
     """One layer and direction: its states, with a gradient where one is wanted, and the solution without."""
+    if isinstance(options.method, Against):
+        declined = _declined(f, x, lengths, start, options.method, options.window)
+        if declined is not None:
+            return declined.states, declined
     s0, u = _begin(f, x, start)
     if not all(bool(leaf.detach().sum().isfinite()) for leaf in pytree.tree_leaves((s0, u))):
         raise NotFinite
@@ -152,14 +156,36 @@ def _solve(
     return solution.states, solution.light()
 
 
+def _declined(
+    f: Recurrence,
+    x: Tensor,
+    lengths: Lengths | None,
+    start: tuple[Tensor, ...],
+    method: Against,
+    window: int | None,
+) -> Solution | None:
+    """The decision for torch's kernel where the first rows tell enough for it; None where it is to be tried."""
+
+    def rows(count: int) -> Any:
+        u = _begin(f, x[:count].detach(), start)[1]
+        return u if lengths is None else (u, lengths.mask[:count])
+
+    s0 = _state(f, start).detach()
+    return method.declines(Problem(f if lengths is None else Masked(f), s0, None, x.shape[0]), rows, window)
+
+
 def _begin(f: Recurrence, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Tensor, Any]:
     """The state before the first step, and the inputs of the recurrence."""
+    projected = isinstance(f, LSTMRecurrence) and f.projection is not None
+    return _state(f, start), f.inputs(x, start[0]) if projected else f.inputs(x)  # pyright: ignore[reportCallIssue]
+
+
+def _state(f: Recurrence, start: tuple[Tensor, ...]) -> Tensor:
+    """The state before the first step."""
     if not isinstance(f, LSTMRecurrence):
-        return start[0], f.inputs(x)
+        return start[0]
     h0, c0 = start
-    if f.projection is None:
-        return f.pack(h0, c0), f.inputs(x)
-    return f.pack(torch.zeros_like(c0), c0), f.inputs(x, h0)
+    return f.pack(h0 if f.projection is None else torch.zeros_like(c0), c0)
 
 
 def _read(f: Recurrence, states: Tensor, lengths: Lengths | None) -> tuple[Tensor, tuple[Tensor, ...]]:

@@ -1,0 +1,144 @@
+"""What `Auto` learns from a few rows of `f`: what rows cost in a batch, how near the identity it is, how far to go.
+
+Each look is a call of `f` with some rows: a few sequential steps' worth of time, where an iteration may cost hundreds.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter.solution import Result
+from lds_iter.workspace import Rules
+
+if TYPE_CHECKING:
+    from lds_iter.auto.costs import Costs
+    from lds_iter.auto.course import Course
+
+ROWS, LEAST, NUMBERS = 256, 8, 1 << 13
+"""Rows of a look at most and at least, and between these the numbers that their states may have."""
+
+OPERATIONS = 16
+"""Operations of torch that are timed."""
+
+PLACES = 64
+"""Rows of a look at how far a guess is."""
+
+FLOOR = 0.1
+"""A row is taken to cost at least this part of its share of the whole call: a difference of two calls is uncertain."""
+
+DIGITS, MOST = 11.5, 100
+"""Natural digits that Picard's method is expected to find, 1e-5, and iterations that it may take for that."""
+
+
+def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
+    """Time a call of `f` with these rows, `(n, *batch, D)`, against one with a single row; returns the values."""
+    f, costs, n = course.problem.f, course.costs, s.shape[0]
+    one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
+    begin = course.now()
+    for _ in range(OPERATIONS):
+        torch.add(one[0], one[0])
+    costs.operation = (course.now() - begin) / OPERATIONS
+    f(*one)  # warms up
+    start = course.now()
+    f(*one)
+    between = course.now()
+    value = f(s, u)
+    costs.call = min(between - start, costs.call or math.inf)
+    _note_batch(costs, course.now() - between, n)
+    course.parallel += course.now() - begin
+    return value
+
+
+def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
+    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweep`), with one row."""
+    own = getattr(course.problem.f, "sweep", None)
+    if own is None or course.costs.compiled is not None:
+        return
+    begin, found = course.now(), set()
+    one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
+    buffer = torch.cat([s[:1], s[:1]])
+    first = torch.zeros(buffer.shape[1:-1], dtype=torch.int64, device=buffer.device)
+    spare, limits = buffer.clone(), {"rtol": 0.0, "atol": 0.0}
+    for candidate in course.auto.candidates:
+        if own(candidate.method, buffer, spare, one, start=0, lo=first, hi=first + 1, **limits) is not None:
+            found.add(candidate.name)
+    course.costs.compiled = found
+    course.parallel += course.now() - begin
+
+
+def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
+    """Time these rows, `(n, *batch, D)`, and probe how far `f` carries two states apart that differ a little.
+
+    What that differs by from how far apart they were is `(J - I) e`, which Picard iteration leaves out.
+    """
+    f, costs = course.problem.f, course.costs
+    ask_for_sweeps(course, s, u)
+    value = time_rows(course, s, u)
+    start = course.now()
+    signs = torch.cos(torch.arange(s.numel(), dtype=s.dtype, device=s.device) ** 2).sign().view_as(s)
+    size = math.sqrt(torch.finfo(s.dtype).eps) * (1 + s.abs().amax())
+    nearby, again = s + size * signs, course.now()
+    moved = (f(nearby, u) - value) / size
+    _note_batch(costs, course.now() - again, s.shape[0])
+    drift = float((moved - signs).square().mean(-1).sqrt().amax())
+    costs.picard = picard_count(drift, course.length) if math.isfinite(drift) else math.inf
+    course.parallel += course.now() - start
+
+
+def _note_batch(costs: Costs, seconds: float, rows: int) -> None:
+    """What a row takes in a batch, by the fastest call with so many."""
+    assert costs.call is not None
+    row = max((seconds - costs.call) / max(1, rows - 1), FLOOR * seconds / rows)
+    costs.row = row if costs.row is None else min(costs.row, row)
+
+
+def picard_count(drift: float, length: int) -> float:
+    """Iterations of Picard's method: the least k with `x^k / k!` below `exp(-DIGITS)`, for `x` the drift over all rows.
+
+    That is its classical bound for a differential equation whose right side has the Lipschitz constant x. Infinite
+    above `MOST`, which other methods need on no problem where they get on at all.
+    """
+    x, term = max(drift * length, 1e-30), 0.0
+    for k in range(1, MOST):
+        term += math.log(x / k)
+        if term < -DIGITS:
+            return k
+    return math.inf
+
+
+def distance(course: Course, buffer: Tensor) -> float:
+    """How far a buffer (s0 and the states) is from the solution: digits that are missing on average.
+
+    That is the mean of `log(residual / tolerance)` where that is positive, over a few rows spread over those that are
+    open. A trajectory that is right but for a few places has come far; the largest residual would not tell.
+    """
+    problem, state = course.problem, course.state
+    assert state is not None
+    begin, n = course.now(), min(PLACES, course.to_go())
+    times = torch.linspace(course.front, course.length - 1, n, device=problem.s0.device).round().long()
+    u = pytree.tree_map(lambda leaf: leaf[times] if isinstance(leaf, Tensor) else leaf, problem.inputs)
+    value = problem.f(buffer[times], u)
+    missing = _missing((value - buffer[times + 1]).abs(), value, course.rules)
+    found = float(missing[:, state.result == Result.RUNNING].mean())
+    state.evaluations += n
+    course.parallel += course.now() - begin
+    return found
+
+
+def rows_of(course: Course) -> int:
+    """Rows of a look."""
+    most = max(LEAST, NUMBERS // course.problem.s0.numel())
+    return max(1, min(ROWS, most, course.length // 4))
+
+
+def _missing(residual: Tensor, value: Tensor, rules: Rules) -> Tensor:
+    """Natural digits to go, per row and sequence; where something is not finite, as many as numbers have."""
+    floor = torch.finfo(value.dtype).eps * (1 + value.abs())
+    tolerance = torch.maximum(rules.atol + rules.rtol * value.abs(), floor)
+    most = -math.log(torch.finfo(value.dtype).tiny)
+    return (residual / tolerance).amax(-1).clamp(min=1).log().nan_to_num(most, most).clamp(max=most)

@@ -12,12 +12,12 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lds_iter.kept import kept
 from lds_iter.scan import linear_scan
 from lds_iter.states import take_rows
 from lds_iter.transitions import AbstractTransition, headless, map_leaves, scaled, take, zero_with_leaves
@@ -71,7 +71,7 @@ class FunctionDerivatives(AbstractDerivatives):
     def jvp(self, v: Tensor) -> Tensor:
         return torch.func.jvp(self._f, (self._prev,), (v,))[1]
 
-    @cached_property
+    @kept
     def _pullback(self) -> Callable[[Tensor], tuple[Tensor]]:
         return torch.func.vjp(self._f, self._prev)[1]
 

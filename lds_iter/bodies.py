@@ -3,7 +3,8 @@
     buffer, frontier, result, counts, residuals, carry  ->  the same, one iteration later
 
 The frontier is a tensor in it, the scans are operators (`scan_operators`), and the age of the rows, an integer by which
-`Then` and `Chord` choose, enters as the size of an empty tensor, which a compiler may leave open.
+`Then` and `Chord` choose, enters as the size of an empty tensor, which a compiler may leave open. The recurrence is an
+argument too: compilers take the tensors in it for inputs, so that one with other weights is no other graph.
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ def age_of(sweeps: int, like: Tensor) -> Tensor:
     return age
 
 
-def iteration(f: Function, method: LDSApproximation, rtol: float, atol: float) -> Body:
-    """One iteration: of the fields, the age, the limit of iterations, `s0` and the inputs; returns the fields, and the
-    sequences whose last row it accepted."""
+def iteration(method: LDSApproximation, rtol: float, atol: float) -> Body:
+    """One iteration: of `f`, the fields, the age, the limit of iterations, `s0` and the inputs; returns the fields, and
+    the sequences whose last row it accepted."""
 
-    def body(fields: Fields, age: Tensor, limit: Tensor, s0: Tensor, inputs: Any) -> tuple[Fields, Tensor]:
+    def body(f: Function, fields: Fields, age: Tensor, limit: Tensor, s0: Tensor, inputs: Any) -> tuple[Fields, Tensor]:
         state = _workspace(fields, age)
         length = state.buffer.shape[0] - 1
         rules = Rules(rtol, atol, limit, length, record=False, observers=())
@@ -70,15 +71,15 @@ def iteration(f: Function, method: LDSApproximation, rtol: float, atol: float) -
     return _with_code_of_its_own(body)
 
 
-def adjoint_begins(f: Function, method: LDSApproximation, rtol: float, atol: float) -> Body:
+def adjoint_begins(method: LDSApproximation, rtol: float, atol: float) -> Body:
     """The solve of a gradient by one iteration of `method`, and a Jacobi sweep, whose residual is that of the result.
 
-    For a method that is exact for linear recurrences, as Newton's is, that is all. Takes the states, the inputs of `f`
+    For a method that is exact for linear recurrences, as Newton's is, that is all. Takes `f`, the states, its inputs
     and the gradients of the states, `(T, *batch, D)`; returns the adjoints, the parts of the Jacobian that the method
     has asked for, and the fields.
     """
 
-    def body(states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, Parts, Fields]:
+    def body(f: Function, states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, Parts, Fields]:
         reversed_ = _Reversed(f, states, inputs, g, None)
         state = Workspace.start(reversed_.problem, method, reversed_.guess, reversed_.rules(rtol, atol))
         for step in method, Jacobi():
@@ -88,11 +89,11 @@ def adjoint_begins(f: Function, method: LDSApproximation, rtol: float, atol: flo
     return _with_code_of_its_own(body)
 
 
-def adjoint_goes_on(f: Function, method: LDSApproximation, rtol: float, atol: float) -> Body:
+def adjoint_goes_on(method: LDSApproximation, rtol: float, atol: float) -> Body:
     """One more iteration of what `adjoint_begins` began: of the same, the parts, the fields and the age."""
 
     def body(
-        states: Tensor, inputs: Any, g: Tensor, parts: Parts, fields: Fields, age: Tensor
+        f: Function, states: Tensor, inputs: Any, g: Tensor, parts: Parts, fields: Fields, age: Tensor
     ) -> tuple[Tensor, Parts, Fields]:
         reversed_, state = _Reversed(f, states, inputs, g, parts), _workspace(fields, age)
         iterate(reversed_.problem, method, state, reversed_.rules(rtol, atol))

@@ -26,6 +26,33 @@ from lds_iter.solution import Result
 from lds_iter.workspace import Problem, Rules, Workspace
 
 
+class Code:
+    """What one compiler has compiled: a body for every method and tolerance. The recurrence is an argument of each."""
+
+    def __init__(self, compiler: Callable[..., Any]) -> None:
+        if not callable(compiler):
+            raise TypeError(
+                f"`compiler` must be a function such as torch.compile, got {compiler!r}. For options type "
+                '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
+            )
+        self.compiler = compiler
+        self._bodies: dict[tuple[Any, ...], Body] = {}
+
+    def body(self, make: Callable[..., Body], method: LDSApproximation, rules: Rules) -> Body:
+        """The compiled `make(method, rtol, atol)`."""
+        given = method, rules.rtol, rules.atol
+        try:
+            body = self._bodies.get((make, *given))
+        except TypeError as error:
+            raise TypeError(
+                f"`method` must be hashable to be compiled, so that its code is found again, got {method!r}. Type "
+                "@dataclass(frozen=True) above the class, or frozen=True, eq=False if it holds tensors."
+            ) from error
+        if body is None:
+            body = self._bodies[make, *given] = self.compiler(make(*given), fullgraph=True)
+        return body
+
+
 class Compiled:
     """A recurrence whose iterations `solve` runs compiled: `fast = li.Compiled(f)`, then `li.solve(fast, ...)`.
 
@@ -40,7 +67,13 @@ class Compiled:
     Args:
         f: see `solve`. Everywhere else this object acts as `f` does.
         compiler: what compiles a body, called as `compiler(body, fullgraph=True)`: `torch.compile`, one with options
-            such as `functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`, or `li.cuda_graphs`.
+            such as `functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`, or `li.cuda_graphs`. Or the
+            `code` of another object like this, for a recurrence that differs in nothing but numbers: the same function
+            or class with other weights.
+
+    Attributes:
+        f: as given.
+        code: what it has compiled.
 
     Example:
         >>> import functools
@@ -49,17 +82,11 @@ class Compiled:
         True
     """
 
-    def __init__(self, f: Callable[[Tensor, Any], Tensor], compiler: Callable[..., Any] = torch.compile) -> None:
+    def __init__(self, f: Callable[[Tensor, Any], Tensor], compiler: Callable[..., Any] | Code = torch.compile) -> None:
         if isinstance(f, type) or not callable(f) or isinstance(f, Compiled):
             raise TypeError(f"`f` must be a recurrence, a callable f(s, u) that is not compiled yet, got {f!r}.")
-        if not callable(compiler):
-            raise TypeError(
-                f"`compiler` must be a function such as torch.compile, got {compiler!r}. For options type "
-                '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
-            )
         self.f = f
-        self.compiler = compiler
-        self._bodies: dict[tuple[Any, ...], Body] = {}
+        self.code = compiler if isinstance(compiler, Code) else Code(compiler)
 
     def __call__(self, s: Tensor, inputs: Any) -> Tensor:
         """`f(s, inputs)`, uncompiled."""
@@ -74,10 +101,15 @@ class Compiled:
         if rules.watched(problem.length):
             return iterate(problem, method, state, rules)
         limit = torch.zeros_like(state.iterations) + rules.max_iters
-        body = self._body(bodies.iteration, method, rules)
+        body = self.code.body(bodies.iteration, method, rules)
         with _explained(f"iteration of {method!r}"):
             fields, finished = body(
-                bodies.fields_of(state), bodies.age_of(state.sweeps, state.buffer), limit, problem.s0, problem.inputs
+                self.f,
+                bodies.fields_of(state),
+                bodies.age_of(state.sweeps, state.buffer),
+                limit,
+                problem.s0,
+                problem.inputs,
             )
         for name, value in zip(bodies.FIELDS, fields, strict=True):
             setattr(state, name, value)
@@ -95,28 +127,15 @@ class Compiled:
             method: for the reversed recurrence.
             rules: its tolerances; nobody watches.
         """
-        given = states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
+        given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
         sweeps, stop = 2, StopFlag(lag=device.lags(g))
         with _explained(f"adjoint by {method!r}"):
-            found, parts, fields = self._body(bodies.adjoint_begins, method, rules)(*given)
+            found, parts, fields = self.code.body(bodies.adjoint_begins, method, rules)(*given)
             while not stop.posted((fields[bodies.RESULT] != Result.RUNNING).all()):
-                body = self._body(bodies.adjoint_goes_on, method, rules)
+                body = self.code.body(bodies.adjoint_goes_on, method, rules)
                 found, parts, fields = body(*given, parts, fields, bodies.age_of(sweeps, states))
                 sweeps += 1
         return found
-
-    def _body(self, make: Callable[..., Body], method: LDSApproximation, rules: Rules) -> Body:
-        given = method, rules.rtol, rules.atol
-        try:
-            body = self._bodies.get((make, *given))
-        except TypeError as error:
-            raise TypeError(
-                f"`method` must be hashable to be compiled, so that its code is found again, got {method!r}. Type "
-                "@dataclass(frozen=True) above the class, or frozen=True, eq=False if it holds tensors."
-            ) from error
-        if body is None:
-            body = self._bodies[make, *given] = self.compiler(make(self.f, *given), fullgraph=True)
-        return body
 
 
 @contextlib.contextmanager

@@ -30,7 +30,12 @@ class _LinearForAnyT(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        return _linear(*args, **kwargs) if func is torch.nn.functional.linear else func(*args, **kwargs)
+        if func is torch.nn.functional.linear:
+            return _linear(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if getattr(torch.Tensor, name, None) is func:
+            return getattr(args[0], name)(*args[1:], **kwargs)  # compilers know methods, but not their Python code
+        return func(*args, **kwargs)
 
 
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

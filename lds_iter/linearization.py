@@ -259,6 +259,8 @@ class Linearization:
         active: the sequences that take part in this iteration, bool, `(*batch)`. The others have ended, or rest until
             their mates have come up in a sliding window: no update moves them, and a method with a carry must keep
             what it has of them.
+        entered: the sequences that come to this method now, from another one, bool, `(*batch)`: it has nothing of them
+            yet, whatever it has of their mates. None where all have been here from the start.
     """
 
     prev: Tensor
@@ -269,6 +271,7 @@ class Linearization:
     active: Tensor
     _plan: ScanPlan
     _initial: Tensor
+    entered: Tensor | None = None
 
     @property
     def open(self) -> Tensor:

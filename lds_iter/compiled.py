@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -140,9 +141,14 @@ class Compiled:
 
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Say in plain words what did not compile."""
+    """Say in plain words what did not compile; without a warning of the compiler's own.
+
+    It looks at `.grad` of weights that `f` has computed, and hides the warning, except where warnings are errors.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+            yield
     except Exception as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch.fx")):
             raise RuntimeError(_explanation(what, error)) from error

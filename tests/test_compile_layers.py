@@ -11,9 +11,6 @@ from test_compile import Tracer
 
 import lds_iter as li
 
-# torch.compile looks at `.grad` of what it is given, and hides the warning except where warnings are errors.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-
 TIGHT = {"rtol": 1e-11, "atol": 1e-11}
 CLOSE = {"rtol": 1e-8, "atol": 1e-8}  # of gradients; both stop at residuals of 1e-11
 EAGER = functools.partial(torch.compile, backend="eager")

@@ -77,7 +77,8 @@ def test_a_cell_of_any_kind_is_compiled_once():
         with torch.no_grad():
             for parameter in cell.parameters():
                 parameter.mul_(0.9)
-    assert graphs == [2, 2, 4, 4]
+    assert graphs[1] == graphs[0] <= 2  # the iteration, and the adjoint
+    assert graphs[3] == graphs[2] <= 4  # for any T
 
 
 def test_the_compiler_may_be_changed_and_layers_copied():

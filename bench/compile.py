@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,25 @@ ERROR = 5e-5
 """Largest difference to the loop over time at which a row is timed: float32, states of size 1, residuals to 1e-5."""
 
 
+GRADIENT_ERROR = 1e-3
+"""Largest relative difference, in norm, to the gradient through that loop: the residual of the adjoint is 1e-5 of the
+largest incoming gradient, and it is of states that differ by `ERROR`."""
+
+FORWARD, TRAINING = "forward", "forward, backward"
+
+
+Step = Callable[[Tensor, Tensor], Tensor]
+Make = Callable[[int], tuple[Step, tuple[Tensor, ...]]]
+"""From a width to a recurrence and its weights."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One case, as measured."""
 
     name: str
     method: str
+    passes: str
     length: int
     width: int
     iterations: int
@@ -45,9 +58,59 @@ class Row:
     rounds: int
 
 
-def gru_cell(width: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """A GRU cell written out in plain torch; `u`: pre-activations of the input, `(n, *batch, 3 D)`."""
-    weight = torch.nn.GRUCell(width, width).weight_hh.detach()
+@dataclass(frozen=True)
+class Setting:
+    """A recurrence and its inputs, with the answer of the loop over time.
+
+    Attributes:
+        f, s0, u: as `solve` takes them; `u` with a gradient.
+        weights: of `f`, with gradients.
+        g: the gradients of the states.
+        states: expected.
+        gradients: expected, of `u` and `weights`.
+    """
+
+    f: Step
+    s0: Tensor
+    u: Tensor
+    weights: tuple[Tensor, ...]
+    g: Tensor
+    states: Tensor
+    gradients: tuple[Tensor, ...]
+
+    @staticmethod
+    def of(make: Make, length: int, width: int) -> Setting:
+        torch.manual_seed(0)
+        f, weights = make(width)
+        s0, u, g = torch.zeros(1, width), torch.randn(length, 1, 3 * width), torch.randn(length, 1, width)
+        states = li.sequential(f, s0, u.requires_grad_())
+        gradients = torch.autograd.grad(states, (u, *weights), g)
+        return Setting(f, s0, u, weights, g, states.detach(), gradients)
+
+    def run(self, f: Step, method: li.LDSApproximation, passes: str) -> tuple[Any, tuple[Tensor, ...]]:
+        """A solution, and its gradients where they are wanted."""
+        with torch.set_grad_enabled(passes == TRAINING):
+            solution = li.solve(f, self.s0, self.u, method, rtol=0, atol=1e-5)
+        if passes == FORWARD:
+            return solution, ()
+        return solution, torch.autograd.grad(solution.states, (self.u, *self.weights), self.g)
+
+    def error(self, states: Tensor, gradients: tuple[Tensor, ...]) -> float:
+        """The largest difference of the states to those of the loop.
+
+        Raises:
+            RuntimeError: when that or the error of a gradient is larger than it may be.
+        """
+        error = float((states - self.states).abs().max())
+        relative = [float((a - b).norm() / b.norm()) for a, b in zip(gradients, self.gradients, strict=False)]
+        if error > ERROR or max(relative, default=0) > GRADIENT_ERROR:
+            raise RuntimeError(f"An error of {error} in the states, of {relative} in the gradients.")
+        return error
+
+
+def gru_cell(width: int) -> tuple[Step, tuple[Tensor, ...]]:
+    """A GRU cell written out in plain torch, and its weight; `u`: pre-activations of the input, `(n, *batch, 3 D)`."""
+    weight = torch.nn.GRUCell(width, width).weight_hh
 
     def f(h: Tensor, u: Tensor) -> Tensor:
         u_r, u_z, u_n = u.chunk(3, -1)
@@ -56,55 +119,76 @@ def gru_cell(width: int) -> Callable[[Tensor, Tensor], Tensor]:
         n = torch.tanh(u_n + r * w_n)
         return (1 - z) * n + z * h
 
-    return f
+    return f, (weight,)
 
 
-def pointwise(s: Tensor, u: Tensor) -> Tensor:
+def pointwise(width: int) -> tuple[Step, tuple[Tensor, ...]]:  # noqa: ARG001
     """A forced, damped oscillation of every coordinate by itself."""
-    u_a, u_b, _ = u.chunk(3, -1)
-    return 0.9 * torch.sin(s + 0.5 * u_a) * torch.sigmoid(u_b) + 0.1 * torch.tanh(u_a * s)
+
+    def f(s: Tensor, u: Tensor) -> Tensor:
+        u_a, u_b, _ = u.chunk(3, -1)
+        return 0.9 * torch.sin(s + 0.5 * u_a) * torch.sigmoid(u_b) + 0.1 * torch.tanh(u_a * s)
+
+    return f, ()
 
 
-CASES: dict[str, tuple[Callable[[int], Callable[[Tensor, Tensor], Tensor]], li.LDSApproximation]] = {
-    "GRU cell, diagonal": (gru_cell, li.QuasiNewton()),
-    "GRU cell, Newton": (gru_cell, li.Newton()),
-    "pointwise, diagonal": (lambda width: pointwise, li.QuasiNewton()),  # noqa: ARG005
-    "pointwise, Jacobi": (lambda width: pointwise, li.Jacobi()),  # noqa: ARG005
+CASES: dict[str, tuple[Make, dict[str, li.LDSApproximation]]] = {
+    "GRU cell": (gru_cell, {"diagonal": li.QuasiNewton(), "Newton": li.Newton()}),
+    "pointwise": (pointwise, {"diagonal": li.QuasiNewton(), "Jacobi": li.Jacobi()}),
 }
 
 
-def measure(name: str, length: int, width: int, rounds: int) -> Row:
-    """The row of one case, after its gate."""
-    torch.manual_seed(0)
-    make, method = CASES[name]
-    f, s0, u = make(width), torch.zeros(1, width), torch.randn(length, 1, 3 * width)
-    compiled = li.Compiled(f)
-    tolerances: dict[str, Any] = {"rtol": 0, "atol": 1e-5}
-    with torch.no_grad():
-        expected = li.sequential(f, s0, u)
-        runs = {
-            "plain": lambda: li.solve(f, s0, u, method, **tolerances),
-            "compiled": lambda: li.solve(compiled, s0, u, method, **tolerances),
-        }
-        start = time.perf_counter()
-        runs["compiled"]()
-        compile_s = time.perf_counter() - start
-        found = {which: first_run(run) for which, run in runs.items()}
-        errors = [float((one.result.states - expected).abs().max()) for one in found.values()]
-        counts = [int(one.result.iterations.max()) for one in found.values()]
-        if max(errors) > ERROR or counts[0] != counts[1]:
-            raise RuntimeError(f"{name}: errors {errors}, iterations {counts}, plain and compiled.")
-        times = alternately(runs, {which: one.seconds for which, one in found.items()}, rounds, long=30)
+def measure(
+    name: str, setting: Setting, method: li.LDSApproximation, passes: str, compiled: li.Compiled, rounds: int
+) -> Row:
+    """The row of one case, after its gate; what it compiles is added to `compiled`."""
+    runs = {
+        "plain": lambda: setting.run(setting.f, method, passes),
+        "compiled": lambda: setting.run(compiled, method, passes),
+    }
+    start = time.perf_counter()
+    runs["compiled"]()
+    compile_s = time.perf_counter() - start
+    found = {which: first_run(run) for which, run in runs.items()}
+    solutions = [one.result for one in found.values()]
+    error = max(setting.error(solution.states.detach(), gradients) for solution, gradients in solutions)
+    counts = [int(solution.iterations.max()) for solution, _ in solutions]
+    if counts[0] != counts[1]:
+        raise RuntimeError(f"{name}: iterations {counts}, plain and compiled.")
+    times = alternately(runs, {which: one.seconds for which, one in found.items()}, rounds, long=30)
     plain, fast = times["plain"].ms, times["compiled"].ms
-    return Row(name, repr(method), length, width, counts[0], max(errors), compile_s, plain, fast, rounds)
+    length, _, width = setting.states.shape
+    return Row(name, repr(method), passes, length, width, counts[0], error, compile_s, plain, fast, rounds)
+
+
+def measured(lengths: list[int], width: int, rounds: int) -> Iterator[Row]:
+    """All rows; without the gradient by Jacobi's method, whose adjoint takes as many iterations again."""
+    for recurrence, (make, methods) in CASES.items():
+        settings = [Setting.of(make, length, width) for length in lengths]
+        for which, method in methods.items():
+            fast = [li.Compiled(setting.f) for setting in settings]
+            for passes in (FORWARD, TRAINING)[: 1 if method == li.Jacobi() else 2]:
+                for setting, compiled in zip(settings, fast, strict=True):
+                    yield measure(f"{recurrence}, {which}", setting, method, passes, compiled, rounds)
 
 
 def table(rows: list[Row], machine: dict[str, Any]) -> str:
     """The section of the page."""
-    head = ["Recurrence, method", "T", "D", "Iterations", "Plain, ms", "Compiled, ms", "Ratio", "Compiling, s", "Error"]
+    head = [
+        "Recurrence, method",
+        "Passes",
+        "T",
+        "D",
+        "Iterations",
+        "Plain, ms",
+        "Compiled, ms",
+        "Ratio",
+        "Compiling, s",
+        "Error",
+    ]
     lines = [
         [
-            row.name, f"{row.length:,}", f"{row.width}", f"{row.iterations}", f"{row.plain_ms:.1f}",
+            row.name, row.passes, f"{row.length:,}", f"{row.width}", f"{row.iterations}", f"{row.plain_ms:.1f}",
             f"{row.compiled_ms:.1f}", f"{row.plain_ms / row.compiled_ms:.1f}", f"{row.compile_s:.0f}",
             f"{row.error:.0e}",
         ]
@@ -114,7 +198,9 @@ def table(rows: list[Row], machine: dict[str, Any]) -> str:
     return (
         markdown(head, lines)
         + f"\nMeasured by `{COMMAND}` on {where}: medians of {rows[0].rounds} rounds by turns, float32, residual 1e-5; "
-        "the error is the larger one of both against the loop over time, and both take equally many iterations."
+        "the error is the larger one of both against the loop over time, and both take equally many iterations. "
+        f"Gradients, of inputs and weights, were held to those through that loop, to {GRADIENT_ERROR:g} in norm; "
+        "what is compiled for them comes on top of what the forward pass has compiled."
     )
 
 
@@ -123,12 +209,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--length", type=int, nargs="*", default=[1_000, 10_000, 100_000])
     parser.add_argument("--width", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--dry", action="store_true", help="print the table, and write nothing")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    rows = [measure(name, length, options.width, options.rounds) for name in CASES for length in options.length]
+    rows = list(measured(options.length, options.width, options.rounds))
     section = table(rows, describe())
     print(section)
     if not options.dry:

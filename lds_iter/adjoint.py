@@ -17,14 +17,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from lds_iter.linearization import AbstractDerivatives, linearize, linearize_along
+from lds_iter import device
+from lds_iter.compiled import Compiled
+from lds_iter.linearization import linearize_along
 from lds_iter.loop import run
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.chord import Chord
@@ -32,8 +32,8 @@ from lds_iter.methods.compose import Damped, Then
 from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
 from lds_iter.methods.switch import Switch
 from lds_iter.methods.trust_region import TrustRegion
-from lds_iter.solution import Result
-from lds_iter.states import detached, take_rows
+from lds_iter.states import detached
+from lds_iter.transposed import Transposed, backwards, by_stretch, normalized, unwound, without_nonfinite
 from lds_iter.workspace import AbstractStrategy, Problem, Rules
 
 
@@ -89,7 +89,7 @@ class Implicit(AbstractAdjoint):
         rules = replace(solved.rules, max_iters=problem.length, record=False, observers=(), stop=None, **given)
         fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
         # kept only for those that solve their adjoint directly, which keep it for their gradients anyway
-        before = prev.detach() if self.method is None and hasattr(problem.f, "adjoint") else None
+        before = prev.detach() if self.method is None and _own(problem) is not None else None
 
         def adjoint(g: Tensor) -> Tensor:
             direct = None if before is None else _direct(fixed, before, g)
@@ -150,12 +150,19 @@ def _direct(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
     That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians
     (see `lds_iter.kernels.cpu.cells`).
     """
-    if not _finite(g):
+    own = _own(problem)
+    if own is None or not device.on_host(g) or not _finite(g):
         return None
-    found = problem.f.adjoint(prev, problem.inputs, g)  # pyright: ignore[reportFunctionMemberAccess]
+    found = own(prev, problem.inputs, g)
     if found is None or _finite(found):
         return found
     return found.masked_fill(~found.isfinite().all(-1).all(0)[..., None], torch.nan)
+
+
+def _own(problem: Problem) -> Callable[[Tensor, Any, Tensor], Tensor | None] | None:
+    """The method `adjoint` of the recurrence, compiled or not, where it has one."""
+    f = problem.f.f if isinstance(problem.f, Compiled) else problem.f
+    return getattr(f, "adjoint", None)
 
 
 def _finite(x: Tensor) -> bool:
@@ -169,90 +176,16 @@ def solve_adjoint(
     """All `l_t` of a detached problem; NaN where no finite adjoint exists, as autograd would have it."""
     if problem.length == 1:
         return g
-    scale = g.abs().amax((0, -1), keepdim=True)
-    scale = torch.where(scale > 0, scale, 1)
-    g = g / scale
-    # Row t of the reversed recurrence maps l_{t+1} to l_t, t = T-1 .. 1, and needs f at (s_t, u_{t+1}).
-    inputs = (states[:-1], take_rows(problem.inputs, 1, problem.length), g[:-1])
-    backwards = pytree.tree_map(lambda leaf: leaf.flip(0) if isinstance(leaf, Tensor) else leaf, inputs)
-    window = min(rules.window, problem.length - 1)
-    rules = replace(rules, max_iters=problem.length - 1, window=window)
-    transposed = _Transposed(problem.f, keep=window == problem.length - 1)
-    reversed_ = Problem(transposed, g[-1], backwards, problem.length - 1)
-    if not bool(g.isfinite().all()):
-        return torch.full_like(g, torch.nan)
-    solved = run(reversed_, method, backwards[2], rules)
-    adjoint = solved.buffer.flip(0) * scale
-    lost = solved.result != Result.SUCCESS
-    return adjoint.masked_fill(lost.unsqueeze(-1), torch.nan)
-
-
-class _Transposed:
-    """The adjoint recurrence: `l -> J^T l + g`, with inputs `(states, inputs, g)`.
-
-    The derivatives of `f` do not change over the iterations, so each stretch of rows is linearized once (`keep`),
-    unless a window slides and would leave more and more of them behind.
-    """
-
-    linear_in_state = True
-    """What `Auto` goes by: a method that is exact for linear recurrences takes one iteration."""
-
-    def __init__(self, f: Callable[[Tensor, Any], Tensor], *, keep: bool) -> None:
-        self._f, self._keep = f, keep
-        self._kept: dict[tuple[int, int], _Fixed] = {}
-
-    def __call__(self, adjoint: Tensor, inputs: tuple[Tensor, Any, Tensor]) -> Tensor:
-        return self.linearize(adjoint, inputs).value
-
-    def linearize(self, adjoint: Tensor, inputs: tuple[Tensor, Any, Tensor]) -> AbstractDerivatives:
-        prev, u, g = inputs
-        rows = (prev.data_ptr(), prev.shape[0])  # `prev` is a stretch of one tensor that outlives this object
-        fixed = self._kept.get(rows) or _Fixed(linearize(self._f, prev, u))
-        if self._keep:
-            self._kept[rows] = fixed
-        return _TransposedDerivatives(fixed, adjoint, g)
-
-
-class _Fixed:
-    """The derivatives of `f` at the solution; what a method asks for is computed once."""
-
-    def __init__(self, of_f: AbstractDerivatives) -> None:
-        self.of_f = of_f
-        self._blocks: dict[int, Tensor] = {}
-
-    @cached_property
-    def jacobian(self) -> Tensor:
-        return self.of_f.jacobian()
-
-    @cached_property
-    def diagonal(self) -> Tensor:
-        return self.of_f.diagonal()
-
-    def block_diagonal(self, size: int) -> Tensor:
-        if size not in self._blocks:
-            self._blocks[size] = self.of_f.block_diagonal(size)
-        return self._blocks[size]
-
-
-class _TransposedDerivatives(AbstractDerivatives):
-    def __init__(self, fixed: _Fixed, adjoint: Tensor, g: Tensor) -> None:
-        self._fixed = fixed
-        self.value = fixed.of_f.vjp(adjoint).add_(g)
-
-    def jvp(self, v: Tensor) -> Tensor:
-        return self._fixed.of_f.vjp(v)
-
-    def vjp(self, w: Tensor) -> Tensor:
-        return self._fixed.of_f.jvp(w)
-
-    def jacobian(self) -> Tensor:
-        return self._fixed.jacobian.mT
-
-    def diagonal(self) -> Tensor:
-        return self._fixed.diagonal
-
-    def block_diagonal(self, size: int) -> Tensor:
-        return self._fixed.block_diagonal(size).mT
+    rows = problem.length - 1
+    rules = replace(rules, max_iters=rows, window=min(rules.window, rows))
+    f = problem.f
+    if isinstance(f, Compiled) and isinstance(method, LDSApproximation) and not rules.watched(rows):
+        return f.solve_adjoint(states, problem.inputs, g, method, rules)
+    known, g = without_nonfinite(g)
+    g, scale = normalized(g)
+    inputs = backwards(states, problem.inputs, g)
+    transposed = Transposed(by_stretch(f, keep=rules.window == rows))
+    return unwound(run(Problem(transposed, g[-1], inputs, rows), method, inputs[2], rules), scale, known)
 
 
 def _without_warm_up(method: LDSApproximation | AbstractStrategy) -> LDSApproximation | AbstractStrategy:

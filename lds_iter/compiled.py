@@ -1,46 +1,57 @@
 """Compiled iterations: `torch.compile` over the whole body of the loop, the user's `f` and its derivatives included.
 
-The body on an accelerator looks at nothing: it is a function from tensors to tensors,
-
-    states, frontier, result, counts, residuals, carry  ->  the same, one iteration later
-
-and so it is one graph (`fullgraph=True`), whatever the iteration. The frontier is a tensor in it, the scans are
-operators (`scan_operators`), and the age of the rows, an integer by which `Then` and `Chord` choose, enters as the size
-of an empty tensor, which a compiler may leave open. What a solve decides between iterations stays outside.
+The body on an accelerator looks at nothing: it is a function from tensors to tensors (see `bodies`), and so it is one
+graph (`fullgraph=True`), whatever the iteration. The solve of a gradient is another one. What a solve decides between
+iterations stays outside.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import types
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter import scan_operators as scan_operators  # its operators keep the graphs small
+from lds_iter import bodies, device
+from lds_iter.bodies import Body
+from lds_iter.device import StopFlag
 from lds_iter.linearization import AbstractDerivatives, linearize
 from lds_iter.loop import iterate
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.reverse import ReverseDerivatives
+from lds_iter.solution import Result
 from lds_iter.workspace import Problem, Rules, Workspace
 
-Body = Callable[..., tuple[Any, ...]]
 
-FIELDS = (
-    "buffer",
-    "frontier",
-    "result",
-    "iterations",
-    "residual",
-    "accepted_residual",
-    "evaluations",
-    "resets",
-    "carry",
-)
-"""What an iteration changes in a `Workspace`."""
+class Code:
+    """What one compiler has compiled: a body for every method and tolerance. The recurrence is an argument of each."""
+
+    def __init__(self, compiler: Callable[..., Any]) -> None:
+        if not callable(compiler):
+            raise TypeError(
+                f"`compiler` must be a function such as torch.compile, got {compiler!r}. For options type "
+                '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
+            )
+        self.compiler = compiler
+        self._bodies: dict[tuple[Any, ...], Body] = {}
+
+    def body(self, make: Callable[..., Body], method: LDSApproximation, rules: Rules) -> Body:
+        """The compiled `make(method, rtol, atol)`."""
+        given = method, rules.rtol, rules.atol
+        try:
+            body = self._bodies.get((make, *given))
+        except TypeError as error:
+            raise TypeError(
+                f"`method` must be hashable to be compiled, so that its code is found again, got {method!r}. Type "
+                "@dataclass(frozen=True) above the class, or frozen=True, eq=False if it holds tensors."
+            ) from error
+        if body is None:
+            body = self._bodies[make, *given] = self.compiler(make(*given), fullgraph=True)
+        return body
 
 
 class Compiled:
@@ -50,13 +61,20 @@ class Compiled:
     tolerance that it meets, and lets go of it when it dies. Compiling happens in the first solve and takes seconds; a
     second T, batch or dtype compiles again, this time for any T. The solution is the same, to rounding.
 
-    A solve with a sliding window, `record`, `progress`, `callback` or `stop`, whose host looks at every iteration
-    anyway, runs uncompiled, and so does the adjoint.
+    So is the adjoint, compiled when a gradient is first asked for. A solve with a sliding window, `record`, `progress`,
+    `callback` or `stop`, whose host looks at every iteration anyway, runs uncompiled; so does the adjoint in a sliding
+    window, and all that `Auto` solves.
 
     Args:
         f: see `solve`. Everywhere else this object acts as `f` does.
         compiler: what compiles a body, called as `compiler(body, fullgraph=True)`: `torch.compile`, one with options
-            such as `functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`, or `li.cuda_graphs`.
+            such as `functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`, or `li.cuda_graphs`. Or the
+            `code` of another object like this, for a recurrence that differs in nothing but numbers: the same function
+            or class with other weights.
+
+    Attributes:
+        f: as given.
+        code: what it has compiled.
 
     Example:
         >>> import functools
@@ -65,17 +83,11 @@ class Compiled:
         True
     """
 
-    def __init__(self, f: Callable[[Tensor, Any], Tensor], compiler: Callable[..., Any] = torch.compile) -> None:
+    def __init__(self, f: Callable[[Tensor, Any], Tensor], compiler: Callable[..., Any] | Code = torch.compile) -> None:
         if isinstance(f, type) or not callable(f) or isinstance(f, Compiled):
             raise TypeError(f"`f` must be a recurrence, a callable f(s, u) that is not compiled yet, got {f!r}.")
-        if not callable(compiler):
-            raise TypeError(
-                f"`compiler` must be a function such as torch.compile, got {compiler!r}. For options type "
-                '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
-            )
         self.f = f
-        self.compiler = compiler
-        self._bodies: dict[tuple[LDSApproximation, float, float], Body] = {}
+        self.code = compiler if isinstance(compiler, Code) else Code(compiler)
 
     def __call__(self, s: Tensor, inputs: Any) -> Tensor:
         """`f(s, inputs)`, uncompiled."""
@@ -89,105 +101,63 @@ class Compiled:
         """One iteration, as `loop.iterate`, compiled where the host does not look."""
         if rules.watched(problem.length):
             return iterate(problem, method, state, rules)
-        age = state.buffer.new_empty(state.sweeps + 2, 0)  # compilers take sizes of 0 and 1 for special ones
-        torch._dynamo.maybe_mark_dynamic(age, 0)
         limit = torch.zeros_like(state.iterations) + rules.max_iters
-        given = [getattr(state, name) for name in FIELDS]
-        try:
-            *found, finished = self._body(method, rules)(*given, age, limit, problem.s0, problem.inputs)
-        except Exception as error:
-            if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch.fx")):
-                raise RuntimeError(_explanation(method, error)) from error
-            raise
-        for name, value in zip(FIELDS, found, strict=True):
+        body = self.code.body(bodies.iteration, method, rules)
+        with _explained(f"iteration of {method!r}"):
+            fields, finished = body(
+                self.f,
+                bodies.fields_of(state),
+                bodies.age_of(state.sweeps, state.buffer),
+                limit,
+                problem.s0,
+                problem.inputs,
+            )
+        for name, value in zip(bodies.FIELDS, fields, strict=True):
             setattr(state, name, value)
         state.sweeps += 1
         return finished
 
-    def _body(self, method: LDSApproximation, rules: Rules) -> Body:
-        key = method, rules.rtol, rules.atol
-        try:
-            body = self._bodies.get(key)
-        except TypeError as error:
-            raise TypeError(
-                f"`method` must be hashable to be compiled, so that its code is found again, got {method!r}. Type "
-                "@dataclass(frozen=True) above the class, or frozen=True, eq=False if it holds tensors."
-            ) from error
-        if body is None:
-            body = self._bodies[key] = self.compiler(_body(self.f, method, rules.rtol, rules.atol), fullgraph=True)
-        return body
+    def solve_adjoint(self, states: Tensor, inputs: Any, g: Tensor, method: LDSApproximation, rules: Rules) -> Tensor:
+        """All `l_t` of `adjoint.solve_adjoint`, `(T, *batch, D)`: one call of one graph where `method` is exact for
+        linear recurrences, and a call for each further iteration otherwise.
+
+        Args:
+            states: the solution, `(T, *batch, D)`, T at least 2.
+            inputs: of `f`, without gradients.
+            g: the gradients of the states.
+            method: for the reversed recurrence.
+            rules: its tolerances; nobody watches.
+        """
+        given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
+        sweeps, stop = 2, StopFlag(lag=device.lags(g))
+        with _explained(f"adjoint by {method!r}"):
+            found, parts, fields = self.code.body(bodies.adjoint_begins, method, rules)(*given)
+            while not stop.posted((fields[bodies.RESULT] != Result.RUNNING).all()):
+                body = self.code.body(bodies.adjoint_goes_on, method, rules)
+                found, parts, fields = body(*given, parts, fields, bodies.age_of(sweeps, states))
+                sweeps += 1
+        return found
 
 
-def _body(f: Callable[[Tensor, Any], Tensor], method: LDSApproximation, rtol: float, atol: float) -> Body:
-    """One iteration as a function of tensors: `FIELDS`, then the age, the limit of iterations, `s0` and the inputs."""
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Say in plain words what did not compile; without a warning of the compiler's own.
 
-    def body(
-        buffer: Tensor,
-        frontier: Tensor,
-        result: Tensor,
-        iterations: Tensor,
-        residual: Tensor,
-        accepted_residual: Tensor,
-        evaluations: Tensor,
-        resets: Tensor,
-        carry: Any,
-        age: Tensor,
-        limit: Tensor,
-        s0: Tensor,
-        inputs: Any,
-    ) -> tuple[Any, ...]:
-        length = buffer.shape[0] - 1
-        state = Workspace(
-            buffer=buffer.clone(),  # the loop writes in place, and the compiler undoes it
-            spare=torch.empty_like(buffer),
-            frontier=frontier,
-            result=result,
-            iterations=iterations.clone(),
-            residual=residual,
-            accepted_residual=accepted_residual,
-            evaluations=evaluations.clone(),
-            resets=resets.clone(),
-            age=None,
-            carry=carry,
-            sweeps=age.shape[0] - 2,
-        )
-        rules = Rules(rtol, atol, limit, length, record=False, observers=())
-        finished = iterate(Problem(_Traceable(f), s0, inputs, length), method, state, rules)
-        return (
-            state.buffer,
-            state.frontier,
-            state.result,
-            state.iterations,
-            state.residual,
-            state.accepted_residual,
-            state.evaluations,
-            state.resets,
-            state.carry,
-            finished,
-        )
-
-    # Compilers keep what they compile with the code of a function. A copy of the code makes it this body's own: it
-    # counts against no other body's limit, and dies with it.
-    return types.FunctionType(body.__code__.replace(), body.__globals__, body.__name__, None, body.__closure__)
+    It looks at `.grad` of weights that `f` has computed, and hides the warning, except where warnings are errors.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+            yield
+    except Exception as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch.fx")):
+            raise RuntimeError(_explanation(what, error)) from error
+        raise
 
 
-class _Traceable:
-    """`f`, with derivatives that can be compiled for any T."""
-
-    def __init__(self, f: Callable[[Tensor, Any], Tensor]) -> None:
-        self._f = f
-
-    def __call__(self, s: Tensor, inputs: Any) -> Tensor:
-        return self._f(s, inputs)
-
-    def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
-        own = getattr(self._f, "linearize", None)
-        return ReverseDerivatives(self._f, s, inputs) if own is None else own(s, inputs)
-
-
-def _explanation(method: LDSApproximation, error: Exception) -> str:
+def _explanation(what: str, error: Exception) -> str:
     return (
-        f"The iteration of {method!r} did not compile: {str(error).splitlines()[0]} In order of likelihood: `f` or the "
+        f"The {what} did not compile: {str(error).splitlines()[0]} In order of likelihood: `f` or the "
         "method does in Python what a graph cannot hold (numbers read from tensors with .item() or `if`, a generator, "
         "printing; the cause above names the line), so write it with tensors and torch.where; it has been compiled for "
         "too many shapes, because a structure without an operator is traced for each T: use fewer, or "
@@ -209,7 +179,7 @@ def cuda_graphs(body: Body, **options: Any) -> Body:
     """
     compiled = torch.compile(body, mode="reduce-overhead", **options)
 
-    def step(*tensors: Any) -> tuple[Any, ...]:
+    def step(*tensors: Any) -> Any:
         torch.compiler.cudagraph_mark_step_begin()
         return copied(compiled(*tensors))
 

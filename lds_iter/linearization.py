@@ -11,12 +11,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lds_iter.kept import kept
 from lds_iter.scan_plan import ScanPlan
 from lds_iter.states import take_rows
 from lds_iter.transitions import AbstractTransition
@@ -70,7 +70,7 @@ class FunctionDerivatives(AbstractDerivatives):
     def jvp(self, v: Tensor) -> Tensor:
         return torch.func.jvp(self._f, (self._prev,), (v,))[1]
 
-    @cached_property
+    @kept
     def _pullback(self) -> Callable[[Tensor], tuple[Tensor]]:
         return torch.func.vjp(self._f, self._prev)[1]
 
@@ -146,6 +146,8 @@ class Linearization:
         active: the sequences that take part in this iteration, bool, `(*batch)`. The others have ended, or rest until
             their mates have come up in a sliding window: no update moves them, and a method with a carry must keep
             what it has of them.
+        entered: the sequences that come to this method now, from another one, bool, `(*batch)`: it has nothing of them
+            yet, whatever it has of their mates. None where all have been here from the start.
     """
 
     prev: Tensor
@@ -156,6 +158,7 @@ class Linearization:
     active: Tensor
     _plan: ScanPlan
     _initial: Tensor
+    entered: Tensor | None = None
 
     @property
     def open(self) -> Tensor:

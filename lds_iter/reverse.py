@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from lds_iter.linearization import CHUNK_ELEMENTS, AbstractDerivatives
 
@@ -19,13 +20,40 @@ MOST_CHUNKS = 16
 """Each is traced for itself: more of them would take long to compile."""
 
 
+class _LinearForAnyT(TorchFunctionMode):
+    """`torch.nn.functional.linear` as the product and the sum that it is.
+
+    Under `torch.func` its own code, for states `(n, B, D)` and with a bias, reads sizes as numbers, and so fixes n.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.linear:
+            return _linear(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if getattr(torch.Tensor, name, None) is func:
+            return getattr(args[0], name)(*args[1:], **kwargs)  # compilers know methods, but not their Python code
+        return func(*args, **kwargs)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    product = input @ weight.t()
+    return product if bias is None else product + bias
+
+
 class ReverseDerivatives(AbstractDerivatives):
     """The derivatives of `f` at some rows; the products run under `vmap`, several at a time, in bounded memory."""
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:
-        self._f = lambda s: f(s, inputs)
+        def traceable(s: Tensor) -> Tensor:
+            with _LinearForAnyT():
+                return f(s, inputs)
+
+        self._f = traceable
         self._prev = prev
-        self.value = self._f(prev)
+        self.value = f(prev, inputs)
 
     def jvp(self, v: Tensor) -> Tensor:
         return torch.func.vjp(self.vjp, torch.zeros_like(v))[1](v)[0]

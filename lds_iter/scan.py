@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_batchedtensor
 
 from lds_iter.transitions import (
     AbstractTransition,
@@ -117,13 +118,19 @@ def linear_scan(
             return x
         flipped = map_leaves(lambda leaf: leaf.flip(0), transition)
         return linear_scan(flipped, b.flip(0), initial).flip(0)
-    if torch.compiler.is_compiling() and type(transition) in _OPERATORS:
+    if type(transition) in _OPERATORS and (torch.compiler.is_compiling() or _batched(transition, b, initial)):
         x = _OPERATORS[type(transition)](transition, b, initial)
         return x if out is None else out.copy_(x)
     tensors = [b, *leaves(transition), *([] if initial is None else [initial])]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return _DifferentiableScan.apply(transition, b, initial, *leaves(transition))  # pyright: ignore[reportReturnType]
     return _scan(transition, b, initial, out)
+
+
+def _batched(transition: AbstractTransition, b: Tensor, initial: Tensor | None) -> bool:
+    """Whether `torch.func.vmap` is at work: kernels write in place, and know nothing of it, but operators do."""
+    tensors = [b, *leaves(transition), *([] if initial is None else [initial])]
+    return any(is_batchedtensor(tensor) for tensor in tensors)
 
 
 def _scan(transition: AbstractTransition, b: Tensor, initial: Tensor | None, out: Tensor | None = None) -> Tensor:
@@ -197,7 +204,7 @@ def identity_scan(transition: Identity, x: Tensor, initial: Tensor | None = None
     """A cumulative sum; reference: `reference_scan`."""
     if initial is not None:
         x[0] += initial
-    torch.cumsum(x, 0, out=x)
+    x.cumsum_(0)
 
 
 @register_scan(Zero)

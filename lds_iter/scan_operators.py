@@ -2,7 +2,8 @@
 
 Traced through, an odd-even scan is some dozens of operations per level, its recursion unrolled for one T. As an
 operator it is opaque: the graph stays small, serves every T, and the kernel is looked up in the registry of `scan` when
-the operator runs, so that `register_scan` reaches compiled code too. Eager code calls the kernels directly.
+the operator runs, so that `register_scan` reaches compiled code too. Eager code calls the kernels directly,
+except under `torch.func.vmap`, whose dimension becomes one more of the batch.
 
 The gradient is the law of `scan`, written out for each structure so that it can be traced:
 
@@ -44,6 +45,13 @@ def _leaf(transition: Any, b: Tensor) -> Tensor:
     return found[0] if found else b.new_full((b.shape[0], *[1] * (b.ndim - 1)), transition.scale)
 
 
+def _with_dimension(x: Tensor, given: int | None, wanted: int, size: int) -> Tensor:
+    """`x` with the dimension that is mapped over at `wanted`; repeated, without a copy, where there is none."""
+    if given is not None:
+        return x.movedim(given, wanted)
+    return x.unsqueeze(wanted).expand(*x.shape[:wanted], size, *x.shape[wanted:])
+
+
 def _operator(name: str, structure: Structure, law: Law) -> None:
     """Make the operator `lds_iter::<name>` of a structure with one leaf; `law` gives `dA` from `l_t` and `x_{t-1}`."""
 
@@ -70,7 +78,18 @@ def _operator(name: str, structure: Structure, law: Law) -> None:
         before = torch.cat([(torch.zeros_like(x[0]) if initial is None else initial).unsqueeze(0), x[:-1]])
         return law(leaf, adjoint, before) if ctx.needs_input_grad[0] else None, adjoint, first
 
+    def batched(
+        info: Any, in_dims: tuple[int | None, ...], leaf: Tensor, b: Tensor, initial: Tensor | None
+    ) -> tuple[Tensor, int]:
+        """One more dimension of the batch, in front of the others; time stays first."""
+        leaf_dim, b_dim, initial_dim = in_dims
+        leaf, b = _with_dimension(leaf, leaf_dim, 1, info.batch_size), _with_dimension(b, b_dim, 1, info.batch_size)
+        if initial is not None:
+            initial = _with_dimension(initial, initial_dim, 0, info.batch_size)
+        return scan(leaf, b, initial), 1
+
     scan.register_autograd(backward, setup_context=remember)
+    scan.register_vmap(batched)
     register_operator(structure, lambda transition, b, initial: scan(_leaf(transition, b), b, initial))
 
 

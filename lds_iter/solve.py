@@ -33,6 +33,7 @@ from lds_iter.progress import progress_bar
 from lds_iter.solution import History, Progress, Solution, SolveError, explain_failure
 from lds_iter.states import detached, take_rows
 from lds_iter.sweep import TILE_ELEMENTS
+from lds_iter.untraced import untraced
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 P = ParamSpec("P")
@@ -55,6 +56,7 @@ def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
     return checked
 
 
+@untraced
 @_teach_spelling
 def solve(
     f: Callable[[Tensor, Any], Tensor],

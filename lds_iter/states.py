@@ -28,7 +28,8 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
     leaves, spec = pytree.tree_flatten(state)
     if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise TypeError(f"`state` must be a pytree of tensors, with at least one, got {type(state).__name__}.")
-    if len({leaf.shape[:batch_dims] for leaf in leaves}) > 1 or any(leaf.ndim < batch_dims for leaf in leaves):
+    batch = leaves[0].shape[:batch_dims]  # compared, not put into a set: what is hashed, a compiler takes for fixed
+    if len(batch) < batch_dims or any(leaf.shape[:batch_dims] != batch for leaf in leaves[1:]):
         shapes = [tuple(leaf.shape) for leaf in leaves]
         raise ValueError(f"`state` must have the same first {batch_dims} dimension(s) in every tensor, got {shapes}.")
     if len({leaf.dtype for leaf in leaves}) > 1:
@@ -38,7 +39,7 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
     flat = torch.cat([leaf.reshape(*leaf.shape[:batch_dims], -1) for leaf in leaves], dim=-1)
 
     def unravel(tensor: Tensor) -> Any:
-        parts = tensor.split(sizes, dim=-1)
+        parts = tensor.split(sizes, dim=-1) if len(sizes) > 1 else [tensor]
         shaped = [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
         return pytree.tree_unflatten(shaped, spec)
 

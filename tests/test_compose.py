@@ -12,6 +12,7 @@ import torch
 import lds_iter as li
 from bench.edge import composed
 from bench.edge.problems import sine
+from lds_iter import device
 from tests.catalogue import ROTATION, elementwise, loop, tanh_rnn
 
 F64 = torch.float64
@@ -227,6 +228,20 @@ def test_a_switch_changes_for_good_and_each_mate_for_itself():
         assert all(residual > 0.05 for _, residual in turns[:change])
         assert turns[change][1] <= 0.05
     assert_mates_do_not_meet(f, s0, inputs, li.Switch(li.Jacobi(), li.Newton(), li.Below(0.05)))
+
+
+@pytest.mark.parametrize("window", [None, 12])
+@pytest.mark.parametrize("looks", [True, False])
+def test_a_chord_behind_a_switch_begins_anew_for_each_mate(window, looks, monkeypatch):
+    """The transitions that it keeps of the first mate to come say nothing of those that come later."""
+    if not looks:
+        monkeypatch.setattr(device, "on_host", lambda tensor: False)
+    rate = torch.tensor([0.2, 0.6, 0.9], dtype=torch.float64)[:, None]
+    drive = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    inputs = torch.cat([rate.expand(40, 3, 1), drive], -1)
+    f = lambda s, u: u[..., :1] * torch.sin(s + u[..., 1:])  # noqa: E731
+    method = li.Switch(li.Jacobi(), li.Chord(li.QuasiNewton(), 50), li.Below(0.2))
+    assert_mates_do_not_meet(f, torch.zeros(3, 4, dtype=torch.float64), inputs, method, window=window)
 
 
 def test_a_switch_leaves_what_stalls():

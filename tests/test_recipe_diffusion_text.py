@@ -88,6 +88,32 @@ def test_saved_and_loaded(components, tmp_path):
     assert pipe("a cat", 3).images[0].size == (16, 16)
 
 
+def test_made_of_a_pipeline_in_hand(components):
+    stable = diffusers.StableDiffusionPipeline(
+        **components, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    pipe = ParallelTextToImagePipeline.from_pipe(stable)
+    assert pipe.unet is stable.unet
+    assert pipe("a cat", 3, output_type="np").images.shape == (1, 16, 16, 3)
+    back = diffusers.StableDiffusionPipeline.from_pipe(
+        pipe, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    assert back.vae is pipe.vae
+
+
+def test_a_size_that_no_latents_have_is_refused_as_diffusers_does(components):
+    stable = diffusers.StableDiffusionPipeline(
+        **components, safety_checker=None, feature_extractor=None, requires_safety_checker=False
+    )
+    pipe = ParallelTextToImagePipeline(**components)
+    for each in stable, pipe:
+        with pytest.raises(ValueError, match=r"`height` and `width` have to be divisible by 8 but are 17 and 24"):
+            each("a cat", num_inference_steps=2, height=17, width=24)
+    with pytest.raises(ValueError, match=r"Type height=16\."):
+        pipe("a cat", 2, height=17)
+    assert pipe("a cat", 3, height=24, width=16, output_type="np").images.shape == (1, 24, 16, 3)
+
+
 def test_transformers_and_flow_matching():
     """The conditioning of Stable Diffusion 3, by its own names, and a diffusion transformer of classes."""
     torch.manual_seed(0)

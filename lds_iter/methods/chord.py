@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds_iter import device
 from lds_iter.linearization import Linearization
 from lds_iter.methods.arguments import check_count, check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
@@ -45,12 +46,26 @@ class Chord(LDSApproximation):
         return None
 
     def update(self, lin: Linearization, carry: Kept | None) -> tuple[Tensor, Kept]:
-        if isinstance(lin.age, int):
-            old = None if lin.age % self.refresh == 0 else carry
-            kept = Kept(lin.start, self.method.transition(lin)) if old is None else old
+        if isinstance(lin.age, int) and (carry is None or lin.age % self.refresh == 0):
+            kept = Kept(lin.start, self.method.transition(lin))
+        elif isinstance(lin.age, int) and _none_enters(lin):
+            assert carry is not None
+            kept = carry
         else:
-            kept = _renewed(carry, self.method.transition(lin), lin.start, lin.age % self.refresh == 0)
+            kept = _renewed(carry, self.method.transition(lin), lin.start, _due(lin, self.refresh))
         return lin.solve_in_place(_rows(kept.transition, lin.start - kept.start, lin.residual.shape[0])), kept
+
+
+def _none_enters(lin: Linearization) -> bool:
+    """Whether nobody comes from another method. The host looks where that is free; elsewhere somebody may."""
+    return lin.entered is None or (device.on_host(lin.entered) and not bool(lin.entered.any()))
+
+
+def _due(lin: Linearization, refresh: int) -> Tensor:
+    """The rows to renew, `(n, *batch, 1)`, or `(1, *batch, 1)` where all have the same age, which is not due."""
+    entered = torch.zeros_like(lin.active) if lin.entered is None else lin.entered
+    entered = entered[None, ..., None]
+    return entered if isinstance(lin.age, int) else (lin.age % refresh == 0) | entered
 
 
 def _rows(transition: AbstractTransition, first: int, count: int) -> AbstractTransition:
@@ -66,7 +81,7 @@ def _renewed(kept: Kept | None, fresh: AbstractTransition, start: int, due: Tens
     def renewed(leaf: Tensor) -> Tensor:
         old, n = next(stored)[passed:], leaf.shape[0]
         shared = min(n, old.shape[0])
-        mask = due[:shared].reshape(shared, *due.shape[1:-1], *[1] * (leaf.ndim - due.ndim + 1))
+        mask = due[:shared].reshape(-1, *due.shape[1:-1], *[1] * (leaf.ndim - due.ndim + 1))
         return torch.cat([torch.where(mask, leaf[:shared], old[:shared]), leaf[shared:], old[n:]])
 
     return Kept(start, map_leaves(renewed, fresh))

@@ -110,7 +110,8 @@ class Switch(LDSApproximation):
             proposal, first = self.first.update(given, carry.first)
             d = torch.where(early[..., None], proposal, d)
         if _some(late, lin):
-            proposal, second = self.second.update(replace(lin, active=late), carry.second)
+            given = replace(lin, active=late, entered=late & ~carry.done)
+            proposal, second = self.second.update(given, carry.second)
             d = torch.where(late[..., None], proposal, d)
         return d, Switched(done, rule, first, second)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lds_iter.auto import CANDIDATES, Auto, Candidate
+from lds_iter.compiled import Code
 from lds_iter.kernels.cpu.build import function
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
@@ -141,3 +143,27 @@ def explain_fallback(
 def _worst(solution: Solution) -> str:
     failed = solution.result != Result.SUCCESS
     return f"{int(failed.sum())} of {failed.numel()} sequence(s), residual up to {float(solution.residual.max()):.2g},"
+
+
+def check_compiler(
+    compiler: Callable[..., Any] | None, method: LDSApproximation | AbstractStrategy | None
+) -> Callable[..., Any] | None:
+    """The compiler, beside a method that can be compiled."""
+    if compiler is not None and not isinstance(method, LDSApproximation):
+        raise ValueError(
+            "`compiler` needs a `method` such as li.QuasiNewton(): `Auto`, the default, measures what is worth its "
+            "time, and runs uncompiled."
+        )
+    return compiler
+
+
+def code_of(compiler: Callable[..., Any] | None, known: Code | None) -> Code | None:
+    """What a layer compiles its solves into, or has already; None where it does not."""
+    if compiler is None:
+        return None
+    return known if known is not None and known.compiler is compiler else Code(compiler)
+
+
+def without_what_was_found(state: dict[str, Any]) -> dict[str, Any]:
+    """What is copied and pickled of a layer: not its last solution, and nothing compiled."""
+    return {name: value for name, value in state.items() if name not in ("last_solution", "_code")}

@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from lds_iter.auto import Auto
+from lds_iter.compiled import Code, Compiled
 from lds_iter.guesses import repeat_initial
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._arguments import check_budget
@@ -58,6 +59,7 @@ class Options:
     window: int | None
     max_iters: int
     warm_start: WarmStart | None
+    code: Code | None
 
 
 def run(
@@ -139,8 +141,9 @@ def _solve(
         raise NotFinite
     warm = options.warm_start
     guess = None if warm is None else warm.recall(place, x.shape[0], s0)
+    masked = f if lengths is None else Masked(f)
     solution = solve(
-        f if lengths is None else Masked(f),
+        masked if options.code is None else Compiled(masked, options.code),
         s0,
         u if lengths is None else (u, lengths.mask),
         options.method,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,8 +12,17 @@ from torch.nn.utils.rnn import PackedSequence
 
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method, check_names
+from lds_iter.compiled import Code
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._arguments import check_budget, default_auto, explain_fallback, initial_states
+from lds_iter.nn._arguments import (
+    check_budget,
+    check_compiler,
+    code_of,
+    default_auto,
+    explain_fallback,
+    initial_states,
+    without_what_was_found,
+)
 from lds_iter.nn._kernel import SHORTEST, SHORTEST_IN_TRAINING, Kernel, Resting
 from lds_iter.nn._sequences import like_input, time_first
 from lds_iter.nn._stack import Elsewhere, NotFinite, Options, OverBudget, Recurrence, run
@@ -23,13 +32,14 @@ from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
-from lds_iter.warnings import PerformanceWarning
+from lds_iter.untraced import untraced
+from lds_iter.warnings import warn_of_slowness
 from lds_iter.workspace import AbstractStrategy
 
 TORCHS = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
 """The names of the arguments of `torch.nn`'s layers, which do not spell them out themselves."""
 
-OURS = ("method", "rtol", "atol", "window", "max_iters", "warm_start")
+OURS = ("method", "rtol", "atol", "window", "max_iters", "warm_start", "compiler")
 
 
 class ParallelLayers(torch.nn.RNNBase):
@@ -52,6 +62,7 @@ class ParallelLayers(torch.nn.RNNBase):
         max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
             before the layer falls back.
         warm_start: start from the states that each sample had last time.
+        compiler: runs the solves compiled, as `Compiled` does with such an argument: `torch.compile`. Needs a `method`.
         named_arguments: those of the layer of `torch.nn`, by name; it refuses what it does not know.
 
     Attributes:
@@ -68,6 +79,8 @@ class ParallelLayers(torch.nn.RNNBase):
     window: int | None = None
     max_iters: int = 100
     warm_start: WarmStart | None = None
+    compiler: Callable[..., Any] | None = None
+    _code: Code | None = None
     _auto: Auto | None = None
     _resting: Resting | None = None
     last_solution: tuple[Solution, ...] = ()
@@ -82,11 +95,20 @@ class ParallelLayers(torch.nn.RNNBase):
         window: int | None = None,
         max_iters: int = 100,
         warm_start: WarmStart | None = None,
+        compiler: Callable[..., Any] | None = None,
         **named_arguments: Any,
     ) -> None:
         check_names(type(self).__name__, named_arguments, (*TORCHS, *OURS))
         super().__init__(*arguments, **named_arguments)
-        self.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
+        self.configure(
+            method=method,
+            rtol=rtol,
+            atol=atol,
+            window=window,
+            max_iters=max_iters,
+            warm_start=warm_start,
+            compiler=compiler,
+        )
 
     def configure(
         self,
@@ -97,13 +119,16 @@ class ParallelLayers(torch.nn.RNNBase):
         window: int | None,
         max_iters: int,
         warm_start: WarmStart | None,
+        compiler: Callable[..., Any] | None,
     ) -> None:
         """Set the options of the solve; see the class for what each means."""
         self.method = None if method is None else check_method(method)
         self.rtol, self.atol = rtol, atol
         check_budget(window, max_iters, 1)
         self.window, self.max_iters, self.warm_start = window, max_iters, warm_start
+        self.compiler = check_compiler(compiler, self.method)
 
+    @untraced
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
         if self._rests(input):
@@ -122,12 +147,7 @@ class ParallelLayers(torch.nn.RNNBase):
             self.last_solution = failure.solutions
             if not self._warned:
                 self._warned = True
-                # Level 4: past `Module.__call__` and its two helpers, to the line that calls the layer.
-                warnings.warn(
-                    explain_fallback(self, self._strategy(), failure.solutions),
-                    PerformanceWarning,
-                    stacklevel=4,
-                )
+                warn_of_slowness(explain_fallback(self, self._strategy(), failure.solutions))
         return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _parallel(self, input: Any, states: tuple[Tensor, ...]) -> tuple[Any, Any]:
@@ -141,7 +161,7 @@ class ParallelLayers(torch.nn.RNNBase):
             return self._recurrence(weights), Kernel(self, weights)
 
         method = self._strategy()
-        options = Options(method, self.rtol, self.atol, self.window, self.max_iters, self.warm_start)
+        options = Options(method, self.rtol, self.atol, self.window, self.max_iters, self.warm_start, self._compiled())
         states = tuple(state.to(compute) for state in states)
         output, finals, solutions = run(self, layers, x.to(compute), lengths, states, options)
         self.last_solution = tuple(solutions)
@@ -165,6 +185,11 @@ class ParallelLayers(torch.nn.RNNBase):
             self._auto = default_auto(self)
         return self._auto
 
+    def _compiled(self) -> Code | None:
+        """What has been compiled, for the compiler of now."""
+        self._code = code_of(self.compiler, self._code)
+        return self._code
+
     def _rests(self, input: Any) -> bool:
         """Whether torch's kernel shall answer without further thought: `Auto`, and short or decided not long ago."""
         if not isinstance(self.method, Auto | None) or not isinstance(input, Tensor) or input.dim() not in (2, 3):
@@ -181,7 +206,7 @@ class ParallelLayers(torch.nn.RNNBase):
         return True
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "last_solution"}
+        return without_what_was_found(super().__getstate__())
 
 
 class RNN(ParallelLayers, torch.nn.RNN):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 
@@ -29,6 +30,7 @@ def parallelize(
     window: int | None = None,
     max_iters: int = 100,
     warm_start: WarmStart | None = None,
+    compiler: Callable[..., Any] | None = None,
 ) -> M:
     """Swap every `torch.nn.RNN`, `GRU` and `LSTM` in a model for the layer of `lds_iter.nn`, in place.
 
@@ -44,6 +46,7 @@ def parallelize(
         window: see `solve`.
         max_iters: iterations for every stretch of `window` time steps before a layer falls back to torch's kernel.
         warm_start: start from the states that each sample had last time.
+        compiler: runs the solves compiled, as `Compiled` does with the same argument; each layer has code of its own.
 
     Returns:
         The same object.
@@ -66,5 +69,13 @@ def parallelize(
         if not isinstance(layer, ParallelLayers):
             layer.__class__ = _PARALLEL[type(layer)]
         assert isinstance(layer, ParallelLayers)
-        layer.configure(method=method, rtol=rtol, atol=atol, window=window, max_iters=max_iters, warm_start=warm_start)
+        layer.configure(
+            method=method,
+            rtol=rtol,
+            atol=atol,
+            window=window,
+            max_iters=max_iters,
+            warm_start=warm_start,
+            compiler=compiler,
+        )
     return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,9 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method
+from lds_iter.compiled import Code, Compiled
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._arguments import check_budget, default_auto
+from lds_iter.nn._arguments import check_budget, check_compiler, code_of, default_auto, without_what_was_found
 from lds_iter.nn._weights import NAMES
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -22,7 +22,8 @@ from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.solution import Solution
 from lds_iter.solve import sequential, solve
 from lds_iter.states import fold, ravel
-from lds_iter.warnings import PerformanceWarning
+from lds_iter.untraced import untraced
+from lds_iter.warnings import warn_of_slowness
 from lds_iter.workspace import AbstractStrategy
 
 
@@ -62,6 +63,7 @@ class Recurrent(torch.nn.Module):
         atol: see `solve`.
         window: see `solve`.
         max_iters: iterations for every stretch of `window` time steps before it falls back; `Auto` needs no limit.
+        compiler: runs the solves compiled, as `Compiled` does with such an argument: `torch.compile`. Needs a `method`.
 
     Attributes:
         last_solution: the `Solution` of the last forward, without a graph; None before the first. Not copied or
@@ -76,6 +78,7 @@ class Recurrent(torch.nn.Module):
 
     last_solution: Solution | None = None
     _auto: Auto | None = None
+    _code: Code | None = None
     _warned: bool = False
 
     def __init__(
@@ -88,6 +91,7 @@ class Recurrent(torch.nn.Module):
         atol: float | None = None,
         window: int | None = None,
         max_iters: int = 100,
+        compiler: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         if isinstance(cell, type) or not callable(cell):
@@ -97,7 +101,9 @@ class Recurrent(torch.nn.Module):
         self.method = None if method is None else check_method(method)
         self.rtol, self.atol, self.window, self.max_iters = rtol, atol, window, max_iters
         check_budget(window, max_iters, 1)
+        self.compiler = check_compiler(compiler, self.method)
 
+    @untraced
     def forward(self, input: Tensor, state: Any = None) -> tuple[Any, Any]:
         """Apply the cell at every time step.
 
@@ -125,8 +131,9 @@ class Recurrent(torch.nn.Module):
     def _states(self, problem: _Problem, length: int) -> Tensor:
         method = self._strategy()
         limit = check_budget(self.window, self.max_iters, length)
+        self._code = code_of(self.compiler, self._code)
         solution = solve(
-            problem.f,
+            problem.f if self._code is None else Compiled(problem.f, self._code),
             problem.s0,
             problem.inputs,
             method,
@@ -147,7 +154,7 @@ class Recurrent(torch.nn.Module):
                 "step, as they will be whenever this happens (shown once per module). Try another `method`, such as "
                 "li.Then(li.Jacobi(), li.Newton(), 16), or a larger `max_iters`: T always suffices."
             )
-            warnings.warn(message, PerformanceWarning, stacklevel=5)
+            warn_of_slowness(message)
         return sequential(problem.f, problem.s0, problem.inputs)
 
     def _strategy(self) -> LDSApproximation | AbstractStrategy:
@@ -158,7 +165,7 @@ class Recurrent(torch.nn.Module):
         return self._auto
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "last_solution"}
+        return without_what_was_found(self.__dict__)
 
 
 def _zeros(cell: Any, x: Tensor) -> Any:

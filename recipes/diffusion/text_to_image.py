@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
@@ -16,13 +18,15 @@ from recipes.diffusion.sampler import ParallelSampler
 class ParallelTextToImagePipeline(DiffusionPipeline):
     """Images from a text: what `StableDiffusionPipeline` draws, of the same components, without its safety checker.
 
-    `ParallelTextToImagePipeline(**{name: pipe.components[name] for name in ("vae", "text_encoder", "tokenizer", "unet",
-    "scheduler")})` makes one of a pipeline in hand.
+    `ParallelTextToImagePipeline.from_pipe(pipe)` makes one of a pipeline in hand, of the same components.
     """
 
     model_cpu_offload_seq = "text_encoder->unet->vae"
 
-    def __init__(self, vae: Any, text_encoder: Any, tokenizer: Any, unet: Any, scheduler: Any) -> None:
+    # The types are those by which diffusers' `from_pipe` decides what it may hand over.
+    def __init__(
+        self, vae: AutoencoderKL, text_encoder: Any, tokenizer: Any, unet: UNet2DConditionModel, scheduler: Any
+    ) -> None:
         super().__init__()
         self.register_modules(vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler)
 
@@ -113,6 +117,12 @@ class ParallelTextToImagePipeline(DiffusionPipeline):
         device, dtype = self._execution_device, self.unet.dtype
         if image is not None:
             return self._noised(image.to(device, self.vae.dtype), steps, strength, latents, generator)
+        wrong = {name: size for name, size in (("height", height), ("width", width)) if size is not None and size % 8}
+        if wrong:  # as diffusers has it; the latents would be those of a smaller image
+            nearest = ", ".join(f"{name}={max(8, round(size / 8) * 8)}" for name, size in wrong.items())
+            raise ValueError(
+                f"`height` and `width` have to be divisible by 8 but are {height} and {width}. Type {nearest}."
+            )
         if latents is None:
             factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
             size = self.unet.config.sample_size

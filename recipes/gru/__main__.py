@@ -65,6 +65,8 @@ def main(
         raise typer.BadParameter("name two different solvers, such as --compare quasi torch.")
     if device not in DEVICES:
         raise typer.BadParameter(f"--device must be one of {', '.join(DEVICES)}, got {device}.")
+    if data not in ("glucose", "eigenworms") and not Path(data).is_file():
+        raise typer.BadParameter(f"There is no file {data}: --data must be glucose, eigenworms, or a .ts file.")
     if threads is not None:
         torch.set_num_threads(threads)
     _check_folders([out / name for name in names], resume)

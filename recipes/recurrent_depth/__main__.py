@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -92,7 +93,7 @@ def _numbers(text: str, option: str, kind: type) -> list:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) <= 0:
+    if not numbers or not all(0 < number < math.inf for number in numbers):
         raise typer.BadParameter(f"must be positive numbers with commas between, got {text!r}.", param_hint=option)
     return numbers
 

@@ -23,7 +23,7 @@ class Candidate:
 
 DAMPINGS = (0.1, 0.03, 0.01, 0.003, 0.001)
 """The damping `k` tried, for the best of them; every half decade, which flatters what is tuned by hand."""
-SIGMA_SQUARED = (1e2, 1e4, 1e6, 1e8)
+SIGMA_SQUARED = (1e2, 3e2, 1e3, 1e4, 1e6, 1e8)
 """The variances tried for a Levenberg-Marquardt step, as the sources tune them."""
 
 

@@ -69,8 +69,7 @@ user of that method has to do by hand; `TrustRegion` has none. *f per step* is h
 threw away, which count as iterations; both summed. *Error* is the largest difference to `li.sequential`, relative to
 `max(1, |s|)`, over all problems of the row, those that were not solved included; empty where none was. A chaotic
 trajectory, such as Lorenz-96, amplifies the residual and the rounding of both programs alike. Methods that are not
-listed for a problem were not run on it: dense Jacobians of resemblyzer's three layers (512 numbers squared, twice that
-of g2p) are out of reach of a CPU.
+listed for a problem were not run on it.
 
 ## What it shows
 

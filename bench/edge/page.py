@@ -81,7 +81,9 @@ listed for a problem were not run on it.
   been amplified until the trajectories part.
 - **The mean-field network beyond g = 1.2 is out of reach**: 200 iterations of a trust region leave it unsolved at
   g = 1.5 and 1.8, of 1,000 that evaluate it step by step. At 1.2 it costs more iterations than it saves.
-- **Trained networks are solved from zeros**, and torch's own kernel is faster anyway at 128 and 256 units on a CPU.
+- **Trained networks are solved from zeros by the trust region**, all that it was tried on, in 8 to 74 iterations,
+  untuned. No other method solves them all, and at T = 1,000 and more most solve none within the limit. Torch's own
+  kernel is faster anyway at 128 and 256 units on a CPU.
 """
 
 PAPERS = """

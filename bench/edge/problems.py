@@ -210,7 +210,7 @@ def families() -> Iterator[Family]:
         name = f"Lorenz-96, T=1,000, {str(dtype).removeprefix('torch.')}"
         yield Family(name, partial(_batched, build, 10, 0), LORENZ_PUBLISHED)
     for gain, published in MEAN_FIELD_PUBLISHED.items():
-        members = partial(_each, partial(mean_field, gain), 3)
+        members = partial(_each, partial(mean_field, gain), 10)
         yield Family(f"mean-field RNN, g={gain:g}, T=1,000", members, published, wide=True)
     for name, length in CASES:
         yield Family(f"{name}, T={length:,}", partial(_every, name, length), {}, wide=True)

@@ -26,6 +26,7 @@ from bench.pages import between, markdown
 from bench.speed import RESIDUAL
 from bench.timing import alternately, first_run
 from lds_iter.kernels.cpu.build import SWITCH
+from lds_iter.sweeping import Sweeping
 
 PAGE, COMMAND = Path("docs/background/cpu.md"), "python -m bench.cpu"
 
@@ -155,11 +156,10 @@ def solves(rounds: int, scale: float) -> list[dict[str, Any]]:
                 row = compare(lambda run=run: run().states, rounds)
                 buffer = torch.cat([s0[None], solution.states + 1e-3])
                 lo, hi = torch.zeros(1, dtype=torch.int64), torch.full((1,), length)
-                spare = torch.empty_like(buffer)
+                at_hand = Sweeping(buffer, torch.empty_like(buffer), s0, 0, lo, hi, rtol=0.0, atol=RESIDUAL)
 
-                def iterate(f: Any = f, u: Any = u, method: Any = method, buffer: Any = buffer, spare: Any = spare,
-                            lo: Any = lo, hi: Any = hi) -> Any:  # fmt: skip
-                    return f.sweep(method, buffer, spare, u, start=0, lo=lo, hi=hi, rtol=0.0, atol=RESIDUAL)
+                def iterate(f: Any = f, u: Any = u, method: Any = method, at_hand: Any = at_hand) -> Any:
+                    return f.sweep(method, at_hand, u)
 
                 if switched(True, iterate)() is None:
                     raise RuntimeError("The kernels cannot be compiled here; see li.kernels.cpu.status().")

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from lds_iter import device
 from lds_iter.frontier import OpenRows, advance
-from lds_iter.kernels.iterations import Sweeping
 from lds_iter.linearization import Linearization, linearize
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.solution import Result
+from lds_iter.sweeping import Moved, Settled, Sweeping
 from lds_iter.workspace import Problem, Rules, Workspace
 
 TILE_ELEMENTS = 1 << 18
@@ -74,38 +74,9 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
 def _in_one_pass(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
     """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
 
-    A recurrence may have a method `sweep` for this (see `lds_iter.kernels.cpu.cells`), and for other devices, where the
-    host does not look, `sweep_on_device` (see `lds_iter.kernels.iterations`).
+    Where a recurrence has a method for it: see `lds_iter.sweeping`.
     """
-    if not device.on_host(problem.s0):
-        return _on_device(problem, method, state, rules, sweep)
-    own = getattr(problem.f, "sweep", None)
-    if own is None:
-        return False
-    start, stop, rows = sweep.start, sweep.stop, sweep.rows
-    buffer, spare = state.buffer[start : stop + 1], state.spare[start : stop + 1]
-    inputs, limits = problem.inputs_at(start, stop), {"rtol": rules.rtol, "atol": rules.atol}
-    moved = own(method, buffer, spare, inputs, start=start, lo=rows.lo, hi=rows.hi, **limits)
-    if moved is None:
-        return False
-    sweep.rows, sweep.residual, sweep.accepted_residual = OpenRows.of(moved.lo, rows.hi), moved.residual, moved.accepted
-    sweep.excess = moved.residual if rules.rtol == 0 else moved.excess
-    if not (moved.flawed or rules.record):
-        return True
-    value, new = linearize(problem.f, buffer[:-1], inputs).value, spare[1:]
-    if rules.record:
-        residual = value - buffer[1:]
-        sweep.rows.confine_(residual, start)
-        state.maps[-1][start:stop] = residual.abs().amax(-1)
-    if moved.flawed:
-        _repair(new, new, value, buffer[1:], problem.s0, sweep)
-        sweep.broken = sweep.rows.take_frontier_(new, value, start)
-    return True
-
-
-def _on_device(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
-    """The same where the host does not look: repairs are made, and counted, on the device."""
-    own = getattr(problem.f, "sweep_on_device", None)
+    own = getattr(problem.f, "sweep" if device.on_host(problem.s0) else "sweep_on_device", None)
     if own is None:
         return False
     start, stop, lo, hi = sweep.start, sweep.stop, sweep.rows.lo, sweep.rows.hi
@@ -116,11 +87,19 @@ def _on_device(problem: Problem, method: LDSApproximation, state: Workspace, rul
         return False
     sweep.rows, sweep.residual, sweep.accepted_residual = OpenRows.of(found.lo, hi), found.residual, found.accepted
     sweep.excess = found.residual if rules.rtol == 0 else found.excess
-    sweep.resets, sweep.broken = found.resets, found.broken
+    flawed = isinstance(found, Moved) and found.flawed
+    if isinstance(found, Settled):
+        sweep.resets, sweep.broken = found.resets, found.broken
+    if not (flawed or rules.record):
+        return True
+    value, new = linearize(problem.f, buffer[:-1], inputs).value, spare[1:]
     if rules.record:
-        residual = linearize(problem.f, buffer[:-1], inputs).value - buffer[1:]
+        residual = value - buffer[1:]
         sweep.rows.confine_(residual, start)
         state.maps[-1][start:stop] = residual.abs().amax(-1).cpu()
+    if flawed:
+        _repair(new, new, value, buffer[1:], problem.s0, sweep)
+        sweep.broken = sweep.rows.take_frontier_(new, value, start)
     return True
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.solution import Result
+from lds_iter.sweeping import Sweeping
 from lds_iter.workspace import Rules
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
 
 
 def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
-    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweep`), with one row."""
+    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweeping`), with one row."""
     own = getattr(course.problem.f, "sweep", None)
     if own is None or course.costs.compiled is not None:
         return
@@ -63,9 +64,9 @@ def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
     one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
     buffer = torch.cat([s[:1], s[:1]])
     first = torch.zeros(buffer.shape[1:-1], dtype=torch.int64, device=buffer.device)
-    spare, limits = buffer.clone(), {"rtol": 0.0, "atol": 0.0}
+    at_hand = Sweeping(buffer, buffer.clone(), s[0], 0, first, first + 1, rtol=0.0, atol=0.0)
     for candidate in course.auto.candidates:
-        if own(candidate.method, buffer, spare, one, start=0, lo=first, hi=first + 1, **limits) is not None:
+        if own(candidate.method, at_hand, one) is not None:
             found.add(candidate.name)
     course.costs.compiled = found
     course.parallel += course.now() - begin

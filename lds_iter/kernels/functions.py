@@ -6,6 +6,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+ROWS = {16: 32, 32: 32, 64: 16}
+"""Time steps of one program of a cell, by the padded width: as many as its registers hold."""
+
+
+def padded(width: int) -> int:
+    """The width of a cell's tiles: a power of two, and enough for the matrix units."""
+    return max(16, triton.next_power_of_2(width))
+
+
+@triton.jit
+def tile(chunk, sequence, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr):
+    """Which channels of a chunk's rows of one sequence there are, and where they lie in contiguous memory."""
+    t, i = chunk * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
+    inside = (t < n)[:, None] & (i < width)[None, :]
+    return inside, (t[:, None] * batch + sequence) * width + i[None, :]
+
 
 @triton.jit
 def tanh(x):

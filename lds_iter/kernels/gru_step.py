@@ -24,12 +24,9 @@ import triton.language as tl
 from torch import Tensor
 
 from lds_iter.kernels import settling
-from lds_iter.kernels.functions import gate, tanh
+from lds_iter.kernels.functions import ROWS, gate, padded, tanh, tile
 from lds_iter.kernels.look_back import ticket
 from lds_iter.kernels.settling import settle
-
-ROWS = {16: 32, 32: 32, 64: 16}
-"""Time steps of one program, by the padded width: as many as its registers hold."""
 
 
 @triton.jit
@@ -54,9 +51,7 @@ def _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE: tl.const
 def _step(
     h, u_r, u_z, u_n, weight, bias, value, slope, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    t, i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
-    inside = (t < n)[:, None] & (i < width)[None, :]
-    at = (t[:, None] * batch + tl.program_id(1)) * width + i[None, :]
+    inside, at = tile(tl.program_id(0).to(tl.int64), tl.program_id(1), n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE)
     tl.store(value + at, out, inside)
@@ -72,9 +67,7 @@ def _iterate(
 ):  # fmt: skip
     number = ticket(scratch)
     chunk, sequence = number // batch, number % batch
-    t, i = chunk * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
-    inside = (t < n)[:, None] & (i < width)[None, :]
-    at = (t[:, None] * batch + sequence) * width + i[None, :]
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE)
     states = tl.load(h + at + batch * width, inside, other=0.0)
@@ -88,7 +81,7 @@ def _iterate(
 def step(h: Tensor, u: tuple[Tensor, Tensor, Tensor], weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """`h'` and `diag J`, both `(n, B, D)`. All contiguous: `h`, each of `u` `(n, B, D)`; `weight` `(3 D, D)`; `bias`
     `(D)`, of the gate n."""
-    (n, batch, width), wide = h.shape, _wide(h.shape[-1])
+    (n, batch, width), wide = h.shape, padded(h.shape[-1])
     value, slope, rows = torch.empty_like(h), torch.empty_like(h), ROWS[wide]
     _step[(triton.cdiv(n, rows), batch)](
         h, *u, weight, bias, value, slope, n, batch, width, ROWS=rows, WIDE=wide
@@ -108,8 +101,4 @@ def iterate(
         bias: of the gate n, `(D)`, contiguous.
     """
     given = (*u, weight, bias)
-    return settling.launch(_iterate, given, states, new, size=1, rows=ROWS[_wide(new.shape[-1])], **rest)
-
-
-def _wide(width: int) -> int:
-    return max(16, triton.next_power_of_2(width))
+    return settling.launch(_iterate, given, states, new, size=1, rows=ROWS[padded(new.shape[-1])], **rest)

@@ -6,7 +6,6 @@ Triton is imported when a kernel first runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,99 +15,58 @@ from lds_iter.kernels import cells
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.sweeping import Settled, Sweeping
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """The fields of `lds_iter.kernels.settling.Outcome`."""
 
 
-@dataclass(frozen=True)
-class Settled:
-    """A sweep whose proposals are repaired and hold f's value at the frontier; all `(*batch)`, on the device.
-
-    Attributes:
-        lo: the first row that is not accepted yet.
-        residual: the largest of the open rows.
-        excess: by how much one exceeds the relative tolerance at most; 0 where none does.
-        accepted: the largest residual of the rows accepted now.
-        resets: rows whose proposal was not finite.
-        broken: whether f's value of the frontier row is not finite.
-    """
-
-    lo: Tensor
-    residual: Tensor
-    excess: Tensor
-    accepted: Tensor
-    resets: Tensor
-    broken: Tensor
+def _fits(sweeping: Sweeping, u: tuple[Tensor, ...], weight: Tensor) -> bool:
+    """Whether a kernel sweeps there: see `cells.fused`; contiguous, as solvers have it."""
+    tensors = (sweeping.buffer, sweeping.spare, *u)
+    plain = all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
+    return plain and cells.fused(sweeping.buffer, weight) and sweeping.lo.numel() > 0
 
 
-@dataclass(frozen=True)
-class Sweeping:
-    """What the loop asks a recurrence to sweep over, as the method `sweep_on_device` gets it.
+def _rest(at: Sweeping) -> tuple[Any, ...]:
+    """What the operations take after `states` and the cell's own: from `new` on, the batch as one dimension."""
+    s0 = at.s0.reshape(-1, at.buffer.shape[-1]).contiguous()
+    lo, hi = (times.reshape(-1).contiguous() for times in (at.lo, at.hi))
+    return _rows(at.spare[1:]), s0, at.start, lo, hi, at.rtol, at.atol
 
-    Attributes:
-        buffer: the state before each row at hand and, last, the one after them, `(n + 1, *batch, D)`.
-        spare: of the same shape; takes the proposals, from its second row on.
-        s0: what rows fall back to where nothing is finite, `(*batch, D)`.
-        start: the time of the first row.
-        lo: the first row of each sequence that is not accepted yet, `(*batch)`.
-        hi: the time after the last row of each that may move, `(*batch)`.
-        rtol: of the stopping rule.
-        atol: of the stopping rule.
-    """
 
-    buffer: Tensor
-    spare: Tensor
-    s0: Tensor
-    start: int
-    lo: Tensor
-    hi: Tensor
-    rtol: float
-    atol: float
-
-    def fits(self, u: tuple[Tensor, ...], weight: Tensor) -> bool:
-        """Whether a kernel sweeps there: see `cells.fused`; contiguous, as solvers have it."""
-        tensors = (self.buffer, self.spare, *u)
-        plain = all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
-        return plain and cells.fused(self.buffer, weight) and self.lo.numel() > 0
-
-    def rest(self) -> tuple[Any, ...]:
-        """What the operations take after `states` and the cell's own: from `new` on, the batch as one dimension."""
-        wide = self.buffer.shape[-1]
-        rows = (_rows(self.spare[1:]), self.s0.reshape(-1, wide).contiguous())
-        return *rows, self.start, self.lo.reshape(-1), self.hi.reshape(-1), self.rtol, self.atol
-
-    def settled(self, found: Found) -> Settled:
-        """What an operation found, by sequence."""
-        lo, measured, resets, broken = found
-        residual, excess, accepted = (part.view(self.lo.shape) for part in measured.unbind(-1))
-        batch = self.lo.shape
-        return Settled(lo.view(batch), residual, excess, accepted, resets.view(batch), broken.view(batch))
+def _settled(sweeping: Sweeping, found: Found) -> Settled:
+    """What an operation found, by sequence."""
+    lo, measured, resets, broken = found
+    batch = sweeping.lo.shape
+    residual, excess, accepted = (part.view(batch) for part in measured.unbind(-1))
+    return Settled(lo.view(batch), residual, excess, accepted, resets.view(batch), broken.view(batch))
 
 
 def gru(method: LDSApproximation, sweeping: Sweeping, u: Any, weight: Tensor, bias: Tensor) -> Settled | None:
     """A quasi-Newton iteration of a GRU; None where the loop must do it."""
-    if method != QuasiNewton() or not sweeping.fits(u, weight):
+    if method != QuasiNewton() or not _fits(sweeping, u, weight):
         return None
     gates = [_rows(gate) for gate in u]
-    return sweeping.settled(gru_iteration_(_rows(sweeping.buffer), *gates, weight.contiguous(), bias.contiguous(),
-                                           *sweeping.rest()))  # fmt: skip
+    own = (*gates, weight.contiguous(), bias.contiguous())
+    return _settled(sweeping, gru_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
 
 
 def rnn(method: LDSApproximation, sweeping: Sweeping, u: Tensor, weight: Tensor, relu: bool) -> Settled | None:
     """A quasi-Newton iteration of a plain network; None where the loop must do it."""
-    if method != QuasiNewton() or not sweeping.fits((u,), weight):
+    if method != QuasiNewton() or not _fits(sweeping, (u,), weight):
         return None
-    found = rnn_iteration_(_rows(sweeping.buffer), _rows(u), weight.contiguous(), relu, *sweeping.rest())
-    return sweeping.settled(found)
+    own = (_rows(u), weight.contiguous(), relu)
+    return _settled(sweeping, rnn_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
 
 
 def lstm(method: LDSApproximation, sweeping: Sweeping, u: Any, weight: Tensor) -> Settled | None:
     """An iteration of an LSTM with the 2x2 blocks of its Jacobians; None where the loop must do it."""
-    if method != BlockNewton(2) or not sweeping.fits(u, weight):
+    if method != BlockNewton(2) or not _fits(sweeping, u, weight):
         return None
     gates = [_rows(gate) for gate in u]
-    return sweeping.settled(lstm_iteration_(_rows(sweeping.buffer), *gates, weight.contiguous(), *sweeping.rest()))
+    own = (*gates, weight.contiguous())
+    return _settled(sweeping, lstm_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -131,14 +89,14 @@ def gru_iteration_(
         new: takes the next iterate of the rows, `(n, B, D)`.
         s0: what rows fall back to where nothing is finite, `(B, D)`.
         start: the time of the first row.
-        lo, hi: the rows of each sequence that may move, int64, `(B)`.
+        lo, hi: the rows of each sequence that may move, int64, `(B)`, contiguous.
         rtol, atol: of the stopping rule.
     """
     from lds_iter.kernels import gru_step
 
-    rest = {"s0": s0, "start": start, "lo": lo.contiguous(), "hi": hi.contiguous(), "rtol": rtol, "atol": atol}
+    rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
-        return _plain(gru_step.iterate(states, (u_r, u_z, u_n), weight, bias, new=new, **rest))
+        return _plain(gru_step.iterate(states, (u_r, u_z, u_n), weight, bias, **rest))
 
 
 @torch.library.custom_op("lds_iter::rnn_iteration_", mutates_args=("new",))
@@ -156,9 +114,9 @@ def rnn_iteration_(
     """
     from lds_iter.kernels import rnn_step
 
-    rest = {"s0": s0, "start": start, "lo": lo.contiguous(), "hi": hi.contiguous(), "rtol": rtol, "atol": atol}
+    rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
-        return _plain(rnn_step.iterate(states, u, weight, relu, new=new, **rest))
+        return _plain(rnn_step.iterate(states, u, weight, relu, **rest))
 
 
 @torch.library.custom_op("lds_iter::lstm_iteration_", mutates_args=("new",))
@@ -175,9 +133,9 @@ def lstm_iteration_(
     """
     from lds_iter.kernels import lstm_step
 
-    rest = {"s0": s0, "start": start, "lo": lo.contiguous(), "hi": hi.contiguous(), "rtol": rtol, "atol": atol}
+    rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
-        return _plain(lstm_step.iterate(states, [u_i, u_f, u_g, u_o], weight, new=new, **rest))
+        return _plain(lstm_step.iterate(states, [u_i, u_f, u_g, u_o], weight, **rest))
 
 
 def _plain(found: Found) -> Found:

@@ -21,15 +21,12 @@ import triton.language as tl
 from torch import Tensor
 
 from lds_iter.kernels import settling
-from lds_iter.kernels.functions import gate, tanh
+from lds_iter.kernels.functions import ROWS, gate, padded, tanh, tile
 from lds_iter.kernels.look_back import ticket
 from lds_iter.kernels.settling import settle
 
-ROWS = {16: 32, 32: 32, 64: 16}
-"""Time steps of one program, by the padded width: as many as its registers hold."""
-
 ITERATED = {16: 32, 32: 16, 64: 16}
-"""The same in an iteration, which holds more."""
+"""`ROWS` of an iteration, which holds more."""
 
 
 @triton.jit
@@ -57,9 +54,7 @@ def _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE: tl.constexp
 def _step(
     s, u_i, u_f, u_g, u_o, weight, value, blocks, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    t, i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
-    inside = (t < n)[:, None] & (i < width)[None, :]
-    at = (t[:, None] * batch + tl.program_id(1)) * width + i[None, :]
+    inside, at = tile(tl.program_id(0).to(tl.int64), tl.program_id(1), n, batch, width, ROWS, WIDE)
     h, c = tl.load(s + 2 * at, inside, other=0.0), tl.load(s + 2 * at + 1, inside, other=0.0)
     found = _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE)
     for k in tl.static_range(2):
@@ -77,9 +72,7 @@ def _iterate(
 ):  # fmt: skip
     number = ticket(scratch)
     chunk, sequence = number // batch, number % batch
-    t, i = chunk * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
-    inside = (t < n)[:, None] & (i < width)[None, :]
-    at = (t[:, None] * batch + sequence) * width + i[None, :]
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     h, c = tl.load(s + 2 * at, inside, other=0.0), tl.load(s + 2 * at + 1, inside, other=0.0)
     out, cell, b0, b1, b2, b3 = _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE)
     after = s + 2 * batch * width
@@ -96,7 +89,7 @@ def step(s: Tensor, u: list[Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
 
     All contiguous: states `(n, B, 2 D)`; each of `u` `(n, B, D)`; `weight` `(4 D, D)`.
     """
-    (n, batch, width), wide = u[0].shape, _wide(u[0].shape[-1])
+    (n, batch, width), wide = u[0].shape, padded(u[0].shape[-1])
     value, blocks, rows = torch.empty_like(s), s.new_empty(n, batch, width, 2, 2), ROWS[wide]
     _step[(triton.cdiv(n, rows), batch)](
         s, *u, weight, value, blocks, n, batch, width, ROWS=rows, WIDE=wide, num_warps=4 if wide == 16 else 8
@@ -112,8 +105,4 @@ def iterate(states: Tensor, u: list[Tensor], weight: Tensor, *, new: Tensor, **r
         u: pre-activations, each `(n, B, D)`, contiguous.
         weight: `(4 D, D)`, contiguous.
     """
-    return settling.launch(_iterate, (*u, weight), states, new, size=2, rows=ITERATED[_wide(u[0].shape[-1])], **rest)
-
-
-def _wide(width: int) -> int:
-    return max(16, triton.next_power_of_2(width))
+    return settling.launch(_iterate, (*u, weight), states, new, size=2, rows=ITERATED[padded(u[0].shape[-1])], **rest)

@@ -19,12 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from lds_iter.kernels import settling
-from lds_iter.kernels.functions import gate, tanh
+from lds_iter.kernels.functions import ROWS, gate, padded, tanh, tile
 from lds_iter.kernels.look_back import ticket
 from lds_iter.kernels.settling import settle
-
-ROWS = {16: 32, 32: 32, 64: 16}
-"""Time steps of one program, by the padded width: as many as its registers hold."""
 
 
 @triton.jit
@@ -46,9 +43,7 @@ def _cell(before, u, weight, at, width, inside, WIDE: tl.constexpr, RELU: tl.con
 def _step(
     h, u, weight, value, slope, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr, RELU: tl.constexpr
 ):  # fmt: skip
-    t, i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
-    inside = (t < n)[:, None] & (i < width)[None, :]
-    at = (t[:, None] * batch + tl.program_id(1)) * width + i[None, :]
+    inside, at = tile(tl.program_id(0).to(tl.int64), tl.program_id(1), n, batch, width, ROWS, WIDE)
     out, a = _cell(tl.load(h + at, inside, other=0.0), u, weight, at, width, inside, WIDE, RELU)
     tl.store(value + at, out, inside)
     tl.store(slope + at, a, inside)
@@ -62,9 +57,7 @@ def _iterate(
 ):  # fmt: skip
     number = ticket(scratch)
     chunk, sequence = number // batch, number % batch
-    t, i = chunk * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)
-    inside = (t < n)[:, None] & (i < width)[None, :]
-    at = (t[:, None] * batch + sequence) * width + i[None, :]
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u, weight, at, width, inside, WIDE, RELU)
     states = tl.load(h + at + batch * width, inside, other=0.0)
@@ -77,7 +70,7 @@ def _iterate(
 
 def step(h: Tensor, u: Tensor, weight: Tensor, relu: bool) -> tuple[Tensor, Tensor]:
     """`h'` and `diag J`, both `(n, B, D)`. All contiguous: `h` and `u` `(n, B, D)`; `weight` `(D, D)`."""
-    (n, batch, width), wide = h.shape, _wide(h.shape[-1])
+    (n, batch, width), wide = h.shape, padded(h.shape[-1])
     value, slope, rows = torch.empty_like(h), torch.empty_like(h), ROWS[wide]
     _step[(triton.cdiv(n, rows), batch)](
         h, u, weight, value, slope, n, batch, width, ROWS=rows, WIDE=wide, RELU=relu
@@ -96,9 +89,5 @@ def iterate(
         weight: `(D, D)`, contiguous.
         relu: of the two nonlinearities, the one that is not tanh.
     """
-    rows = ROWS[_wide(new.shape[-1])]
+    rows = ROWS[padded(new.shape[-1])]
     return settling.launch(_iterate, (u, weight), states, new, size=1, rows=rows, RELU=relu, **rest)
-
-
-def _wide(width: int) -> int:
-    return max(16, triton.next_power_of_2(width))

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.kernels.cpu.cells import CompiledCell, Form, Moved, Tensors
+from lds_iter.kernels.cpu.cells import CompiledCell, Form, Tensors
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._fused import FusedDerivatives
+from lds_iter.sweeping import Moved, Sweeping
 
 PAIRS = BlockNewton(2)
 FORMS = ((Newton(), Form.FULL), (QuasiNewton(), Form.DIAGONAL), (PAIRS, Form.BLOCKS))
@@ -56,24 +57,12 @@ class Recipe:
             return plain(s, tensors)
         return FusedDerivatives(done[0], done[1], lambda: plain(s, tensors), lambda: self.cell.jacobian(s, tensors))
 
-    def sweep(
-        self,
-        method: LDSApproximation,
-        buffer: Tensor,
-        spare: Tensor,
-        tensors: Tensors,
-        *,
-        start: int,
-        lo: Tensor,
-        hi: Tensor,
-        rtol: float,
-        atol: float,
-    ) -> Moved | None:
-        """One iteration of the methods that compiled code has; other arguments as in `CompiledCell.sweep`."""
+    def sweep(self, method: LDSApproximation, sweeping: Sweeping, tensors: Tensors) -> Moved | None:
+        """One iteration of the methods that compiled code has; None of others."""
         form = next((form for known, form in FORMS if method == known), None)
         if form is None or (form is Form.BLOCKS and self.cell.parts != PAIRS.size):
             return None
-        return self.cell.sweep(form, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
+        return self.cell.sweep(form, sweeping, tensors)
 
 
 class _Step(torch.autograd.Function):

@@ -20,13 +20,13 @@ from torch.nn import functional
 
 from lds_iter.kept import kept
 from lds_iter.kernels import cells, iterations
-from lds_iter.kernels.cpu.cells import GRU, Moved, Tensors
-from lds_iter.kernels.iterations import Settled, Sweeping
+from lds_iter.kernels.cpu.cells import GRU, Tensors
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
+from lds_iter.sweeping import Moved, Settled, Sweeping
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -85,25 +85,9 @@ class GRURecurrence:
         value, diagonal = cells.gru_step(h, *u, self._weight, self._bias_n)
         return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: self._plain(h, self._tensors(u)))
 
-    def sweep(
-        self,
-        method: LDSApproximation,
-        buffer: Tensor,
-        spare: Tensor,
-        u: Gates,
-        *,
-        start: int,
-        lo: Tensor,
-        hi: Tensor,
-        rtol: float,
-        atol: float,
-    ) -> Moved | None:
-        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that.
-
-        Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
-        """
-        tensors = self._tensors(u)
-        return COMPILED.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
+    def sweep(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Moved | None:
+        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that."""
+        return COMPILED.sweep(method, sweeping, self._tensors(u))
 
     def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
         """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""

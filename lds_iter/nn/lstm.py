@@ -31,13 +31,13 @@ from torch.nn import functional
 
 from lds_iter.kept import kept
 from lds_iter.kernels import cells, iterations
-from lds_iter.kernels.cpu.cells import LSTM, Moved, Tensors
-from lds_iter.kernels.iterations import Settled, Sweeping
+from lds_iter.kernels.cpu.cells import LSTM, Tensors
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
+from lds_iter.sweeping import Moved, Settled, Sweeping
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -126,27 +126,13 @@ class LSTMRecurrence:
         value, blocks = cells.lstm_step(s, *u, self._weight_hh)
         return FusedDerivatives(value, blocks, lambda: LSTMDerivatives(s, u, self))
 
-    def sweep(
-        self,
-        method: LDSApproximation,
-        buffer: Tensor,
-        spare: Tensor,
-        u: Gates,
-        *,
-        start: int,
-        lo: Tensor,
-        hi: Tensor,
-        rtol: float,
-        atol: float,
-    ) -> Moved | None:
-        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None: the loop does it.
+    def sweep(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Moved | None:
+        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None: the loop does it."""
+        return None if self.projection is not None else COMPILED.sweep(method, sweeping, (*u, *self.weights))
 
-        Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
-        """
-        if self.projection is not None:
-            return None
-        tensors = (*u, *self.weights)
-        return COMPILED.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
+    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
+        """One iteration of `BlockNewton(2)` on CUDA, in one launch, for the loop; None where it must do that."""
+        return None if self.projection is not None else iterations.lstm(method, sweeping, u, self._weight_hh)
 
     def adjoint(self, s: Tensor, u: Gates, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that. `g` is like the
@@ -155,10 +141,6 @@ class LSTMRecurrence:
 
     def _plain(self, s: Tensor, tensors: Tensors) -> LSTMDerivatives:
         return LSTMDerivatives(s, tensors[:4], self)  # pyright: ignore[reportArgumentType]
-
-    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
-        """One iteration of `BlockNewton(2)` on CUDA, in one launch, for the loop; None where it must do that."""
-        return None if self.projection is not None else iterations.lstm(method, sweeping, u, self._weight_hh)
 
 
 class LSTMDerivatives(AbstractDerivatives):

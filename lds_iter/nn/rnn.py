@@ -15,13 +15,13 @@ from torch.nn import functional
 
 from lds_iter.kept import kept
 from lds_iter.kernels import cells, iterations
-from lds_iter.kernels.cpu.cells import RNN_RELU, RNN_TANH, Moved, Tensors
-from lds_iter.kernels.iterations import Settled, Sweeping
+from lds_iter.kernels.cpu.cells import RNN_RELU, RNN_TANH, Tensors
 from lds_iter.linearization import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
+from lds_iter.sweeping import Moved, Settled, Sweeping
 
 Slope = Callable[[Tensor], Tensor]
 
@@ -91,25 +91,13 @@ class RNNRecurrence:
         rest = RNNDerivatives(value, self._slope, self._weight, self._diagonal)
         return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: rest)
 
-    def sweep(
-        self,
-        method: LDSApproximation,
-        buffer: Tensor,
-        spare: Tensor,
-        u: Tensor,
-        *,
-        start: int,
-        lo: Tensor,
-        hi: Tensor,
-        rtol: float,
-        atol: float,
-    ) -> Moved | None:
-        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that.
+    def sweep(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Moved | None:
+        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that."""
+        return self._compiled.sweep(method, sweeping, (u, self._weight))
 
-        Takes its other arguments as `lds_iter.kernels.cpu.cells.CompiledCell.sweep` does.
-        """
-        tensors = (u, self._weight)
-        return self._compiled.sweep(method, buffer, spare, tensors, start=start, lo=lo, hi=hi, rtol=rtol, atol=atol)
+    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Settled | None:
+        """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
+        return iterations.rnn(method, sweeping, u, self._weight, self._relu)
 
     def adjoint(self, h: Tensor, u: Tensor, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
@@ -124,10 +112,6 @@ class RNNRecurrence:
     def _plain(self, h: Tensor, tensors: Tensors) -> RNNDerivatives:
         value = self._function(product(h, tensors[1]).add_(tensors[0]))
         return RNNDerivatives(value, self._slope, tensors[1], self._diagonal)
-
-    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Settled | None:
-        """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
-        return iterations.rnn(method, sweeping, u, self._weight, self._relu)
 
 
 class RNNDerivatives(AbstractDerivatives):

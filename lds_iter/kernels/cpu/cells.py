@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, traced
+from lds_iter.sweeping import Moved, Sweeping
 
 WIDEST = 768
 """Up to this width times gates the weights of one vector of channels fit the first-level cache; beyond, a matrix
@@ -31,17 +32,6 @@ class Form(IntEnum):
     DIAGONAL = 0
     BLOCKS = 1
     FULL = 2
-
-
-@dataclass(frozen=True)
-class Moved:
-    """One iteration: what `lds_iter.sweep.Sweep` wants to know, and whether a proposal is not finite."""
-
-    lo: Tensor
-    residual: Tensor
-    excess: Tensor
-    accepted: Tensor
-    flawed: bool
 
 
 @dataclass(frozen=True)
@@ -144,44 +134,26 @@ class CompiledCell:
         )  # fmt: skip
         return out
 
-    def sweep(
-        self,
-        form: Form,
-        buffer: Tensor,
-        spare: Tensor,
-        tensors: Tensors,
-        *,
-        start: int,
-        lo: Tensor,
-        hi: Tensor,
-        rtol: float,
-        atol: float,
-    ) -> Moved | None:
-        """One iteration from `buffer` into `spare`.
+    def sweep(self, form: Form, sweeping: Sweeping, tensors: Tensors) -> Moved | None:
+        """One iteration, in which a full Jacobian is never formed.
 
         Args:
-            form: of `A_t`; a full Jacobian is never formed.
-            buffer: the state before each row at hand and, last, the one after them, `(n + 1, *batch, parts D)`.
-            spare: of the same shape; takes the proposals, from its second row on.
+            form: of `A_t`.
+            sweeping: over states of `parts D` numbers.
             tensors: see `step`; the rows at hand.
-            start: the time of the first row at hand.
-            lo: the first row of each sequence that is not accepted yet, `(*batch)`.
-            hi: the time after the last row of each that may move, `(*batch)`.
-            rtol: of the stopping rule.
-            atol: of the stopping rule.
         """
-        prev = buffer[:-1]
+        prev, spare = sweeping.buffer[:-1], sweeping.spare
         if not self._serves(prev, tensors) or not plain(spare, dtype=prev.dtype) or not spare.is_contiguous():
             return None
         run = self._function("sweep", 12, prev.dtype, 2)
         if run is None:
             return None
-        lo, hi, table = lo.clone(memory_format=torch.contiguous_format), hi.contiguous(), _table(tensors)
-        found = prev.new_empty(3, *lo.shape)
+        lo, hi = sweeping.lo.clone(memory_format=torch.contiguous_format), sweeping.hi.contiguous()
+        found, table = prev.new_empty(3, *lo.shape), _table(tensors)
         flawed = run(
             ctypes.addressof(table), prev.data_ptr(), spare[1:].data_ptr(), found.data_ptr(), lo.data_ptr(),
-            hi.data_ptr(), start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
-            torch.get_num_threads(), rtol, atol,
+            hi.data_ptr(), sweeping.start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
+            torch.get_num_threads(), sweeping.rtol, sweeping.atol,
         )  # fmt: skip
         residual, excess, accepted = found
         return Moved(lo, residual, excess, accepted, bool(flawed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lds_iter.methods.base import LDSApproximation
@@ -47,11 +48,12 @@ class Arm:
 
 @dataclass(frozen=True)
 class Option:
-    """A way to go on, what it should take, and why."""
+    """A way to go on, what it should take, and why; `unweighed`: how many iterations to make before anything is."""
 
     arm: Arm | None
     seconds: float
     why: str
+    unweighed: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ class Outside:
         step: seconds of a time step.
         kind: what keeps its costs apart from those of others.
         training: whether its backward pass is in them.
+        timed: times a step, where `step` is only known to be the least that it could take.
     """
 
     step: float
     kind: str
     training: bool = False
+    timed: Callable[[], float] | None = None

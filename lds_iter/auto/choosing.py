@@ -7,7 +7,7 @@ import math
 from lds_iter.auto.arms import Arm, Candidate, Option
 from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
-from lds_iter.auto.estimates import TRUSTED, estimate, expected
+from lds_iter.auto.estimates import TRUSTED, estimate, expanding, expected, reliable
 from lds_iter.decisions import duration
 from lds_iter.methods.trust_region import TrustRegion
 
@@ -61,7 +61,9 @@ def _succeeded(course: Course, arm: Arm) -> bool:
 
 
 def _in_need(course: Course) -> bool:
-    """Whether a method to start with has failed, now or not long ago."""
+    """Whether a method to start with has failed, now or not long ago, or is bound to."""
+    if expanding(course):
+        return True
     starters = [candidate for candidate in course.auto.candidates if not candidate.rescue]
     whole = min(course.length, course.rules.window)
     return bool(course.failed) or any(course.costs.resting(starter.name, whole) for starter in starters)
@@ -86,7 +88,8 @@ def option_of(course: Course, arm: Arm) -> Option | None:
     count = stretches * (usual + (stretches > 1)) * 2 ** course.costs.failures(arm.name, arm.window) + 0.5
     if course.may_step() and not permitted(course, arm):
         return None
-    gain = 1.0 if course.costs.credit >= 2 * cost or course.training else GAIN
+    sure = reliable(course, arm.candidate) or course.costs.credit >= 2 * cost or course.training
+    gain = 1.0 if sure else GAIN
     if course.may_step() and count * cost > gain * course.to_go() * course.step:
         return None
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")
@@ -96,11 +99,11 @@ def permitted(course: Course, arm: Arm) -> bool:
     """Whether the budget has room until an arm that was never tried can show that it gets on.
 
     That is one iteration, after which a look at a few rows tells; half of the usual ones for a method to the rescue,
-    which is for hard problems.
+    which is for hard problems. None where the few rows have told already.
     """
     cost = cost_of(course, arm)
-    need = expected(course, arm.candidate) / 2 if arm.candidate.rescue else 1
-    return cost is not None and course.lost + need * cost <= course.allowance
+    need = expected(course, arm.candidate) / 2 if arm.candidate.rescue and not expanding(course) else 1
+    return cost is not None and (reliable(course, arm.candidate) or course.lost + need * cost <= course.allowance)
 
 
 def _last_resort(course: Course) -> Option:

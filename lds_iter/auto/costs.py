@@ -54,6 +54,8 @@ class Costs:
         operation: seconds of an operation of torch on a single row.
         picard: iterations that Picard's method should take, by how far the Jacobian is from the identity; None before
             that was probed.
+        gain: by how much a step enlarges a small difference of states, a root mean square; None likewise.
+        linear: whether `f` is linear in its state, as far as a probe can tell, or by its own word.
         compiled: methods of which the recurrence computes an iteration itself, in compiled code; None before it was
             asked.
         sweeps: seconds of an iteration by method and rows.
@@ -67,6 +69,8 @@ class Costs:
     row: float | None = None
     operation: float = 0.0
     picard: float | None = None
+    gain: float | None = None
+    linear: bool = False
     compiled: set[str] | None = None
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lds_iter.auto.arms import Arm, Candidate, Outside
@@ -103,6 +103,12 @@ class Course:
         if self.outside is not None:
             self.costs.step = self.outside.step
             self.earn(self.auto.costs.idle)
+
+    def time_outside(self) -> None:
+        """Time the kernel outside, where that has not been done."""
+        if self.outside is not None and self.outside.timed is not None:
+            self.outside = replace(self.outside, step=self.outside.timed(), timed=None)
+            self.costs.step = self.outside.step
 
     def save(self) -> None:
         """What this solve might have lost and did not, later ones may, and the other way round, within bounds."""

@@ -15,6 +15,7 @@ from lds_iter.auto.choosing import best, options, settled, unexplored, windows
 from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
 from lds_iter.auto.evidence import Evidence
+from lds_iter.auto.head_start import head_start
 from lds_iter.auto.looking import look_at_rows, rows_of
 from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
 from lds_iter.auto.trial import Trial, Verdict
@@ -64,7 +65,7 @@ class Driver:
             self._decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
             self._step_by_step()
             return self.state
-        option = self._as_before()
+        option = self._as_before() or head_start(self.course, self.state.buffer[:1], self.problem.inputs_at(0, 1))
         if option is None:
             self._learn()
         while not self.course.over:
@@ -73,8 +74,8 @@ class Driver:
                 self._decide(STEPWISE, option.why, option.seconds)
                 self._step_by_step()
             else:
-                self._decide(self._describe(option.arm), option.why, option.seconds)
-                self._pursue(option.arm, option.seconds)
+                self._decide(self._describe(option.arm), option.why, option.seconds or None)
+                self._pursue(option.arm, option)
             option = None
         self.course.save()
         return self.state
@@ -83,13 +84,15 @@ class Driver:
         """Time what is not known yet of a problem of this kind."""
         if self.course.outside is None and self.rules.max_iters < 2 * (WARM + STEPS):
             return
-        if self.costs.step is None:
-            finite, _ = take_steps(self.problem, self.state, 0, WARM, self.course.now)
+        if self.costs.step is None and self.course.to_go() > WARM + STEPS:
+            before, first = self.state.frontier, self.course.front
+            finite, _ = take_steps(self.problem, self.state, first, first + WARM, self.course.now)
             if finite:
-                _, seconds = take_steps(self.problem, self.state, WARM, WARM + STEPS, self.course.now)
+                first += WARM
+                _, seconds = take_steps(self.problem, self.state, first, first + STEPS, self.course.now)
                 self.costs.stepped(seconds)
             self.course.moved()
-            self._show_steps(torch.zeros_like(self.state.frontier))
+            self._show_steps(before)
         if self.costs.picard is None:
             first = self.course.front
             stop = min(self.length, first + rows_of(self.course))
@@ -99,6 +102,8 @@ class Driver:
     def _as_before(self) -> Option | None:
         """What worked before and beats stepping, or what might be faster, as far as budgets were not spent."""
         choice = settled(self.course)
+        if choice is not None and self.costs.step is None:
+            self._learn()  # what the first solve could do without, and later ones compare with
         if choice is None or (self.course.may_step() and choice.seconds > self.length * self.course.step):
             return None
         found = unexplored(self.course, choice.seconds)
@@ -120,18 +125,24 @@ class Driver:
     def _rules(self, arm: Arm) -> Rules:
         return self.rules if arm.window == self.rules.window else replace(self.rules, window=arm.window)
 
-    def _pursue(self, arm: Arm, promised: float) -> None:
+    def _pursue(self, arm: Arm, option: Option) -> None:
         """Iterate while it promises to be the fastest way."""
         begin, known = self.course.parallel, self.costs.known(arm.name, arm.window)
         self.state.carry = arm.candidate.method.init(self.state.buffer[1:])
-        before = 0 if known is None else self._repeat(arm, known)
+        before = 0
+        if known is not None or option.unweighed:
+            before = self._repeat(arm, option.unweighed if known is None else self._affordable(known))
+        if option.unweighed and not self.course.over:
+            self._learn()
         final, trial = not self.course.may_step(), None
         while not self.course.over:
-            trial = trial or Trial.start(self.course, arm, self.guess, promised, self.ceiling, before)
+            trial = trial or Trial.start(self.course, arm, self.guess, option.seconds, self.ceiling, before)
             self._sweep(arm)
             if self.course.over:
                 break
             trial.see()
+            if len(trial.evidence.residuals) >= trial.evidence.expected:
+                self.course.time_outside()  # from here on the least that it could take is no measure
             verdict = Verdict.ON if final else trial.verdict(self.course.parallel - begin)
             if verdict != Verdict.ON:
                 self._leave(arm, trial.evidence, verdict, self.course.parallel - begin)
@@ -142,14 +153,14 @@ class Driver:
         solved = bool((self.state.result == Result.SUCCESS).any())
         self.costs.ended(arm.name, arm.window, max(1, done) if solved else None, self.course.parallel)
 
-    def _repeat(self, arm: Arm, known: Outcome) -> int:
-        """Iterate as the fixed method would, up to half as often again as last time; returns how often that was.
+    def _repeat(self, arm: Arm, most: int) -> int:
+        """Iterate as the fixed method would, up to so many times; returns how often that was.
 
         Weighing everything after each iteration would cost more than it saves.
         """
         rules = self._rules(arm)
         flag = StopFlag(lag=device.lags(self.problem.s0) and not rules.watched(self.length))
-        start, done, most = self.course.now(), 0, self._affordable(known)
+        start, done = self.course.now(), 0
         while not self.course.over and done < most:
             finished = iterate(self.problem, arm.candidate.method, self.state, rules)
             self.course.over = ended(self.state, finished, rules, flag)
@@ -161,7 +172,7 @@ class Driver:
         return done
 
     def _affordable(self, known: Outcome) -> int:
-        """Half as many evaluations again as last time, and as take no longer than step-by-step evaluation of all."""
+        """Half as many evaluations again as last time, if they take no longer than step-by-step evaluation of all."""
         assert known.iterations is not None
         usual = known.iterations + 1
         most = math.ceil(1.5 * usual)
@@ -226,6 +237,7 @@ class Driver:
 
     def _decide(self, choice: str, why: str, projected: float | None = None) -> None:
         row = self.course.front
-        rest = None if projected is None or projected == math.inf else self.course.to_go() * self.course.step
+        unknown = projected is None or projected == math.inf or self.costs.step is None
+        rest = None if unknown else self.course.to_go() * self.course.step
         record = Decision(self.state.sweeps, row, choice, why, None if rest is None else projected, rest)
         self.state.decisions = (*self.state.decisions, record)

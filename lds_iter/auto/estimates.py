@@ -37,7 +37,7 @@ COMPILED_DIAGONAL = Work(130, 1.5, 1.2)
 COMPILED_FULL = Work(130, 1.5, 1.5, 1 / 48)
 """In compiled code, which never forms a Jacobian; its columns count where their weights leave the cache."""
 
-WITHOUT, DIAGONAL, FULL = Work(330, 1.5, 2.0), Work(330, 2.5, 3.5), Work(420, 3.0, 3.5, 1.5)
+WITHOUT, DIAGONAL, FULL = Work(330, 1.5, 2.0), Work(330, 2.5, 3.5), Work(420, 2.0, 1.5, 1.0)
 """Without derivatives, and with the recurrence's own: a diagonal or blocks, and a full Jacobian."""
 
 PLAIN = Work(420, 70.0, 0.0, 3.0)
@@ -73,6 +73,28 @@ def work_of(course: Course, method: LDSApproximation, name: str) -> Work:
     return DIAGONAL if narrow else FULL
 
 
+FORGETS, EXPANDS = 0.65, 1.2
+"""Gains that promise something. What a step shrinks to 0.65 is gone after 27 steps (1e-5), so that whatever iterates
+has converged by then: counts to expect may be relied on. Fresh networks have 0.5 to 0.6, trained ones 0.7 and more.
+From 1.2 on differences explode along a wrong guess, and it takes a trust region or many iterations."""
+
+STRUGGLE = 6.0
+"""What others then take: that many times the usual count (the sine network of `bench.edge`: 27 of 4 at T = 1,000)."""
+
+
+def reliable(course: Course, candidate: Candidate) -> bool:
+    """Whether what was measured on a few rows says that the method gets on: evidence, as good as an iteration's."""
+    costs = course.costs
+    if costs.linear:
+        return candidate.linear == 1
+    return costs.gain is not None and costs.gain < FORGETS and not candidate.rescue
+
+
+def expanding(course: Course) -> bool:
+    """Whether small differences explode along the guess."""
+    return course.costs.gain is not None and course.costs.gain > EXPANDS and not course.costs.linear
+
+
 def least(course: Course) -> float:
     """Seconds that a solve with the best candidate to start with should take, if all is as usual."""
     found = [math.inf]
@@ -85,8 +107,10 @@ def least(course: Course) -> float:
 
 def expected(course: Course, candidate: Candidate) -> float:
     """Iterations that the candidate usually takes; for Picard's method by what the first rows tell."""
-    linear = getattr(course.problem.f, "linear_in_state", False) is True
+    linear = course.costs.linear or getattr(course.problem.f, "linear_in_state", False) is True
     usual = candidate.linear if linear and candidate.linear is not None else candidate.expected
+    if expanding(course) and not candidate.rescue:
+        usual *= STRUGGLE
     if isinstance(candidate.method, Picard) and course.costs.picard is not None:
         return max(usual, course.costs.picard)
     return usual

@@ -1,4 +1,5 @@
-"""What `Auto` learns from a few rows of `f`: what rows cost in a batch, how near the identity it is, how far to go.
+"""What `Auto` learns from a few rows of `f`: what rows cost in a batch, how it treats two states that differ, how far
+a guess has to go.
 
 Each look is a call of `f` with some rows: a few sequential steps' worth of time, where an iteration may cost hundreds.
 """
@@ -6,6 +7,7 @@ Each look is a call of `f` with some rows: a few sequential steps' worth of time
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from lds_iter.auto.costs import Costs
     from lds_iter.auto.course import Course
 
-ROWS, LEAST, NUMBERS = 256, 8, 1 << 13
+ROWS, LEAST, NUMBERS = 1024, 8, 1 << 15
 """Rows of a look at most and at least, and between these the numbers that their states may have."""
 
 OPERATIONS = 16
@@ -32,8 +34,19 @@ PLACES = 64
 FLOOR = 0.1
 """A row is taken to cost at least this part of its share of the whole call: a difference of two calls is uncertain."""
 
+AFAR, LINEAR = 0.1, 1e-4
+"""A difference of states, beside their size and 1, that shows whether `f` bends, and how much rounding explains."""
+
 DIGITS, MOST = 11.5, 100
 """Natural digits that Picard's method is expected to find, 1e-5, and iterations that it may take for that."""
+
+
+def time_operations(course: Course, s: Tensor) -> None:
+    """Time operations of torch on a row of states."""
+    begin = course.now()
+    for _ in range(OPERATIONS):
+        torch.add(s, s)
+    course.costs.operation = (course.now() - begin) / OPERATIONS
 
 
 def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
@@ -41,9 +54,7 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
     f, costs, n = course.problem.f, course.costs, s.shape[0]
     one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
     begin = course.now()
-    for _ in range(OPERATIONS):
-        torch.add(one[0], one[0])
-    costs.operation = (course.now() - begin) / OPERATIONS
+    time_operations(course, one[0])
     f(*one)  # warms up
     start = course.now()
     f(*one)
@@ -58,7 +69,7 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
 def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
     """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweeping`), with one row."""
     own = getattr(course.problem.f, "sweep", None)
-    if own is None or course.costs.compiled is not None:
+    if own is None or course.costs.compiled is not None or s.device.type != "cpu":
         return
     begin, found = course.now(), set()
     one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
@@ -73,22 +84,36 @@ def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
 
 
 def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
-    """Time these rows, `(n, *batch, D)`, and probe how far `f` carries two states apart that differ a little.
+    """Time these rows, `(n, *batch, D)`, and probe how far `f` carries two states apart.
 
-    What that differs by from how far apart they were is `(J - I) e`, which Picard iteration leaves out.
+    By a small difference e, `J e` is measured: its size beside that of e is the gain, and `(J - I) e` is what Picard
+    iteration leaves out. By two larger ones, whether `f` is linear in its state; not where it has compiled iterations
+    or derivatives of its own, for those are of networks, or where it says so itself.
     """
     f, costs = course.problem.f, course.costs
     ask_for_sweeps(course, s, u)
     value = time_rows(course, s, u)
     start = course.now()
     signs = torch.cos(torch.arange(s.numel(), dtype=s.dtype, device=s.device) ** 2).sign().view_as(s)
-    size = math.sqrt(torch.finfo(s.dtype).eps) * (1 + s.abs().amax())
+    extent = 1 + s.abs().amax()
+    size = math.sqrt(torch.finfo(s.dtype).eps) * extent
     nearby, again = s + size * signs, course.now()
     moved = (f(nearby, u) - value) / size
     _note_batch(costs, course.now() - again, s.shape[0])
     drift = float((moved - signs).square().mean(-1).sqrt().amax())
     costs.picard = picard_count(drift, course.length) if math.isfinite(drift) else math.inf
+    gain = float(moved.square().mean().sqrt())
+    costs.gain = gain if math.isfinite(gain) else math.inf
+    costs.linear = getattr(f, "linear_in_state", False) is True or (
+        getattr(f, "linearize", None) is None and _seems_linear(f, s, u, value, AFAR * extent * signs)
+    )
     course.parallel += course.now() - start
+
+
+def _seems_linear(f: Callable[..., Tensor], s: Tensor, u: Any, value: Tensor, e: Tensor) -> bool:
+    """Whether twice the difference of states makes twice that of values, which is not to be had by chance."""
+    once, twice = f(s + e, u) - value, f(s + 2 * e, u) - value
+    return bool((twice - 2 * once).abs().amax() <= LINEAR * once.abs().amax())
 
 
 def _note_batch(costs: Costs, seconds: float, rows: int) -> None:
@@ -134,7 +159,7 @@ def distance(course: Course, buffer: Tensor) -> float:
 def rows_of(course: Course) -> int:
     """Rows of a look."""
     most = max(LEAST, NUMBERS // course.problem.s0.numel())
-    return max(1, min(ROWS, most, course.length // 4))
+    return max(1, min(ROWS, most, course.length // 8))
 
 
 def _missing(residual: Tensor, value: Tensor, rules: Rules) -> Tensor:

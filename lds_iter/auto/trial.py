@@ -12,7 +12,7 @@ from torch import Tensor
 from lds_iter.auto.arms import Arm
 from lds_iter.auto.choosing import best, cost_of, options, rescuable
 from lds_iter.auto.course import Course
-from lds_iter.auto.estimates import expected
+from lds_iter.auto.estimates import expected, reliable
 from lds_iter.auto.evidence import Evidence
 from lds_iter.auto.looking import distance
 from lds_iter.solution import Result
@@ -92,6 +92,8 @@ class Trial:
 
         After the usual count something is left for a method to the rescue, if there is one.
         """
+        if reliable(self.course, self.arm.candidate) and len(self.evidence.residuals) <= self.evidence.expected:
+            return True  # and one more, to see it
         if self.course.lost + cost > self.course.allowance:
             return False
         if len(self.evidence.residuals) < self.evidence.expected or self.ceiling < math.inf:
@@ -106,8 +108,7 @@ class Trial:
     def _look(self) -> None:
         """At a few rows, now, and of the guess. A linear recurrence needs no such evidence, nor does a window."""
         course, looks = self.course, self.evidence.looks
-        linear = getattr(course.problem.f, "linear_in_state", False) is True
-        if self.arm.window < course.length or linear or course.state is None:
+        if self.arm.window < course.length or course.costs.linear or course.state is None:
             return
         if not looks:
             looks[0] = distance(course, torch.cat([course.problem.s0.unsqueeze(0), self.guess]))

@@ -15,8 +15,9 @@ from lds_iter.auto import Auto
 from lds_iter.compiled import Code, Compiled
 from lds_iter.guesses import repeat_initial
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.nn._against import Against
 from lds_iter.nn._arguments import check_budget
-from lds_iter.nn._kernel import Against, Kernel
+from lds_iter.nn._kernel import Kernel
 from lds_iter.nn._sequences import Lengths, Masked, last, reverse
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -103,7 +104,7 @@ def run(
             if isinstance(method, Against) and not solution.failed and not solution.converged:
                 if lengths is not None:
                     raise Elsewhere(solutions)
-                output, final = kernel(sequence, start)
+                output, final = method.answer()
             elif not solution.converged:
                 raise OverBudget(solutions)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from lds_iter.auto import Auto
 from lds_iter.checks import check_method, check_names
 from lds_iter.compiled import Code
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.nn._against import timed, untimed_kernels
 from lds_iter.nn._arguments import (
     check_budget,
     check_compiler,
@@ -23,7 +25,8 @@ from lds_iter.nn._arguments import (
     initial_states,
     without_what_was_found,
 )
-from lds_iter.nn._kernel import SHORTEST, SHORTEST_IN_TRAINING, Kernel, Resting
+from lds_iter.nn._kernel import Kernel
+from lds_iter.nn._resting import SHORTEST, SHORTEST_IN_TRAINING, Resting
 from lds_iter.nn._sequences import like_input, time_first
 from lds_iter.nn._stack import Elsewhere, NotFinite, Options, OverBudget, Recurrence, run
 from lds_iter.nn._weights import layer_weights
@@ -136,6 +139,10 @@ class ParallelLayers(torch.nn.RNNBase):
         states = initial_states(self, input, hx)
         if states is None:
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
+        untimed = untimed_kernels(self, self._strategy(), input, states)
+        if untimed:
+            self.last_solution = ()
+            return timed(untimed, partial(super().forward, input, hx))  # pyright: ignore[reportAttributeAccessIssue]
         try:
             with torch.autocast(states[0].device.type, enabled=False):
                 return self._parallel(input, states)

@@ -149,7 +149,7 @@ def test_over_many_solves_the_budget_holds_for_the_sum():
     for _ in range(solves):
         assert_solved(li.solve(counted, s0, u / 10, auto), f, s0, u / 10)
     stepwise = 1000 * (counted.call + counted.row)
-    # A tenth, the looks of the first one at 256 rows, and two calls with one and two rows that `solve` checks `f` with.
+    # A tenth, the looks of the first one at 125 rows, and two calls with one and two rows that `solve` checks `f` with.
     assert counted.spent <= solves * (1.1 * stepwise + 2.03) + 4 * (1 + 2.56) + 5 * (1 + 10)
 
 

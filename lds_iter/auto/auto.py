@@ -33,7 +33,8 @@ class Auto(AbstractStrategy):
     1. A few sequential steps are timed (their rows are exact), and calls of `f` with one row and with many, from which
        an iteration of each candidate is estimated. A sequence so short that this could not pay (`T * budget` below 12)
        is evaluated step by step at once. What has compiled iterations and small states begins at once.
-    2. A probe tells how far `f` carries two states apart: whether it forgets, expands or is linear. The candidate with the smallest time to expect, iterations times cost, starts, unless step by step is faster.
+    2. A probe tells how far `f` carries two states apart: whether it forgets, expands or is linear. The candidate with
+       the smallest time to expect, iterations times cost, starts, unless step by step is faster.
     3. After every iteration the time to go is projected, from how fast the residual falls, the frontier moves, and a
        few rows come nearer to the solution. When another candidate or step-by-step evaluation of the remaining rows is
        faster, it takes over. Accepted rows are kept, so nothing of them is computed twice.
@@ -42,9 +43,9 @@ class Auto(AbstractStrategy):
 
     **What it can lose.** Call *loss* the time of iterations and looks, less what accepted rows would have taken step by
     step, and S the time of step-by-step evaluation, as measured. Without evidence (a residual that falls, a frontier
-    that moves, rows that come nearer, a probe that shows `f` to forget fast or to be linear, an earlier solve of this kind
-    that succeeded) the loss stays below `budget * S`,
-    plus at most one iteration whose cost was estimated too low. With evidence that lies it stays below S in all. So a
+    that moves, rows that come nearer, a probe that shows `f` to forget fast or to be linear, an earlier solve of this
+    kind that succeeded) the loss stays below `budget * S`, plus at most one iteration whose cost was estimated too low,
+    or the few compiled ones that a solve may begin with. With evidence that lies it stays below S in all. So a
     solve takes at most `(1 + budget) S` and a constant where nothing promises success, and at most `2 S` and that
     constant ever; the constant is the steps and calls of `f` that are timed.
 

@@ -286,6 +286,8 @@ def test_what_cannot_work_is_refused():
         li.solve(f, s0, u, li.Auto(), adjoint=li.Unroll())
     with pytest.raises(TypeError, match=r"must be a tuple of li\.auto\.Candidate"):
         li.Auto(candidates=(li.Newton(),))
+    with pytest.raises(TypeError, match=r"must be a tuple of li\.auto\.Candidate"):
+        li.Auto(candidates=li.Newton())
     with pytest.raises(ValueError, match="needs one to start with"):
         li.Auto(candidates=(li.auto.Candidate(li.Newton(), rescue=True),))
     with pytest.raises(ValueError, match="`budget` must lie in"):

@@ -68,7 +68,8 @@ class Auto(AbstractStrategy):
     costs: CostTable = field(default_factory=CostTable, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.candidates or not all(isinstance(candidate, Candidate) for candidate in self.candidates):
+        some = isinstance(self.candidates, tuple) and bool(self.candidates)
+        if not some or not all(isinstance(candidate, Candidate) for candidate in self.candidates):
             raise TypeError(
                 f"`candidates` must be a tuple of li.auto.Candidate, with at least one, got {self.candidates!r}. "
                 "Type `li.auto.Candidate(li.Picard(), expected=6)`."

@@ -214,3 +214,19 @@ def test_the_first_forward_of_an_lstm_is_torchs_and_times_every_layer(options):
         ours(x)
     assert len(ours.last_solution) == (1 if theirs.num_layers == 1 else 6)
     assert len(ours._strategy().costs.kernels) == len(kernels)  # known already: nothing more was timed
+
+
+@pytest.mark.parametrize(("gain", "looked"), [(1.0, True), (4.0, False)])
+def test_layers_with_large_weights_are_left_to_torch_without_a_look(gain, looked, monkeypatch):
+    looks = []
+    monkeypatch.setattr("lds_iter.nn._against.look_at_rows", lambda *rows: looks.append(rows) or look_at_rows(*rows))
+    module = torch.nn.GRU(3, 64).requires_grad_(False)
+    module.weight_hh_l0.mul_(gain)
+    size = Kernel(module, layer_weights(module, 0, False)).size()
+    assert size == pytest.approx(gain / 3**0.5, rel=0.05)  # uniform between -1 and 1 over the root of the width
+    ours = li.nn.GRU(3, 64)
+    ours.load_state_dict(module.state_dict())
+    x = torch.randn(300, 1, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x)[0], module(x)[0], rtol=1e-3, atol=1e-3)
+    assert bool(looks) is looked

@@ -16,7 +16,7 @@ from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
 from lds_iter.auto.evidence import Evidence
 from lds_iter.auto.head_start import head_start
-from lds_iter.auto.looking import look_at_rows, rows_of
+from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of
 from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
 from lds_iter.auto.trial import Trial, Verdict
 from lds_iter.decisions import Decision
@@ -96,7 +96,9 @@ class Driver:
         if self.costs.picard is None:
             first = self.course.front
             stop = min(self.length, first + rows_of(self.course))
-            look_at_rows(self.course, self.state.buffer[first:stop], self.problem.inputs_at(first, stop))
+            rows = self.state.buffer[first:stop], self.problem.inputs_at(first, stop)
+            ask_for_sweeps(self.course, *rows)
+            look_at_rows(self.course, *rows)
             self.state.evaluations += 2 * (stop - first)
 
     def _as_before(self) -> Option | None:

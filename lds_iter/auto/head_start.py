@@ -15,8 +15,8 @@ from torch import Tensor
 from lds_iter.auto.arms import Arm, Option
 from lds_iter.auto.choosing import windows
 from lds_iter.auto.course import Course
-from lds_iter.auto.estimates import expected, work_of
-from lds_iter.auto.looking import ask_for_sweeps
+from lds_iter.auto.estimates import COMPILED, expected, work_of
+from lds_iter.auto.looking import sweeps
 
 SMALL, SMALL_IN_TRAINING = 1 << 11, 1 << 14
 """Products of the numbers of all states of a time step with the width of one: that many multiplications take a
@@ -40,16 +40,15 @@ def head_start(course: Course, s: Tensor, u: Any) -> Option | None:
         return None
     if s0.numel() * s0.shape[-1] > (SMALL_IN_TRAINING if course.training else SMALL):
         return None
-    ask_for_sweeps(course, s, u)
-    found = []
-    for candidate in course.auto.candidates:
-        if not candidate.rescue and candidate.name in (costs.compiled or ()):
-            work = work_of(course, candidate.method, candidate.name)
-            count = expected(course, candidate) * (work.rows + work.columns * s0.shape[-1])
-            found.append((count, Arm(candidate, windows(course, candidate)[0])))
-    if not found:
+    compiled = [
+        (expected(course, candidate) * (work.rows + work.columns * s0.shape[-1]), candidate)
+        for candidate in course.auto.candidates
+        if not candidate.rescue and (work := work_of(course, candidate.method, candidate.name)) in COMPILED
+    ]
+    candidate = min(compiled, key=lambda one: one[0], default=(0.0, None))[1]
+    if candidate is None or not sweeps(course, candidate, s, u):
         return None
-    arm = min(found, key=lambda one: one[0])[1]
+    arm = Arm(candidate, windows(course, candidate)[0])
     why = "its iterations are compiled and its states small, so that some cost less than finding out"
     rounds = PART * math.ceil(expected(course, arm.candidate) * math.ceil(course.length / arm.window)) + 1
     return Option(arm, 0.0, why, rounds)

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter import device
 from lds_iter.solution import Result
 from lds_iter.sweeping import Sweeping
 from lds_iter.workspace import Rules
 
 if TYPE_CHECKING:
+    from lds_iter.auto.arms import Candidate
     from lds_iter.auto.costs import Costs
     from lds_iter.auto.course import Course
 
-ROWS, LEAST, NUMBERS = 1024, 8, 1 << 15
+ROWS, LEAST, NUMBERS = 1024, 8, 1 << 13
 """Rows of a look at most and at least, and between these the numbers that their states may have."""
 
 OPERATIONS = 16
@@ -68,19 +70,24 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
 
 def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
     """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweeping`), with one row."""
-    own = getattr(course.problem.f, "sweep", None)
-    if own is None or course.costs.compiled is not None or s.device.type != "cpu":
+    if not hasattr(course.problem.f, "sweep") or course.costs.compiled is not None:
         return
-    begin, found = course.now(), set()
+    begin = course.now()
+    served = [candidate for candidate in course.auto.candidates if sweeps(course, candidate, s, u)]
+    course.costs.compiled = {candidate.name for candidate in served}
+    course.parallel += course.now() - begin
+
+
+def sweeps(course: Course, candidate: Candidate, s: Tensor, u: Any) -> bool:
+    """Whether the recurrence computes an iteration of this method itself."""
+    own = getattr(course.problem.f, "sweep", None)
+    if own is None or not device.on_host(s):
+        return False
     one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
     buffer = torch.cat([s[:1], s[:1]])
-    first = torch.zeros(buffer.shape[1:-1], dtype=torch.int64, device=buffer.device)
+    first = torch.zeros(buffer.shape[1:-1], dtype=torch.int64)
     at_hand = Sweeping(buffer, buffer.clone(), s[0], 0, first, first + 1, rtol=0.0, atol=0.0)
-    for candidate in course.auto.candidates:
-        if own(candidate.method, at_hand, one) is not None:
-            found.add(candidate.name)
-    course.costs.compiled = found
-    course.parallel += course.now() - begin
+    return own(candidate.method, at_hand, one) is not None
 
 
 def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
@@ -91,7 +98,6 @@ def look_at_rows(course: Course, s: Tensor, u: Any) -> None:
     or derivatives of its own, for those are of networks, or where it says so itself.
     """
     f, costs = course.problem.f, course.costs
-    ask_for_sweeps(course, s, u)
     value = time_rows(course, s, u)
     start = course.now()
     signs = torch.cos(torch.arange(s.numel(), dtype=s.dtype, device=s.device) ** 2).sign().view_as(s)

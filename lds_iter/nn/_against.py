@@ -16,7 +16,7 @@ from lds_iter.auto.arms import Outside
 from lds_iter.auto.choosing import GAIN, best, options, settled
 from lds_iter.auto.course import Course
 from lds_iter.auto.driver import STEPWISE, Driver
-from lds_iter.auto.estimates import FORGETS, least
+from lds_iter.auto.estimates import least
 from lds_iter.auto.head_start import head_start
 from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of, time_operations, time_rows
 from lds_iter.decisions import Decision, duration
@@ -44,6 +44,10 @@ WIDE = 1 << 14
 """Products of the numbers of all states of a time step with the width of one above which the arithmetic of as many
 iterations as fresh networks take is more than what a kernel dispatches."""
 
+
+TRAINED = 1.0
+"""Size of recurrent weights (see `Kernel.size`) above which nothing is certain. Torch begins with 0.58; the trained
+networks of `bench.trained` have 1.8 to 5.9, those of 8 units in `recipes.pretrained` 0.7."""
 
 UNTIMED = "torch's kernel was not timed yet, and is not certain to take longer than a solve"
 
@@ -126,12 +130,16 @@ class Against(AbstractStrategy):
             return First.SOLVE
         if self.training:
             return First.TIMING
-        if s0.numel() * s0.shape[-1] > WIDE:
+        if s0.numel() * s0.shape[-1] > WIDE or self.kernel.size() > TRAINED:
             return First.KERNEL
         look_at_rows(course, *_rows(s0, inputs, rows_of(course)))
-        sure = costs.gain is not None and costs.gain < FORGETS
-        hope, rest = least(course) / (1.0 if sure else GAIN), course.length * (costs.step + (costs.row or 0.0))
-        return First.SOLVE if hope < rest else First.KERNEL
+        course.outside = self._outside(course.problem)
+        costs.step = course.outside.step
+        if least(course) > course.length * costs.step:
+            return First.KERNEL
+        ask_for_sweeps(course, *_rows(s0, inputs, 1))
+        course.parallel += CHECKS * (costs.call or 0.0)
+        return First.KERNEL if best(options(course, None)).arm is None else First.SOLVE
 
     def _timed(self, course: Course, inputs: Callable[[int], Any]) -> Solution | None:
         """With the kernel timed, now or earlier: whether a solve should take less."""
@@ -166,7 +174,8 @@ class Against(AbstractStrategy):
         if known is not None:
             return Outside(known / share, kind, self.training)
         time = partial(self.kernel.time, self.auto, self.x, self.start, self.training)
-        step = self.kernel.least(self.auto.costs.of(problem, kind).operation, self.training)
+        costs = self.auto.costs.of(problem, kind)
+        step = self.kernel.least(costs.operation, self.training) + (costs.row or 0.0)
         return Outside(step / share, kind, self.training, lambda: time() / share)
 
     def for_adjoint(self) -> AbstractStrategy:

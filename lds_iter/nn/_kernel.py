@@ -63,6 +63,11 @@ class Kernel:
             return 0.0
         return count * operation + weight.numel() * weight.element_size() / BANDWIDTH
 
+    def size(self) -> float:
+        """Of the recurrent weights: the root mean square by which they enlarge a state of random numbers."""
+        weight = self.weights["weight_hh"]
+        return float(weight.detach().square().mean()) ** 0.5 * math.sqrt(weight.shape[1])
+
     def known(self, auto: Auto, x: Tensor, start: tuple[Tensor, ...], training: bool) -> float | None:
         """Seconds of a time step, with its share of the backward pass in training; None before it was timed."""
         return auto.costs.kernels.get(self._key(x, start, training))

@@ -230,3 +230,31 @@ def test_layers_with_large_weights_are_left_to_torch_without_a_look(gain, looked
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[0], module(x)[0], rtol=1e-3, atol=1e-3)
     assert bool(looks) is looked
+
+
+@dataclass(frozen=True)
+class Ticks(li.auto.AbstractClock):
+    """Every stretch of time takes a second."""
+
+    readings: list[None]
+
+    def now(self, like):
+        self.readings.append(None)
+        return float(len(self.readings))
+
+
+@compiled
+@pytest.mark.parametrize("training", [False, True])
+def test_what_solved_the_first_forward_solves_the_next(training):
+    ours = li.nn.GRU(3, 8, method=li.Auto(clock=Ticks([])))
+    x = torch.randn(4000, 1, 3)
+    whys = []
+    for _ in range(3):
+        with torch.set_grad_enabled(training):
+            ours(x)
+        (solution,) = ours.last_solution
+        assert solution.converged  # a quarter of a second for 32 steps of the kernel, by this clock, and one for a solve
+        whys.append(solution.decisions[-1].why)
+    assert "its iterations are compiled" in whys[0]
+    assert all("the last one took" in why for why in whys[1:])
+    assert len(ours.method.costs.kernels) == 1  # timed after the first

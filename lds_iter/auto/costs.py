@@ -56,8 +56,8 @@ class Costs:
             that was probed.
         gain: by how much a step enlarges a small difference of states, a root mean square; None likewise.
         linear: whether `f` is linear in its state, as far as a probe can tell, or by its own word.
-        compiled: methods of which the recurrence computes an iteration itself, in compiled code; None before it was
-            asked.
+        compiled: whether the recurrence computes an iteration itself, in compiled code, of methods that it was asked
+            for.
         sweeps: seconds of an iteration by method and rows.
         outcomes: how the attempts ended, by method and rows.
         credit: seconds that earlier solves were allowed to lose and did not; negative where they lost more.
@@ -71,7 +71,7 @@ class Costs:
     picard: float | None = None
     gain: float | None = None
     linear: bool = False
-    compiled: set[str] | None = None
+    compiled: dict[str, bool] = field(default_factory=dict)
     sweeps: dict[str, dict[int, float]] = field(default_factory=dict)
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     credit: float = 0.0

@@ -104,8 +104,10 @@ class Driver:
     def _as_before(self) -> Option | None:
         """What worked before and beats stepping, or what might be faster, as far as budgets were not spent."""
         choice = settled(self.course)
-        if choice is not None and self.costs.step is None:
-            self._learn()  # what the first solve could do without, and later ones compare with
+        if choice is not None:  # what the first solve could do without, and later ones compare with
+            self.course.time_outside()
+            if self.costs.step is None:
+                self._learn()
         if choice is None or (self.course.may_step() and choice.seconds > self.length * self.course.step):
             return None
         found = unexplored(self.course, choice.seconds)

@@ -66,7 +66,7 @@ def work_of(course: Course, method: LDSApproximation, name: str) -> Work:
     narrow = isinstance(method, QuasiNewton | BlockNewton)
     if isinstance(method, Picard | Jacobi):
         return WITHOUT
-    if name and getattr(f, "sweep", None) is not None and (compiled is None or name in compiled):
+    if name and getattr(f, "sweep", None) is not None and compiled.get(name, True):
         return COMPILED_DIAGONAL if narrow else COMPILED_FULL
     if getattr(f, "linearize", None) is None:
         return PLAIN

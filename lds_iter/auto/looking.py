@@ -70,24 +70,25 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
 
 def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
     """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweeping`), with one row."""
-    if not hasattr(course.problem.f, "sweep") or course.costs.compiled is not None:
-        return
     begin = course.now()
-    served = [candidate for candidate in course.auto.candidates if sweeps(course, candidate, s, u)]
-    course.costs.compiled = {candidate.name for candidate in served}
+    for candidate in course.auto.candidates:
+        sweeps(course, candidate, s, u)
     course.parallel += course.now() - begin
 
 
 def sweeps(course: Course, candidate: Candidate, s: Tensor, u: Any) -> bool:
-    """Whether the recurrence computes an iteration of this method itself."""
-    own = getattr(course.problem.f, "sweep", None)
+    """Whether the recurrence computes an iteration of this method itself; it is asked once."""
+    own, known = getattr(course.problem.f, "sweep", None), course.costs.compiled
     if own is None or not device.on_host(s):
         return False
+    if candidate.name in known:
+        return known[candidate.name]
     one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
     buffer = torch.cat([s[:1], s[:1]])
     first = torch.zeros(buffer.shape[1:-1], dtype=torch.int64)
     at_hand = Sweeping(buffer, buffer.clone(), s[0], 0, first, first + 1, rtol=0.0, atol=0.0)
-    return own(candidate.method, at_hand, one) is not None
+    known[candidate.name] = own(candidate.method, at_hand, one) is not None
+    return known[candidate.name]
 
 
 def look_at_rows(course: Course, s: Tensor, u: Any) -> None:

@@ -123,15 +123,14 @@ class Against(AbstractStrategy):
         costs, s0 = course.costs, course.problem.s0
         if self.kernel.least(1.0, self.training) == 0:
             return First.KERNEL if self.comes_first() else First.TIMING
-        time_operations(course, s0)
         course.outside = self._outside(course.problem)
-        costs.step = course.outside.step
         if head_start(course, *_rows(s0, inputs, 1)) is not None:
             return First.SOLVE
         if self.training:
             return First.TIMING
         if s0.numel() * s0.shape[-1] > WIDE or self.kernel.size() > TRAINED:
             return First.KERNEL
+        time_operations(course, s0)
         look_at_rows(course, *_rows(s0, inputs, rows_of(course)))
         course.outside = self._outside(course.problem)
         costs.step = course.outside.step

@@ -108,6 +108,17 @@ def test_right_from_stable_to_chaotic_and_within_the_bound(gain, row):
     assert counted.spent <= 1.1 * stepwise + 2 * 5 * (1 + 32 * row) + 5
 
 
+@pytest.mark.parametrize("gain", [0.5, 0.9, 1.2, 1.5, 2.0, 4.0])
+@pytest.mark.parametrize("row", [0.0, 0.003, 0.03, 0.3])
+def test_whatever_the_evidence_no_solve_takes_twice_as_long_as_steps(gain, row):
+    f, s0, u = problem(gain=gain, length=1500, width=8)
+    solution, counted = solve(f, s0, u / 10, Counted(f, row=row))
+    assert_solved(solution, f, s0, u / 10)
+    # Twice the steps, and a constant: the looks, and an iteration over everything that cost more than was estimated.
+    iteration = 5 * (counted.call + 1500 * counted.row)
+    assert counted.spent <= 2 * 1500 * (counted.call + counted.row) + 5 * (counted.call + 187 * counted.row) + iteration
+
+
 def test_chaos_is_evaluated_step_by_step():
     f, s0, u = problem(gain=5.0, length=2000, width=8)
     solution, _ = solve(f, s0, u / 10, Counted(f, row=0.0))

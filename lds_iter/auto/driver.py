@@ -98,8 +98,7 @@ class Driver:
             stop = min(self.length, first + rows_of(self.course))
             rows = self.state.buffer[first:stop], self.problem.inputs_at(first, stop)
             ask_for_sweeps(self.course, *rows)
-            look_at_rows(self.course, *rows)
-            self.state.evaluations += 2 * (stop - first)
+            self.state.evaluations += look_at_rows(self.course, *rows) * (stop - first)
 
     def _as_before(self) -> Option | None:
         """What worked before and beats stepping, or what might be faster, as far as budgets were not spent."""

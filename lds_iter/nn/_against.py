@@ -44,7 +44,6 @@ WIDE = 1 << 14
 """Products of the numbers of all states of a time step with the width of one above which the arithmetic of as many
 iterations as fresh networks take is more than what a kernel dispatches."""
 
-
 TRAINED = 1.0
 """Size of recurrent weights (see `Kernel.size`) above which nothing is certain. Torch begins with 0.58; the trained
 networks of `bench.trained` have 1.8 to 5.9, those of 8 units in `recipes.pretrained` 0.7."""

@@ -15,7 +15,7 @@ from lds_iter.kernels.cpu.build import function
 DTYPES = [torch.float32, torch.float64]
 FORMS = [li.Filter(), li.Smoother()]
 pytestmark = pytest.mark.skipif(
-    function("kalman", "matrices", torch.float32, 15) is None, reason="no C++ compiler, or turned off"
+    function("kalman", "matrices", torch.float32, 16) is None, reason="no C++ compiler, or turned off"
 )
 
 
@@ -118,7 +118,7 @@ def test_nothing_is_written_beyond_the_results(dtype, width):
     d, predicted = torch.full((2, n * count * width + 16), torch.nan, dtype=dtype)
     given, sizes = [x.data_ptr() for x in (j, r, q, free, d[8:])], (n, count)
     for back in 0, 1:
-        function("kalman", "matrices", dtype, 15)(*given, *sizes, 1, width, *j.stride(), back, 1)
+        function("kalman", "matrices", dtype, 16)(*given, *sizes, 1, width, *j.stride(), 0, back, 1)
         function("kalman", "diagonal", dtype, 11)(*given, predicted[8:].data_ptr(), *sizes, width, j.stride(0), 1)
         for memory in d, predicted:
             assert memory[8:-8].isfinite().all()

@@ -2,6 +2,8 @@
 // are sequences of their own, and threads share them out. With q = 1 / sigma^2, G = I - K and d = 0, K = 0 before:
 //     X_t = q I + J_t K_{t-1} J_t^T    K_t = X_t (I + X_t)^{-1}    d_t = G_t (J_t d_{t-1} + r_t)             the filter
 //     g_t = J_{t+1}^T z_{t+1}          z_t = d_t + G_t g_t         d_t <- d_t - K_t g_t                      the smoother
+// K counts in units of 1 / q. Where q is not that of the row before, the unit changes: K_{t-1} and g_{t-1} are taken
+// q_t / q_{t-1} times.
 // Rows that are not free have d_t = r_t and K_t = 0, and J_t counts as 0 on the way back; q = 0 is no damping: K = 0.
 #include <memory>
 
@@ -11,13 +13,17 @@
 namespace {
 
 template <class T> struct Problem {
-    const T *j, *r, *q;         // (n, count, D, D) by its strides; (n, count, D); (mates)
+    const T *j, *r, *q;         // (n, count, D, D) by its strides; (n, count, D); (n, mates), rows being q_row apart
     const unsigned char* free;  // (n, mates)
     T* d;                       // (n, count, D)
     int64_t n, count, blocks;   // count = mates * blocks
-    int64_t over_t, over_m, over_i, over_j, smooth;
+    int64_t over_t, over_m, over_i, over_j, q_row, smooth;
     bool moves(int64_t t, int64_t m) const { return free[t * (count / blocks) + m / blocks]; }
-    T precision(int64_t m) const { return q[m / blocks]; }
+    T precision(int64_t t, int64_t m) const { return q[t * q_row + m / blocks]; }
+    T to_unit_of(int64_t t, int64_t m) const {
+        const T now = precision(t, m), before = t && q_row ? precision(t - 1, m) : now;
+        return now == before || before == 0 ? 1 : now / before;
+    }
     const T* jacobian(int64_t t, int64_t m) const { return j + t * over_t + m * over_m; }
     template <class V> V* at(V* x, int64_t t, int64_t m, int64_t size) const { return x + (t * count + m) * size; }
     void fetch(int64_t t, int64_t m, int64_t size) const {  // into the cache, where the matrix is one stretch of memory
@@ -85,9 +91,11 @@ template <class T> struct Group {
         };
         sweep(from, to, false, prepare, [&](int64_t t, int64_t m, T* here) {
             T *now = states + (m - first) * entry, *d = here + size * row;
-            const T q = p.precision(m);
+            const T q = p.precision(t, m), unit = p.to_unit_of(t, m);
             if (t + times < to) p.fetch(t + times, m, size);
             if (p.moves(t, m) && q != 0) {
+                if (unit != 1)
+                    for (int64_t k = 0; k < size * row; k++) now[k] *= unit;
                 kernel.step(kernel, now, here, q, room);
                 if (keep) std::memcpy(gain(t, m), now, size * row * sizeof(T));
                 return;
@@ -106,8 +114,8 @@ template <class T> struct Group {
         sweep(from, to, true, prepare, [&](int64_t t, int64_t m, T* here) {
             T *z = costates + (m - first) * 2 * row, *g = z + row, *d = here + size * row;
             std::memset(g, 0, row * sizeof(T));
-            if (leads(t, m)) kernel.add(kernel, g, z, here, 1);
-            if (p.moves(t, m) && p.precision(m) != 0) kernel.add(kernel, d, g, gain(t, m), -1);
+            if (leads(t, m)) kernel.add(kernel, g, z, here, p.to_unit_of(t + 1, m));
+            if (p.moves(t, m) && p.precision(t, m) != 0) kernel.add(kernel, d, g, gain(t, m), -1);
             for (int64_t k = 0; k < row; k++) z[k] = d[k] + g[k];
         });
     }
@@ -146,10 +154,10 @@ template <class T> int64_t matrices(const Problem<T>& p, int64_t width, int64_t 
 #define EXPORT(T, ending)                                                                                              \
     extern "C" int64_t matrices##ending(const T* j, const T* r, const T* q, const unsigned char* free, T* d,           \
                                         int64_t n, int64_t count, int64_t blocks, int64_t width, int64_t over_t,       \
-                                        int64_t over_m, int64_t over_i, int64_t over_j, int64_t smooth,                \
-                                        int64_t threads) {                                                             \
-        return matrices<T>({j, r, q, free, d, n, count, blocks, over_t, over_m, over_i, over_j, smooth}, width,        \
-                           threads);                                                                                   \
+                                        int64_t over_m, int64_t over_i, int64_t over_j, int64_t q_row,                 \
+                                        int64_t smooth, int64_t threads) {                                             \
+        return matrices<T>({j, r, q, free, d, n, count, blocks, over_t, over_m, over_i, over_j, q_row, smooth},        \
+                           width, threads);                                                                            \
     }                                                                                                                  \
     extern "C" int64_t diagonal##ending(const T* j, const T* r, const T* q, const unsigned char* free, T* d,           \
                                         T* predicted, int64_t n, int64_t mates, int64_t width, int64_t j_row,          \

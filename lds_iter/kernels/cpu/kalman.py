@@ -23,7 +23,8 @@ def filtered(transition: Structure, r: Tensor, q: Tensor, free: Tensor) -> Tenso
     Args:
         transition: the matrices `J_t` of `n` steps.
         r: `(n, *batch, D)`.
-        q: the weight of the observation, that of `w_t` being 1; `(*batch)` or `()`. Where it is 0, nothing is damped.
+        q: the weight of the observation, that of `w_t` being 1; `(*batch)` or `()`, or, one per row, `(n, *batch)`, but
+            then not where the structure is diagonal. Where it is 0, nothing is damped: in all rows of a sequence or none.
         free: bool, `(n, *batch, 1)`; false where `d_t = r_t` exactly.
 
     Returns:
@@ -43,12 +44,14 @@ def _estimates(transition: Structure, r: Tensor, q: Tensor, free: Tensor, *, bac
         return None
     if not plain(free, dtype=torch.bool):
         return None
-    r, free, q = r.contiguous(), free.contiguous(), q.expand(r.shape[1:-1]).contiguous()
+    per_row = q.ndim == r.ndim - 1
+    r, free = r.contiguous(), free.contiguous()
+    q = q.expand(r.shape[0 if per_row else 1 : -1]).reshape(r.shape[0] if per_row else 1, -1).contiguous()
     if isinstance(transition, Dense) and r.shape[-1] == 1:
         j = j.squeeze(-1)
     elif not isinstance(transition, Diagonal):
         return _by_matrices(j, r, q, free, back=back)
-    return _by_numbers(j, r, q, free, back=back)
+    return None if per_row else _by_numbers(j, r, q, free, back=back)
 
 
 def _by_numbers(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) -> Tensor | None:
@@ -67,15 +70,17 @@ def _by_numbers(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) ->
 
 
 def _by_matrices(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) -> Tensor | None:
-    run = function("kalman", "matrices", r.dtype, 15)
+    run = function("kalman", "matrices", r.dtype, 16)
     if run is None:
         return None
     n, width = r.shape[0], j.shape[-1]
     count = r.numel() // (n * width)
     j = j.expand(*r.shape[:-1], *j.shape[-2:]) if j.ndim == r.ndim + 1 else j
     j, d = j.reshape(n, count, width, width), torch.empty_like(r)
+    rows, mates = q.shape
     run(
-        *_addresses(j, r, q, free, d), n, count, count // q.numel(), width, *j.stride(), back, torch.get_num_threads()
+        *_addresses(j, r, q, free, d), n, count, count // mates, width, *j.stride(), mates if rows > 1 else 0, back,
+        torch.get_num_threads(),
     )  # fmt: skip
     return d
 

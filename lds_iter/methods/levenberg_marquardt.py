@@ -68,7 +68,7 @@ class KalmanForm(ABC):
         Args:
             lin: `f` along the current guess.
             transition: `J_t` or what stands for it, as `Dense`, `BlockDiagonal` or `Diagonal`.
-            precision: `1 / sigma^2` per sequence, `(*batch)` or `()`, or per row, `(n, *batch)`; 0 does not damp at all.
+            precision: `1 / sigma^2` per sequence, `(*batch)` or `()`, or per row, `(n, *batch)`; 0 does not damp.
 
         Returns:
             `d`, of the shape of `lin.residual`.

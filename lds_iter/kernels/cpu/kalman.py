@@ -23,8 +23,9 @@ def filtered(transition: Structure, r: Tensor, q: Tensor, free: Tensor) -> Tenso
     Args:
         transition: the matrices `J_t` of `n` steps.
         r: `(n, *batch, D)`.
-        q: the weight of the observation, that of `w_t` being 1; `(*batch)` or `()`, or, one per row, `(n, *batch)`, but
-            then not where the structure is diagonal. Where it is 0, nothing is damped: in all rows of a sequence or none.
+        q: the weight of the observation, that of `w_t` being 1; `(*batch)` or `()`, or, one per row, `(n, *batch)`,
+            but then not where the structure is diagonal. Where it is 0, nothing is damped; so in all rows of a
+            sequence or in none.
         free: bool, `(n, *batch, 1)`; false where `d_t = r_t` exactly.
 
     Returns:

@@ -1,8 +1,9 @@
 """Kalman's filter and smoother for tensors in main memory, one time step after the other: `kalman.cpp`.
 
 Reference: the parallel scans of `lds_iter.methods.kalman_filter` and `kalman_scan`. A step of D x D matrices is three
-products and reads its Jacobian once; for the smoother the filter runs twice where its gains would not fit the cache. No
-result depends, to the bit, on batch mates, windows or threads. Functions return None where the reference must serve.
+products and reads its Jacobian once; the smoother keeps the gains of all rows, as many numbers as the Jacobians have,
+up to `KEPT`. No result depends, to the bit, on batch mates, windows, threads or `KEPT`. Functions return None where the
+reference must serve.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from torch import Tensor
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
 from lds_iter.transitions import BlockDiagonal, Dense, Diagonal
+
+KEPT = 1 << 28
+"""Bytes of gains that the smoother keeps per thread; over earlier rows it runs the filter twice."""
 
 Structure = Dense | BlockDiagonal | Diagonal
 
@@ -71,7 +75,7 @@ def _by_numbers(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) ->
 
 
 def _by_matrices(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) -> Tensor | None:
-    run = function("kalman", "matrices", r.dtype, 16)
+    run = function("kalman", "matrices", r.dtype, 17)
     if run is None:
         return None
     n, width = r.shape[0], j.shape[-1]
@@ -81,7 +85,7 @@ def _by_matrices(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) -
     rows, mates = q.shape
     run(
         *_addresses(j, r, q, free, d), n, count, count // mates, width, *j.stride(), mates if rows > 1 else 0, back,
-        torch.get_num_threads(),
+        KEPT, torch.get_num_threads(),
     )  # fmt: skip
     return d
 

@@ -43,7 +43,7 @@ static inline void lay_out(T* to, const T* from, int64_t over_i, int64_t over_k,
 
 // What is done with the matrices of one size: addresses of functions, so that what calls them is compiled once.
 template <class T> struct Kernel {
-    int64_t size, row;
+    int64_t size, tall, row;  // D; rows of a matrix, numbers of a row, as they lie here
     // An entry: J^T, or J, from `j` unless that is null, and below it a row of numbers.
     void (*load)(const Kernel&, T* entry, const T* j, int64_t over_i, int64_t over_k, const T* numbers);
     void (*save)(T* to, const T* row_of_numbers, int64_t size);
@@ -54,11 +54,11 @@ template <class T> struct Kernel {
 
 template <class T, class Step> Kernel<T> kernel_of(int64_t width) {
     Kernel<T> kernel;
-    kernel.size = Step(width).size(), kernel.row = Step(width).row();
+    kernel.size = Step(width).size(), kernel.tall = Step(width).tall(), kernel.row = Step(width).row();
     kernel.load = [](const Kernel<T>& k, T* entry, const T* j, int64_t over_i, int64_t over_k, const T* numbers) {
         const Step step(k.size);
         if (j) lay_out(entry, j, over_i, over_k, step.size(), step.row());
-        std::memcpy(entry + step.size() * step.row(), numbers, step.size() * sizeof(T));
+        std::memcpy(entry + step.tall() * step.row(), numbers, step.size() * sizeof(T));
     };
     kernel.save = [](T* to, const T* numbers, int64_t size) { std::memcpy(to, numbers, Step(size).size() * sizeof(T)); };
     kernel.step = [](const Kernel<T>& k, T* state, T* entry, T q, T* room) { Step(k.size).step(state, entry, q, room); };
@@ -85,6 +85,11 @@ template <class T> Kernel<T> kernel_for(int64_t width) {
         case 6: return small<T, 6>();
         case 7: return small<T, 7>();
         case 8: return small<T, 8>();
-        default: return kernel_of<T, Wide<T, NATIVE<T>>>(width);
+    }
+    constexpr int W = NATIVE<T>;
+    switch ((width + W - 1) / W) {
+        case 1: return kernel_of<T, Wide<T, W, 1>>(width);
+        case 2: return kernel_of<T, Wide<T, W, 2>>(width);
+        default: return kernel_of<T, Wide<T, W, 0>>(width);
     }
 }

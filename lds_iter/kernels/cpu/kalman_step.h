@@ -27,9 +27,11 @@ template <class T, int W> static inline Vec<typename Whole<T>::type, W> places()
     return v;
 }
 
+template <class V, class T> static inline V all(T number) { return number - V{}; }  // 0 + number may not be left out
+
 // `v` with `instead` in lane `at`; nowhere for an `at` outside.
 template <class T, int W> static inline Vec<T, W> with_lane(Vec<T, W> v, int64_t at, T instead) {
-    return places<T, W>() == (typename Whole<T>::type)at ? Vec<T, W>{} + instead : v;
+    return places<T, W>() == (typename Whole<T>::type)at ? all<Vec<T, W>>(instead) : v;
 }
 
 // made += sign * (the sum over k of v[k] times row k).
@@ -46,6 +48,8 @@ static inline void add_product(T* made, const T* v, const T* rows, int64_t size,
     }
 }
 
+constexpr int64_t ROOM = 16;  // rows that a step may write beyond a matrix of its own
+
 // Matrices of D columns, in registers as far as these reach.
 template <class T, int W, int D> struct Small {
     using V = Vec<T, W>;
@@ -53,6 +57,7 @@ template <class T, int W, int D> struct Small {
     static constexpr int N = (D + W - 1) / W;
     explicit Small(int64_t) {}
     static constexpr int64_t size() { return D; }
+    static constexpr int64_t tall() { return D; }
     static constexpr int64_t row() { return N * W; }
 
     void step(T* state, T* entry, T q, T*) const {

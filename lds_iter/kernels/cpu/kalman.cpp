@@ -5,10 +5,9 @@
 // K counts in units of 1 / q. Where q is not that of the row before, the unit changes: K_{t-1} and g_{t-1} are taken
 // q_t / q_{t-1} times.
 // Rows that are not free have d_t = r_t and K_t = 0, and J_t counts as 0 on the way back; q = 0 is no damping: K = 0.
-#include <memory>
-
 #include "kalman_diagonal.h"
 #include "kalman_kernel.h"
+#include "memory.h"
 
 namespace {
 
@@ -35,15 +34,6 @@ template <class T> struct Problem {
 };
 
 constexpr int64_t GROUP = 8;  // sequences that take turns: while one waits for a result, the processor does the next
-
-template <class T> struct Memory {  // from the beginning of a cache line on
-    std::unique_ptr<T[]> all;
-    T* first;
-    explicit Memory(int64_t numbers) : all(new T[numbers + 64 / sizeof(T)]) {
-        const uintptr_t at = reinterpret_cast<uintptr_t>(all.get());
-        first = reinterpret_cast<T*>((at + 63) / 64 * 64);
-    }
-};
 
 // How many rows of so many numbers each fit into so many bytes; one at least.
 template <class T> int64_t fitting(int64_t bytes, int64_t numbers, int64_t most) {

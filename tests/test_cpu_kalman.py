@@ -172,6 +172,21 @@ def test_without_damping_it_is_newton(approximation, width):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("width", [7, 16, 24, 40])
+def test_wide_states_at_the_edge_of_stability_in_float32(form, width):
+    """Jacobians are rotations times 1 +- 0.1, so that products neither grow nor vanish at once."""
+    n, generator = 3000, torch.Generator().manual_seed(0)
+    turns = torch.linalg.qr(torch.randn(64, width, width, generator=generator, dtype=torch.float64))[0]
+    sizes = 1 + 0.2 * (torch.rand(n, 1, 1, generator=generator, dtype=torch.float64) - 0.5)
+    matrices, r = turns[torch.arange(n) % 64] * sizes, torch.randn(n, width, generator=generator, dtype=torch.float64)
+    precision, frontier = torch.tensor(1e-6, dtype=torch.float64), torch.tensor(-1)
+    exact = update(form, li.Dense(matrices), r, frontier, precision)
+    single = update(form, li.Dense(matrices.float()), r.float(), frontier, precision.float())
+    # 1e-7 of rounding a step, over a memory of about 1000 steps (the root of sigma2).
+    assert (single - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("width", [1, 4, 8, 20])
 @pytest.mark.parametrize("sigma2", [1e6, 1e30])
 def test_what_explodes_stays_in_its_sequence(form, width, sigma2):

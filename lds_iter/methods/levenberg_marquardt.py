@@ -117,7 +117,7 @@ class LevenbergMarquardt(LDSApproximation):
     Minimises `sum_t |d_t - J_t d_{t-1} - r_t|^2 + |d_t|^2 / sigma2`, exactly (`Smoother()`) or forward in time
     (`Filter()`). `sigma2` to infinity is the method of `approximation` itself, to zero the guess does not move. An
     iteration costs up to about twice what `approximation` costs from the same Jacobians where compiled code serves (on
-    a CPU), else up to four times, with `Smoother()` up to ten; sees all rows of the window at once.
+    a CPU), with `Smoother()` three times, else up to four and ten times; sees all rows of the window at once.
 
     Attributes:
         sigma2: the variance of the observation `d_t = 0`, in units of that of the process noise: weaker damping for

@@ -90,7 +90,7 @@ template <class T> struct Group {
                 if (unit != 1)
                     for (int64_t k = 0; k < matrix; k++) now[k] *= unit;
                 kernel.step(kernel, now, here, q, room);
-                if (keep) std::memcpy(gain(t, m), now, matrix * sizeof(T));
+                if (keep) kernel.keep(kernel, gain(t, m), now);
                 return;
             }
             if (p.moves(t, m)) kernel.add(kernel, d, now + matrix, here, 1);

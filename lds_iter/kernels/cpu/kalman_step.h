@@ -8,14 +8,6 @@
 #pragma once
 #include "lanes.h"
 
-#if defined(__clang__)
-#define UNROLLED _Pragma("unroll")
-#elif defined(__GNUC__)
-#define UNROLLED _Pragma("GCC unroll 32")
-#else
-#define UNROLLED
-#endif
-
 template <class T> struct Whole;
 template <> struct Whole<float> { typedef int32_t type; };
 template <> struct Whole<double> { typedef int64_t type; };
@@ -59,6 +51,8 @@ template <class T, int W, int D> struct Small {
     static constexpr int64_t size() { return D; }
     static constexpr int64_t tall() { return D; }
     static constexpr int64_t row() { return N * W; }
+
+    void keep(T* to, const T* state) const { std::memcpy(to, state, D * row() * sizeof(T)); }
 
     void step(T* state, T* entry, T q, T*) const {
         V made[D + 1][N], x[D + 1][N];

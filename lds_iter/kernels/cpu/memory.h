@@ -10,7 +10,7 @@
 // Much of it in large pages, where the system has them: new memory costs a fault per page, and for pages of 4 KiB that is
 // several times as long as writing them takes. It goes back to the system, for one of its own would be kept for good.
 template <class T> class Memory {
-    static constexpr size_t LARGE = 1 << 21;
+    static constexpr size_t LARGE = 1 << 21, MUCH = 1 << 18;
     void* all = nullptr;
     size_t bytes;
     bool mapped = false;
@@ -20,8 +20,8 @@ template <class T> class Memory {
 
     explicit Memory(int64_t numbers) : bytes((size_t)numbers * sizeof(T)) {
 #ifdef __linux__
-        if (bytes >= LARGE) {
-            bytes += LARGE;
+        if (bytes >= MUCH) {
+            bytes = (bytes + 2 * LARGE - 1) / LARGE * LARGE;
             all = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
             if (all == MAP_FAILED) throw std::bad_alloc();
             mapped = true;

@@ -33,8 +33,6 @@ template <class T> struct Problem {
     }
 };
 
-constexpr int64_t GROUP = 8;  // sequences that take turns: while one waits for a result, the processor does the next
-
 // How many rows of so many numbers each fit into so many bytes; one at least.
 template <class T> int64_t fitting(int64_t bytes, int64_t numbers, int64_t most) {
     const int64_t fit = bytes / ((int64_t)sizeof(T) * numbers);
@@ -133,11 +131,12 @@ template <class T> int64_t matrices(const Problem<T>& p, int64_t width, int64_t 
     const Kernel<T> kernel = kernel_for<T>(width);
     if (p.n * p.count * width * width * width < 65536) threads = 1;
     spread(p.count, 1, threads, [&](int64_t begin, int64_t last) {
-        const int64_t most = last - begin < GROUP ? last - begin : GROUP, gains = most * kernel.tall * kernel.row;
+        const int64_t most = last - begin < kernel.together ? last - begin : kernel.together;
+        const int64_t gains = most * kernel.tall * kernel.row;
         const int64_t rows = p.smooth ? fitting<T>(p.kept, gains, p.n) : 0;
         Memory<T> kept(rows * gains);
-        for (int64_t m = begin; m < last; m += GROUP) {
-            Group<T> group(p, kernel, m, last - m < GROUP ? last : m + GROUP, rows, kept.first);
+        for (int64_t m = begin; m < last; m += most) {
+            Group<T> group(p, kernel, m, last - m < most ? last : m + most, rows, kept.first);
             if (p.smooth) group.smooth();
             else group.forward(0, p.n, false);
         }

@@ -25,6 +25,7 @@ static inline void lay_out(T* to, const T* from, int64_t over_i, int64_t over_k,
 // What is done with the matrices of one size: addresses of functions, so that what calls them is compiled once.
 template <class T> struct Kernel {
     int64_t size, tall, row;  // D; rows of a matrix, numbers of a row, as they lie here
+    int64_t together;         // sequences that take turns: while one waits for a result, the processor does the next
     // An entry: J^T, or J, from `j` unless that is null, and below it a row of numbers.
     void (*load)(const Kernel&, T* entry, const T* j, int64_t over_i, int64_t over_k, const T* numbers);
     void (*save)(T* to, const T* row_of_numbers, int64_t size);
@@ -37,6 +38,7 @@ template <class T> struct Kernel {
 template <class T, class Step> Kernel<T> kernel_of(int64_t width) {
     Kernel<T> kernel;
     kernel.size = Step(width).size(), kernel.tall = Step(width).tall(), kernel.row = Step(width).row();
+    kernel.together = Step::TOGETHER;
     kernel.load = [](const Kernel<T>& k, T* entry, const T* j, int64_t over_i, int64_t over_k, const T* numbers) {
         const Step step(k.size);
         if (j) lay_out<T, Step::LANES>(entry, j, over_i, over_k, step.size(), step.row());

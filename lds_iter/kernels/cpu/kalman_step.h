@@ -45,7 +45,7 @@ constexpr int64_t ROOM = 16;  // rows that a step may write beyond a matrix of i
 // Matrices of D columns, in registers as far as these reach.
 template <class T, int W, int D> struct Small {
     using V = Vec<T, W>;
-    static constexpr int LANES = W;
+    static constexpr int LANES = W, TOGETHER = 8;
     static constexpr int N = (D + W - 1) / W;
     explicit Small(int64_t) {}
     static constexpr int64_t size() { return D; }

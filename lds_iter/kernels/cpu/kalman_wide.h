@@ -10,7 +10,7 @@
 // as it takes. Coordinates that are not there fill up the last block of pivots: zeros, which the others do not feel.
 template <class T, int W, int N> struct Wide {
     using V = Vec<T, W>;
-    static constexpr int LANES = W;
+    static constexpr int LANES = W, TOGETHER = 1;  // a step is longer than the processor looks ahead
     static constexpr int B = W < 4 ? W : 4;  // pivots at a time, whose columns lie in one vector
     static constexpr int TALL = VECTOR_BYTES == 64 ? 8 : B;  // rows whose sums fit the registers, of two vectors each
     static constexpr bool HALF = N != 1;  // of two parts of X that are transposes of each other one is worked out

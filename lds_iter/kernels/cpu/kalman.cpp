@@ -11,6 +11,8 @@
 
 namespace {
 
+constexpr int64_t AHEAD = 2;  // rows that the way back asks memory for before it is there
+
 template <class T> struct Problem {
     const T *j, *r, *q;         // (n, count, D, D) by its strides; (n, count, D); (n, mates), rows being q_row apart
     const unsigned char* free;  // (n, mates)
@@ -26,10 +28,11 @@ template <class T> struct Problem {
     }
     const T* jacobian(int64_t t, int64_t m) const { return j + t * over_t + m * over_m; }
     template <class V> V* at(V* x, int64_t t, int64_t m, int64_t size) const { return x + (t * count + m) * size; }
-    void fetch(int64_t t, int64_t m, int64_t size) const {  // into the cache, where the matrix is one stretch of memory
-        const char* from = reinterpret_cast<const char*>(jacobian(t, m));
-        if (over_i == size || over_j == size)
-            for (int64_t k = 0; k < size * size * (int64_t)sizeof(T); k += 64) __builtin_prefetch(from + k);
+    void fetch(int64_t t, int64_t m, int64_t size) const {
+        if (over_i == size || over_j == size) fetch_numbers(jacobian(t, m), size * size);  // one stretch of memory
+    }
+    static void fetch_numbers(const T* from, int64_t count) {
+        for (int64_t k = 0; k < count; k += 64 / sizeof(T)) __builtin_prefetch(from + k);
     }
 };
 
@@ -57,7 +60,7 @@ template <class T> struct Group {
         room = costates + 2 * mates * row;
     }
     int64_t numbers() const { return (times + 1) * mates * entry + 2 * mates * row + matrix + ROOM * row; }
-    T* gain(int64_t t, int64_t m) { return kept + (t % rows * mates + m - first) * matrix; }
+    T* gain(int64_t t, int64_t m) { return kept + (t % rows * mates + m - first) * kernel.kept; }
 
     // Run prepare(t, m, entry) and act(t, m, entry) for the times [from, to), in this order or the other one; then the
     // numbers of the entry's last row are those of d.
@@ -99,14 +102,18 @@ template <class T> struct Group {
 
     void backward(int64_t from, int64_t to) {
         const auto leads = [&](int64_t t, int64_t m) { return t + 1 < p.n && p.moves(t + 1, m); };
+        const bool ready = p.over_j == 1 && p.over_i == row && size == row;  // matrices lie in memory as they would be laid out
         const auto prepare = [&](int64_t t, int64_t m, T* here) {
-            kernel.load(kernel, here, leads(t, m) ? p.jacobian(t + 1, m) : nullptr, p.over_j, p.over_i, p.at(p.d, t, m, size));
+            const T* j = leads(t, m) && !ready ? p.jacobian(t + 1, m) : nullptr;
+            kernel.load(kernel, here, j, p.over_j, p.over_i, p.at(p.d, t, m, size));
         };
         sweep(from, to, true, prepare, [&](int64_t t, int64_t m, T* here) {
             T *z = costates + (m - first) * 2 * row, *g = z + row, *d = here + matrix;
             std::memset(g, 0, row * sizeof(T));
-            if (leads(t, m)) kernel.add(kernel, g, z, here, p.to_unit_of(t + 1, m));
-            if (p.moves(t, m) && p.precision(t, m) != 0) kernel.add(kernel, d, g, gain(t, m), -1);
+            if (t >= from + AHEAD) p.fetch(t - AHEAD, m, size), p.fetch_numbers(gain(t - AHEAD, m), kernel.kept);
+            if (leads(t, m)) kernel.add(kernel, g, z, ready ? p.jacobian(t + 1, m) : here, p.to_unit_of(t + 1, m));
+            if (p.moves(t, m) && p.precision(t, m) != 0)
+                kernel.add(kernel, d, g, kernel.whole(kernel, room, gain(t, m)), -1);
             for (int64_t k = 0; k < row; k++) z[k] = d[k] + g[k];
         });
     }
@@ -132,7 +139,7 @@ template <class T> int64_t matrices(const Problem<T>& p, int64_t width, int64_t 
     if (p.n * p.count * width * width * width < 65536) threads = 1;
     spread(p.count, 1, threads, [&](int64_t begin, int64_t last) {
         const int64_t most = last - begin < kernel.together ? last - begin : kernel.together;
-        const int64_t gains = most * kernel.tall * kernel.row;
+        const int64_t gains = most * kernel.kept;
         const int64_t rows = p.smooth ? fitting<T>(p.kept, gains, p.n) : 0;
         Memory<T> kept(rows * gains);
         for (int64_t m = begin; m < last; m += most) {

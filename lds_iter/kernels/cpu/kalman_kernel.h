@@ -30,7 +30,9 @@ template <class T> struct Kernel {
     void (*load)(const Kernel&, T* entry, const T* j, int64_t over_i, int64_t over_k, const T* numbers);
     void (*save)(T* to, const T* row_of_numbers, int64_t size);
     void (*step)(const Kernel&, T* state, T* entry, T q, T* room);
-    void (*keep)(const Kernel&, T* to, const T* state);  // all of K
+    int64_t kept;  // numbers of a K that is kept; and how it comes back, in this room or where it is
+    void (*keep)(const Kernel&, T* to, const T* state);
+    const T* (*whole)(const Kernel&, T* room, const T* kept);
     // made += sign * (the sum over k of v[k] times row k)
     void (*add)(const Kernel&, T* made, const T* v, const T* rows, T sign);
 };
@@ -46,6 +48,8 @@ template <class T, class Step> Kernel<T> kernel_of(int64_t width) {
     };
     kernel.save = [](T* to, const T* numbers, int64_t size) { std::memcpy(to, numbers, Step(size).size() * sizeof(T)); };
     kernel.step = [](const Kernel<T>& k, T* state, T* entry, T q, T* room) { Step(k.size).step(state, entry, q, room); };
+    kernel.kept = Step(width).kept();
+    kernel.whole = [](const Kernel<T>& k, T* room, const T* kept) { return Step(k.size).whole(room, kept); };
     kernel.keep = [](const Kernel<T>& k, T* to, const T* state) { Step(k.size).keep(to, state); };
     kernel.add = [](const Kernel<T>& k, T* made, const T* v, const T* rows, T sign) {
         const Step step(k.size);

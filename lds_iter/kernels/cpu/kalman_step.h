@@ -52,7 +52,9 @@ template <class T, int W, int D> struct Small {
     static constexpr int64_t tall() { return D; }
     static constexpr int64_t row() { return N * W; }
 
-    void keep(T* to, const T* state) const { std::memcpy(to, state, D * row() * sizeof(T)); }
+    static constexpr int64_t kept() { return D * row(); }
+    void keep(T* to, const T* state) const { std::memcpy(to, state, kept() * sizeof(T)); }
+    const T* whole(T*, const T* kept) const { return kept; }
 
     void step(T* state, T* entry, T q, T*) const {
         V made[D + 1][N], x[D + 1][N];

@@ -128,17 +128,28 @@ template <class T, int W, int N> struct Wide {
                 for (int c = 0; c < L; c++) to[k * row() + c] = from[c * row() + k];
     }
 
+    // Of K only the vectors up to the diagonal's are kept.
+    int64_t until(int64_t k) const { return HALF ? (k / W + 1) * W : row(); }
+    int64_t kept() const {
+        int64_t numbers = 0;
+        for (int64_t k = 0; k < tall(); k++) numbers += until(k);
+        return numbers;
+    }
     void keep(T* to, const T* state) const {
+        for (int64_t k = 0; k < tall(); to += until(k), k++) std::memcpy(to, state + k * row(), until(k) * sizeof(T));
+    }
+    const T* whole(T* room, const T* kept) const {
+        if (!HALF) return kept;
         const int64_t row = this->row();
-        std::memcpy(to, state, tall() * row * sizeof(T));
-        if (!HALF) return;
+        for (int64_t k = 0; k < tall(); kept += until(k), k++) std::memcpy(room + k * row, kept, until(k) * sizeof(T));
         for (int64_t c = W; c < tall();) {
             const int64_t some = c + W <= tall() ? W : B;
             for (int64_t k = 0; k < c / W * W; k += B)
-                if (some == W) mirror<W>(to + k * row + c, to + c * row + k);
-                else mirror<B>(to + k * row + c, to + c * row + k);
+                if (some == W) mirror<W>(room + k * row + c, room + c * row + k);
+                else mirror<B>(room + k * row + c, room + c * row + k);
             c += some;
         }
+        return room;
     }
 
     struct Factors {  // p[e] = 1 / (1 + X_ee) as pivot e finds it, B times; and what it takes off row k of the block, or d

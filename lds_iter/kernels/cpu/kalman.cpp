@@ -47,7 +47,8 @@ template <class T> int64_t fitting(int64_t bytes, int64_t numbers, int64_t most)
 template <class T> struct Group {
     const Problem<T>& p;
     const Kernel<T>& kernel;
-    int64_t first, mates, size, matrix, row, entry, times, rows;  // rows of time that are laid out, and whose gains are kept
+    int64_t first, mates, size, matrix, row, entry;
+    int64_t times, rows;  // that are laid out, and whose gains are kept
     Memory<T> memory;
     T *tile, *states, *costates, *room, *kept;
 
@@ -102,7 +103,7 @@ template <class T> struct Group {
 
     void backward(int64_t from, int64_t to) {
         const auto leads = [&](int64_t t, int64_t m) { return t + 1 < p.n && p.moves(t + 1, m); };
-        const bool ready = p.over_j == 1 && p.over_i == row && size == row;  // matrices lie in memory as they would be laid out
+        const bool ready = p.over_j == 1 && p.over_i == row && size == row;  // J lies in memory as it would be laid out
         const auto prepare = [&](int64_t t, int64_t m, T* here) {
             const T* j = leads(t, m) && !ready ? p.jacobian(t + 1, m) : nullptr;
             kernel.load(kernel, here, j, p.over_j, p.over_i, p.at(p.d, t, m, size));

@@ -50,12 +50,16 @@ template <class T, int W, int N> struct Wide {
         const int64_t row = this->row(), tall = this->tall();
         T *made = room, *r = entry + tall * row;
         rows(0, tall, [&](auto some, int64_t i) {
-            columns(0, across(), [&](auto vectors, int64_t c) { from_left<some(), vectors()>(made + c, state, i, entry + c); });
+            columns(0, across(), [&](auto vectors, int64_t c) {
+                from_left<some(), vectors()>(made + c, state, i, entry + c);
+            });
         });
         add_product<T, W>(r, state + tall * row, entry, width, row, 1);
         std::memcpy(state + tall * row, r, row * sizeof(T));
         observe(state, q, room + tall * row, [&](auto some, int64_t i) {
-            columns(HALF ? i / W : 0, across(), [&](auto vectors, int64_t c) { predict<some(), vectors()>(state, entry, made, c, i); });
+            columns(HALF ? i / W : 0, across(), [&](auto vectors, int64_t c) {
+                predict<some(), vectors()>(state, entry, made, c, i);
+            });
         });
         std::memcpy(r, state + tall * row, row * sizeof(T));
     }
@@ -68,7 +72,9 @@ template <class T, int W, int N> struct Wide {
         int64_t k = 0;
         for (; k < i; k++) add<R, C>(sum, b + k * row, [&](int r) { return here[r * row + k]; });
         UNROLLED for (int e = 0; e < R; e++)
-            add<R, C>(sum, b + (i + e) * row, [&](int r) { return e <= r ? here[r * row + i + e] : here[e * row + i + r]; });
+            add<R, C>(sum, b + (i + e) * row, [&](int r) {
+                return e <= r ? here[r * row + i + e] : here[e * row + i + r];
+            });
         for (k = i + R; k < tall; k++) add<R, C>(sum, b + k * row, [&](int r) { return below[k * row + r]; });
         put<R, C>(made + i * row, row, sum);
     }
@@ -85,9 +91,9 @@ template <class T, int W, int N> struct Wide {
     // B pivots at a time, in their own rows and that of d; then what they take off the other rows, all at once. The rows
     // of the next pivots come first, and these are under way while the others follow, for each waits for a division.
     // `make(R, i)` makes R rows of X; q is added to each pivot when it is its turn.
-    // X is symmetric. Where that pays, of the vectors that W rows have in common with W others only those
-    // of one are kept up to date, of the rows with the pivots or, of two without, the first while both are to come, later
-    // the second. So it begins above the diagonal, from the diagonal's vectors on, and ends below it.
+    // X is symmetric. Where that pays, of the vectors that W rows have in common with W others only those of one are kept
+    // up to date: of the rows with the pivots or, of two without, of the first while both are to come, later of the
+    // second. So it begins above the diagonal, with the vectors from the diagonal's on, and ends below it.
     template <class Make> void observe(T* x, T q, T* room, Make make) const {
         const int64_t tall = this->tall(), first = tall < TALL ? B : TALL;
         T *at = room, *next = room + 2 * B * row();
@@ -152,7 +158,7 @@ template <class T, int W, int N> struct Wide {
         return room;
     }
 
-    struct Factors {  // p[e] = 1 / (1 + X_ee) as pivot e finds it, B times; and what it takes off row k of the block, or d
+    struct Factors {  // of pivot e, as it finds X and d: 1 / (1 + X_ee), B times; X_ke for the rows k of the block; d_e
         T p[B][B], of[B][B], d[B];
     };
 
@@ -200,8 +206,8 @@ template <class T, int W, int N> struct Wide {
                 const auto place = places<T, W>() - (typename Whole<T>::type)(i - c);
                 const auto lane = place == (typename Whole<T>::type)e;
                 here = lane ? all<V>(f.p[e][0]) : here;
-                // of the columns of later pivots nothing will be left
-                store(ahead + e * row, (place > (typename Whole<T>::type)e) & (place < (typename Whole<T>::type)B) ? V{} : here);
+                const auto later = (place > (typename Whole<T>::type)e) & (place < (typename Whole<T>::type)B);
+                store(ahead + e * row, later ? V{} : here);  // of the columns of later pivots nothing will be left
                 UNROLLED for (int k = 0; k < B; k++)
                     if (k != e) v[k] = lane ? V{} : v[k];
                 d = lane ? V{} : d;
@@ -230,7 +236,9 @@ template <class T, int W, int N> struct Wide {
         put<R, C>(x + k * row + c, row, v);
     }
     template <int R> __attribute__((noinline)) void take(T* x, int64_t k, int64_t i, const T* old) const {
-        const auto body = [&](auto vectors, int64_t c) __attribute__((always_inline)) { take<R, vectors()>(x, k, c, i, old); };
+        const auto body = [&](auto vectors, int64_t c) __attribute__((always_inline)) {
+            take<R, vectors()>(x, k, c, i, old);
+        };
         const int64_t theirs = i / W, own = k / W;
         if (!HALF) return columns(0, across(), body);
         columns(own > theirs ? own : 0, own < theirs ? own + 1 : across(), body);

@@ -166,10 +166,8 @@ template <class T, int W, int N> struct Wide {
     inline void factors(Factors& f, const T* x, int64_t i, T q) const {
         const int64_t row = this->row();
         P a[B], d = load<P>(x + tall() * row + i);
-        UNROLLED for (int k = 0; k < B; k++) {
-            a[k] = load<P>(x + (i + k) * row + i);
-            a[k] = with_lane<T, B>(a[k], k, a[k][k] + q + 1);
-        }
+        UNROLLED for (int k = 0; k < B; k++)
+            a[k] = load<P>(x + (i + k) * row + i) + with_lane<T, B>(P{}, k, 1 + q);
         UNROLLED for (int e = 0; e < B; e++) {
             const auto lane = places<T, B>() == (typename Whole<T>::type)e;
             const P p = 1 / all<P>(a[e][e]), here = lane ? -p : a[e] * p;

@@ -79,15 +79,24 @@ template <class T, int W, int D> struct Small {
     }
 
     static inline void observe(V (&x)[D + 1][N]) {
+        V pivots[N];  // 1 + the diagonal, by itself: then a pivot waits for little but the division before it
+        UNROLLED for (int c = 0; c < N; c++) {
+            V diagonal = {};
+            UNROLLED for (int i = 0; i < D; i++)
+                if (i / W == c) diagonal = places<T, W>() == (typename Whole<T>::type)(i - c * W) ? x[i][c] : diagonal;
+            pivots[c] = 1 + diagonal;
+        }
         UNROLLED for (int i = 0; i < D; i++) {
             T old[N * W];
             V ahead[N];
-            UNROLLED for (int c = 0; c < N; c++) store(old + c * W, x[i][c]);
-            const T p = 1 / (1 + old[i]);
+            const T pivot = pivots[i / W][i % W];
+            const V p = sizeof(V) > 32 ? all<V>(1 / pivot) : 1 / all<V>(pivot);  // the widest vectors divide slowly
             UNROLLED for (int c = 0; c < N; c++) {
+                store(old + c * W, x[i][c]);
                 const V scaled = x[i][c] * p;
+                pivots[c] = pivots[c] - x[i][c] * scaled;
                 x[i][c] = scaled;
-                ahead[c] = with_lane<T, W>(scaled, i - c * W, -p);
+                ahead[c] = places<T, W>() == (typename Whole<T>::type)(i - c * W) ? -p : scaled;
             }
             UNROLLED for (int k = 0; k <= D; k++) {
                 if (k == i) continue;

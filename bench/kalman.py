@@ -174,9 +174,11 @@ def main(
     PAGE.write_text(page(PAGE.read_text(), results))
     for row in results.get("costs", []):
         for base in "plain", "fused":
-            ratio = row["filter_ms"] / row.get(f"{base}_ms", float("inf"))
-            if ratio > row["bar"]:
-                print(f"above its bar of {row['bar']:.0f}: {row['problem']}, D={row['D']}: {ratio:.1f} of {base}")
+            for form in "filter", "smoother":
+                ratio = row[f"{form}_ms"] / row.get(f"{base}_ms", float("inf"))
+                if ratio > row["bar"]:
+                    where = f"{form}, {row['problem']}, D={row['D']}"
+                    print(f"above its bar of {row['bar']:.0f}: {where}: {ratio:.1f} of {base}")
 
 
 if __name__ == "__main__":

@@ -77,8 +77,10 @@ def proposal(method, lin):
 
 
 def kalman_filter(matrices, residual, sigma2, frontier=-1):
-    """The textbook, one step after the other, one sequence: process noise 1, observation 0 of variance sigma2."""
+    """The textbook, one step after the other, one sequence: process noise 1, observation 0 of variance sigma2, which
+    may be one per row."""
     one = torch.eye(residual.shape[-1], dtype=residual.dtype)
+    sigma2 = torch.as_tensor(sigma2, dtype=residual.dtype).expand(len(residual))
     mean, covariance, means = torch.zeros_like(residual[0]), torch.zeros_like(one), []
     for t in range(residual.shape[0]):
         if t <= frontier:  # exact: d_p = r_p, and nothing before
@@ -86,7 +88,7 @@ def kalman_filter(matrices, residual, sigma2, frontier=-1):
         else:
             mean = matrices[t] @ mean + residual[t]
             covariance = matrices[t] @ covariance @ matrices[t].T + one
-            gain = covariance @ torch.linalg.inv(covariance + sigma2 * one)
+            gain = covariance @ torch.linalg.inv(covariance + sigma2[t] * one)
             mean, covariance = mean - gain @ mean, (one - gain) @ covariance
         means.append(mean)
     return torch.stack(means)
@@ -101,7 +103,8 @@ def levenberg_marquardt(matrices, residual, sigma2, frontier=-1):
     known = (frontier + 1) * width
     right = residual.flatten() - steps[:, :known] @ residual.flatten()[:known]
     free, right = steps[known:, known:], right[known:]
-    normal = free.T @ free + torch.eye(free.shape[0], dtype=residual.dtype) / sigma2
+    observed = (1 / torch.as_tensor(sigma2, dtype=residual.dtype).expand(n)).repeat_interleave(width)[known:]
+    normal = free.T @ free + observed.diag()
     return torch.cat([residual.flatten()[:known], torch.linalg.solve(normal, free.T @ right)]).view(n, width)
 
 
@@ -173,6 +176,28 @@ def test_a_damping_per_sequence_is_that_of_each_alone(form):
             torch.testing.assert_close(together[:, mate], method.damped(alone, precision[mate]), **CLOSE)
         newton = proposal(li.Newton(), linearization(matrices[:, 2], residual[:, 2]))
     torch.testing.assert_close(together[:, 2], newton, **CLOSE)
+
+
+@pytest.mark.parametrize(("form", "judge"), [(li.Filter(), kalman_filter), (li.Smoother(), levenberg_marquardt)])
+@pytest.mark.parametrize("width", [1, 3, 10])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_a_damping_per_row_is_that_of_the_textbook(form, judge, width, diagonal):
+    """Of six decades from one row to the next, two mates, one with a frontier within; and one not damped at all."""
+    matrices, residual = given_lds((40, (3,), width), 0, 1.2)
+    generator = torch.Generator().manual_seed(0)
+    precision = 10 ** (6 * torch.rand(40, 3, generator=generator, dtype=torch.float64) - 5)
+    precision[:, 2] = 0
+    if diagonal:
+        matrices = torch.diag_embed(matrices.diagonal(dim1=-2, dim2=-1))
+    lin = linearization(matrices, residual, torch.tensor([-1, 11, 20]))
+    method = li.LevenbergMarquardt(1.0, li.QuasiNewton() if diagonal else li.Newton(), form)
+    with torch.no_grad():
+        found = method.damped(lin, precision)
+    newton = proposal(method.approximation, linearization(matrices[:, 2], residual[:, 2], torch.tensor(20)))
+    torch.testing.assert_close(found[:, 2], newton, **CLOSE)
+    for mate, frontier in (0, -1), (1, 11):
+        expected = judge(matrices[:, mate], lin.residual[:, mate], 1 / precision[:, mate], frontier)
+        torch.testing.assert_close(found[:, mate], expected, **CLOSE)
 
 
 @pytest.mark.parametrize("form", [li.Filter(), li.Smoother()])

@@ -30,7 +30,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -67,7 +68,7 @@ class KalmanForm(ABC):
         Args:
             lin: `f` along the current guess.
             transition: `J_t` or what stands for it, as `Dense`, `BlockDiagonal` or `Diagonal`.
-            precision: `1 / sigma^2` per sequence, `(*batch)` or `()`; 0 does not damp at all.
+            precision: `1 / sigma^2` per sequence, `(*batch)` or `()`, or per row, `(n, *batch)`; 0 does not damp.
 
         Returns:
             `d`, of the shape of `lin.residual`.
@@ -80,8 +81,10 @@ class Filter(KalmanForm):
 
     def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
         done = compiled.filtered(transition, lin.residual, precision, lin.free)
-        if done is not None:
-            return done
+        return _by_scans(self._in_parallel, lin, transition, precision) if done is None else done
+
+    @staticmethod
+    def _in_parallel(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
         if torch.is_grad_enabled() or isinstance(transition, Diagonal):
             keep = _gains(lin, transition, precision).keep
             return lin.scan(keep.after(transition), keep.mv(lin.residual))
@@ -94,10 +97,10 @@ class Smoother(KalmanForm):
 
     def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
         done = compiled.smoothed(transition, lin.residual, precision, lin.free)
-        return self._in_parallel(lin, transition, precision) if done is None else done
+        return _by_scans(self._in_parallel, lin, transition, precision) if done is None else done
 
-    def _in_parallel(self, lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-        """By scans, where compiled code does not serve."""
+    @staticmethod
+    def _in_parallel(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
         transition = scaled(transition, lin.free.to(lin.residual.dtype))
         gains = _gains(lin, transition, precision)
         keep, gain = gains.keep, gains.gain
@@ -114,7 +117,7 @@ class LevenbergMarquardt(LDSApproximation):
     Minimises `sum_t |d_t - J_t d_{t-1} - r_t|^2 + |d_t|^2 / sigma2`, exactly (`Smoother()`) or forward in time
     (`Filter()`). `sigma2` to infinity is the method of `approximation` itself, to zero the guess does not move. An
     iteration costs up to about twice what `approximation` costs from the same Jacobians where compiled code serves (on
-    a CPU), else up to four times, with `Smoother()` up to ten; sees all rows of the window at once.
+    a CPU), with `Smoother()` three times, else up to four and ten times; sees all rows of the window at once.
 
     Attributes:
         sigma2: the variance of the observation `d_t = 0`, in units of that of the process noise: weaker damping for
@@ -150,13 +153,29 @@ class LevenbergMarquardt(LDSApproximation):
 
         Args:
             lin: `f` along the current guess.
-            precision: `1 / sigma^2` in place of this object's, `(*batch)` or `()`; 0 does not damp at all.
+            precision: `1 / sigma^2` in place of this object's, `(*batch)` or `()`; 0 does not damp at all. Or one per
+                row, `(n, *batch)`, the weight of `|d_t|^2` in the sum; then 0 in all rows of a sequence or in none.
 
         Returns:
             `d`, of the shape of `lin.residual`.
         """
         transition = _with_known_structure(self.approximation, lin)
         return self.form.update(lin, transition, precision)
+
+
+def _by_scans(
+    run: Callable[[Linearization, AbstractTransition, Tensor], Tensor],
+    lin: Linearization,
+    transition: AbstractTransition,
+    precision: Tensor,
+) -> Tensor:
+    """An update where compiled code does not serve. Scans take the weight of the observation as their unit of d, which
+    must be the same in all rows: so they find `sqrt(q_t) d_t`, whose Jacobians are `sqrt(q_t / q_{t-1}) J_t`."""
+    if precision.ndim < lin.residual.ndim - 1:
+        return run(lin, transition, precision)
+    root = torch.where(precision > 0, precision, 1).sqrt().unsqueeze(-1)
+    change = root / torch.cat([root[:1], root[:-1]])
+    return run(replace(lin, residual=root * lin.residual), scaled(transition, change), precision) / root
 
 
 def _gains(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Gains:

@@ -1,8 +1,9 @@
 """Kalman's filter and smoother for tensors in main memory, one time step after the other: `kalman.cpp`.
 
 Reference: the parallel scans of `lds_iter.methods.kalman_filter` and `kalman_scan`. A step of D x D matrices is three
-products and reads its Jacobian once; for the smoother the filter runs twice where its gains would not fit the cache. No
-result depends, to the bit, on batch mates, windows or threads. Functions return None where the reference must serve.
+products and reads its Jacobian once; the smoother keeps the gains of all rows, at most as many numbers as the Jacobians
+have, up to `KEPT`. No result depends, to the bit, on batch mates, windows, threads or `KEPT`. Functions return None
+where the reference must serve.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
 from lds_iter.transitions import BlockDiagonal, Dense, Diagonal
 
+KEPT = 1 << 28
+"""Bytes of gains that the smoother keeps per thread; over earlier rows it runs the filter twice."""
+
 Structure = Dense | BlockDiagonal | Diagonal
 
 
@@ -23,7 +27,9 @@ def filtered(transition: Structure, r: Tensor, q: Tensor, free: Tensor) -> Tenso
     Args:
         transition: the matrices `J_t` of `n` steps.
         r: `(n, *batch, D)`.
-        q: the weight of the observation, that of `w_t` being 1; `(*batch)` or `()`. Where it is 0, nothing is damped.
+        q: the weight of the observation, that of `w_t` being 1; `(*batch)` or `()`, or, one per row, `(n, *batch)`,
+            but then not where the structure is diagonal. Where it is 0, nothing is damped; so in all rows of a
+            sequence or in none.
         free: bool, `(n, *batch, 1)`; false where `d_t = r_t` exactly.
 
     Returns:
@@ -43,12 +49,14 @@ def _estimates(transition: Structure, r: Tensor, q: Tensor, free: Tensor, *, bac
         return None
     if not plain(free, dtype=torch.bool):
         return None
-    r, free, q = r.contiguous(), free.contiguous(), q.expand(r.shape[1:-1]).contiguous()
+    per_row = q.ndim == r.ndim - 1
+    r, free = r.contiguous(), free.contiguous()
+    q = q.expand(r.shape[0 if per_row else 1 : -1]).reshape(r.shape[0] if per_row else 1, -1).contiguous()
     if isinstance(transition, Dense) and r.shape[-1] == 1:
         j = j.squeeze(-1)
     elif not isinstance(transition, Diagonal):
         return _by_matrices(j, r, q, free, back=back)
-    return _by_numbers(j, r, q, free, back=back)
+    return None if per_row else _by_numbers(j, r, q, free, back=back)
 
 
 def _by_numbers(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) -> Tensor | None:
@@ -67,15 +75,17 @@ def _by_numbers(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) ->
 
 
 def _by_matrices(j: Tensor, r: Tensor, q: Tensor, free: Tensor, *, back: bool) -> Tensor | None:
-    run = function("kalman", "matrices", r.dtype, 15)
+    run = function("kalman", "matrices", r.dtype, 17)
     if run is None:
         return None
     n, width = r.shape[0], j.shape[-1]
     count = r.numel() // (n * width)
     j = j.expand(*r.shape[:-1], *j.shape[-2:]) if j.ndim == r.ndim + 1 else j
     j, d = j.reshape(n, count, width, width), torch.empty_like(r)
+    rows, mates = q.shape
     run(
-        *_addresses(j, r, q, free, d), n, count, count // q.numel(), width, *j.stride(), back, torch.get_num_threads()
+        *_addresses(j, r, q, free, d), n, count, count // mates, width, *j.stride(), mates if rows > 1 else 0, back,
+        KEPT, torch.get_num_threads(),
     )  # fmt: skip
     return d
 

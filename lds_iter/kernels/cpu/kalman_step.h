@@ -8,14 +8,6 @@
 #pragma once
 #include "lanes.h"
 
-#if defined(__clang__)
-#define UNROLLED _Pragma("unroll")
-#elif defined(__GNUC__)
-#define UNROLLED _Pragma("GCC unroll 32")
-#else
-#define UNROLLED
-#endif
-
 template <class T> struct Whole;
 template <> struct Whole<float> { typedef int32_t type; };
 template <> struct Whole<double> { typedef int64_t type; };
@@ -27,9 +19,11 @@ template <class T, int W> static inline Vec<typename Whole<T>::type, W> places()
     return v;
 }
 
+template <class V, class T> static inline V all(T number) { return number - V{}; }  // 0 + number may not be left out
+
 // `v` with `instead` in lane `at`; nowhere for an `at` outside.
 template <class T, int W> static inline Vec<T, W> with_lane(Vec<T, W> v, int64_t at, T instead) {
-    return places<T, W>() == (typename Whole<T>::type)at ? Vec<T, W>{} + instead : v;
+    return places<T, W>() == (typename Whole<T>::type)at ? all<Vec<T, W>>(instead) : v;
 }
 
 // made += sign * (the sum over k of v[k] times row k).
@@ -46,14 +40,21 @@ static inline void add_product(T* made, const T* v, const T* rows, int64_t size,
     }
 }
 
+constexpr int64_t ROOM = 16;  // rows that a step may write beyond a matrix of its own
+
 // Matrices of D columns, in registers as far as these reach.
 template <class T, int W, int D> struct Small {
     using V = Vec<T, W>;
-    static constexpr int LANES = W;
+    static constexpr int LANES = W, TOGETHER = 8;
     static constexpr int N = (D + W - 1) / W;
     explicit Small(int64_t) {}
     static constexpr int64_t size() { return D; }
+    static constexpr int64_t tall() { return D; }
     static constexpr int64_t row() { return N * W; }
+
+    static constexpr int64_t kept() { return D * row(); }
+    void keep(T* to, const T* state) const { std::memcpy(to, state, kept() * sizeof(T)); }
+    const T* whole(T*, const T* kept) const { return kept; }
 
     void step(T* state, T* entry, T q, T*) const {
         V made[D + 1][N], x[D + 1][N];
@@ -78,15 +79,24 @@ template <class T, int W, int D> struct Small {
     }
 
     static inline void observe(V (&x)[D + 1][N]) {
+        V pivots[N];  // 1 + the diagonal, by itself: then a pivot waits for little but the division before it
+        UNROLLED for (int c = 0; c < N; c++) {
+            V diagonal = {};
+            UNROLLED for (int i = 0; i < D; i++)
+                if (i / W == c) diagonal = places<T, W>() == (typename Whole<T>::type)(i - c * W) ? x[i][c] : diagonal;
+            pivots[c] = 1 + diagonal;
+        }
         UNROLLED for (int i = 0; i < D; i++) {
             T old[N * W];
             V ahead[N];
-            UNROLLED for (int c = 0; c < N; c++) store(old + c * W, x[i][c]);
-            const T p = 1 / (1 + old[i]);
+            const T pivot = pivots[i / W][i % W];
+            const V p = sizeof(V) > 32 ? all<V>(1 / pivot) : 1 / all<V>(pivot);  // the widest vectors divide slowly
             UNROLLED for (int c = 0; c < N; c++) {
+                store(old + c * W, x[i][c]);
                 const V scaled = x[i][c] * p;
+                pivots[c] = pivots[c] - x[i][c] * scaled;
                 x[i][c] = scaled;
-                ahead[c] = with_lane<T, W>(scaled, i - c * W, -p);
+                ahead[c] = places<T, W>() == (typename Whole<T>::type)(i - c * W) ? -p : scaled;
             }
             UNROLLED for (int k = 0; k <= D; k++) {
                 if (k == i) continue;

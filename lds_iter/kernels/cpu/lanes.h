@@ -14,6 +14,15 @@ constexpr int VECTOR_BYTES = 32;
 constexpr int VECTOR_BYTES = 16;
 #endif
 
+#if defined(__clang__)
+#define UNROLLED _Pragma("unroll")
+#elif defined(__GNUC__)
+#define UNROLLED _Pragma("GCC unroll 32")
+#else
+#define UNROLLED
+#endif
+#define INLINE inline __attribute__((always_inline))
+
 template <class T, int W> struct Lanes { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
 template <class T> struct Lanes<T, 1> { typedef T type; };
 template <class T, int W> using Vec = typename Lanes<T, W>::type;

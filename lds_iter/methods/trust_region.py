@@ -18,9 +18,8 @@ says that more rows disagree with each other than a linear model can put right a
 steps, over which rows are made to agree, is long enough for now. One many times longer (`reject = 8`) comes from
 products of Jacobians that have exploded, and not even its direction means anything. It did not explode everywhere:
 updates run forward in time, so rows up to where one first grew longer than the trajectory is wide know nothing of what
-comes behind, and go on. The rows behind have no model to go by but the recurrence itself, a Jacobi sweep. On a chaotic
-system that is most rows in most iterations, and what is learned of them while the frontier comes up is what counts.
-While corrections are short, `k` is annealed to 0, and the tail is Newton's, quadratic.
+comes behind, and go on. The rows behind have no model to go by but the recurrence itself, a Jacobi sweep. While
+corrections are short, `k` is annealed to 0, and the tail is Newton's, quadratic.
 
 Residuals are no guide here: on a hard problem they must rise for a while, and a classical gain ratio stalls. The amount
 of damping is tuned by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington,

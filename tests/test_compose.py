@@ -11,8 +11,9 @@ import torch
 
 import lds_iter as li
 from bench.edge import composed
-from bench.edge.problems import sine
+from bench.edge.problems import lorenz, sine
 from lds_iter import device
+from lds_iter.linearization import linearize_along
 from tests.catalogue import ROTATION, elementwise, loop, tanh_rnn
 
 F64 = torch.float64
@@ -374,24 +375,49 @@ class Far(li.TransitionApproximation):
         return li.ScaledIdentity(self.size)
 
 
-def test_rejected_iterations_are_counted_and_do_not_move():
-    def f(s, u):
-        return torch.tanh(s) + u
+@pytest.mark.parametrize("damping", [0.0, 0.01])
+def test_rows_behind_the_first_far_one_take_the_value_of_f(damping):
+    """Residuals of 1 that triple from row to row: 1, 4, 13, ... in units of the extent, without damping."""
 
-    s0, inputs = torch.zeros(2, 1, dtype=F64), torch.rand(60, 2, 1, dtype=F64)
-    seen = []
-    solution = li.solve(
-        f, s0, inputs, li.TrustRegion(Far(3.0), k=0.01), max_iters=4, throw=False, callback=seen.append, record=True
-    )
-    rejected = solution.carry.rejected
-    assert rejected.dtype == torch.int64
-    assert (rejected >= 1).all()
-    assert (solution.iterations == 4).all()
-    # the first proposal was thrown away: all rows but the frontier's, and the one that reads it, are what they were
-    maps = solution.history.residual_map
-    exactly(maps[1][2:], maps[0][2:])
-    # k was multiplied by 4 for each rejection, up to the strongest, and fell in no other iteration
-    assert (solution.carry.k >= 0.04 - 1e-12).all()
+    def f(s, u):
+        return 0 * s + u
+
+    method, inputs = li.TrustRegion(Far(3.0)), torch.ones(60, 2, 1, dtype=F64)
+    inputs[:, 1] = 0
+    inputs[30, 1] = 1  # alone, and as far at its time
+    lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, age=0))
+    k = torch.full((2,), damping, dtype=F64)
+    d, trust = method.update(lin, li.Trust(k, torch.zeros(2, dtype=torch.int64)))
+    assert trust.rejected.tolist() == [1, 1]
+    exactly(trust.k, k)  # it stays
+    # Of the second, row 31 is the first far one, and no row behind it moves: their residuals are 0.
+    step = torch.full((60, 1), 1 / 6, dtype=F64)
+    torch.testing.assert_close(d[:, 0], step)  # to rounding: a step divides by the length and multiplies by it
+    exactly(d[:30, 1], torch.zeros(30, 1, dtype=F64))
+    torch.testing.assert_close(d[30:32, 1], step[30:32])
+    exactly(d[32:, 1], torch.zeros(28, 1, dtype=F64))
+
+
+def test_updates_that_are_not_finite_are_left_to_f():
+    def f(s, u):
+        return 0 * s + u
+
+    inputs = torch.ones(60, 1, dtype=F64)
+    lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, age=0))
+    method = li.TrustRegion(Far(1e200))
+    d, trust = method.update(lin, method.init(inputs))
+    assert int(trust.rejected) == 1
+    torch.testing.assert_close(d, torch.full_like(d, 1 / 6))
+
+
+def test_a_chaotic_flow_is_solved_in_fewer_iterations_than_newtons():
+    """Most iterations reject most rows there; those up to where the update leaves the attractor must go on."""
+    task = lorenz(1_000, 0)
+    trusted = task.solve(li.TrustRegion(li.Newton()), 70)
+    assert trusted.converged
+    assert trusted.carry.rejected > trusted.iterations / 4
+    # 131 by Newton (`python -m bench.edge`); residuals of 1e-10, amplified by a million over the length
+    torch.testing.assert_close(trusted.states, task.sequential(), rtol=0, atol=1e-4)
 
 
 def test_steps_are_bounded_in_extents():

@@ -13,7 +13,6 @@ import lds_iter as li
 from bench.edge.problems import sine
 from bench.kalman import PAGE, costs, lorenz96, page
 from lds_iter.adjoint import _without_warm_up
-from lds_iter.methods.trust_region import Trust
 from lds_iter.scan_plan import ScanPlan
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
@@ -254,12 +253,7 @@ def test_a_trust_region_anneals_a_precision_in_float32():
     arguments = problem.f, problem.s0, problem.inputs, method
     solution = li.solve(*arguments, guess=problem.guess, rtol=1e-5, atol=2e-6, max_iters=100)
     assert solution.carry.rejected < solution.iterations / 2
-    # From no damping at all, and a guess that explodes: it must rise again.
-    with torch.no_grad():
-        lin = linearization(1.5 * torch.ones(300, 1, 1), torch.ones(300, 1))
-        _, trust = method.update(lin, Trust(torch.tensor(0.0), torch.tensor(0)))
-    assert trust.rejected == 1
-    assert trust.k > 0
+    assert float(solution.carry.k) < 1e-3
 
 
 def test_the_adjoint_is_solved_without_damping():

@@ -15,8 +15,8 @@ makes `d_t = A_t d_{t-1} + G_t r_t`, so `M = (I - A L)^-1 G`, and
 
 Kalman's filter has `A = G J`, so the middle term is gone. Its smoother, the Levenberg-Marquardt step, has no such A:
 with `S = I - J L`, `M = (S^T S + q I)^-1 S^T`. The chord method has the A of an earlier iterate; a trust region the
-A or the gains for its present damping, and multiplies every row of the update by a number in [0, 1] (0 where it
-rejects), hence M by a diagonal matrix.
+A or the gains for its present damping, rows of the identity in M behind the row from which on it rejects, and
+multiplies every row of the update by a number in [0, 1], hence M by a diagonal matrix.
 
 Every M is built here from dense matrices by these formulas, and held against what the method did, before it is held
 against the errors. Accepted rows are exact and do not move; all matrices are those of the open rows, and the first open
@@ -72,9 +72,11 @@ class Watched(li.LDSApproximation):
         residual, states, first = lin.residual.flatten().clone(), lin.value - lin.residual, int((~lin.open).sum())
         jacobians, transitions = lin.jacobian()[first:], Transitions(replace(lin, residual=lin.residual.clone()), first)
         d, after = self.method.update(lin, carry)
-        method, carry = part_in_charge(self.method, carry, after)
-        m = response(method, transitions, carry, self.kept)
+        method, before, behind = part_in_charge(self.method, carry, after)
+        m = response(method, transitions, before, self.kept)
         shortens = isinstance(method, li.TrustRegion)
+        if shortens and bool(behind.rejected > before.rejected):
+            m = behind_the_first_far_row(method, lin.value[first:], residual[first * WIDTH :], m)
         self.steps.append(Step(first, states, jacobians, residual[first * WIDTH :], m, shortens))
         return d, after
 
@@ -92,9 +94,17 @@ class Transitions:
 
 def part_in_charge(method, carry, after):
     if not isinstance(method, li.Switch):
-        return method, carry
+        return method, carry, after
     name = "second" if bool(after.done) else "first"
     return part_in_charge(getattr(method, name), getattr(carry, name), getattr(after, name))
+
+
+def behind_the_first_far_row(method, value, residual, m):
+    """M with rows of the identity where a trust region has thrown its update away."""
+    extent = max((value.amax(0) - value.amin(0)).max(), residual.abs().max())
+    far = (m @ residual).view(-1, WIDTH).abs().amax(-1) > method.relax * extent
+    lost = (far.cumsum(0) > far).repeat_interleave(WIDTH)
+    return torch.where(lost[:, None], torch.eye(len(m), dtype=DOUBLE), m)
 
 
 def response(method, transitions, carry, kept):

@@ -137,10 +137,16 @@ TRAINED_RTOL = 1e-5
 """The relative part, which the cells of an LSTM need: at 100 their rounding alone is 1e-5."""
 
 
-def trained(name: str, length: int) -> Iterator[EdgeProblem]:
-    """Every layer and direction of a trained network, reading what torch's layer below puts out."""
-    network = LOADERS[name](length)
-    module, x = network.module, network.x
+def trained(name: str, length: int, stretch: int = 0) -> Iterator[EdgeProblem]:
+    """Every layer and direction of a trained network, reading what torch's layer below puts out.
+
+    Args:
+        name: of the network.
+        length: T.
+        stretch: which `length` steps of a longer input to read, counted from 0.
+    """
+    network = LOADERS[name]((stretch + 1) * length)
+    module, x = network.module, network.x[-length:]
     ways = (False, True)[: 2 if module.bidirectional else 1]
     for layer in range(module.num_layers):
         outputs = []
@@ -198,6 +204,12 @@ def _every(name: str, length: int, count: int) -> Iterator[EdgeProblem]:
     yield from itertools.islice(trained(name, length), count)
 
 
+def _stretches(name: str, length: int, count: int) -> Iterator[EdgeProblem]:
+    """What no other row reads: stretches 1 to 10 of one long input."""
+    for stretch in range(1, 1 + min(count, 10)):
+        yield from trained(name, length, stretch)
+
+
 def families() -> Iterator[Family]:
     """The catalogue, the quick ones first."""
     for length in 1_000, 10_000:
@@ -214,6 +226,12 @@ def families() -> Iterator[Family]:
         yield Family(f"mean-field RNN, g={gain:g}, T=1,000", members, published, wide=True)
     for name, length in CASES:
         yield Family(f"{name}, T={length:,}", partial(_every, name, length), {}, wide=True)
+    for name, length in STRETCHED:
+        yield Family(f"{name}, T={length:,}, ten stretches", partial(_stretches, name, length), {}, wide=True)
+
+
+STRETCHED = ("g2p", 300), ("silero", 300), ("medaka", 1_000)
+"""Trained networks have no noise seed; these are cheap enough to read ten other stretches of their inputs."""
 
 
 SINE_PUBLISHED = {

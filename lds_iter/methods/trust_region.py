@@ -6,9 +6,9 @@ in units of the trajectory's own extent,
     m_t = |d_t| / extent        extent = the largest range of a coordinate of `f`'s values over the open rows
 
 and three lengths decide. No row moves by more than `step` extents; what is longer is shortened, its direction kept. The
-largest m over the rows decides about the damping `k` of the transitions `A_t = (1 - k) J_t`:
+largest m over the rows decides about the damping `k` of the transitions `A_t = (1 - k) J_t`, and about the rows:
 
-    m > reject    the iterate stays where it is, and k <- min(4 k, 0.95)
+    m > reject    rows behind the first with m_t > relax take f's value, d_t = r_t; k stays
     m < relax     k <- k / 2, or k / 4 when m < relax / 4
     else          k stays
 
@@ -16,8 +16,10 @@ Why these lengths. A trajectory of extent 2 a turns within a radius of about a, 
 tangent is right to 5 % for a third of it: `step = 1/6`. A correction longer than the trajectory is wide (`relax = 1`)
 says that more rows disagree with each other than a linear model can put right at once, so the memory of about 1 / k
 steps, over which rows are made to agree, is long enough for now. One many times longer (`reject = 8`) comes from
-products of Jacobians that have exploded, and not even its direction means anything. While corrections are short, `k` is
-annealed to 0, and the tail is Newton's, quadratic.
+products of Jacobians that have exploded, and not even its direction means anything. It did not explode everywhere:
+updates run forward in time, so rows up to where one first grew longer than the trajectory is wide know nothing of what
+comes behind, and go on. The rows behind have no model to go by but the recurrence itself, a Jacobi sweep. While
+corrections are short, `k` is annealed to 0, and the tail is Newton's, quadratic.
 
 Residuals are no guide here: on a hard problem they must rise for a while, and a classical gain ratio stalls. The amount
 of damping is tuned by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington,
@@ -39,7 +41,7 @@ from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
 from lds_iter.transitions import scaled
 
 STRONGEST = 0.95
-"""The largest damping: a memory of about one step, a Jacobi sweep in all but name, is always taken."""
+"""The largest damping to begin with: a memory of about one step, a Jacobi sweep in all but name."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Trust:
 
     Attributes:
         k: the damping for the next iteration, `(*batch)`.
-        rejected: iterations whose proposal was thrown away, int64, `(*batch)`; they count as iterations.
+        rejected: iterations whose proposal was thrown away from some row on, int64, `(*batch)`.
     """
 
     k: Tensor
@@ -70,7 +72,8 @@ class TrustRegion(LDSApproximation):
         k: the damping to begin with.
         step: no row moves by more.
         relax: while no row's update is longer, the damping falls.
-        reject: when a row's update is longer, the iteration is thrown away and tried again with more damping.
+        reject: when a row's update is longer, all rows behind the first whose update is longer than `relax` take the
+            value of `f` in place of theirs.
     """
 
     method: TransitionApproximation | LevenbergMarquardt
@@ -94,19 +97,18 @@ class TrustRegion(LDSApproximation):
         return Trust(k, torch.zeros_like(k, dtype=torch.int64))
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
-        d, k = self._damped(lin, carry.k), carry.k
-        # An update runs on into rows that the window does not let move; how many are at hand is up to the batch mates.
-        size = (d.abs().amax(-1) / _extent(lin)).masked_fill_(~lin.open.squeeze(-1), 0)
+        d, k, extent = self._damped(lin, carry.k), carry.k, _extent(lin)
+        size = _sizes(d, extent, lin)
         largest = size.amax(0)
-        rejected = ~(largest <= self.reject) & (k < STRONGEST) & lin.active
-        relaxed = (largest < self.relax) & ~rejected & lin.active
-        less = torch.where(largest < self.relax / 4, k / 4, k / 2)
-        eps = torch.finfo(k.dtype).eps
-        k = torch.where(rejected, (4 * k.clamp(min=eps)).clamp(max=STRONGEST), torch.where(relaxed, less, k))
-        k = torch.where(k < self._negligible(eps), 0, k)
-        stays = rejected[..., None] & lin.value.isfinite().all(-1, keepdim=True)  # what is not finite the loop resets
-        d = (d * (self.step / size).clamp(max=1).unsqueeze(-1)).masked_fill_(stays, 0)
-        return d, Trust(k, carry.rejected + rejected)
+        rejected = ~(largest <= self.reject) & lin.active
+        far = ~(size <= self.relax)  # what is not finite too
+        lost = rejected & ((far.cumsum(0) > far) | ~size.isfinite())
+        d = torch.where(lost.unsqueeze(-1), lin.residual, d)
+        size = torch.where(lost, _sizes(lin.residual, extent, lin), size)
+        relaxed = (largest < self.relax) & lin.active
+        k = torch.where(relaxed, torch.where(largest < self.relax / 4, k / 4, k / 2), k)
+        k = torch.where(k < self._negligible(torch.finfo(k.dtype).eps), 0, k)
+        return d * (self.step / size).clamp(max=1).unsqueeze(-1), Trust(k, carry.rejected + rejected)
 
     def _negligible(self, eps: float) -> float:
         """Damping that is as good as none. `1 - k` is rounded to 1; a precision still bounds products of Jacobians
@@ -118,6 +120,12 @@ class TrustRegion(LDSApproximation):
             return self.method.damped(lin, k / (1 - k))
         keep = (1 - k).unsqueeze(-1).expand(*lin.residual.shape[:-1], 1)
         return lin.scan(scaled(self.method.transition(lin), keep), lin.residual)
+
+
+def _sizes(d: Tensor, extent: Tensor, lin: Linearization) -> Tensor:
+    """`m_t` of every row, `(n, *batch)`; 0 in the rows that may not move, for an update runs on into rows behind the
+    window, and how many of them are at hand is up to the batch mates."""
+    return (d.abs().amax(-1) / extent).masked_fill_(~lin.open.squeeze(-1), 0)
 
 
 def _extent(lin: Linearization) -> Tensor:

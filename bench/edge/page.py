@@ -85,7 +85,8 @@ listed for a problem were not run on it.
   trust region 4 and 9 % more than Newton.
 - **Trained networks are solved from zeros by the trust region**, all that it was tried on, in 8 to 65 iterations,
   untuned, ten other stretches of input included; with Kalman's filter inside it takes more, up to 97. No other method
-  solves them all, and at T = 1,000 and more most solve none within the limit. Torch's own kernel is faster anyway at 128 and 256 units on a CPU.
+  solves them all, and at T = 1,000 and more most solve none within the limit. Torch's own kernel is faster
+  anyway at 128 and 256 units on a CPU.
 """
 
 PAPERS = """

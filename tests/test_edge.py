@@ -138,6 +138,13 @@ def test_trust_region_on_a_trained_lstm():
     assert ((c - true_c).abs() / true_c.abs().clamp(min=1)).max() < 1e-3
 
 
+def test_stretches_are_parts_of_one_long_input():
+    whole, first, second = (next(problems.trained("g2p", *which)).inputs for which in ((40,), (20,), (20, 1)))
+    for all_of_it, one, other in zip(whole, first, second, strict=True):
+        assert torch.equal(all_of_it, torch.cat([one, other]))
+    assert len(list(problems.trained("medaka", 10, 1))) == 4  # two layers, two directions
+
+
 def test_problems_solved_together_take_the_iterations_of_each():
     single = [problems.sine(100, seed) for seed in (1, 2)]
     counts = [int(problem.solve(li.Newton()).iterations) for problem in single]

@@ -258,3 +258,32 @@ def test_what_solved_the_first_forward_solves_the_next(training):
     assert "its iterations are compiled" in whys[0]
     assert all("the last one took" in why for why in whys[1:])
     assert len(ours.method.costs.kernels) == 1  # timed after the first
+
+
+def test_what_cannot_be_repeated_is_forgotten():
+    f = lambda s, u: torch.sin(5 * s) + u  # noqa: E731
+    g, spent, auto = counted(f)
+    s0, u = torch.zeros(2, **F64), torch.randn(400, 2, generator=torch.Generator().manual_seed(0), **F64)
+    costs = auto.costs.of(Problem(g, s0, u, 400), None)
+    costs.ended("Newton()", 400, 3, 4.0)  # as if it had solved this
+    solution = li.solve(g, s0, u, auto)
+    assert "the last one took 3 iterations" in solution.decisions[0].why
+    assert solution.decisions[-1].choice == "step by step"
+    assert costs.known("Newton()", 400) is None
+    assert li.solve(g, s0, u, auto).decisions[0].choice != "Newton()"
+    assert spent[0] < 3 * 401
+
+
+def test_unspent_budgets_find_out_what_an_estimate_hides():
+    def cheaper_than_it_looks(s, u):
+        return li.FunctionDerivatives(tanh, s, u)
+
+    tanh = tanh_rnn(4, 0.9, seed=0)
+    g, spent, auto = counted(tanh, linearize=cheaper_than_it_looks)
+    s0, u = torch.zeros(4, **F64), torch.randn(4000, 4, generator=torch.Generator().manual_seed(0), **F64)
+    costs = auto.costs.of(Problem(g, s0, u, 4000), None)
+    costs.step, costs.call, costs.row, costs.picard = 1.0, 1.0, 0.02, math.inf  # an iteration of 440, in truth none
+    choices = [li.solve(g, s0, u, auto).decisions[-1].choice for _ in range(8)]
+    assert choices[0] == "step by step"
+    assert choices[-1] != "step by step"
+    assert spent[0] < 6 * 4000

@@ -24,6 +24,9 @@ GAIN = 0.5
 """What was never tried must promise to take at most this part of step-by-step evaluation, unless earlier solves have
 left enough to find out: counts to expect are those of networks at initialisation, and trained ones take more."""
 
+ROUGH = 3.0
+"""And where they have, a cost that was only estimated is taken to be so many times too high: an iteration tells."""
+
 
 def options(course: Course, current: Arm | None) -> list[Option]:
     """What else could be done, and what it would take."""
@@ -89,8 +92,9 @@ def option_of(course: Course, arm: Arm) -> Option | None:
     if course.may_step() and not permitted(course, arm):
         return None
     sure = reliable(course, arm.candidate) or course.costs.credit >= 2 * cost or course.training
-    gain = 1.0 if sure else GAIN
-    if course.may_step() and count * cost > gain * course.to_go() * course.step:
+    if course.may_step() and sure and course.costs.sweep(course.key(arm), arm.window) is None:
+        cost /= ROUGH if course.costs.credit >= 2 * cost else 1.0
+    if course.may_step() and count * cost > (1.0 if sure else GAIN) * course.to_go() * course.step:
         return None
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")
 

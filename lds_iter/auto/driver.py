@@ -148,7 +148,7 @@ class Driver:
                 self.course.time_outside()  # from here on the least that it could take is no measure
             verdict = Verdict.ON if final else trial.verdict(self.course.parallel - begin)
             if verdict != Verdict.ON:
-                self._leave(arm, trial.evidence, verdict, self.course.parallel - begin)
+                self._leave(arm, trial.evidence, verdict, self.course.parallel - begin, repeated=known is not None)
                 return
         if known is not None and self.course.tried:
             return  # it began where others had left off
@@ -183,7 +183,7 @@ class Driver:
             most = min(most, int(self.length * self.course.step * usual / known.seconds))
         return max(1, most)
 
-    def _leave(self, arm: Arm, evidence: Evidence, verdict: Verdict, spent: float) -> None:
+    def _leave(self, arm: Arm, evidence: Evidence, verdict: Verdict, spent: float, *, repeated: bool) -> None:
         self.course.tried |= {
             Arm(arm.candidate, window) for window in windows(self.course, arm.candidate) if window >= arm.window
         }
@@ -193,7 +193,7 @@ class Driver:
             self.course.failed.add(arm.candidate)
             if len(evidence.residuals) == 1:
                 self.costs.forget(self.course.key(arm), arm.window)
-        if verdict == Verdict.FAILED or nearly:
+        if verdict == Verdict.FAILED or nearly or repeated:  # what is not repeated was owed to what went before it
             self.costs.ended(arm.name, arm.window, len(evidence.residuals) if nearly else None, spent)
         if evidence.grew:
             self._restart()

@@ -89,8 +89,7 @@ def contenders(cell: Cell) -> tuple[dict[str, Run], dict[str, li.nn.GRU]]:
     theirs = torch.nn.GRU(cell.width, cell.width)
     x, weights = (torch.randn(cell.length, cell.batch, cell.width) for _ in range(2))
     layers: dict[str, li.nn.GRU] = {}
-    methods = [li.Newton(), li.QuasiNewton()] if cell.width <= 8 else [li.QuasiNewton()]  # the default comes first
-    for method in methods:
+    for method in dict.fromkeys((li.nn.fixed_method(theirs), li.QuasiNewton())):  # the default comes first
         layer = li.nn.GRU(cell.width, cell.width, method=method, rtol=0, atol=RESIDUAL)
         layer.load_state_dict(theirs.state_dict())
         layers[f"{type(method).__name__}()"] = layer

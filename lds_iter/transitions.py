@@ -194,7 +194,7 @@ def scaled(transition: AbstractTransition, factor: float | Tensor) -> AbstractTr
         if not isinstance(factor, Tensor):
             return leaf * factor
         wide = factor.reshape(*factor.shape, *[1] * extra)
-        return torch.where(wide == 0, 0, leaf * wide)
+        return (leaf * wide).masked_fill_(wide == 0, 0)  # in place: a second tensor of that size costs more
 
     match transition:
         case Zero():

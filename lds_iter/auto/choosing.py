@@ -91,9 +91,10 @@ def option_of(course: Course, arm: Arm) -> Option | None:
     count = stretches * (usual + (stretches > 1)) * 2 ** course.costs.failures(arm.name, arm.window) + 0.5
     if course.may_step() and not permitted(course, arm):
         return None
-    sure = reliable(course, arm.candidate) or course.costs.credit >= 2 * cost or course.training
-    if course.may_step() and sure and course.costs.sweep(course.key(arm), arm.window) is None:
-        cost /= ROUGH if course.costs.credit >= 2 * cost else 1.0
+    unspent = course.costs.credit >= 2 * cost
+    sure = reliable(course, arm.candidate) or unspent or course.training
+    if course.may_step() and unspent and course.costs.sweep(course.key(arm), arm.window) is None:
+        cost /= ROUGH
     if course.may_step() and count * cost > (1.0 if sure else GAIN) * course.to_go() * course.step:
         return None
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")

@@ -160,7 +160,8 @@ class CostTable:
 
     def of(self, problem: Problem, *more: Any) -> Costs:
         """The costs of problems like this one; an empty entry at first."""
-        return self.kinds.setdefault((*kind(problem), *more), Costs())
+        linear = getattr(problem.f, "linear_in_state", False) is True
+        return self.kinds.setdefault((*kind(problem), *more), Costs(linear=linear))
 
 
 def kind(problem: Problem) -> Key:

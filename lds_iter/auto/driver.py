@@ -70,11 +70,10 @@ class Driver:
             self._learn()
         while not self.course.over:
             option = option or best(options(self.course, None))
+            self._decide(self._describe(option.arm), option.why, option.seconds or None)
             if option.arm is None:
-                self._decide(STEPWISE, option.why, option.seconds)
                 self._step_by_step()
             else:
-                self._decide(self._describe(option.arm), option.why, option.seconds or None)
                 self._pursue(option.arm, option)
             option = None
         self.course.save()
@@ -235,7 +234,9 @@ class Driver:
         watch(state, rules)
         stopped(state, state.result == Result.RUNNING, rules)
 
-    def _describe(self, arm: Arm) -> str:
+    def _describe(self, arm: Arm | None) -> str:
+        if arm is None:
+            return STEPWISE
         return arm.name if arm.window >= self.length else f"{arm.name} in windows of {arm.window} rows"
 
     def _decide(self, choice: str, why: str, projected: float | None = None) -> None:

@@ -114,8 +114,7 @@ def least(course: Course) -> float:
 
 def expected(course: Course, candidate: Candidate) -> float:
     """Iterations that the candidate usually takes; for Picard's method by what the first rows tell."""
-    linear = course.costs.linear or getattr(course.problem.f, "linear_in_state", False) is True
-    usual = candidate.linear if linear and candidate.linear is not None else candidate.expected
+    usual = candidate.linear if course.costs.linear and candidate.linear is not None else candidate.expected
     if expanding(course) and not candidate.rescue:
         usual *= STRUGGLE
     if isinstance(candidate.method, Picard) and course.costs.picard is not None:

@@ -112,7 +112,6 @@ def look_at_rows(course: Course, s: Tensor, u: Any) -> int:
     costs.picard = picard_count(drift, course.length) if math.isfinite(drift) else math.inf
     gain = float(moved.square().mean().sqrt())
     costs.gain = gain if math.isfinite(gain) else math.inf
-    costs.linear = getattr(f, "linear_in_state", False) is True
     unknown = not costs.linear and getattr(f, "linearize", None) is None
     if unknown:
         costs.linear = _seems_linear(f, s, u, value, AFAR * extent * signs)

@@ -72,7 +72,7 @@ class ParallelLayers(torch.nn.RNNBase):
         last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
             without a graph. Not copied or pickled with the module. Where `Auto` went to torch's kernel, its result
             code is `STOPPED`, its residual NaN, and `decisions` says why; empty where torch's kernel answered
-            at once, for a short sequence or because of a decision not long ago.
+            at once: for a short sequence, because of a decision not long ago, or, an LSTM's first, to be timed by it.
     """
 
     # Defaults on the class: `parallelize` turns a module of `torch.nn` into one of these without calling `__init__`.

@@ -1,10 +1,11 @@
 """`li.Auto()` against every fixed choice and against step-by-step evaluation: `python -m bench.auto [--only NAME]`.
 
-Contenders run in turns, medians of a few rounds; whose first run takes `LONG` or longer does not run again, and
-who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows nothing; *kept* is one
-that has seen the problem `WARM` times. A figure counts only where the gate passed: states whose residual is within the
-tolerance, evaluated anew, or outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json`
-after each problem and a section of `docs/learn/auto.md`. Wants a quiet machine; it takes some minutes.
+Contenders run in turns, each in an order of its own, medians of `ROUNDS`; whose first run takes `LONG` or longer does
+not run again, and who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows
+nothing; *kept* is one that has seen the problem `WARM` times. A figure counts only where the gate passed: states
+whose residual is within the tolerance, evaluated anew, or outputs (and in training gradients) as torch's. Writes
+`bench/results/<device>/auto.json` after each problem and a section of `docs/learn/auto.md`. Wants a quiet machine; it
+takes some minutes.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ WARM = 12
 LONG = 1.0
 """Seconds from which a first run is the figure; below, the first one's fresh memory would weigh too much."""
 
-FRESH = 8
+ROUNDS, SECONDS = (5, 25), 3.0
+"""Rounds at least and at most, and in between as many as take so long: short runs are noisy."""
+
+FRESH = 1 + ROUNDS[1]
 """New layers for the runs of *first*: one for the gate, one a round."""
 
 HOPELESS = 6.0
@@ -133,6 +137,7 @@ def layer(problem: Layer, dense: bool) -> tuple[dict[str, Run], Callable[[Any], 
 
 
 def _twin(theirs: torch.nn.RNNBase, method: li.LDSApproximation | None) -> torch.nn.RNNBase:
+    """One of ours on the same weights: a copy of them would be cold in the caches, and nothing else is compared."""
     kind = {torch.nn.RNN: li.nn.RNN, torch.nn.GRU: li.nn.GRU, torch.nn.LSTM: li.nn.LSTM}[type(theirs)]
     ours = kind(
         theirs.input_size,
@@ -141,8 +146,9 @@ def _twin(theirs: torch.nn.RNNBase, method: li.LDSApproximation | None) -> torch
         bidirectional=theirs.bidirectional,
         method=method,
     )
-    ours.load_state_dict(theirs.state_dict())
-    return ours.requires_grad_(next(theirs.parameters()).requires_grad)
+    for name, weight in theirs.named_parameters():
+        setattr(ours, name, weight)
+    return ours
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -156,8 +162,9 @@ def measure(case: Case) -> dict[str, Any]:
             runs[KEPT]()
         firsts = {name: first_run(run) for name, run in runs.items()}
         passed = {name: right(first.result) for name, first in firsts.items()}
-        rounds = 5 if firsts[STEPWISE].seconds < 0.1 else 3
         racing = {name: run for name, run in runs.items() if passed[name]}
+        round_ = sum(firsts[name].seconds for name in racing if firsts[name].seconds < LONG)
+        rounds = max(ROUNDS[0], min(ROUNDS[1], int(SECONDS / (round_ or SECONDS))))
         times = alternately(racing, {name: firsts[name].seconds for name in racing}, rounds, long=LONG)
     decided = getattr(firsts[KEPT].result, "decisions", ())
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import random
 import re
 import statistics
 import time
@@ -95,6 +96,9 @@ def alternately(
 ) -> dict[str, Timing]:
     """Time the contenders in turns; who took `long` seconds or more the first time does not run again.
 
+    Every round has an order of its own (the same ones in every process): whoever ran just before leaves its traces in
+    caches and in memory, which took up to half of a short run's time where the order was fixed.
+
     Args:
         runs: the contenders, by name.
         first: the seconds of their first runs.
@@ -102,8 +106,10 @@ def alternately(
         long: see above.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs if first[name] < long}
+    order, chance = list(seconds.items()), random.Random(0)
     for _ in range(rounds):
-        for name, taken in seconds.items():
+        chance.shuffle(order)
+        for name, taken in order:
             start = time.perf_counter()
             runs[name]()
             taken.append(time.perf_counter() - start)

@@ -15,15 +15,15 @@ from lds_iter.auto import Auto
 from lds_iter.auto.arms import Outside
 from lds_iter.auto.choosing import GAIN, best, options, settled
 from lds_iter.auto.course import Course
-from lds_iter.auto.driver import STEPWISE, Driver
+from lds_iter.auto.driver import Driver
 from lds_iter.auto.estimates import least
 from lds_iter.auto.head_start import head_start
 from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of, time_operations, time_rows
-from lds_iter.decisions import Decision, duration
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._kernel import OPERATIONS, Kernel
+from lds_iter.nn._stopped import LARGE, UNTIMED, stopped, too_long
 from lds_iter.nn._weights import layer_weights
-from lds_iter.solution import Result, Solution, no_estimate
+from lds_iter.solution import Solution
 from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 RETIMED = (2, 8, 32, 128)
@@ -32,10 +32,10 @@ RETIMED = (2, 8, 32, 128)
 FORWARD, TRAINING = "forward", "training"
 """What costs are kept apart by."""
 
-BACKWARD, DIRECT = 3.0, 2.0
+BACKWARD, DIRECT = 3.0, 1.6
 """Forward and backward of a parallel solve in units of its forward: the adjoint is a second solve, and one product with
 all derivatives of `f` comes on top. `docs/background/map.md` has 2.5 to 3.5. And where the recurrence solves its
-adjoint directly, in compiled code; `python -m bench.auto` has 1.9 to 2.2."""
+adjoint directly, in compiled code: 1.2 to 1.65 for widths of 8 to 128."""
 
 CHECKS = 8
 """Calls of `f` that a solve takes beside its iterations: inputs, checks of the arguments, and room to work in."""
@@ -47,8 +47,6 @@ iterations as fresh networks take is more than what a kernel dispatches."""
 TRAINED = 1.0
 """Size of recurrent weights (see `Kernel.size`) above which nothing is certain. Torch begins with 0.58; the trained
 networks of `bench.trained` have 1.8 to 5.9, those of 8 units in `recipes.pretrained` 0.7."""
-
-UNTIMED = "torch's kernel was not timed yet, and is not certain to take longer than a solve"
 
 
 class First(enum.Enum):
@@ -115,7 +113,7 @@ class Against(AbstractStrategy):
             first = First.TIMING if self._known() is not None else self._untimed(course, inputs)
             if first is First.TIMING:
                 return self._timed(course, inputs)
-        return None if first is First.SOLVE else _stop(problem, UNTIMED)
+        return None if first is First.SOLVE else stopped(problem, UNTIMED)
 
     def _untimed(self, course: Course, inputs: Callable[[int], Any]) -> First:
         """Before the kernel was timed."""
@@ -127,7 +125,7 @@ class Against(AbstractStrategy):
             return First.SOLVE
         if self.training:
             return First.TIMING
-        if s0.numel() * s0.shape[-1] > WIDE or self.kernel.size() > TRAINED:
+        if s0.numel() * s0.shape[-1] > WIDE or self._seems_trained():
             return First.KERNEL
         time_operations(course, s0)
         look_at_rows(course, *_rows(s0, inputs, rows_of(course)))
@@ -147,19 +145,25 @@ class Against(AbstractStrategy):
         assert costs.call is not None
         most, hope = length * costs.call * (BACKWARD if self.training else 1.0), least(course)
         if self._known() is None and GAIN * most < hope:
-            return _stop(problem, _too_long(hope))
+            return stopped(problem, too_long(hope))
         self.kernel.step(self.auto, self.x, self.start, self.training)
         course.outside = self._outside(problem)
         costs.step = course.outside.step
         course.earn(self.auto.costs.idle)
         self.auto.costs.idle = 0
+        unspent = costs.credit > 0
         # In training a step of the kernel takes longer the more there are, so that a sample of them is a low estimate.
-        if length * costs.step < (hope if costs.credit > 0 or self.training else hope / GAIN):
-            return _stop(problem, _too_long(hope))
+        if length * costs.step < (hope if unspent or self.training else hope / GAIN):
+            return stopped(problem, too_long(hope))
+        if not unspent and not self.training and self._seems_trained():
+            return stopped(problem, LARGE)
         ask_for_sweeps(course, *_rows(problem.s0, inputs, 1))
         course.parallel += CHECKS * costs.call
         choice = best(options(course, None))
-        return _stop(problem, _too_long(hope)) if choice.arm is None else None
+        return stopped(problem, too_long(hope)) if choice.arm is None else None
+
+    def _seems_trained(self) -> bool:
+        return self.kernel.size() > TRAINED
 
     def _known(self) -> float | None:
         return self.kernel.known(self.auto, self.x, self.start, self.training)
@@ -224,25 +228,3 @@ def timed(kernels: list[Against], answer: Callable[[], Any]) -> Any:
 def _rows(s0: Tensor, inputs: Callable[[int], Any], count: int) -> tuple[Tensor, Any]:
     """States and inputs of the first rows."""
     return s0.expand(count, *s0.shape).contiguous(), inputs(count)
-
-
-def _too_long(hope: float) -> str:
-    return f"a solve takes {duration(hope)} if all goes well, and trying would cost more than the budget"
-
-
-def _stop(problem: Problem, why: str) -> Solution:
-    """A solution that has not begun."""
-    s0 = problem.s0
-    count = torch.zeros(s0.shape[:-1], dtype=torch.int64, device=s0.device)
-    return Solution(
-        states=s0.expand(problem.length, *s0.shape),
-        result=torch.full_like(count, int(Result.STOPPED)),
-        iterations=count,
-        residual=s0.new_full(count.shape, torch.nan),
-        history=None,
-        evaluations=count,
-        resets=count,
-        carry=None,
-        decisions=(Decision(0, 0, STEPWISE, why),),
-        _estimate=no_estimate,
-    )

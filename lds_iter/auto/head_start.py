@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lds_iter.auto.arms import Arm, Option
+from lds_iter.auto.arms import Arm, Candidate, Option
 from lds_iter.auto.choosing import windows
 from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import COMPILED, expected, work_of
@@ -31,10 +31,21 @@ def head_start(course: Course, s: Tensor, u: Any) -> Option | None:
     """What to begin with without having measured anything; None where that is no good.
 
     Args:
-        course: of the solve, or of deciding whether to begin.
+        course: of the solve.
         s: a row of states, `(1, *batch, D)`, for asking what is compiled.
         u: its inputs.
     """
+    candidate = promising(course)
+    if candidate is None or not sweeps(course, candidate, s, u):
+        return None
+    arm = Arm(candidate, windows(course, candidate)[0])
+    why = "its iterations are compiled and its states small, so that some cost less than finding out"
+    rounds = PART * math.ceil(expected(course, arm.candidate) * math.ceil(course.length / arm.window)) + 1
+    return Option(arm, 0.0, why, rounds)
+
+
+def promising(course: Course) -> Candidate | None:
+    """With which method to begin, if its iterations are compiled, as far as anybody has asked."""
     costs, s0 = course.costs, course.problem.s0
     if costs.call is not None or costs.outcomes or (course.outside is not None and not course.outside.step):
         return None
@@ -45,10 +56,4 @@ def head_start(course: Course, s: Tensor, u: Any) -> Option | None:
         for candidate in course.auto.candidates
         if not candidate.rescue and (work := work_of(course, candidate.method, candidate.name)) in COMPILED
     ]
-    candidate = min(compiled, key=lambda one: one[0], default=(0.0, None))[1]
-    if candidate is None or not sweeps(course, candidate, s, u):
-        return None
-    arm = Arm(candidate, windows(course, candidate)[0])
-    why = "its iterations are compiled and its states small, so that some cost less than finding out"
-    rounds = PART * math.ceil(expected(course, arm.candidate) * math.ceil(course.length / arm.window)) + 1
-    return Option(arm, 0.0, why, rounds)
+    return min(compiled, key=lambda one: one[0], default=(0.0, None))[1]

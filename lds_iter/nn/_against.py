@@ -17,7 +17,7 @@ from lds_iter.auto.choosing import GAIN, best, options, settled
 from lds_iter.auto.course import Course
 from lds_iter.auto.driver import Driver
 from lds_iter.auto.estimates import least
-from lds_iter.auto.head_start import head_start
+from lds_iter.auto.head_start import promising
 from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of, time_operations, time_rows
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._kernel import OPERATIONS, Kernel
@@ -121,7 +121,7 @@ class Against(AbstractStrategy):
         if self.kernel.least(1.0, self.training) == 0:
             return First.KERNEL if self.comes_first() else First.TIMING
         course.outside = self._outside(course.problem)
-        if head_start(course, *_rows(s0, inputs, 1)) is not None:
+        if promising(course) is not None:
             return First.SOLVE
         if self.training:
             return First.TIMING

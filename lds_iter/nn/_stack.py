@@ -101,14 +101,14 @@ def run(
             method = _facing(options.method, kernel, sequence, start)
             states, solution = _solve(f, sequence, lengths, start, replace(options, method=method), (module, place))
             solutions.append(solution)
-            if isinstance(method, Against) and not solution.failed and not solution.converged:
-                if lengths is not None:
-                    raise Elsewhere(solutions)
-                output, final = method.answer()
-            elif not solution.converged:
-                raise OverBudget(solutions)
-            else:
+            if solution.converged:
                 output, final = _read(f, states, lengths)
+            elif not isinstance(method, Against) or solution.failed:
+                raise OverBudget(solutions)
+            elif lengths is not None:
+                raise Elsewhere(solutions)
+            else:
+                output, final = method.answer()
             outputs.append(reverse(output, lengths) if backward else output)
             finals.append(final)
         x = outputs[0] if directions == 1 else torch.cat(outputs, -1)

@@ -2,10 +2,10 @@
 
 Contenders run in turns, each in an order of its own, medians of `ROUNDS`; whose first run takes `LONG` or longer does
 not run again, and who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows
-nothing; *kept* is one that has seen the problem `WARM` times. A figure counts only where the gate passed: states
-whose residual is within the tolerance, evaluated anew, or outputs (and in training gradients) as torch's. Writes
-`bench/results/<device>/auto.json` after each problem and a section of `docs/learn/auto.md`. Wants a quiet machine; it
-takes some minutes.
+nothing; *kept* is one that has seen the problem `WARM` times, without `warm_start`: its last states would be the
+solution. A figure counts only where the gate passed: states whose residual is within the tolerance, evaluated anew,
+or outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json` after each problem and a
+section of `docs/learn/auto.md`. Wants a quiet machine; it takes some minutes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ from bench.auto_problems import Case, Layer, Recurrence, cases
 from bench.machine import describe, results_folder
 from bench.pages import between
 from bench.timing import alternately, first_run
+from lds_iter.nn._arguments import default_auto
 
 WARM = 12
 """Solves that a kept `Auto` learns from before it is timed."""
@@ -85,7 +87,7 @@ def recurrence(problem: Recurrence, dense: bool) -> tuple[dict[str, Run], Callab
 
         return run
 
-    kept = li.Auto()
+    kept = li.Auto(warm_start=False)
     runs: dict[str, Run] = {STEPWISE: stepwise}
     runs |= {name: with_method(method) for name, method in fixed(dense).items()}
     runs[FIRST] = lambda: li.solve(*arguments, li.Auto(), **options)
@@ -120,7 +122,7 @@ def layer(problem: Layer, dense: bool) -> tuple[dict[str, Run], Callable[[Any], 
         gradients = torch.autograd.grad((output * weights).square().mean(), tuple(module.parameters()))
         return output.detach(), *gradients
 
-    kept = _twin(theirs, None)
+    kept = _twin(theirs, replace(default_auto(theirs), warm_start=False))
     runs: dict[str, Run] = {STEPWISE: lambda: forward(theirs)}
     runs |= {name: lambda module=module: forward(module) for name, module in layers.items()}
     fresh = [_twin(theirs, None) for _ in range(FRESH)]  # making a module is no part of a solve
@@ -136,7 +138,7 @@ def layer(problem: Layer, dense: bool) -> tuple[dict[str, Run], Callable[[Any], 
     return runs, right
 
 
-def _twin(theirs: torch.nn.RNNBase, method: li.LDSApproximation | None) -> torch.nn.RNNBase:
+def _twin(theirs: torch.nn.RNNBase, method: li.LDSApproximation | li.Auto | None) -> torch.nn.RNNBase:
     """One of ours on the same weights: a copy of them would be cold in the caches, and nothing else is compared."""
     kind = {torch.nn.RNN: li.nn.RNN, torch.nn.GRU: li.nn.GRU, torch.nn.LSTM: li.nn.LSTM}[type(theirs)]
     ours = kind(

@@ -8,3 +8,4 @@ from lds_iter.auto.clock import ProcessClock as ProcessClock
 from lds_iter.auto.clock import WallClock as WallClock
 from lds_iter.auto.costs import Costs as Costs
 from lds_iter.auto.costs import CostTable as CostTable
+from lds_iter.auto.memory import Memory as Memory

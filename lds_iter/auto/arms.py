@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from lds_iter.methods.base import LDSApproximation
 
@@ -65,9 +66,11 @@ class Outside:
         kind: what keeps its costs apart from those of others.
         training: whether its backward pass is in them.
         timed: times a step, where `step` is only known to be the least that it could take.
+        place: what keeps its solutions apart from those of others that cost the same.
     """
 
     step: float
     kind: str
     training: bool = False
     timed: Callable[[], float] | None = None
+    place: Any = None

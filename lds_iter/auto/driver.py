@@ -17,11 +17,12 @@ from lds_iter.auto.course import Course
 from lds_iter.auto.evidence import Evidence
 from lds_iter.auto.head_start import head_start
 from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of
-from lds_iter.auto.steps import finish, lowest, record_steps, take_steps
+from lds_iter.auto.memory import begin_nearer, put_back, remember
+from lds_iter.auto.steps import finish, lowest, show_steps, take_steps
 from lds_iter.auto.trial import Trial, Verdict
 from lds_iter.decisions import Decision
 from lds_iter.device import StopFlag
-from lds_iter.loop import ended, iterate, stopped, watch
+from lds_iter.loop import ended, iterate
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.solution import Result
 from lds_iter.workspace import Problem, Rules, Workspace
@@ -55,7 +56,7 @@ class Driver:
         self.course = Course(auto, problem, rules, outside, costs, state)
         self.problem, self.guess, self.rules, self.costs, self.state = problem, guess, rules, costs, state
         self.length, self.flag = problem.length, StopFlag(lag=False)
-        self.ceiling = math.inf
+        self.ceiling, self.warm = math.inf, False
 
     def run(self) -> Workspace:
         """Everything, from the guess to results."""
@@ -65,7 +66,11 @@ class Driver:
             self._decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
             self._step_by_step()
             return self.state
-        option = self._as_before() or head_start(self.course, self.state.buffer[:1], self.problem.inputs_at(0, 1))
+        option = self._as_before()
+        if option is not None:
+            option = self._nearer(option)
+        else:
+            option = head_start(self.course, self.state.buffer[:1], self.problem.inputs_at(0, 1))
         if option is None:
             self._learn()
         while not self.course.over:
@@ -77,6 +82,8 @@ class Driver:
                 self._pursue(option.arm, option)
             option = None
         self.course.save()
+        if self.costs.outcomes:
+            remember(self.course)
         return self.state
 
     def _learn(self) -> None:
@@ -91,7 +98,7 @@ class Driver:
                 _, seconds = take_steps(self.problem, self.state, first, first + STEPS, self.course.now)
                 self.costs.stepped(seconds)
             self.course.moved()
-            self._show_steps(before)
+            show_steps(self.state, self.rules, before)
         if self.costs.picard is None:
             first = self.course.front
             stop = min(self.length, first + rows_of(self.course))
@@ -112,6 +119,14 @@ class Driver:
         if found is not None:
             self.ceiling = choice.seconds
         return found or choice
+
+    def _nearer(self, option: Option) -> Option:
+        """Begin at the states of the last solve, if they are nearer, unless something is being tried out."""
+        chosen = begin_nearer(self.course, self.guess, option.seconds) if self.ceiling == math.inf else None
+        if chosen is None:
+            return option
+        self.guess, self.warm = chosen, True
+        return replace(option, why=f"{option.why}; it begins at the states of the last solve, which are nearer")
 
     def _sweep(self, arm: Arm) -> None:
         """One timed iteration of the loop."""
@@ -149,8 +164,8 @@ class Driver:
             if verdict != Verdict.ON:
                 self._leave(arm, trial.evidence, verdict, self.course.parallel - begin, repeated=known is not None)
                 return
-        if known is not None and self.course.tried:
-            return  # it began where others had left off
+        if known is not None and (self.course.tried or self.warm):
+            return  # it began where others had left off, or the last solve
         done = before - 1 if trial is None else len(trial.evidence.residuals)
         solved = bool((self.state.result == Result.SUCCESS).any())
         self.costs.ended(arm.name, arm.window, max(1, done) if solved else None, self.course.parallel)
@@ -195,14 +210,7 @@ class Driver:
         if verdict == Verdict.FAILED or nearly or repeated:  # what is not repeated was owed to what went before it
             self.costs.ended(arm.name, arm.window, len(evidence.residuals) if nearly else None, spent)
         if evidence.grew:
-            self._restart()
-
-    def _restart(self) -> None:
-        """Put the guess back into the rows that are not accepted: what an attempt left there is worse."""
-        state = self.state
-        times = torch.arange(self.length, device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
-        open_ = (times >= state.frontier) & (state.result == Result.RUNNING)
-        state.buffer[1:].copy_(torch.where(open_.unsqueeze(-1), self.guess, state.buffer[1:]))
+            put_back(self.state, self.guess)  # what the attempt left there is worse
 
     def _step_by_step(self) -> None:
         """The rest, one row after the other; or leave it to the kernel outside."""
@@ -220,19 +228,11 @@ class Driver:
             self.costs.stepped((self.course.now() - start) / (stop - first))
             finish(state, self.length)
             self.course.moved()
-            self._show_steps(before)
+            show_steps(self.state, self.rules, before)
             self.course.over = not bool((state.result == Result.RUNNING).any())
             if not finite and not self.course.over:
                 state.carry = None
                 self._sweep(Arm(Candidate(Jacobi()), self.rules.window))  # the loop finds what is not finite
-
-    def _show_steps(self, before: Tensor) -> None:
-        """As after an evaluation in the loop: the record, callbacks, and the rule that may end it."""
-        state, rules = self.state, self.rules
-        if rules.record:
-            record_steps(state, before)
-        watch(state, rules)
-        stopped(state, state.result == Result.RUNNING, rules)
 
     def _describe(self, arm: Arm | None) -> str:
         if arm is None:

@@ -147,7 +147,13 @@ def picard_count(drift: float, length: int) -> float:
 
 
 def distance(course: Course, buffer: Tensor) -> float:
-    """How far a buffer (s0 and the states) is from the solution: digits that are missing on average.
+    """How far a buffer (s0 and the states) is from the solution: what is `missing`, of all that run."""
+    assert course.state is not None
+    return float(missing(course, buffer)[course.state.result == Result.RUNNING].mean())
+
+
+def missing(course: Course, buffer: Tensor) -> Tensor:
+    """Natural digits that a buffer (s0 and the states) lacks on average, per sequence.
 
     That is the mean of `log(residual / tolerance)` where that is positive, over a few rows spread over those that are
     open. A trajectory that is right but for a few places has come far; the largest residual would not tell.
@@ -158,8 +164,7 @@ def distance(course: Course, buffer: Tensor) -> float:
     times = torch.linspace(course.front, course.length - 1, n, device=problem.s0.device).round().long()
     u = pytree.tree_map(lambda leaf: leaf[times] if isinstance(leaf, Tensor) else leaf, problem.inputs)
     value = problem.f(buffer[times], u)
-    missing = _missing((value - buffer[times + 1]).abs(), value, course.rules)
-    found = float(missing[:, state.result == Result.RUNNING].mean())
+    found = _missing((value - buffer[times + 1]).abs(), value, course.rules).mean(0)
     state.evaluations += n
     course.parallel += course.now() - begin
     return found

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.loop import stopped, watch
 from lds_iter.solution import Result
-from lds_iter.workspace import Problem, Workspace
+from lds_iter.workspace import Problem, Rules, Workspace
 
 
 def lowest(state: Workspace, length: int) -> int:
@@ -65,6 +66,20 @@ def finish(state: Workspace, length: int) -> None:
     done = (state.result == Result.RUNNING) & (state.frontier >= length)
     state.result = state.result.masked_fill(done, int(Result.SUCCESS))
     state.residual = torch.where(done, state.accepted_residual, state.residual)
+
+
+def show_steps(state: Workspace, rules: Rules, before: Tensor) -> None:
+    """As after an evaluation in the loop: the record, callbacks, and the rule that may end it.
+
+    Args:
+        state: after the steps.
+        rules: of the solve.
+        before: the frontiers before them.
+    """
+    if rules.record:
+        record_steps(state, before)
+    watch(state, rules)
+    stopped(state, state.result == Result.RUNNING, rules)
 
 
 def record_steps(state: Workspace, before: Tensor) -> None:

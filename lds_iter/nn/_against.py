@@ -68,6 +68,7 @@ class Against(AbstractStrategy):
         x: its input, `(T, B, D_in)`.
         start: the states before the first step.
         training: whether its backward pass counts too.
+        place: number of layer and direction.
     """
 
     auto: Auto
@@ -75,6 +76,7 @@ class Against(AbstractStrategy):
     x: Tensor
     start: tuple[Tensor, ...]
     training: bool
+    place: int = 0
 
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve, or stop."""
@@ -172,13 +174,13 @@ class Against(AbstractStrategy):
         """The kernel, with what a step of it takes, or the least that it could take before it was timed."""
         kind = TRAINING if self.training else FORWARD
         share = (DIRECT if hasattr(problem.f, "adjoint") else BACKWARD) if self.training else 1.0
-        known = self._known()
+        known, place = self._known(), (id(self.kernel.module), self.place)
         if known is not None:
-            return Outside(known / share, kind, self.training)
+            return Outside(known / share, kind, self.training, place=place)
         time = partial(self.kernel.time, self.auto, self.x, self.start, self.training)
         costs = self.auto.costs.of(problem, kind)
         step = self.kernel.least(costs.operation, self.training) + (costs.row or 0.0)
-        return Outside(step / share, kind, self.training, lambda: time() / share)
+        return Outside(step / share, kind, self.training, lambda: time() / share, place)
 
     def for_adjoint(self) -> AbstractStrategy:
         """The backward pass has no kernel of its own to go to."""

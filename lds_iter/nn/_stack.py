@@ -98,7 +98,7 @@ def run(
             place = len(solutions)
             (f, kernel), start = layers(layer, backward), tuple(state[place] for state in hx)
             sequence = reverse(x, lengths) if backward else x
-            method = _facing(options.method, kernel, sequence, start)
+            method = _facing(options.method, kernel, sequence, start, place)
             states, solution = _solve(f, sequence, lengths, start, replace(options, method=method), (module, place))
             solutions.append(solution)
             if solution.converged:
@@ -118,10 +118,10 @@ def run(
 
 
 def _facing(
-    method: LDSApproximation | AbstractStrategy, kernel: Kernel, x: Tensor, start: tuple[Tensor, ...]
+    method: LDSApproximation | AbstractStrategy, kernel: Kernel, x: Tensor, start: tuple[Tensor, ...], place: int
 ) -> LDSApproximation | AbstractStrategy:
     """`Auto` with torch's kernel as its sequential evaluation; any other method as it is."""
-    return Against(method, kernel, x, start, kernel.training(x)) if isinstance(method, Auto) else method
+    return Against(method, kernel, x, start, kernel.training(x), place) if isinstance(method, Auto) else method
 
 
 def _solve(

@@ -104,8 +104,10 @@ def test_right_from_stable_to_chaotic_and_within_the_bound(gain, row):
     solution, counted = solve(f, s0, u / 5, Counted(f, row=row))
     assert_solved(solution, f, s0, u / 5)
     stepwise = 1000 * (counted.call + counted.row)
-    # The bound of the docstring, with the constant: a first iteration of every candidate, and the checks of `solve`.
-    assert counted.spent <= 1.1 * stepwise + 2 * 5 * (1 + 32 * row) + 5
+    # The bound of the docstring, with its constants: what is timed and checked, and of two candidates an iteration
+    # whose cost was estimated too low, for here derivatives take twice what those of so few units do.
+    dearer = 5 * (counted.call + 1000 * row)
+    assert counted.spent <= 1.1 * stepwise + 2 * 5 * (1 + 32 * row) + 5 + 2 * dearer
 
 
 @pytest.mark.parametrize("gain", [0.5, 0.9, 1.2, 1.5, 2.0, 4.0])
@@ -170,7 +172,9 @@ def test_near_the_identity_picard_is_chosen_and_elsewhere_not():
     def small_steps(s, u):
         return s + 1e-4 * (torch.sin(3 * s) + u)
 
-    solution, counted = solve(small_steps, s0, u)
+    plain = Counted(small_steps)
+    plain.linearize = None  # torch.func finds the derivatives
+    solution, counted = solve(small_steps, s0, u, plain)
     assert solution.decisions[0].choice == "Picard()"
     assert_solved(solution, small_steps, s0, u)
     assert counted.spent < 200  # ten evaluations; a solve by steps would have cost 2002

@@ -45,10 +45,10 @@ class Auto(AbstractStrategy):
     **What it can lose.** Call *loss* the time of iterations and looks, less what accepted rows would have taken step by
     step, and S the time of step-by-step evaluation, as measured. Without evidence (a residual that falls, a frontier
     that moves, rows that come nearer, a probe that shows `f` to forget fast or to be linear, an earlier solve of this
-    kind that succeeded) the loss stays below `budget * S`, plus at most one iteration whose cost was estimated too low,
-    or the few compiled ones that a solve may begin with. With evidence that lies it stays below S in all. So a
-    solve takes at most `(1 + budget) S` and a constant where nothing promises success, and at most `2 S` and that
-    constant ever; the constant is the steps and calls of `f` that are timed.
+    kind that succeeded) the loss stays below `budget * S`, plus at most one iteration of a candidate whose cost was
+    estimated too low, or the few compiled ones that a solve may begin with. With evidence that lies it stays below S in
+    all. So a solve takes at most `(1 + budget) S` and a constant where nothing promises success, and at most `2 S` and
+    that constant ever; the constant is the steps and calls of `f` that are timed.
 
     Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
     method found them depends on measured times, so two runs may decide differently, and agree to the tolerance.

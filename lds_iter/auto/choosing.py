@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from lds_iter.auto.arms import Arm, Candidate, Option
 from lds_iter.auto.costs import Outcome
@@ -33,30 +34,29 @@ def options(course: Course, current: Arm | None) -> list[Option]:
     found = []
     if course.may_step():
         found.append(Option(None, course.to_go() * course.step, "nothing else promises to be faster"))
-    arms = [arm for candidate in course.auto.candidates for arm in _arms(course, candidate, current)]
-    settled = [arm for arm in arms if _succeeded(course, arm)]
-    if course.tried and settled:
-        arms = settled  # one experiment a solve, where something is known to work
-    considered = [option_of(course, arm) for arm in arms]
-    found += [option for option in considered if option is not None]
+    others = [option for candidate in course.auto.candidates for option in _of(course, candidate, current)]
+    settled = [option for option in others if option.arm is not None and _succeeded(course, option.arm)]
+    # One experiment a solve, where something is known to work.
+    found += settled if course.tried and settled else others
     return found or [_last_resort(course)]
 
 
-def _arms(course: Course, candidate: Candidate, current: Arm | None) -> list[Arm]:
+def _of(course: Course, candidate: Candidate, current: Arm | None) -> list[Option]:
     """The windows in which a candidate comes into question."""
     if current is not None and current.candidate == candidate:
         return []
     arms = [Arm(candidate, window) for window in windows(course, candidate)]
-    arms = [arm for arm in arms if arm not in course.tried]
-    found = [arm for arm in arms if _succeeded(course, arm)]
+    if course.tried:
+        arms = [arm for arm in arms if arm not in course.tried]
+    found = list(_possible(course, [arm for arm in arms if _succeeded(course, arm)]))
     if (candidate.rescue and not _in_need(course)) or _ruled_out(course, candidate):
         return found
     arms = [arm for arm in arms if not course.costs.resting(arm.name, arm.window)]
     if candidate.rescue:
-        return arms
+        return list(_possible(course, arms))
     # A shorter window is for where the budget does not allow a longer one, or where it is known to work.
-    longest = next((arm for arm in arms if option_of(course, arm) is not None), None)
-    return found if longest is None or longest in found else [longest, *found]
+    longest = next(iter(_possible(course, arms)), None)
+    return found if longest is None or longest.arm in [option.arm for option in found] else [longest, *found]
 
 
 def _succeeded(course: Course, arm: Arm) -> bool:
@@ -78,6 +78,10 @@ def _ruled_out(course: Course, candidate: Candidate) -> bool:
     return not candidate.rescue and any(expected(course, candidate) > expected(course, other) for other in failed)
 
 
+def _possible(course: Course, arms: list[Arm]) -> Iterator[Option]:
+    return (option for option in (option_of(course, arm) for arm in arms) if option is not None)
+
+
 def option_of(course: Course, arm: Arm) -> Option | None:
     """Of one method with one window; None where its cost is unknown, the budget too small, or the promise."""
     known = course.costs.known(arm.name, arm.window)
@@ -89,24 +93,25 @@ def option_of(course: Course, arm: Arm) -> Option | None:
     stretches = math.ceil(course.to_go() / arm.window)
     usual = expected(course, arm.candidate)
     count = stretches * (usual + (stretches > 1)) * 2 ** course.costs.failures(arm.name, arm.window) + 0.5
-    if course.may_step() and not permitted(course, arm):
+    may_step = course.may_step()
+    if may_step and not permitted(course, arm, cost):
         return None
     unspent = course.costs.credit >= 2 * cost
     sure = reliable(course, arm.candidate) or unspent or course.training
-    if course.may_step() and unspent and course.costs.sweep(course.key(arm), arm.window) is None:
+    if may_step and unspent and course.costs.sweep(course.key(arm), arm.window) is None:
         cost /= ROUGH
-    if course.may_step() and count * cost > (1.0 if sure else GAIN) * course.to_go() * course.step:
+    if may_step and count * cost > (1.0 if sure else GAIN) * course.to_go() * course.step:
         return None
     return Option(arm, count * cost, f"{count:.4g} iterations of {duration(cost)} are to be expected")
 
 
-def permitted(course: Course, arm: Arm) -> bool:
+def permitted(course: Course, arm: Arm, cost: float | None = None) -> bool:
     """Whether the budget has room until an arm that was never tried can show that it gets on.
 
     That is one iteration, after which a look at a few rows tells; half of the usual ones for a method to the rescue,
     which is for hard problems. None where the few rows have told already.
     """
-    cost = cost_of(course, arm)
+    cost = cost_of(course, arm) if cost is None else cost
     need = expected(course, arm.candidate) / 2 if arm.candidate.rescue and not expanding(course) else 1
     return cost is not None and (reliable(course, arm.candidate) or course.lost + need * cost <= course.allowance)
 

@@ -92,10 +92,9 @@ class Driver:
             return
         if self.costs.step is None and self.course.to_go() > WARM + STEPS:
             before, first = self.state.frontier, self.course.front
-            finite, _ = take_steps(self.problem, self.state, first, first + WARM, self.course.now)
+            stop = first + WARM + STEPS
+            finite, seconds = take_steps(self.problem, self.state, first, stop, self.course.now, WARM)
             if finite:
-                first += WARM
-                _, seconds = take_steps(self.problem, self.state, first, first + STEPS, self.course.now)
                 self.costs.stepped(seconds)
             self.course.moved()
             show_steps(self.state, self.rules, before)

@@ -7,7 +7,6 @@ Each look is a call of `f` with some rows: a few sequential steps' worth of time
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +20,6 @@ from lds_iter.workspace import Rules
 
 if TYPE_CHECKING:
     from lds_iter.auto.arms import Candidate
-    from lds_iter.auto.costs import Costs
     from lds_iter.auto.course import Course
 
 ROWS, LEAST, NUMBERS = 1024, 8, 1 << 13
@@ -45,6 +43,7 @@ DIGITS, MOST = 11.5, 100
 
 def time_operations(course: Course, s: Tensor) -> None:
     """Time operations of torch on a row of states."""
+    torch.add(s, s)  # warms up
     begin = course.now()
     for _ in range(OPERATIONS):
         torch.add(s, s)
@@ -53,17 +52,15 @@ def time_operations(course: Course, s: Tensor) -> None:
 
 def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
     """Time a call of `f` with these rows, `(n, *batch, D)`, against one with a single row; returns the values."""
-    f, costs, n = course.problem.f, course.costs, s.shape[0]
+    f, costs = course.problem.f, course.costs
     one = s[:1], pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
     begin = course.now()
     time_operations(course, one[0])
     f(*one)  # warms up
     start = course.now()
     f(*one)
-    between = course.now()
-    value = f(s, u)
-    costs.call = min(between - start, costs.call or math.inf)
-    _note_batch(costs, course.now() - between, n)
+    costs.call = min(course.now() - start, costs.call or math.inf)
+    value = _batch(course, s, u)
     course.parallel += course.now() - begin
     return value
 
@@ -99,37 +96,37 @@ def look_at_rows(course: Course, s: Tensor, u: Any) -> int:
     or derivatives of its own, for those are of networks, or where it says so itself. Returns how often `f` was called
     with all rows.
     """
-    f, costs = course.problem.f, course.costs
+    costs = course.costs
     value = time_rows(course, s, u)
     start = course.now()
     signs = torch.cos(torch.arange(s.numel(), dtype=s.dtype, device=s.device) ** 2).sign().view_as(s)
-    extent = 1 + s.abs().amax()
-    size = math.sqrt(torch.finfo(s.dtype).eps) * extent
-    nearby, again = s + size * signs, course.now()
-    moved = (f(nearby, u) - value) / size
-    _note_batch(costs, course.now() - again, s.shape[0])
+    extent, calls, moved = 1 + s.abs().amax(), 1, None
+    if not costs.linear and getattr(course.problem.f, "linearize", None) is None:
+        e = AFAR * extent * signs
+        once, twice = _batch(course, s + e, u) - value, _batch(course, s + 2 * e, u) - value
+        # Twice the difference of states makes twice that of values, which is not to be had by chance.
+        costs.linear = bool((twice - 2 * once).abs().amax() <= LINEAR * once.abs().amax())
+        calls, moved = 3, once / (AFAR * extent) if costs.linear else None
+    if moved is None:
+        size = math.sqrt(torch.finfo(s.dtype).eps) * extent
+        calls, moved = calls + 1, (_batch(course, s + size * signs, u) - value) / size
     drift = float((moved - signs).square().mean(-1).sqrt().amax())
     costs.picard = picard_count(drift, course.length) if math.isfinite(drift) else math.inf
     gain = float(moved.square().mean().sqrt())
     costs.gain = gain if math.isfinite(gain) else math.inf
-    unknown = not costs.linear and getattr(f, "linearize", None) is None
-    if unknown:
-        costs.linear = _seems_linear(f, s, u, value, AFAR * extent * signs)
     course.parallel += course.now() - start
-    return 4 if unknown else 2
+    return calls
 
 
-def _seems_linear(f: Callable[..., Tensor], s: Tensor, u: Any, value: Tensor, e: Tensor) -> bool:
-    """Whether twice the difference of states makes twice that of values, which is not to be had by chance."""
-    once, twice = f(s + e, u) - value, f(s + 2 * e, u) - value
-    return bool((twice - 2 * once).abs().amax() <= LINEAR * once.abs().amax())
-
-
-def _note_batch(costs: Costs, seconds: float, rows: int) -> None:
-    """What a row takes in a batch, by the fastest call with so many."""
+def _batch(course: Course, s: Tensor, u: Any) -> Tensor:
+    """A call of `f` with many rows, and what a row takes in it, by the fastest call with so many."""
+    costs, start = course.costs, course.now()
+    value = course.problem.f(s, u)
+    seconds, rows = course.now() - start, s.shape[0]
     assert costs.call is not None
     row = max((seconds - costs.call) / max(1, rows - 1), FLOOR * seconds / rows)
     costs.row = row if costs.row is None else min(costs.row, row)
+    return value
 
 
 def picard_count(drift: float, length: int) -> float:

@@ -24,24 +24,33 @@ def lowest(state: Workspace, length: int) -> int:
 
 
 def take_steps(
-    problem: Problem, state: Workspace, first: int, stop: int, now: Callable[[], float]
+    problem: Problem, state: Workspace, first: int, stop: int, now: Callable[[], float], warm: int = 0
 ) -> tuple[bool, float]:
-    """Evaluate the rows `[first, stop)` one after the other; `first`: the lowest frontier.
+    """Evaluate the rows `[first, stop)` one after the other.
+
+    Args:
+        problem: what is solved.
+        state: of the solve.
+        first: the lowest frontier.
+        stop: after the last row.
+        now: the clock.
+        warm: rows that are not timed.
 
     Returns:
-        Whether all values were finite, and the seconds of a step by the clock `now`, without what storing the rows
-        takes. A sequence with a value that was not finite stays in front of that row, for the loop to find it.
+        Whether all values were finite, and the seconds of a step by the clock, without what storing the rows takes. A
+        sequence with a value that was not finite stays in front of that row, for the loop to find it.
     """
     running, frontier = state.result == Result.RUNNING, state.frontier
     together = bool((frontier == first)[running].all())
     highest = first if together else int(frontier[running].max())
     rows, s, start = [], state.buffer[first : first + 1], now()
     for t, u in zip(range(first, stop), _rows(problem.inputs, first, stop), strict=True):
+        start = now() if 0 < t - first == warm else start
         s = problem.f(s, u)
         if t < highest:
             s = torch.where((frontier <= t).unsqueeze(-1), s, state.buffer[t + 1 : t + 2])
         rows.append(s)
-    seconds = (now() - start) / (stop - first)
+    seconds = (now() - start) / (stop - first - warm)
     block = torch.cat(rows)
     finite = bool(block.sum().isfinite()) or bool(block.isfinite().all())
     reached = _reached(block, running, frontier, first, stop) if not finite else frontier.clamp(min=stop)

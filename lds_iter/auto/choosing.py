@@ -137,7 +137,7 @@ def cost_of(course: Course, arm: Arm) -> float | None:
     if cost is None and arm.window < course.length:
         whole = course.costs.sweep(arm.name, arm.window)
         cost = None if whole is None else SLIDING * whole
-    if cost is None and isinstance(method, TrustRegion) and getattr(course.problem.f, "sweep", None) is None:
+    if cost is None and isinstance(method, TrustRegion) and getattr(course.problem.f, "serves", None) is None:
         inner = course.costs.sweep(str(method.method), arm.window)
         cost = None if inner is None else TRUSTED * inner
     return estimate(course, arm.candidate, arm.window) if cost is None else cost

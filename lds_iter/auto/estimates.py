@@ -72,7 +72,7 @@ def work_of(course: Course, method: LDSApproximation, name: str) -> Work:
     narrow = isinstance(method, QuasiNewton | BlockNewton)
     if isinstance(method, Picard | Jacobi):
         return WITHOUT
-    if name and getattr(f, "sweep", None) is not None and compiled.get(name, True):
+    if name and getattr(f, "serves", None) is not None and compiled.get(name, True):
         return COMPILED_DIAGONAL if narrow else COMPILED_FULL
     if getattr(f, "linearize", None) is None:
         return PLAIN
@@ -95,11 +95,12 @@ def reliable(course: Course, candidate: Candidate) -> bool:
     """
     costs = course.costs
     if costs.linear or work_of(course, candidate.method, candidate.name) not in COMPILED:
-        return candidate.linear == 1 and (costs.linear or _forgets(costs))
-    return _forgets(costs) and not candidate.rescue
+        return candidate.linear == 1 and (costs.linear or forgets(costs))
+    return forgets(costs) and not candidate.rescue
 
 
-def _forgets(costs: Costs) -> bool:
+def forgets(costs: Costs) -> bool:
+    """Whether the probe says that everything is forgotten within a few steps."""
     return costs.gain is not None and costs.gain < FORGETS
 
 

@@ -15,7 +15,6 @@ from torch.utils import _pytree as pytree
 
 from lds_iter import device
 from lds_iter.solution import Result
-from lds_iter.sweeping import Sweeping
 from lds_iter.workspace import Rules
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
 
 
 def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
-    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweeping`), with one row."""
+    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweeping`)."""
     begin = course.now()
     for candidate in course.auto.candidates:
         sweeps(course, candidate, s, u)
@@ -75,16 +74,12 @@ def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
 
 def sweeps(course: Course, candidate: Candidate, s: Tensor, u: Any) -> bool:
     """Whether the recurrence computes an iteration of this method itself; it is asked once."""
-    own, known = getattr(course.problem.f, "sweep", None), course.costs.compiled
-    if own is None or not device.on_host(s):
+    serves, known = getattr(course.problem.f, "serves", None), course.costs.compiled
+    if serves is None or not device.on_host(s):
         return False
-    if candidate.name in known:
-        return known[candidate.name]
-    one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
-    buffer = torch.cat([s[:1], s[:1]])
-    first = torch.zeros(buffer.shape[1:-1], dtype=torch.int64)
-    at_hand = Sweeping(buffer, buffer.clone(), s[0], 0, first, first + 1, rtol=0.0, atol=0.0)
-    known[candidate.name] = own(candidate.method, at_hand, one) is not None
+    if candidate.name not in known:
+        one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)
+        known[candidate.name] = serves(candidate.method, s[:1], one)
     return known[candidate.name]
 
 

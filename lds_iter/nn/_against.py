@@ -16,7 +16,7 @@ from lds_iter.auto.arms import Outside
 from lds_iter.auto.choosing import GAIN, best, options, settled
 from lds_iter.auto.course import Course
 from lds_iter.auto.driver import Driver
-from lds_iter.auto.estimates import least
+from lds_iter.auto.estimates import forgets, least
 from lds_iter.auto.head_start import promising
 from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of, time_operations, time_rows
 from lds_iter.methods.base import LDSApproximation
@@ -43,6 +43,10 @@ CHECKS = 8
 WIDE = 1 << 14
 """Products of the numbers of all states of a time step with the width of one above which the arithmetic of as many
 iterations as fresh networks take is more than what a kernel dispatches."""
+
+LEAST = 2.0
+"""What a step of torch's GRU or RNN takes at most on a small state, in units of the least that it could: beyond that
+a solve cannot be faster, and up to there a few steps of the kernel are worth timing."""
 
 TRAINED = 1.0
 """Size of recurrent weights (see `Kernel.size`) above which nothing is certain. Torch begins with 0.58; the trained
@@ -133,11 +137,11 @@ class Against(AbstractStrategy):
         look_at_rows(course, *_rows(s0, inputs, rows_of(course)))
         course.outside = self._outside(course.problem)
         costs.step = course.outside.step
-        if least(course) > course.length * costs.step:
+        if least(course) > LEAST * course.length * costs.step:
             return First.KERNEL
         ask_for_sweeps(course, *_rows(s0, inputs, 1))
         course.parallel += CHECKS * (costs.call or 0.0)
-        return First.KERNEL if best(options(course, None)).arm is None else First.SOLVE
+        return First.TIMING if best(options(course, None)).arm is None else First.SOLVE
 
     def _timed(self, course: Course, inputs: Callable[[int], Any]) -> Solution | None:
         """With the kernel timed, now or earlier: whether a solve should take less."""
@@ -155,9 +159,10 @@ class Against(AbstractStrategy):
         self.auto.costs.idle = 0
         unspent = costs.credit > 0
         # In training a step of the kernel takes longer the more there are, so that a sample of them is a low estimate.
-        if length * costs.step < (hope if unspent or self.training else hope / GAIN):
+        sure = unspent or self.training or forgets(costs)
+        if length * costs.step < (hope if sure else hope / GAIN):
             return stopped(problem, too_long(hope))
-        if not unspent and not self.training and self._seems_trained():
+        if not sure and self._seems_trained():
             return stopped(problem, LARGE)
         ask_for_sweeps(course, *_rows(problem.s0, inputs, 1))
         course.parallel += CHECKS * costs.call

@@ -59,10 +59,16 @@ class Recipe:
 
     def sweep(self, method: LDSApproximation, sweeping: Sweeping, tensors: Tensors) -> Moved | None:
         """One iteration of the methods that compiled code has; None of others."""
+        form = self._form(method)
+        return None if form is None else self.cell.sweep(form, sweeping, tensors)
+
+    def serves(self, method: LDSApproximation, s: Tensor, tensors: Tensors) -> bool:
+        """Whether `sweep` has such iterations, on rows like these."""
+        return self._form(method) is not None and self.cell.sweeps(s, tensors)
+
+    def _form(self, method: LDSApproximation) -> Form | None:
         form = next((form for known, form in FORMS if method == known), None)
-        if form is None or (form is Form.BLOCKS and self.cell.parts != PAIRS.size):
-            return None
-        return self.cell.sweep(form, sweeping, tensors)
+        return None if form is Form.BLOCKS and self.cell.parts != PAIRS.size else form
 
 
 class _Step(torch.autograd.Function):

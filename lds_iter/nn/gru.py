@@ -89,6 +89,10 @@ class GRURecurrence:
         """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that."""
         return COMPILED.sweep(method, sweeping, self._tensors(u))
 
+    def serves(self, method: LDSApproximation, h: Tensor, u: Gates) -> bool:
+        """Whether `sweep` computes iterations of the method, on rows like these."""
+        return COMPILED.serves(method, h, self._tensors(u))
+
     def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
         """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
         return iterations.gru(method, sweeping, u, self._weight, self._bias_n)

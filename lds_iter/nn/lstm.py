@@ -130,6 +130,10 @@ class LSTMRecurrence:
         """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None: the loop does it."""
         return None if self.projection is not None else COMPILED.sweep(method, sweeping, (*u, *self.weights))
 
+    def serves(self, method: LDSApproximation, s: Tensor, u: Gates) -> bool:
+        """Whether `sweep` computes iterations of the method, on rows like these."""
+        return self.projection is None and COMPILED.serves(method, s, (*u, *self.weights))
+
     def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
         """One iteration of `BlockNewton(2)` on CUDA, in one launch, for the loop; None where it must do that."""
         return None if self.projection is not None else iterations.lstm(method, sweeping, u, self._weight_hh)

@@ -95,6 +95,10 @@ class RNNRecurrence:
         """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that."""
         return self._compiled.sweep(method, sweeping, (u, self._weight))
 
+    def serves(self, method: LDSApproximation, h: Tensor, u: Tensor) -> bool:
+        """Whether `sweep` computes iterations of the method, on rows like these."""
+        return self._compiled.serves(method, h, (u, self._weight))
+
     def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Settled | None:
         """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
         return iterations.rnn(method, sweeping, u, self._weight, self._relu)

@@ -145,7 +145,7 @@ class CompiledCell:
         prev, spare = sweeping.buffer[:-1], sweeping.spare
         if not self._serves(prev, tensors) or not plain(spare, dtype=prev.dtype) or not spare.is_contiguous():
             return None
-        run = self._function("sweep", 12, prev.dtype, 2)
+        run = self._sweep(prev.dtype)
         if run is None:
             return None
         lo, hi = sweeping.lo.clone(memory_format=torch.contiguous_format), sweeping.hi.contiguous()
@@ -157,6 +157,13 @@ class CompiledCell:
         )  # fmt: skip
         residual, excess, accepted = found
         return Moved(lo, residual, excess, accepted, bool(flawed))
+
+    def sweeps(self, s: Tensor, tensors: Tensors) -> bool:
+        """Whether `sweep` is there for such rows."""
+        return self._serves(s, tensors) and self._sweep(s.dtype) is not None
+
+    def _sweep(self, dtype: torch.dtype) -> Callable[..., int] | None:
+        return self._function("sweep", 12, dtype, 2)
 
     def _function(self, name: str, integers: int, dtype: torch.dtype, reals: int = 0) -> Callable[..., int] | None:
         return function(self.source, name + self.variant, dtype, integers, reals)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.auto.arms import Arm
+from lds_iter.auto.arms import Arm, Option
 from lds_iter.auto.choosing import best, cost_of, options, rescuable
 from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import expected, reliable
@@ -83,9 +83,16 @@ class Trial:
         seconds = cost * (min(shown, evidence.hoped()) if hopeful else shown)
         if spent + seconds <= PATIENCE * self.promised or self.ceiling < math.inf:
             return Verdict.ON
-        other = best(options(course, self.arm))
+        other = best([option for option in options(course, self.arm) if self._rivals(option)])
         ahead = seconds > (other.seconds if other.arm is None else PATIENCE * other.seconds)
         return Verdict.OVERTAKEN if ahead else Verdict.ON
+
+    def _rivals(self, option: Option) -> bool:
+        """Whether something might take over from what gets on. From a method to the rescue nothing that was never tried
+        here: what others take on hard problems is not known."""
+        arm = option.arm
+        tried = arm is None or self.course.costs.known(arm.name, arm.window) is not None
+        return tried or not self.arm.candidate.rescue
 
     def _hopeful(self, cost: float) -> bool:
         """Whether the budget has room for another iteration that nothing speaks for.
@@ -106,9 +113,11 @@ class Trial:
         return seconds < rest and self.course.lost < self.course.length * self.course.step
 
     def _look(self) -> None:
-        """At a few rows, now, and of the guess. A linear recurrence needs no such evidence, nor does a window."""
+        """At a few rows, now, and of the guess. What solves a linear recurrence at once needs no such evidence, and a
+        window has none."""
         course, looks = self.course, self.evidence.looks
-        if self.arm.window < course.length or course.costs.linear or course.state is None:
+        at_once = course.costs.linear and self.arm.candidate.linear == 1
+        if self.arm.window < course.length or at_once or course.state is None:
             return
         if not looks:
             looks[0] = distance(course, torch.cat([course.problem.s0.unsqueeze(0), self.guess]))

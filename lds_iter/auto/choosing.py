@@ -31,14 +31,29 @@ ROUGH = 3.0
 
 def options(course: Course, current: Arm | None) -> list[Option]:
     """What else could be done, and what it would take."""
-    found = []
-    if course.may_step():
-        found.append(Option(None, course.to_go() * course.step, "nothing else promises to be faster"))
+    found = stepping(course)
     others = [option for candidate in course.auto.candidates for option in _of(course, candidate, current)]
     settled = [option for option in others if option.arm is not None and _succeeded(course, option.arm)]
     # One experiment a solve, where something is known to work.
     found += settled if course.tried and settled else others
     return found or [_last_resort(course)]
+
+
+def stepping(course: Course) -> list[Option]:
+    """Step by step, unless that is ruled out."""
+    seconds = course.to_go() * course.step
+    return [Option(None, seconds, "nothing else promises to be faster")] if course.may_step() else []
+
+
+def rivals(course: Course, current: Arm) -> list[Option]:
+    """What might take over from an arm that gets on.
+
+    From a method to the rescue nothing that was never tried here: what others take on hard problems is not known.
+    """
+    if not current.candidate.rescue:
+        return options(course, current)
+    known = settled(course)
+    return stepping(course) + ([known] if known is not None and known.arm not in (current, *course.tried) else [])
 
 
 def _of(course: Course, candidate: Candidate, current: Arm | None) -> list[Option]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.auto.arms import Arm, Option
-from lds_iter.auto.choosing import best, cost_of, options, rescuable
+from lds_iter.auto.arms import Arm
+from lds_iter.auto.choosing import cost_of, rescuable, rivals
 from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import expected, reliable
 from lds_iter.auto.evidence import Evidence
@@ -74,7 +74,7 @@ class Trial:
         course, evidence, cost = self.course, self.evidence, cost_of(self.course, self.arm) or 0.0
         hopeful, limit = self._hopeful(cost), PATIENCE * self.ceiling - spent
         claimed = cost * evidence.shown()
-        if not (self._proven(claimed) and claimed <= limit) and not (hopeful and claimed == math.inf):
+        if not (self._proven(claimed) and claimed <= limit) and not (hopeful and math.inf in (claimed, limit)):
             self._look()
         shown = evidence.shown()
         dear = limit < cost * shown < math.inf or spent > self.ceiling
@@ -83,16 +83,9 @@ class Trial:
         seconds = cost * (min(shown, evidence.hoped()) if hopeful else shown)
         if spent + seconds <= PATIENCE * self.promised or self.ceiling < math.inf:
             return Verdict.ON
-        other = best([option for option in options(course, self.arm) if self._rivals(option)])
-        ahead = seconds > (other.seconds if other.arm is None else PATIENCE * other.seconds)
+        others = rivals(course, self.arm)
+        ahead = any(seconds > (PATIENCE if other.arm else 1.0) * other.seconds for other in others)
         return Verdict.OVERTAKEN if ahead else Verdict.ON
-
-    def _rivals(self, option: Option) -> bool:
-        """Whether something might take over from what gets on. From a method to the rescue nothing that was never tried
-        here: what others take on hard problems is not known."""
-        arm = option.arm
-        tried = arm is None or self.course.costs.known(arm.name, arm.window) is not None
-        return tried or not self.arm.candidate.rescue
 
     def _hopeful(self, cost: float) -> bool:
         """Whether the budget has room for another iteration that nothing speaks for.

@@ -150,6 +150,7 @@ def _twin(theirs: torch.nn.RNNBase, method: li.LDSApproximation | li.Auto | None
     )
     for name, weight in theirs.named_parameters():
         setattr(ours, name, weight)
+    ours._init_flat_weights()  # else the first forward would
     return ours
 
 

@@ -64,12 +64,16 @@ def _compiled(module: torch.nn.Module) -> bool:
     )
 
 
+IN_BLOCKS = tuple(
+    Candidate(BlockNewton(2), expected=9, linear=8) if isinstance(one.method, QuasiNewton) else one
+    for one in CANDIDATES
+)
+"""For an LSTM, whose state is a pair of numbers for each unit."""
+
+
 def default_auto(module: object) -> Auto:
     """A strategy of a layer's own, which learns from one forward to the next."""
-    if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell):
-        blocks = Candidate(BlockNewton(2), expected=9, linear=8)
-        return Auto(tuple(blocks if isinstance(one.method, QuasiNewton) else one for one in CANDIDATES))
-    return Auto()
+    return Auto(IN_BLOCKS) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else Auto()
 
 
 def check_budget(window: Any, max_iters: Any, length: int) -> int:

@@ -25,8 +25,8 @@ NEARER = 0.8
 """Part of the digits missing in the guess that may be missing in what is preferred to it. The states for other inputs
 lack as many as the guess."""
 
-WORTH = 0.1
-"""A look at both takes at most this part of the solve."""
+WORTH, OPERATIONS = 0.1, 25
+"""A look at both takes at most this part of the solve: each a call of `f`, and so many operations of torch."""
 
 RESTS = 6
 """Where remembered states were no nearer, none are kept for 1, 3, 7 ... solves, up to that power of 2."""
@@ -96,7 +96,8 @@ def begin_nearer(course: Course, guess: Tensor, seconds: float) -> Tensor | None
     """
     costs, state, memory = course.costs, course.state, course.auto.memory
     last = memory.recall(_key(course)) if course.auto.warm_start else None
-    if last is None or state is None or 2 * ((costs.call or 0.0) + PLACES * (costs.row or 0.0)) > WORTH * seconds:
+    look = OPERATIONS * costs.operation + (costs.call or 0.0) + PLACES * (costs.row or 0.0)
+    if last is None or state is None or 2 * look > WORTH * seconds:
         return None
     nearer = missing(course, last) < NEARER * missing(course, state.buffer)
     some = bool(nearer.any())

@@ -22,7 +22,7 @@ EXPLORED = 16
 spent on finding something faster."""
 
 
-SLOWER = 1.5
+SLOWER = 1.3
 """When what is known to work takes so many times what it took, everything else is new again."""
 
 

@@ -171,7 +171,7 @@ def test_table_of_a_small_family():
     assert (newton.published, newton.length, newton.limit, len(newton.iterations)) == ("7", 60, 40, 2)
     for row in rows:
         assert row.failed or max(row.error) < 1e-6  # 60 steps, residuals of 1e-10
-        assert (row.tuned != "") == (row.method in ("Damped(Newton)", "LevenbergMarquardt"))
+        assert (row.tuned != "") == (row.method.startswith("Damped") or row.method.endswith("LevenbergMarquardt"))
     assert [row.method for row in measure(family, 1, 3, "Quasi")] == ["QuasiNewton"]
 
 

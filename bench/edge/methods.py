@@ -38,8 +38,13 @@ def candidates(wide: bool = False) -> Iterator[Candidate]:
         f"sigma2={value:.0e}": li.LevenbergMarquardt(value) for value in SIGMA_SQUARED[::stride]
     }
     yield Candidate("LevenbergMarquardt", tuned)
+    diagonal: dict[str, li.LDSApproximation] = {
+        f"sigma2={value:.0e}": li.LevenbergMarquardt(value, li.QuasiNewton()) for value in SIGMA_SQUARED[::stride]
+    }
+    yield Candidate("Diagonal LevenbergMarquardt", diagonal)
     yield Candidate("TrustRegion(Newton)", {"": li.TrustRegion(newton)})
     yield Candidate("TrustRegion(Kalman)", {"": li.TrustRegion(li.LevenbergMarquardt(1.0))})
+    yield Candidate("TrustRegion(QuasiNewton)", {"": li.TrustRegion(li.QuasiNewton())})
 
 
 JACOBI_FIRST = "Jacobi, then Newton"

@@ -236,7 +236,13 @@ STRETCHED = ("g2p", 300), ("silero", 300), ("medaka", 1_000)
 
 SINE_PUBLISHED = {
     1_000: {"Newton": "365-386", "LevenbergMarquardt": "24 (ELK)", "Damped": "15 (k=.01)"},
-    10_000: {"Newton": "4449", "QuasiNewton": "7383", "LevenbergMarquardt": "172 (ELK)", "Damped": "160-195 (k=.02)"},
+    10_000: {
+        "Newton": "4449",
+        "QuasiNewton": "7383",
+        "LevenbergMarquardt": "172 (ELK)",
+        "Diagonal": "1566 (quasi-ELK)",
+        "Damped": "160-195 (k=.02)",
+    },
 }
 """Their weights, not these: the same kind of network, trained to the same task."""
 LORENZ_PUBLISHED = {"Newton": "105-115", "QuasiNewton": "190-215", "LevenbergMarquardt": "180-195 (ELK, 300)"}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from catalogue import loop, tanh_rnn
+from clocks import Counted, CountedClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,31 +24,6 @@ from lds_iter.workspace import Problem, Rules
 F64 = {"dtype": torch.float64}
 # A solve stops at a residual of 1e-10, relative and absolute, which contracting systems do not amplify much.
 STATES = {"rtol": 1e-7, "atol": 1e-7}
-
-
-class Counted:
-    """A recurrence that knows what it costs: so much a call and so much a row; derivatives cost five times as much."""
-
-    def __init__(self, f, call=1.0, row=0.001):
-        self.f, self.call, self.row, self.spent = f, call, row, 0.0
-
-    def __call__(self, s, u):
-        self.spent += self.call + self.row * s.shape[0]
-        return self.f(s, u)
-
-    def linearize(self, s, u):
-        self.spent += 5 * (self.call + self.row * s.shape[0])
-        return li.FunctionDerivatives(self.f, s, u)
-
-
-@dataclass(frozen=True)
-class CountedClock(li.auto.AbstractClock):
-    """Time is what the recurrence has spent."""
-
-    f: Counted
-
-    def now(self, like):
-        return self.f.spent
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 from catalogue import tanh_rnn
+from clocks import Ticks
 from compiled_cells import COMPILED
 
 import lds_iter as li
@@ -32,17 +33,6 @@ class Calls(li.auto.AbstractClock):
 
     def now(self, like):
         return self.spent[0]
-
-
-@dataclass(frozen=True)
-class Ticks(li.auto.AbstractClock):
-    """Every stretch of time takes a second."""
-
-    readings: list[None]
-
-    def now(self, like):
-        self.readings.append(None)
-        return float(len(self.readings))
 
 
 def counted(f, **attributes):

@@ -2,11 +2,11 @@
 
 import copy
 import pickle
-from dataclasses import dataclass
 
 import pytest
 import torch
 from catalogue import loop
+from clocks import Counted, CountedClock, Ticks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,40 +18,22 @@ F64 = {"dtype": torch.float64}
 NEAR = "it begins at the states of the last solve"
 
 
-class Network:
-    """`s_t = tanh(W s_{t-1} + u_t)`. It counts what it costs: a unit a call, a thousandth a row, five times that with
-    derivatives."""
+class Network(Counted):
+    """`s_t = tanh(W s_{t-1} + u_t)`, whose weights may change."""
 
     def __init__(self, gain=0.9, width=4):
+        super().__init__(self.plain, row=0.001)
         torch.manual_seed(0)
-        self.weight, self.spent = gain * torch.linalg.qr(torch.randn(width, width, **F64)).Q, 0.0
+        self.weight = gain * torch.linalg.qr(torch.randn(width, width, **F64)).Q
 
-    def f(self, s, u):
+    def plain(self, s, u):
         return torch.tanh(s @ self.weight.T + u)
-
-    def __call__(self, s, u):
-        self.spent += 1.0 + 0.001 * s.shape[0]
-        return self.f(s, u)
-
-    def linearize(self, s, u):
-        self.spent += 5 * (1.0 + 0.001 * s.shape[0])
-        return li.FunctionDerivatives(self.f, s, u)
-
-
-@dataclass(frozen=True)
-class Spent(li.auto.AbstractClock):
-    """Time is what a network has spent."""
-
-    network: Network
-
-    def now(self, like):
-        return self.network.spent
 
 
 def begun(batch=(), solves=4, **options):
     """A network, inputs, and an `Auto` that has solved them a few times and knows what to do."""
     network = Network()
-    auto = li.Auto(clock=Spent(network), **options)
+    auto = li.Auto(clock=CountedClock(network), **options)
     s0, u = torch.zeros(*batch, 4, **F64), torch.randn(2000, *batch, 4, **F64)
     for _ in range(solves):
         solution = li.solve(network, s0, u, auto)
@@ -67,7 +49,7 @@ def test_while_parameters_change_little_it_begins_at_the_last_states():
         plain = li.solve(network, s0, u, li.Newton())
         assert int(solution.iterations) <= int(plain.iterations) - 2
         # The residual, 1e-10, is all that separates these.
-        torch.testing.assert_close(solution.states, loop(network.f, s0, u), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(solution.states, loop(network.plain, s0, u), rtol=1e-8, atol=1e-8)
 
 
 def test_a_start_nearby_does_not_change_what_is_known_of_others():
@@ -104,7 +86,7 @@ def test_every_sequence_begins_where_it_is_nearer():
     same, other = solution.iterations.tolist()
     assert same == 0
     assert other == int(li.solve(network, s0[1], u[:, 1], li.Newton()).iterations)
-    torch.testing.assert_close(solution.states, loop(network.f, s0, u), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(solution.states, loop(network.plain, s0, u), rtol=1e-8, atol=1e-8)
 
 
 @settings(max_examples=20, deadline=None)
@@ -122,7 +104,7 @@ def test_whatever_is_remembered_the_answer_is_right(what, rows, noise, seed):
     solution.states[rows:] += noise * torch.randn(2000 - rows, 4, **F64)
     again = li.solve(network, s0, u, auto)
     assert again.converged
-    torch.testing.assert_close(again.states, loop(network.f, s0, u), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(again.states, loop(network.plain, s0, u), rtol=1e-8, atol=1e-8)
 
 
 def test_nothing_is_kept_where_it_is_of_no_use():
@@ -133,7 +115,7 @@ def test_nothing_is_kept_where_it_is_of_no_use():
         li.solve(lambda s, u: 0.5 * s + u, torch.zeros(2, **F64), torch.ones(500, 2, **F64), auto)
     assert not auto.memory.kinds  # linear: an iteration solves it
     chaos = Network(gain=4.0)
-    auto = li.Auto(candidates=(li.auto.Candidate(li.Jacobi()),), clock=Spent(chaos))
+    auto = li.Auto(candidates=(li.auto.Candidate(li.Jacobi()),), clock=CountedClock(chaos))
     for _ in range(3):
         solution = li.solve(chaos, torch.zeros(4, **F64), torch.randn(300, 4, **F64), auto)
         assert solution.decisions[-1].choice == "step by step"
@@ -181,17 +163,6 @@ def test_training_on_a_whole_series_is_that_of_torch(kind):
             optimizer.step()
     for name, weight in theirs.named_parameters():
         torch.testing.assert_close(ours.get_parameter(name), weight, rtol=1e-7, atol=1e-8)
-
-
-@dataclass(frozen=True)
-class Ticks(li.auto.AbstractClock):
-    """Every stretch of time takes a second."""
-
-    readings: list[None]
-
-    def now(self, like):
-        self.readings.append(None)
-        return float(len(self.readings))
 
 
 def test_every_layer_and_direction_of_a_network_has_its_own():

@@ -63,8 +63,8 @@ class Auto(AbstractStrategy):
             did not may be spent by later ones. `CostTable()` forgets all.
         warm_start: whether to keep the states of the last solve of a kind, and to begin the next one there for the
             sequences of which a few rows show that they are nearer to the solution than the guess. While parameters
-            change little and inputs do not, as in training on a whole series, that saves a third to a half of the
-            iterations.
+            change little and inputs do not, as in training on a whole series, that saves a quarter to a half of the
+            iterations and more (`python -m bench.auto_guesses`).
         memory: these states, at most 64 MiB of them in float32; neither copied nor pickled.
     """
 

@@ -143,9 +143,11 @@ def test_copies_are_empty():
     assert network.spent > 0
 
 
-def test_what_is_no_switch_is_refused():
+def test_what_is_no_switch_or_memory_is_refused():
     with pytest.raises(TypeError, match="`warm_start` must be True or False, got 1"):
         li.Auto(warm_start=1)
+    with pytest.raises(TypeError, match=r"`memory` must be a li\.auto\.Memory, got \{\}"):
+        li.Auto(memory={})
 
 
 @pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])

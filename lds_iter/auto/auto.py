@@ -92,6 +92,8 @@ class Auto(AbstractStrategy):
             raise TypeError(f"`costs` must be a li.auto.CostTable, got {self.costs!r}.")
         if not isinstance(self.warm_start, bool):
             raise TypeError(f"`warm_start` must be True or False, got {self.warm_start!r}.")
+        if not isinstance(self.memory, Memory):
+            raise TypeError(f"`memory` must be a li.auto.Memory, got {self.memory!r}.")
 
     def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
         """Solve a problem whose arguments have been checked."""

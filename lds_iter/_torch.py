@@ -1,4 +1,4 @@
-"""Where the host may look, and the one place where it waits.
+"""Private interfaces of torch, and what the host may read of a device.
 
 Reading a number that lives on an accelerator makes the host wait for everything queued before it. So the loop decides
 with tensors and masks, and looks only where looking is free.
@@ -6,8 +6,23 @@ with tensors and masks, and looks only where looking is free.
 
 from __future__ import annotations
 
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+REASON = (
+    "A solve looks at its progress after every iteration, which no graph holds. Compile around it, without "
+    "fullgraph=True; for compiled iterations type li.Compiled(f), or compiler=torch.compile for a layer."
+)
 
 
 def on_host(tensor: Tensor) -> bool:
@@ -47,3 +62,32 @@ class StopFlag:
 def lags(tensor: Tensor) -> bool:
     """Whether flags computed next to this tensor should be read late."""
     return tensor.is_cuda
+
+
+class kept(Generic[T]):
+    """Decorator: compute the property when it is first asked for, and keep it with the object; it must not be None."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self._name = f"_kept_{compute.__name__}"
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, owner: Any, kind: type) -> T:
+        found = getattr(owner, self._name, None)
+        if found is None:
+            found = self._compute(owner)
+            setattr(owner, self._name, found)
+        return found
+
+
+def untraced(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: `torch.compiler.disable`, without importing a compiler, which takes seconds, where nobody compiles."""
+    disabled = _disable_dynamo(function)
+    disabled._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]
+    disabled._torchdynamo_disable_msg = REASON  # pyright: ignore[reportFunctionMemberAccess]
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        return disabled(*args, **kwargs) if "torch._dynamo" in sys.modules else function(*args, **kwargs)
+
+    return called

@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter import bodies, device
-from lds_iter.bodies import Body
-from lds_iter.device import StopFlag
-from lds_iter.linearization import AbstractDerivatives, linearize
-from lds_iter.loop import iterate
+from lds_iter import _torch
+from lds_iter._torch import StopFlag
+from lds_iter.compile import graphs
+from lds_iter.compile.graphs import Body
+from lds_iter.derivatives.linearization import AbstractDerivatives, linearize
+from lds_iter.loop.run import iterate
+from lds_iter.loop.state import Problem, Rules, Workspace
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Result
-from lds_iter.workspace import Problem, Rules, Workspace
 
 
 class Code:
@@ -102,17 +103,17 @@ class Compiled:
         if rules.watched(problem.length):
             return iterate(problem, method, state, rules)
         limit = torch.zeros_like(state.iterations) + rules.max_iters
-        body = self.code.body(bodies.iteration, method, rules)
+        body = self.code.body(graphs.iteration, method, rules)
         with _explained(f"iteration of {method!r}"):
             fields, finished = body(
                 self.f,
-                bodies.fields_of(state),
-                bodies.age_of(state.sweeps, state.buffer),
+                graphs.fields_of(state),
+                graphs.age_of(state.sweeps, state.buffer),
                 limit,
                 problem.s0,
                 problem.inputs,
             )
-        for name, value in zip(bodies.FIELDS, fields, strict=True):
+        for name, value in zip(graphs.FIELDS, fields, strict=True):
             setattr(state, name, value)
         state.sweeps += 1
         return finished
@@ -129,12 +130,12 @@ class Compiled:
             rules: its tolerances; nobody watches.
         """
         given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
-        sweeps, stop = 2, StopFlag(lag=device.lags(g))
+        sweeps, stop = 2, StopFlag(lag=_torch.lags(g))
         with _explained(f"adjoint by {method!r}"):
-            found, parts, fields = self.code.body(bodies.adjoint_begins, method, rules)(*given)
-            while not stop.posted((fields[bodies.RESULT] != Result.RUNNING).all()):
-                body = self.code.body(bodies.adjoint_goes_on, method, rules)
-                found, parts, fields = body(*given, parts, fields, bodies.age_of(sweeps, states))
+            found, parts, fields = self.code.body(graphs.adjoint_begins, method, rules)(*given)
+            while not stop.posted((fields[graphs.RESULT] != Result.RUNNING).all()):
+                body = self.code.body(graphs.adjoint_goes_on, method, rules)
+                found, parts, fields = body(*given, parts, fields, graphs.age_of(sweeps, states))
                 sweeps += 1
         return found
 

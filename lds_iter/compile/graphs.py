@@ -16,14 +16,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter import scan_operators as scan_operators  # its operators keep the graphs small
-from lds_iter.linearization import AbstractDerivatives
-from lds_iter.loop import iterate
+from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.reverse_mode import ReverseDerivatives
+from lds_iter.gradients.adjoint_recurrence import (
+    Fixed,
+    Parts,
+    Transposed,
+    backwards,
+    normalized,
+    unwound,
+    without_nonfinite,
+)
+from lds_iter.loop.run import iterate
+from lds_iter.loop.state import Problem, Rules, Workspace
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
-from lds_iter.reverse import ReverseDerivatives
-from lds_iter.transposed import Fixed, Parts, Transposed, backwards, normalized, unwound, without_nonfinite
-from lds_iter.workspace import Problem, Rules, Workspace
+from lds_iter.scan import operators as operators  # they keep the graphs small
 
 Function = Callable[[Tensor, Any], Tensor]
 Body = Callable[..., Any]

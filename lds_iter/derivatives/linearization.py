@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.kept import kept
-from lds_iter.scan_plan import ScanPlan
-from lds_iter.states import take_rows
-from lds_iter.transitions import AbstractTransition
+from lds_iter._torch import kept
+from lds_iter.loop.scan_plan import ScanPlan
+from lds_iter.recurrence import take_rows
+from lds_iter.scan.transitions import AbstractTransition
 
 CHUNK_ELEMENTS = 1 << 20
 """Forward-mode products run side by side in chunks of at most this many elements (4 MiB in float32, times the handful

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.linearization import AbstractDerivatives, linearize
+from lds_iter.derivatives.linearization import AbstractDerivatives, linearize
+from lds_iter.loop.state import Workspace
+from lds_iter.recurrence import take_rows
 from lds_iter.solution import Result
-from lds_iter.states import take_rows
-from lds_iter.workspace import Workspace
 
 Parts = dict[str, Tensor]
 """What a method has asked for: of the Jacobian `"full"`, `"diagonal"`, `"blocks 2"` and so on."""

@@ -22,19 +22,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter import device
-from lds_iter.compiled import Compiled
-from lds_iter.linearization import linearize_along
-from lds_iter.loop import run
+from lds_iter import _torch
+from lds_iter.compile.compiled import Compiled
+from lds_iter.derivatives.linearization import linearize_along
+from lds_iter.gradients.adjoint_recurrence import (
+    Transposed,
+    backwards,
+    by_stretch,
+    normalized,
+    unwound,
+    without_nonfinite,
+)
+from lds_iter.loop.run import run
+from lds_iter.loop.state import AbstractStrategy, Problem, Rules
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.chord import Chord
 from lds_iter.methods.compose import Damped, Then
 from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
 from lds_iter.methods.switch import Switch
 from lds_iter.methods.trust_region import TrustRegion
-from lds_iter.states import detached
-from lds_iter.transposed import Transposed, backwards, by_stretch, normalized, unwound, without_nonfinite
-from lds_iter.workspace import AbstractStrategy, Problem, Rules
+from lds_iter.recurrence import detached
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ def _direct(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
     (see `lds_iter.kernels.cpu.cells`).
     """
     own = _own(problem)
-    if own is None or not device.on_host(g) or not _finite(g):
+    if own is None or not _torch.on_host(g) or not _finite(g):
         return None
     found = own(prev, problem.inputs, g)
     if found is None or _finite(found):

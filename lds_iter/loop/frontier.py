@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter import device
-from lds_iter.scan_plan import ScanPlan
+from lds_iter import _torch
+from lds_iter.loop.scan_plan import ScanPlan
 
 ACCEPTED_ULPS = 4
 """A row is accepted at a residual of at most this many units in the last place of the row's largest number (in `f`'s
@@ -42,7 +42,7 @@ class OpenRows:
 
     @staticmethod
     def of(lo: Tensor, hi: Tensor) -> OpenRows:
-        if not device.on_host(lo):
+        if not _torch.on_host(lo):
             return OpenRows(lo, hi, None)
         if lo.numel() == 1:
             return OpenRows(lo, hi, (int(lo), int(lo), int(hi), int(hi)))

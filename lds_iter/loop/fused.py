@@ -1,7 +1,7 @@
 """What the loop and a recurrence that computes whole sweeps itself say to each other.
 
 Such a recurrence has a method `sweep(method, sweeping, inputs)` for main memory (see `lds_iter.kernels.cpu.cells`), or
-`sweep_on_device`, alike, where the host does not look (see `lds_iter.kernels.iterations`). It returns what it found, or
+`sweep_on_device`, alike, where the host does not look (see `kernels.triton.cells`). It returns what it found, or
 None where the loop must do the sweep. `serves(method, s, inputs)` says of rows like these, `(n, *batch, D)`, whether
 `sweep` would: `Auto` asks before it estimates.
 """

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter import device
-from lds_iter.frontier import OpenRows, advance
-from lds_iter.linearization import Linearization, linearize
+from lds_iter import _torch
+from lds_iter.derivatives.linearization import Linearization, linearize
+from lds_iter.loop.frontier import OpenRows, advance
+from lds_iter.loop.fused import Moved, Settled, Sweeping
+from lds_iter.loop.state import Problem, Rules, Workspace
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.solution import Result
-from lds_iter.sweeping import Moved, Settled, Sweeping
-from lds_iter.workspace import Problem, Rules, Workspace
 
 TILE_ELEMENTS = 1 << 18
 """Numbers of one sequence's tile per thread on a CPU (1 MiB in float32). Smaller ones fit a second-level cache better,
@@ -60,7 +60,7 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
         return sweep
     d_before = torch.zeros_like(problem.s0)
     grid = _grid(problem, rules.window)
-    forward = isinstance(method, TransitionApproximation) and device.on_host(problem.s0)
+    forward = isinstance(method, TransitionApproximation) and _torch.on_host(problem.s0)
     bounds = [start, *range(start + grid - start % grid, stop, grid), stop] if forward else [start, stop]
     for first, last in itertools.pairwise(bounds):
         if rows.passed(last):
@@ -74,9 +74,9 @@ def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rul
 def _in_one_pass(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
     """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
 
-    Where a recurrence has a method for it: see `lds_iter.sweeping`.
+    Where a recurrence has a method for it: see `lds_iter.loop.fused`.
     """
-    own = getattr(problem.f, "sweep" if device.on_host(problem.s0) else "sweep_on_device", None)
+    own = getattr(problem.f, "sweep" if _torch.on_host(problem.s0) else "sweep_on_device", None)
     if own is None:
         return False
     start, stop, lo, hi = sweep.start, sweep.stop, sweep.rows.lo, sweep.rows.hi
@@ -126,7 +126,7 @@ def _extent(state: Workspace, rules: Rules, length: int) -> tuple[int, int, Tens
 def _grid(problem: Problem, window: int) -> int:
     """Where scans are split (see `ScanPlan`): at tiles on a CPU, and at the size of a window that slides."""
     whole = problem.length if window >= problem.length else 1 << (window - 1).bit_length()
-    if not device.on_host(problem.s0):
+    if not _torch.on_host(problem.s0):
         return whole
     return min(whole, max(1, TILE_ELEMENTS * torch.get_num_threads() // problem.s0.shape[-1]))
 
@@ -153,7 +153,7 @@ def _tile(
     if rules.record:
         state.maps[-1][first:last] = residual.abs().amax(-1).cpu()
     if (
-        device.on_host(value)
+        _torch.on_host(value)
         and last == sweep.stop
         and torch.equal(converged(sweep, problem.length, rules), sweep.active)
     ):
@@ -186,7 +186,7 @@ def _measure(residual: Tensor, value: Tensor, rules: Rules, sweep: Sweep) -> Non
     if rules.rtol == 0:
         sweep.excess = sweep.residual
     else:
-        if device.on_host(largest) and bool((sweep.excess > rules.atol).all()):
+        if _torch.on_host(largest) and bool((sweep.excess > rules.atol).all()):
             return  # no sequence can converge in this sweep any more
         largest = residual.abs().sub_(value.abs(), alpha=rules.rtol).amax((0, -1))
         sweep.excess = torch.maximum(sweep.excess, largest)
@@ -205,7 +205,7 @@ def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor, s
 
     Left as they were, states so large that `f` overflows would stay until the frontier reaches them. Counted.
     """
-    if device.on_host(new) and math.isfinite(new.sum()):
+    if _torch.on_host(new) and math.isfinite(new.sum()):
         return d[-1]
     bad = ~new.isfinite().all(-1, keepdim=True)
     instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)

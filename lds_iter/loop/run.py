@@ -20,12 +20,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lds_iter import device
-from lds_iter.device import StopFlag
+from lds_iter import _torch
+from lds_iter._torch import StopFlag
+from lds_iter.loop.iteration import Sweep, converged, sweep_over
+from lds_iter.loop.state import AbstractStrategy, Problem, Rules, Workspace
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Progress, Result
-from lds_iter.sweep import Sweep, converged, sweep_over
-from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 Body = Callable[[Problem, LDSApproximation, Workspace, Rules], Tensor]
 """One iteration; true for the sequences whose last row it accepted."""
@@ -51,7 +51,7 @@ def run(
     if isinstance(method, AbstractStrategy):
         return method.run(problem, guess, rules)
     state = Workspace.start(problem, method, guess, rules)
-    stop = StopFlag(lag=device.lags(problem.s0) and not rules.watched(problem.length))
+    stop = StopFlag(lag=_torch.lags(problem.s0) and not rules.watched(problem.length))
     while not ended(state, body(problem, method, state, rules), rules, stop):
         pass
     return state
@@ -100,7 +100,7 @@ def stopped(state: Workspace, moves: Tensor, rules: Rules) -> Tensor:
 
 def _commit(state: Workspace, sweep: Sweep, moves: Tensor, length: int) -> Tensor:
     """Make the proposal the iterate of the sequences that go on; true for those whose last row that accepts."""
-    movers = int(moves.sum()) if device.on_host(moves) else None
+    movers = int(moves.sum()) if _torch.on_host(moves) else None
     if movers == 0:
         return moves
     everyone = movers == moves.numel()

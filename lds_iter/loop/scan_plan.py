@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.kernels.cpu.scans import in_steps
-from lds_iter.scan import linear_scan
-from lds_iter.transitions import AbstractTransition, headless, map_leaves, scaled, take, zero_with_leaves
+from lds_iter.scan.linear_scan import linear_scan
+from lds_iter.scan.transitions import AbstractTransition, headless, map_leaves, scaled, take, zero_with_leaves
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.decisions import Decision
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.solution import Progress, Result
-from lds_iter.states import take_rows
+from lds_iter.recurrence import take_rows
+from lds_iter.solution import Decision, Progress, Result
 
 
 @dataclass(frozen=True)

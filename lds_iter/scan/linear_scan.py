@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
-from lds_iter.transitions import (
+from lds_iter.scan.transitions import (
     AbstractTransition,
     BlockDiagonal,
     Diagonal,

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.scan import linear_scan, register_operator
-from lds_iter.transitions import BlockDiagonal, Dense, Diagonal, ScaledIdentity, leaves
+from lds_iter.scan.linear_scan import linear_scan, register_operator
+from lds_iter.scan.transitions import BlockDiagonal, Dense, Diagonal, ScaledIdentity, leaves
 
 Law = Callable[[Tensor, Tensor, Tensor], Tensor]
 Structure = type[Dense] | type[BlockDiagonal] | type[Diagonal] | type[ScaledIdentity]

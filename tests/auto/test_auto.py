@@ -18,8 +18,8 @@ from lds_iter.auto.driver import Driver
 from lds_iter.auto.estimates import expected
 from lds_iter.auto.evidence import Evidence
 from lds_iter.auto.looking import distance
+from lds_iter.loop.state import Problem, Rules
 from lds_iter.nn._kernel import Kernel
-from lds_iter.workspace import Problem, Rules
 
 F64 = {"dtype": torch.float64}
 # A solve stops at a residual of 1e-10, relative and absolute, which contracting systems do not amplify much.

@@ -16,10 +16,10 @@ from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import EXPANDS, FORGETS, STRUGGLE, expected, reliable
 from lds_iter.auto.head_start import SMALL, head_start
 from lds_iter.auto.looking import look_at_rows
+from lds_iter.loop.state import Problem, Rules
 from lds_iter.nn._kernel import Kernel
 from lds_iter.nn._stopped import UNTIMED
 from lds_iter.nn._weights import layer_weights
-from lds_iter.workspace import Problem, Rules
 
 F64 = {"dtype": torch.float64}
 compiled = pytest.mark.skipif(not COMPILED, reason="needs a C++ compiler, whose cells are what begins at once")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from catalogue import ADVERSARIES, METHODS, STRUCTURES, RotationScale, elementwise, tanh_rnn, transitions
-from test_methods import problem
+from problems import problem
+from watchers import Tracer
 
 import lds_iter as li
 from bench import compile as bench
 from bench.pages import between
-from lds_iter.compiled import copied
+from lds_iter.compile.compiled import copied
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 ROUNDING = {"rtol": 1e-9, "atol": 1e-9}  # both stop at residuals of 1e-10, and a compiler may order sums differently
@@ -24,22 +25,6 @@ QUICK = {
     *("jacobi-then-newton", "chord-newton", "switch-below"),
 }
 """The others take the same ways through the loop; tracing takes seconds each."""
-
-
-class Tracer:
-    """A compiler that traces one graph (or fails), runs it as it is, and counts."""
-
-    def __init__(self, backend=None):
-        self.graphs, self.nodes = 0, 0
-        self._backend = backend
-
-    def __call__(self, body, **options):
-        return torch.compile(body, backend=self._traced, **options)
-
-    def _traced(self, graph, _):
-        self.graphs += 1
-        self.nodes = len(graph.graph.nodes)
-        return graph.forward
 
 
 def assert_same(compiled, plain):
@@ -218,7 +203,7 @@ OPERATORS = {"dense": "dense", "block": "block_diagonal", "diagonal": "diagonal"
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("started", [False, True])
 def test_the_operators_obey_the_rules_of_operators(name, started):
-    (leaf,) = li.transitions.leaves(operators()[name])
+    (leaf,) = li.scan.leaves(operators()[name])
     b, initial = torch.randn(6, 2, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
     tensors = [x.requires_grad_() for x in (leaf, b, *([initial] if started else []))]
     operator = getattr(torch.ops.lds_iter, f"scan_{OPERATORS[name]}")
@@ -247,7 +232,7 @@ def test_a_scan_registered_later_serves_compiled_code(monkeypatch):
         calls.append(len(x))
         li.reference_scan(transition, x, initial)
 
-    monkeypatch.setitem(li.scan._SCANS, (li.Diagonal, "cpu"), counted)
+    monkeypatch.setitem(li.scan.linear_scan._SCANS, (li.Diagonal, "cpu"), counted)
     s0, u = problem(20)
     solution = li.solve(li.Compiled(elementwise, Tracer()), s0, u, li.QuasiNewton(), **TIGHT)
     assert calls == [20] * (int(solution.iterations) + 1)  # one an evaluation: a graph does not look whether it is done
@@ -278,7 +263,7 @@ def test_the_bench_writes_into_its_page():
     row = bench.Row("a cell", "Newton()", bench.FORWARD, 10_000, 8, 3, 1e-6, 9.0, 30.0, 10.0, 9)
     section = bench.table([row], {"cpu": "a processor", "threads": 1, "torch": "2"})
     assert "| a cell | forward | 10,000 | 8 | 3 | 30.0 | 10.0 | 3.0 | 9 | 1e-06 |" in section
-    page = (Path(__file__).parent.parent / bench.PAGE).read_text()
+    page = (Path(__file__).parents[2] / bench.PAGE).read_text()
     assert section in between(page, bench.COMMAND, section)
 
 
@@ -291,7 +276,7 @@ def test_with_the_compiler_itself(compiler):
 
 def test_what_a_graph_returns_is_copied_out_of_its_memory():
     x = torch.ones(2)
-    trust, (kept, number) = copied((li.Trust(x, x + 1), [li.transitions.Scaled(li.Diagonal(x), x), 3]))
+    trust, (kept, number) = copied((li.Trust(x, x + 1), [li.scan.transitions.Scaled(li.Diagonal(x), x), 3]))
     x += 1
     assert number == 3
     for tensor in trust.k, kept.inner.diagonal, kept.factor:

@@ -7,12 +7,11 @@ import weakref
 import pytest
 import torch
 from catalogue import METHODS
-from test_compile import Tracer
-from test_device import Synchronisations
-from test_methods import problem
+from problems import problem
+from watchers import Synchronisations, Tracer
 
 import lds_iter as li
-from lds_iter import device
+from lds_iter import _torch
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # float64, residuals of 1e-12 there and back, trajectories that contract
 
@@ -194,8 +193,8 @@ def test_what_does_not_compile_backwards_is_explained():
 @pytest.mark.parametrize("method", [li.Newton(), li.QuasiNewton()], ids=repr)
 def test_the_host_reads_nothing_but_one_flag(method, monkeypatch):
     """The bodies as they are, uncompiled, before a host that sees nothing: what a graph does, and what is around it."""
-    monkeypatch.setattr(device, "on_host", lambda tensor: False)
-    monkeypatch.setattr(device, "lags", lambda tensor: True)
+    monkeypatch.setattr(_torch, "on_host", lambda tensor: False)
+    monkeypatch.setattr(_torch, "lags", lambda tensor: True)
     calls = []
 
     def untouched(body, **options):

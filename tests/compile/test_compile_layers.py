@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from test_compile import Tracer
+from watchers import Tracer
 
 import lds_iter as li
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 from catalogue import elementwise, loop, tanh_rnn
+from derivative_checks import check_derivatives
 from hypothesis import given
 from hypothesis import strategies as st
-from test_methods import CLOSE, problem
+from problems import CLOSE, problem
 
 import lds_iter as li
-from lds_iter import linearization
+from lds_iter.derivatives import linearization
 
 
 def reference_jacobian(f, s, u):
@@ -24,20 +25,6 @@ def reference_jacobian(f, s, u):
 def gru(width, inputs=3, dtype=torch.float64):
     module = torch.nn.GRU(inputs, width, dtype=dtype)
     return module, li.nn.GRURecurrence.from_module(module)
-
-
-def check_derivatives(derivatives, value, jacobian):
-    v = torch.randn_like(value)
-    torch.testing.assert_close(derivatives.value, value, **CLOSE)
-    torch.testing.assert_close(derivatives.jacobian(), jacobian, **CLOSE)
-    torch.testing.assert_close(derivatives.diagonal(), jacobian.diagonal(dim1=-2, dim2=-1), **CLOSE)
-    torch.testing.assert_close(derivatives.jvp(v), (jacobian @ v[..., None])[..., 0], **CLOSE)
-    torch.testing.assert_close(derivatives.vjp(v), (jacobian.mT @ v[..., None])[..., 0], **CLOSE)
-    for size in 1, 2, 4:
-        count = value.shape[-1] // size
-        blocks = jacobian.unflatten(-1, (count, size)).unflatten(-3, (count, size))
-        own = torch.stack([blocks[..., i, :, i, :] for i in range(count)], dim=-3)
-        torch.testing.assert_close(derivatives.block_diagonal(size), own, **CLOSE)
 
 
 @pytest.mark.parametrize("chunk", [1, 10**9])

@@ -8,21 +8,11 @@ import torch
 from catalogue import ADVERSARIES, METHODS, ROUND_WITH_THE_BATCH, Noise, RandomTransition, elementwise, loop, tanh_rnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import BATCHES, CLOSE, EXACT, TIGHT, problem
 
 import lds_iter as li
 
 EVERY = {**METHODS, **ADVERSARIES}
-BATCHES = st.sampled_from([(), (1,), (3,), (2, 2)])
-# float64 at a residual of 1e-12 or less, and short trajectories that hardly expand: errors stay below this.
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
-TIGHT = {"rtol": 1e-12, "atol": 1e-12}
-EXACT = {"rtol": 0.0, "atol": 0.0}
-
-
-def problem(length, batch=(), width=4, seed=0, dtype=torch.float64):
-    generator = torch.Generator().manual_seed(seed)
-    s0 = torch.randn(*batch, width, generator=generator, dtype=dtype)
-    return s0, torch.randn(length, *batch, width, generator=generator, dtype=dtype)
 
 
 def same(name, ours, theirs):

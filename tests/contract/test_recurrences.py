@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from derivative_checks import check_derivatives
 from hypothesis import given
 from hypothesis import strategies as st
-from test_derivatives import check_derivatives
-from test_methods import CLOSE
+from problems import CLOSE
 
 import lds_iter as li
-from lds_iter import linearization
+from lds_iter.derivatives import linearization
 from lds_iter.nn._weights import SMALL_WIDTH
 
 INPUTS = 3

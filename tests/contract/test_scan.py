@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lds_iter as li
-from lds_iter.transitions import clipped, dense, map_leaves, scaled, select, take
+from lds_iter.scan.transitions import clipped, dense, map_leaves, scaled, select, take
 
 # float64 everywhere: what is left is rounding, a few units of 1e-16 times the number of terms.
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -146,7 +146,7 @@ def test_clipped_bounds_the_infinity_norm_of_every_block():
 def test_gradients_of_a_scan(name):
     """Against finite differences, in every leaf, in `b` and in the initial value."""
     transition, b, initial = draw(name, (7, (2,), 2), 5)
-    leaves = [leaf.clone().requires_grad_() for leaf in li.transitions.leaves(transition)]
+    leaves = [leaf.clone().requires_grad_() for leaf in li.scan.leaves(transition)]
 
     def scan(b, initial, *values):
         remaining = list(values)
@@ -176,7 +176,7 @@ def test_out_may_be_b_itself():
 
 def test_a_registered_scan_is_used(monkeypatch):
     calls = []
-    monkeypatch.setattr("lds_iter.scan._SCANS", dict(li.scan._SCANS))
+    monkeypatch.setattr("lds_iter.scan.linear_scan._SCANS", dict(li.scan.linear_scan._SCANS))
 
     @li.register_scan(li.Zero, "cpu")
     def counted(transition, x, initial):

@@ -7,7 +7,7 @@ import torch
 from catalogue import ADVERSARIES, METHODS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_methods import problem
+from problems import problem
 
 import lds_iter as li
 from lds_iter.nn.gru import GRUDerivatives

@@ -1,23 +1,21 @@
 """The loop as it runs on an accelerator: masks instead of looking, a stop flag that is read late.
 
-What the host may look at is decided in `lds_iter.device` alone, so the whole path runs on a CPU too. Where there is a
+What the host may look at is decided in `lds_iter._torch` alone, so the whole path runs on a CPU too. Where there is a
 GPU, the same tests run on it.
 """
-
-from collections import Counter
 
 import pytest
 import torch
 from catalogue import ADVERSARIES, METHODS, elementwise, loop, tanh_rnn
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_methods import BATCHES, CLOSE, problem
-from torch.utils._python_dispatch import TorchDispatchMode
+from problems import BATCHES, CLOSE, problem
+from watchers import Synchronisations
 
 import lds_iter as li
-from lds_iter import device
-from lds_iter.loop import run
-from lds_iter.workspace import Problem, Rules
+from lds_iter import _torch
+from lds_iter.loop.run import run
+from lds_iter.loop.state import Problem, Rules
 
 EVERY = {**METHODS, **ADVERSARIES}
 
@@ -25,8 +23,8 @@ EVERY = {**METHODS, **ADVERSARIES}
 @pytest.fixture
 def blind(monkeypatch):
     """The host sees nothing for free, and the stop flag lags."""
-    monkeypatch.setattr(device, "on_host", lambda tensor: False)
-    monkeypatch.setattr(device, "lags", lambda tensor: True)
+    monkeypatch.setattr(_torch, "on_host", lambda tensor: False)
+    monkeypatch.setattr(_torch, "lags", lambda tensor: True)
 
 
 @pytest.mark.usefixtures("blind")
@@ -93,26 +91,6 @@ def test_on_a_gpu():
             )  # fmt: skip
             torch.testing.assert_close(solution.states.cpu(), loop(f, s0, u), **CLOSE)
 
-
-HOST_READS = {"_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "_unique2", "unique_dim"}
-
-
-class Synchronisations(TorchDispatchMode):
-    """Counts what makes the host wait for a device: numbers read, sizes that depend on numbers, data from the host."""
-
-    def __init__(self):
-        super().__init__()
-        self.counts = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name.removeprefix("aten::")
-        masks = [index for index in args[1] if index is not None and index.dtype == torch.bool] if name in INDEX else []
-        if name in HOST_READS or name == "lift_fresh" or masks:
-            self.counts[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-INDEX = {"index", "index_put", "index_put_"}
 
 HOLDS_A_MATRIX = {"rotated-quasi", "trust-rotated"}
 """Those of the catalogue do so on the CPU, from where every iteration would copy it."""

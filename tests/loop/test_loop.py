@@ -8,10 +8,10 @@ import torch
 from catalogue import ADVERSARIES, METHODS, Noise, elementwise, loop, tanh_rnn
 from hypothesis import given
 from hypothesis import strategies as st
-from test_methods import CLOSE, problem
+from problems import CLOSE, problem
 
 import lds_iter as li
-from lds_iter import sweep
+from lds_iter.loop import iteration as sweep
 
 SOME = [li.Newton(), li.QuasiNewton(), li.Picard(), li.Jacobi(), Noise()]
 WINDOWS = [None, 1, 7, 30]
@@ -219,7 +219,7 @@ def test_a_stateful_method_keeps_its_carry():
 @pytest.mark.parametrize("method", ["plain", "damped"])
 def test_a_scan_registered_for_a_users_structure_serves_in_solve(batch, method, monkeypatch):
     """Once the structure can scale itself, neither the cut at the frontier nor damping hides it."""
-    monkeypatch.setattr("lds_iter.scan._SCANS", dict(li.scan._SCANS))
+    monkeypatch.setattr("lds_iter.scan.linear_scan._SCANS", dict(li.scan.linear_scan._SCANS))
     calls = []
 
     @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def test_a_carry_per_sequence_stays_independent_of_mates_that_rest(window):
             return torch.full(guess.shape[1:-1], 0.8, dtype=guess.dtype)
 
         def update(self, lin, carry):
-            d = lin.scan(li.transitions.scaled(li.Diagonal(lin.diagonal()), 1 - carry[None, ..., None]), lin.residual)
+            d = lin.scan(li.scan.scaled(li.Diagonal(lin.diagonal()), 1 - carry[None, ..., None]), lin.residual)
             return d, torch.where(lin.active, carry / 2, carry)
 
     s0, u = problem(40, (3,))

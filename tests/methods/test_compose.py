@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from catalogue import ROTATION, elementwise, loop, tanh_rnn
 
 import lds_iter as li
 from bench.edge import composed
 from bench.edge.problems import lorenz, sine
-from lds_iter import device
-from lds_iter.linearization import linearize_along
-from tests.catalogue import ROTATION, elementwise, loop, tanh_rnn
+from lds_iter import _torch
+from lds_iter.derivatives.linearization import linearize_along
 
 F64 = torch.float64
 exactly = partial(torch.testing.assert_close, rtol=0, atol=0)
@@ -236,7 +236,7 @@ def test_a_switch_changes_for_good_and_each_mate_for_itself():
 def test_a_chord_behind_a_switch_begins_anew_for_each_mate(window, looks, monkeypatch):
     """The transitions that it keeps of the first mate to come say nothing of those that come later."""
     if not looks:
-        monkeypatch.setattr(device, "on_host", lambda tensor: False)
+        monkeypatch.setattr(_torch, "on_host", lambda tensor: False)
     rate = torch.tensor([0.2, 0.6, 0.9], dtype=torch.float64)[:, None]
     drive = torch.randn(40, 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     inputs = torch.cat([rate.expand(40, 3, 1), drive], -1)
@@ -516,7 +516,7 @@ def test_a_trust_region_is_kept_by_the_solution_until_made_light():
 @pytest.mark.parametrize("part", [composed.settle, composed.extent, composed.Causal], ids=lambda part: part.__name__)
 def test_the_page_shows_what_is_measured(part):
     source = inspect.getsource(part)
-    assert source in (Path(__file__).parent.parent / "docs" / "extend" / "compose.md").read_text()
+    assert source in (Path(__file__).parents[2] / "docs" / "extend" / "compose.md").read_text()
     assert len([line for line in source.splitlines() if line.strip()]) < 15
 
 

@@ -15,14 +15,14 @@ from bench.edge.methods import candidates
 from bench.edge.page import page
 from bench.edge.sine import HIDDEN, SineGRU
 from bench.edge.train_sine import slow_down, train
-from lds_iter.linearization import FunctionDerivatives
+from lds_iter.derivatives.linearization import FunctionDerivatives
 
 
 def lyapunov(problem, states):
     """The largest exponent along a trajectory, per step: the mean growth of one vector under the Jacobians."""
     before = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
     v, total = torch.ones_like(problem.s0), 0.0
-    for jacobian in li.linearization.linearize(problem.f, before, problem.inputs).jacobian():
+    for jacobian in li.derivatives.linearization.linearize(problem.f, before, problem.inputs).jacobian():
         v = jacobian @ v
         total, v = total + float(v.norm().log()), v / v.norm()
     return total / len(states)
@@ -35,7 +35,7 @@ def test_sine_is_at_the_edge_of_stability():
     x = states[1_000:, 0]
     assert x.abs().max() < 2 * x.std() * 2**0.5  # a wave: bounded, of even amplitude
     assert ((x[1:] > 0) != (x[:-1] > 0)).sum() > 10  # and it keeps swinging
-    jacobians = li.linearization.linearize(problem.f, states[:-1], problem.inputs[1:]).jacobian()
+    jacobians = li.derivatives.linearization.linearize(problem.f, states[:-1], problem.inputs[1:]).jacobian()
     assert torch.linalg.matrix_norm(jacobians, 2).mean() == pytest.approx(2.7, abs=0.05)  # what the page says
 
 

@@ -6,14 +6,15 @@ import json
 import pytest
 import torch
 from catalogue import RotationScale, tanh_rnn
+from given_lds import given_lds, linearization, proposal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lds_iter as li
 from bench.edge.problems import sine
 from bench.kalman import PAGE, costs, lorenz96, page
-from lds_iter.adjoint import _without_warm_up
-from lds_iter.scan_plan import ScanPlan
+from lds_iter.gradients.implicit import _without_warm_up
+from lds_iter.loop.scan_plan import ScanPlan
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
 SHAPES = st.tuples(st.integers(1, 50), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([1, 2, 3, 5]))
@@ -27,52 +28,6 @@ def kernels(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LDS_ITER_CPU_KERNELS", "1" if request.param == "compiled" else "0")
         yield request.param
-
-
-class Given(li.AbstractDerivatives):
-    """Derivatives that are given matrices."""
-
-    def __init__(self, matrices, value):
-        self.matrices, self.value = matrices, value
-
-    def jvp(self, v):
-        return (self.matrices @ v.unsqueeze(-1)).squeeze(-1)
-
-    def vjp(self, w):
-        return (self.matrices.mT @ w.unsqueeze(-1)).squeeze(-1)
-
-    def jacobian(self):
-        return self.matrices
-
-    def diagonal(self):
-        return self.matrices.diagonal(dim1=-2, dim2=-1)
-
-    def block_diagonal(self, size):
-        raise NotImplementedError
-
-
-def given_lds(shape, seed, norm=1.0, dtype=torch.float64):
-    n, batch, width = shape
-    generator = torch.Generator().manual_seed(seed)
-    matrices = norm * torch.randn(n, *batch, width, width, generator=generator, dtype=torch.float64) / width**0.5
-    residual = torch.randn(n, *batch, width, generator=generator, dtype=torch.float64)
-    return matrices.to(dtype), residual.to(dtype)
-
-
-def linearization(matrices, residual, frontier=None):
-    """What the loop would hand to a method; a frontier of -1, the default, is the papers': s_0 alone is known."""
-    batch, n = residual.shape[1:-1], residual.shape[0]
-    frontier = torch.full(batch, -1) if frontier is None else frontier
-    times = torch.arange(n).view(-1, *[1] * len(batch))
-    residual = torch.where((times >= frontier).unsqueeze(-1), residual, 0)
-    plan = ScanPlan(0, n, frontier, int(frontier.min()), int(frontier.max()))
-    zero = torch.zeros_like(residual[0])
-    return li.Linearization(zero, residual, Given(matrices, residual), 0, 0, frontier < n, plan, zero)
-
-
-def proposal(method, lin):
-    with torch.no_grad():
-        return method.update(lin, None)[0]
 
 
 def kalman_filter(matrices, residual, sigma2, frontier=-1):

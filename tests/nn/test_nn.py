@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from closeness import GRADIENTS, OUTPUTS, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
@@ -16,10 +17,6 @@ import lds_iter as li
 INPUTS, STEPS, BATCH = 3, 12, 3
 KINDS = ["RNN", "GRU", "LSTM"]
 FORMS = ["batched", "single", "packed", "packed-sorted", "packed-uniform"]
-# In float64 a solve stops at a residual of 1e-10, relative and absolute, and these networks contract.
-OUTPUTS = {"rtol": 1e-8, "atol": 1e-8}
-# The adjoint stops at 1e-10 of the largest gradient, and sums over all steps follow.
-GRADIENTS = {"rtol": 1e-6, "atol": 1e-6}
 METHODS = [None, li.Newton(), li.QuasiNewton(), li.Jacobi(), li.Then(li.Jacobi(), li.Newton(), 2)]
 
 
@@ -75,12 +72,6 @@ def gradients(layer, x, hx):
     for result in flat(layer(x, given)):
         loss = loss + (result * torch.randn(result.shape, generator=generator, dtype=result.dtype)).sum()
     return torch.autograd.grad(loss, [*layer.parameters(), leaf, *states])
-
-
-def assert_close(ours, theirs, tolerance):
-    assert len(ours) == len(theirs)
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, **tolerance)
 
 
 @st.composite

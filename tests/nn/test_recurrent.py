@@ -5,10 +5,12 @@ import pickle
 
 import pytest
 import torch
-from test_nn import GRADIENTS, INPUTS, OUTPUTS, assert_close
+from closeness import GRADIENTS, OUTPUTS, assert_close
 from torch.utils import _pytree as pytree
 
 import lds_iter as li
+
+INPUTS = 3
 
 F64 = {"dtype": torch.float64}
 

@@ -27,7 +27,7 @@ from recipes.diffusion.sampler import ParallelSampler  # noqa: E402
 from recipes.diffusion.schedulers import SchedulerNotMapped, prepared  # noqa: E402
 from recipes.diffusion.secant import Secant  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "recipes" / "diffusion" / "digits"
 
 # diffusers' schedulers convert tensors by `np.array`, and announce what they will remove.

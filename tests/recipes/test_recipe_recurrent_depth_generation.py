@@ -16,7 +16,7 @@ from recipes.recurrent_depth.lattice import SCALE, Lattice
 from recipes.recurrent_depth.model import RecurrentDepth, Shape, load
 from recipes.recurrent_depth.text import decode, encode, topics
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROMPT = "A compound statement "
 
 

@@ -77,7 +77,7 @@ def _resources(binary):
 
 
 def _shared_words(code):
-    """Instructions by which programs of a launch exchange words of 64 bits (see `lds_iter.kernels.look_back`)."""
+    """Instructions by which programs of a launch exchange words of 64 bits (see `look_back`)."""
     return {
         "tickets": code.count("atom.global.gpu.relaxed.add.u64"),
         "publications": code.count("atom.global.gpu.relaxed.exch.b64"),

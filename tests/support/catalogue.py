@@ -135,7 +135,7 @@ def transitions(n, batch, width, scale=1.0, generator=None, dtype=torch.float64)
         "identity": li.Identity(),
         "zero": li.Zero(),
         "own": own,
-        "own-scaled": li.transitions.scaled(own, rand(1)),
+        "own-scaled": li.scan.scaled(own, rand(1)),
     }
 
 

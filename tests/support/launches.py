@@ -2,7 +2,8 @@
 
 import torch
 
-from lds_iter.kernels import block_scan, dense_scan, gru_step, lstm_step, rnn_step, single_pass
+from lds_iter.kernels.triton.cells import gru_step, lstm_step, rnn_step
+from lds_iter.kernels.triton.scans import block_scan, dense_scan, single_pass
 
 
 def _blocks(size, a_dtype, x_dtype, reverse, initial):

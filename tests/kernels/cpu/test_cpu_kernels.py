@@ -14,7 +14,7 @@ from catalogue import elementwise
 
 import lds_iter as li
 from lds_iter.kernels.cpu import build
-from lds_iter.transitions import map_leaves
+from lds_iter.scan.transitions import map_leaves
 
 DTYPES = [torch.float32, torch.float64]
 COMPILED = all(not text.startswith("not available") for text in li.kernels.cpu.status().values())
@@ -63,12 +63,12 @@ def test_scans_on_poisoned_memory(dtype, n, batch, width):
             li.reference_scan(wide, expected, None if before is None else before.double())
             room, x = poisoned(b)
             leaves = map_leaves(lambda leaf: leaf.clone(), transition)
-            li.scan._SCANS[type(transition), "cpu"](transition, x, before)
+            li.scan.linear_scan._SCANS[type(transition), "cpu"](transition, x, before)
             # float64 carries the reference; long dense products lose a digit more than close() says
             scale = expected.abs().amax().clamp(min=1)
             assert (x.double() - expected).abs().max() <= 300 * torch.finfo(dtype).eps * scale, name
             assert room.isnan().sum() == room.numel() - x.numel(), name
-            for now, then in zip(li.transitions.leaves(transition), li.transitions.leaves(leaves), strict=True):
+            for now, then in zip(li.scan.leaves(transition), li.scan.leaves(leaves), strict=True):
                 assert torch.equal(now, then)
 
 
@@ -80,8 +80,8 @@ def test_a_scan_does_not_depend_on_cuts_mates_or_threads(dtype):
     b = torch.randn(n, *batch, width, dtype=dtype)
     for name, transition in structures(n, batch, width, dtype).items():
         whole = li.linear_scan(transition, b)
-        first = li.linear_scan(li.transitions.take(transition, slice(0, 333)), b[:333])
-        second = li.linear_scan(li.transitions.take(transition, slice(333, n)), b[333:], first[-1])
+        first = li.linear_scan(li.scan.take(transition, slice(0, 333)), b[:333])
+        second = li.linear_scan(li.scan.take(transition, slice(333, n)), b[333:], first[-1])
         assert torch.equal(torch.cat([first, second]), whole), name
         if name != "number":
             alone = map_leaves(lambda leaf: leaf[:, 1:2], transition)
@@ -135,7 +135,7 @@ def test_without_a_compiler_wide_matrices_go_step_by_step(batch, monkeypatch):
             li.reference_scan(transition, expected, before)
             torch.testing.assert_close(li.linear_scan(transition, b, before), expected)
             room, x = poisoned(b)
-            li.scan._SCANS[li.Dense, "cpu"](transition, x, before)
+            li.scan.linear_scan._SCANS[li.Dense, "cpu"](transition, x, before)
             torch.testing.assert_close(x, expected)
             assert room.isnan().sum() == room.numel() - x.numel()
 

@@ -6,18 +6,24 @@ where there is a GPU.
 
 import pytest
 import torch
-from test_device import Synchronisations
+from watchers import Synchronisations
 
 import lds_iter as li
-from lds_iter import device, loop
-from lds_iter.kernels import cells
-from lds_iter.sweep import sweep_over
-from lds_iter.workspace import Problem, Rules, Workspace
+from lds_iter import _torch
+from lds_iter.kernels.triton.cells import operators as cells
+from lds_iter.loop import run as loop
+from lds_iter.loop.iteration import sweep_over
+from lds_iter.loop.state import Problem, Rules, Workspace
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
 from schedules import scrambled
 
-from lds_iter.kernels import gru_step, lstm_step, rnn_step, settling  # they import Triton
+from lds_iter.kernels.triton.cells import (
+    gru_step,  # they import Triton
+    lstm_step,  # they import Triton
+    rnn_step,  # they import Triton
+    settling,  # they import Triton
+)
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{said}:RuntimeWarning") for said in ("invalid value", "overflow encountered")
@@ -45,7 +51,7 @@ def _short(monkeypatch):
         monkeypatch.setattr(kernel, rows, {16: 16, 32: 16})
     for name, value in {"GROUP": 2, "LEVELS": 2, "TILE": 2}.items():
         monkeypatch.setattr(settling, name, value)
-    monkeypatch.setattr(device, "on_host", lambda tensor: False)
+    monkeypatch.setattr(_torch, "on_host", lambda tensor: False)
     torch.use_deterministic_algorithms(True)
     with torch.no_grad():
         yield
@@ -143,7 +149,7 @@ def test_no_bit_depends_on_what_runs_when(name, monkeypatch):
 
 def test_an_iteration_reads_nothing_but_one_flag(monkeypatch):
     monkeypatch.setattr(cells, "runs_on", lambda tensor: True)
-    monkeypatch.setattr(device, "lags", lambda tensor: True)
+    monkeypatch.setattr(_torch, "lags", lambda tensor: True)
     given = problem("gru", 12, (2,))
     guess = given.s0.expand(12, *given.s0.shape).contiguous()
     with Synchronisations() as seen:

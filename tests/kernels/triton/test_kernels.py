@@ -15,11 +15,17 @@ import torch
 import lds_iter as li
 from bench import kernel_bytes, kernels_page
 from bench import kernels as bench
-from lds_iter.kernels import cells, cuda
-from lds_iter.transitions import leaves, map_leaves
+from lds_iter.kernels.triton.cells import operators as cells
+from lds_iter.kernels.triton.scans import cuda
+from lds_iter.scan.transitions import leaves, map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
-from lds_iter.kernels import block_scan, dense_scan, look_back, single_pass  # they import Triton
+from lds_iter.kernels.triton.scans import (
+    block_scan,  # they import Triton
+    dense_scan,  # they import Triton
+    look_back,  # they import Triton
+    single_pass,  # they import Triton
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -39,11 +45,11 @@ def _poisoned_and_short(monkeypatch):
     monkeypatch.setattr(single_pass, "ROWS", {1: 4, 2: 4})
     monkeypatch.setattr(single_pass, "SUBS", {1: 2, 2: 2})
     monkeypatch.setattr(look_back, "GROUP", 2)
-    monkeypatch.setattr("lds_iter.scan._SCANS", dict(li.scan._SCANS))
-    monkeypatch.setattr("lds_iter.scan._REVERSED", dict(li.scan._REVERSED))
+    monkeypatch.setattr("lds_iter.scan.linear_scan._SCANS", dict(li.scan.linear_scan._SCANS))
+    monkeypatch.setattr("lds_iter.scan.linear_scan._REVERSED", dict(li.scan.linear_scan._REVERSED))
     for structure in li.Diagonal, li.ScaledIdentity, li.Identity, li.BlockDiagonal, li.Dense:
         li.register_scan(structure, DEVICE)(cuda.triton_scan)
-        li.scan.register_reverse_scan(structure, DEVICE)(cuda.triton_reverse_scan)
+        li.scan.linear_scan.register_reverse_scan(structure, DEVICE)(cuda.triton_reverse_scan)
     torch.use_deterministic_algorithms(True)  # fills what `empty` gives with NaN
     yield
     torch.use_deterministic_algorithms(False)
@@ -367,9 +373,9 @@ def test_a_row_of_the_benchmark(case, monkeypatch):
 def test_every_launch_compiles_for_a_hopper_gpu_within_its_registers():
     """Ahead of time, in a process that does not interpret."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    here = Path(__file__).parent
-    environment["PYTHONPATH"] = os.pathsep.join([str(here), str(here.parent)])
-    run = [sys.executable, str(here / "ahead_of_time.py")]
+    support = Path(__file__).parents[2] / "support"
+    environment["PYTHONPATH"] = os.pathsep.join([str(support), str(support.parents[1])])
+    run = [sys.executable, str(support / "ahead_of_time.py")]
     done = subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
     assert not done.returncode, done.stderr
     kernels = json.loads(done.stdout)

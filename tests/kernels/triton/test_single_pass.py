@@ -7,13 +7,17 @@ import pytest
 import torch
 
 import lds_iter as li
-from lds_iter.kernels import cuda
-from lds_iter.transitions import map_leaves
+from lds_iter.kernels.triton.scans import cuda
+from lds_iter.scan.transitions import map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
 from schedules import scrambled
 
-from lds_iter.kernels import block_scan, look_back, single_pass  # they import Triton
+from lds_iter.kernels.triton.scans import (
+    block_scan,  # they import Triton
+    look_back,  # they import Triton
+    single_pass,  # they import Triton
+)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -2,14 +2,14 @@
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
 """A GRU's step with the diagonal of its Jacobian, and a whole quasi-Newton iteration.
 
-Reference: `nn.gru.GRUDerivatives`, and `lds_iter.sweep` for the iteration.
+Reference: `nn.gru.GRUDerivatives`, and `lds_iter.loop` for the iteration.
 
     r = sigmoid(x_r + W_r h)     z = sigmoid(x_z + W_z h)     q = W_n h + b_n     n = tanh(x_n + r q)
     h' = n + z (h - n)
     diag J = z + a_z diag W_z + g (r diag W_n + q r (1 - r) diag W_r)      a_z = (h - n) z (1 - z), g = (1 - z)(1 - n^2)
 
 One pass over memory: pre-activations and states in; value and diagonal out, or, in an iteration, the next iterate, with
-the scan `d_t = A_t d_{t-1} + r_t` in the same launch (`lds_iter.kernels.settling`).
+the scan `d_t = A_t d_{t-1} + r_t` in the same launch (`lds_iter.kernels.triton.cells.settling`).
 
 A program takes `ROWS` time steps of one sequence, so how row t associates is a function of t alone.
 """
@@ -23,10 +23,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lds_iter.kernels import settling
-from lds_iter.kernels.functions import ROWS, gate, padded, tanh, tile
-from lds_iter.kernels.look_back import ticket
-from lds_iter.kernels.settling import settle
+from lds_iter.kernels.triton.cells import settling
+from lds_iter.kernels.triton.cells.settling import settle
+from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.scans.look_back import ticket
 
 
 @triton.jit

@@ -1,6 +1,6 @@
 """Whole iterations of the cells of `lds_iter.nn` on CUDA, as custom operations, and what gives them to the loop.
 
-One launch takes pre-activations and states to the next iterate, and another sums up; reference: `lds_iter.sweep`.
+One launch takes pre-activations and states to the next iterate, and another sums up; reference: `lds_iter.loop`.
 Triton is imported when a kernel first runs.
 """
 
@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.kernels import cells
+from lds_iter.kernels.triton.cells import operators as cells
+from lds_iter.loop.fused import Settled, Sweeping
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.quasi_newton import QuasiNewton
-from lds_iter.sweeping import Settled, Sweeping
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
-"""The fields of `lds_iter.kernels.settling.Outcome`."""
+"""The fields of `lds_iter.kernels.triton.cells.settling.Outcome`."""
 
 
 def _fits(sweeping: Sweeping, u: tuple[Tensor, ...], weight: Tensor) -> bool:
@@ -79,7 +79,7 @@ def gru_iteration_(
     states: Tensor, u_r: Tensor, u_z: Tensor, u_n: Tensor, weight: Tensor, bias: Tensor,
     new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
 ) -> Found:  # fmt: skip
-    """A quasi-Newton iteration of a GRU; reference: `lds_iter.sweep`, with `nn.gru.GRUDerivatives`. All contiguous.
+    """A quasi-Newton iteration of a GRU; reference: `lds_iter.loop`, with `nn.gru.GRUDerivatives`. All contiguous.
 
     Args:
         states: the state before each row and, last, the one after them, `(n + 1, B, D)`.
@@ -92,7 +92,7 @@ def gru_iteration_(
         lo, hi: the rows of each sequence that may move, int64, `(B)`, contiguous.
         rtol, atol: of the stopping rule.
     """
-    from lds_iter.kernels import gru_step
+    from lds_iter.kernels.triton.cells import gru_step
 
     rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
@@ -104,7 +104,7 @@ def rnn_iteration_(
     states: Tensor, u: Tensor, weight: Tensor, relu: bool,
     new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
 ) -> Found:  # fmt: skip
-    """A quasi-Newton iteration of a plain network; reference: `lds_iter.sweep`, with `nn.rnn.RNNDerivatives`.
+    """A quasi-Newton iteration of a plain network; reference: `lds_iter.loop`, with `nn.rnn.RNNDerivatives`.
 
     Args:
         states: see `gru_iteration_`, as for `new` and what follows it.
@@ -112,7 +112,7 @@ def rnn_iteration_(
         weight: `(D, D)`.
         relu: of the two nonlinearities, the one that is not tanh.
     """
-    from lds_iter.kernels import rnn_step
+    from lds_iter.kernels.triton.cells import rnn_step
 
     rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
@@ -124,14 +124,14 @@ def lstm_iteration_(
     states: Tensor, u_i: Tensor, u_f: Tensor, u_g: Tensor, u_o: Tensor, weight: Tensor,
     new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
 ) -> Found:  # fmt: skip
-    """An iteration of an LSTM by the 2x2 blocks of its Jacobians; reference: `lds_iter.sweep`, with `LSTMDerivatives`.
+    """An iteration of an LSTM by the 2x2 blocks of its Jacobians; reference: `lds_iter.loop`, with `LSTMDerivatives`.
 
     Args:
         states: h and c in pairs, `(n + 1, B, 2 D)`; see `gru_iteration_`, as for `new` and what follows it.
         u_i, u_f, u_g, u_o: pre-activations, `(n, B, D)`.
         weight: `(4 D, D)`.
     """
-    from lds_iter.kernels import lstm_step
+    from lds_iter.kernels.triton.cells import lstm_step
 
     rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):

@@ -2,7 +2,7 @@
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
 """An LSTM's step with the 2x2 blocks of its Jacobian, and a whole iteration of `BlockNewton(2)`.
 
-Reference: `nn.lstm.LSTMDerivatives`, and `lds_iter.sweep` for the iteration.
+Reference: `nn.lstm.LSTMDerivatives`, and `lds_iter.loop` for the iteration.
 
     i, f, o = sigmoid(x_k + W_k h)     g = tanh(x_g + W_g h)     c' = f c + i g     h' = o tanh(c')
     block = [[e p + a_o diag W_o, e f], [p, f]]      p = a_i diag W_i + a_f diag W_f + a_g diag W_g
@@ -20,10 +20,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lds_iter.kernels import settling
-from lds_iter.kernels.functions import ROWS, gate, padded, tanh, tile
-from lds_iter.kernels.look_back import ticket
-from lds_iter.kernels.settling import settle
+from lds_iter.kernels.triton.cells import settling
+from lds_iter.kernels.triton.cells.settling import settle
+from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.scans.look_back import ticket
 
 ITERATED = {16: 32, 32: 16, 64: 16}
 """`ROWS` of an iteration, which holds more."""

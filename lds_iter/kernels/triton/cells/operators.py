@@ -1,5 +1,5 @@
 """The Triton kernels of the cells of `lds_iter.nn` as custom operations: steps with what quasi-Newton and block Newton
-need of their Jacobians. Whole iterations: `lds_iter.kernels.iterations`.
+need of their Jacobians. Whole iterations: `kernels.triton.cells`.
 
 Triton is imported when a kernel first runs. The values are differentiable; the Jacobians' parts are not.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.kernels.cuda import TRITON, WIDEST
+from lds_iter.kernels.triton.scans.cuda import TRITON, WIDEST
 
 
 def fused(state: Tensor, weight: Tensor) -> bool:
@@ -43,7 +43,7 @@ def gru_step(
         weight: `(3 D, D)`.
         bias: of the gate n, `(D)`.
     """
-    from lds_iter.kernels import gru_step as kernel
+    from lds_iter.kernels.triton.cells import gru_step as kernel
 
     gates = (_flat(u_r), _flat(u_z), _flat(u_n))
     with torch.cuda.device_of(h):
@@ -95,7 +95,7 @@ def lstm_step(
         u_i, u_f, u_g, u_o: pre-activations, `(n, *batch, D)`.
         weight: `(4 D, D)`.
     """
-    from lds_iter.kernels import lstm_step as kernel
+    from lds_iter.kernels.triton.cells import lstm_step as kernel
 
     gates = [_flat(u) for u in (u_i, u_f, u_g, u_o)]
     with torch.cuda.device_of(s):
@@ -120,7 +120,7 @@ def rnn_step(h: Tensor, u: Tensor, weight: Tensor, relu: bool) -> tuple[Tensor, 
         weight: `(D, D)`.
         relu: of the two nonlinearities, the one that is not tanh.
     """
-    from lds_iter.kernels import rnn_step as kernel
+    from lds_iter.kernels.triton.cells import rnn_step as kernel
 
     with torch.cuda.device_of(h):
         value, slope = kernel.step(_flat(h), _flat(u), weight.contiguous(), relu)

@@ -2,7 +2,7 @@
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
 """A plain recurrent network's step with the diagonal of its Jacobian, and a whole quasi-Newton iteration.
 
-Reference: `nn.rnn.RNNDerivatives`, and `lds_iter.sweep` for the iteration.
+Reference: `nn.rnn.RNNDerivatives`, and `lds_iter.loop` for the iteration.
 
 h' = a(x + W h), a = tanh or relu          diag J = a' diag W, a' = 1 - h'^2, or 1 where h' > 0
 
@@ -18,10 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lds_iter.kernels import settling
-from lds_iter.kernels.functions import ROWS, gate, padded, tanh, tile
-from lds_iter.kernels.look_back import ticket
-from lds_iter.kernels.settling import settle
+from lds_iter.kernels.triton.cells import settling
+from lds_iter.kernels.triton.cells.settling import settle
+from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.scans.look_back import ticket
 
 
 @triton.jit

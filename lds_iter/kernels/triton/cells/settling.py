@@ -2,13 +2,13 @@
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
 """What an iteration does with the values and Jacobians of a cell, in the launch that computes them.
 
-Reference: `lds_iter.sweep`, on the device:
+Reference: `lds_iter.loop`, on the device:
 
     r_t = f(s_{t-1}) - s_t               the residual; 0 for rows that are not open
     d_t = A_t d_{t-1} + r_t              by `look_back`, a chunk being the rows of a program
     s_t + d_t                            but f's value, or s0, for rows where that is not finite
 
-Rows are accepted from the frontier on while their residual is at rounding level, as `lds_iter.frontier` has it. Which
+Rows are accepted from the frontier on while their residual is at rounding level, as `lds_iter.loop` has it. Which
 row is the first that is not, no program knows before all have run. So a program takes every such row of its own to be
 accepted: its residual, of a few units in the last place, moves nothing. That leaves d = 0 on the accepted rows, and
 repairs later ones, where they are not at rounding level any more, in a later iteration. What each program found goes to
@@ -26,9 +26,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lds_iter.frontier import ACCEPTED_ULPS
-from lds_iter.kernels import look_back
-from lds_iter.kernels.look_back import applied, carried, last, term
+from lds_iter.kernels.triton.scans import look_back
+from lds_iter.kernels.triton.scans.look_back import applied, carried, last, term
+from lds_iter.loop.frontier import ACCEPTED_ULPS
 
 GROUP, LEVELS = 8, 5
 """Of `look_back`: fewer maps to a group than there, since a program reads them for all channels at once, and more

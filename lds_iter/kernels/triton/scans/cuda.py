@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lds_iter import scan
-from lds_iter.scan import SMALL_BLOCK, reference_scan, register_reverse_scan, register_scan
-from lds_iter.transitions import (
+from lds_iter.scan import linear_scan as scan
+from lds_iter.scan.linear_scan import SMALL_BLOCK, reference_scan, register_reverse_scan, register_scan
+from lds_iter.scan.transitions import (
     AbstractTransition,
     BlockDiagonal,
     Dense,
@@ -43,7 +43,7 @@ def block_scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> 
         initial: `(*batch, D)`, or None.
         reverse: backwards in time.
     """
-    from lds_iter.kernels import block_scan, single_pass
+    from lds_iter.kernels.triton.scans import block_scan, single_pass
 
     if single_pass.serves(a, x):
         return _run(single_pass.scan_, a, 3, x, initial, reverse)
@@ -61,7 +61,7 @@ def dense_scan_(a: Tensor, x: Tensor, initial: Tensor | None, reverse: bool) -> 
         initial: `(*batch, D)`, or None.
         reverse: backwards in time.
     """
-    from lds_iter.kernels import dense_scan
+    from lds_iter.kernels.triton.scans import dense_scan
 
     _run(functools.partial(dense_scan.scan_, length=dense_scan.LENGTH), a, 2, x, initial, reverse)
 

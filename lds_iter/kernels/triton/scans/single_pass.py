@@ -6,7 +6,7 @@ Every program reads its chunk of A and b once, into registers, and writes its ro
 
     walk     each of `SUBS` threads a column through its `ROWS` rows from zero, to their map
     scan     the maps of the threads, and publish the chunk's
-    wait     for the maps of the chunks before, and fold them: see `lds_iter.kernels.look_back`
+    wait     for the maps of the chunks before, and fold them: see `look_back`
     walk     once more, from what the rows before end with, now writing x
 
 Tiles are read and written in the order of memory; that a thread gets neighbouring rows is a change of layout between.
@@ -22,8 +22,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lds_iter.kernels import look_back
-from lds_iter.kernels.look_back import applied, before, carried, last, product, scanned, stacked, ticket, unstacked
+from lds_iter.kernels.triton.scans import look_back
+from lds_iter.kernels.triton.scans.look_back import (
+    applied,
+    before,
+    carried,
+    last,
+    product,
+    scanned,
+    stacked,
+    ticket,
+    unstacked,
+)
 
 ROWS, SUBS = {1: 16, 2: 8}, {1: 32, 2: 32}
 """Rows that a thread walks through, and threads that share a chunk of a column, by the size of a block."""

@@ -26,7 +26,7 @@ from bench.pages import between, markdown
 from bench.speed import RESIDUAL
 from bench.timing import alternately, first_run
 from lds_iter.kernels.cpu.build import SWITCH
-from lds_iter.sweeping import Sweeping
+from lds_iter.loop.fused import Sweeping
 
 PAGE, COMMAND = Path("docs/background/cpu.md"), "python -m bench.cpu"
 

@@ -79,7 +79,7 @@ def count(run: Callable[[], Any]) -> Bytes:
 
 def scans(rows: int) -> dict[str, Operation]:
     """Scans of `rows` time steps on memory of the CPU, each with the least bytes that it must move."""
-    from lds_iter.kernels import block_scan, cuda
+    from lds_iter.kernels.triton.scans import block_scan, cuda
 
     def scan(op: Any, width: int, *blocks: int, dtype: torch.dtype = torch.float32) -> Operation:
         a, x = torch.rand(rows, 1, *blocks).to(dtype) / blocks[-1], torch.rand(rows, 1, width).to(dtype)
@@ -99,7 +99,8 @@ def scans(rows: int) -> dict[str, Operation]:
 
 def steps(rows: int) -> dict[str, Operation]:
     """Steps and iterations of cells, likewise. Weights are left out: they are the same at every step."""
-    from lds_iter.kernels import cells, iterations
+    from lds_iter.kernels.triton.cells import iterations
+    from lds_iter.kernels.triton.cells import operators as cells
 
     h, *u = torch.rand(5, rows, 1, 4).unbind(0)
     pairs, weight, bias = torch.rand(rows, 1, 8), torch.rand(16, 4), torch.rand(4)

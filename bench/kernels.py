@@ -25,10 +25,12 @@ from bench.kernel_bytes import table
 from bench.kernels_page import COMMAND, section
 from bench.machine import describe, results_folder
 from bench.pages import between
-from lds_iter.kernels import cells, cuda, iterations
+from lds_iter.kernels.triton.cells import iterations
+from lds_iter.kernels.triton.cells import operators as cells
+from lds_iter.kernels.triton.scans import cuda
 from lds_iter.nn.gru import GRUDerivatives
-from lds_iter.scan import diagonal_scan
-from lds_iter.transitions import leaves, map_leaves
+from lds_iter.scan.linear_scan import diagonal_scan
+from lds_iter.scan.transitions import leaves, map_leaves
 
 BAR, LONG = 1.3, 100_000
 """A scan of at least `LONG` steps should take no longer than this many copies."""
@@ -101,15 +103,15 @@ def contenders(a: Any, b: Tensor) -> dict[str, Callable[[], Any]]:
 
 
 def single_pass_serves(a: Any, x: Tensor) -> bool:
-    """Whether `kernel` is the scan in one launch, `lds_iter.kernels.single_pass`."""
-    from lds_iter.kernels import single_pass
+    """Whether `kernel` is the scan in one launch, `lds_iter.kernels.triton.scans.single_pass`."""
+    from lds_iter.kernels.triton.scans import single_pass
 
     return not isinstance(a, li.Dense) and single_pass.serves(blocks(a), x)
 
 
 def three_launches(a: Any, x: Tensor) -> None:
     """What such a scan would be without it."""
-    from lds_iter.kernels import block_scan
+    from lds_iter.kernels.triton.scans import block_scan
 
     block_scan.scan_(blocks(a), x, None, False)
 

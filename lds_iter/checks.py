@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.adjoint import AbstractAdjoint
+from lds_iter.gradients.implicit import AbstractAdjoint
+from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.states import check_order, take_rows
-from lds_iter.workspace import AbstractStrategy
+from lds_iter.recurrence import check_order, take_rows
 
 
 def check_names(taker: str, given: Iterable[str], known: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.methods.arguments import check_count
-from lds_iter.states import take_rows
+from lds_iter.recurrence import take_rows
 
 Function = Callable[[Tensor, Any], Tensor]
 Guess = Callable[[Function, Tensor, Any, int], Tensor]

@@ -1,4 +1,4 @@
-"""What a solve returns, and what it raises."""
+"""What a solve returns."""
 
 from __future__ import annotations
 
@@ -7,15 +7,39 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
 from torch import Tensor
-
-from lds_iter.decisions import Decision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from lds_iter.methods.base import TransitionApproximation
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision of a strategy such as `Auto`; print it.
+
+    Attributes:
+        sweep: how many evaluations along the guess came before.
+        row: how many rows of the slowest sequence were accepted by then.
+        choice: what it went on with.
+        why: the reason, in words, with the figures that it went by.
+        projected: seconds that the choice was expected to take from there on; None where nothing was measured.
+        sequential: seconds that step-by-step evaluation was expected to take from there on; None likewise.
+    """
+
+    sweep: int
+    row: int
+    choice: str
+    why: str
+    projected: float | None = None
+    sequential: float | None = None
+
+    def __str__(self) -> str:
+        text = f"sweep {self.sweep}, row {self.row}: {self.choice}, since {self.why}"
+        if self.projected is None or self.sequential is None:
+            return text
+        return f"{text} (to go: {duration(self.projected)}; step by step {duration(self.sequential)})"
 
 
 class Result(enum.IntEnum):
@@ -136,7 +160,7 @@ class Solution:
         Args:
             sequence: which sequence of a batch, counted over the flattened batch dimensions.
         """
-        from lds_iter.plot import convergence_map
+        from lds_iter.diagnostics.pictures import convergence_map
 
         return convergence_map(self, sequence)
 
@@ -163,45 +187,9 @@ def _span(counts: Tensor) -> str:
     return str(low) if low == high else f"{low}..{high}"
 
 
-class SolveError(RuntimeError):
-    """A solve in which some sequence did not converge; nothing is lost.
-
-    Attributes:
-        solution: the states reached, with result codes, counts and residuals per sequence.
-    """
-
-    def __init__(self, message: str, solution: Solution) -> None:
-        super().__init__(message)
-        self.solution = solution
-
-
-def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, max_iters: int) -> str:
-    """What happened, the likely causes, most likely first, and what to type."""
-    codes, count = solution.result, solution.result.numel()
-    slow, broken = codes == Result.MAX_ITERS, codes == Result.NONFINITE
-    length = solution.states.shape[0]
-    lines = [f"`solve` did not converge for {int((slow | broken).sum())} of {count} sequence(s)."]
-    if slow.any():
-        worst = float(solution.residual[slow].nan_to_num(torch.inf).max())
-        lines.append(
-            f"{int(slow.sum())} reached max_iters={max_iters} with a residual of up to {worst:.2g} "
-            f"(rtol={rtol:g}, atol={atol:g}); {int(solution.resets.sum())} proposed rows were not finite. In order of "
-            "likelihood:\n"
-            f"  - the guess is too far off, or the dynamics are at the edge of stability: "
-            f"method=li.TrustRegion(li.Newton()) in place of {method}, or guess=states from a nearby solve\n"
-            f"  - the same, and the states are too wide for a Jacobian: method=li.Then(li.Jacobi(), {method}, 16), or "
-            f"li.Damped({method}, 0.05)\n"
-            f"  - it is too long at once: window={length // 8 or 1}\n"
-            f"  - the limit is too low: max_iters={length} (the default, T) always suffices\n"
-            "  - the tolerance is below rounding: larger `rtol`/`atol`, or float64"
-        )
-    if broken.any():
-        lines.append(
-            f"In {int(broken.sum())}, `f` returned inf or NaN from an exact state, as it would step by step: check "
-            "`f`, `s0` and `inputs` there (the states before it are right)."
-        )
-    lines.append(
-        "The states reached are in `error.solution` (or pass throw=False). What always works: "
-        "li.sequential(f, s0, inputs)."
-    )
-    return "\n".join(lines)
+def duration(seconds: float) -> str:
+    """Seconds for a reader."""
+    for size, unit in (1.0, "s"), (1e-3, "ms"):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} us"

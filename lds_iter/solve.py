@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from lds_iter.adjoint import AbstractAdjoint, Implicit, Solved, Unroll
+from lds_iter._torch import untraced
 from lds_iter.checks import (
     check_adjoint,
     check_f,
@@ -23,18 +23,19 @@ from lds_iter.checks import (
     check_state,
     note_on_derivatives,
 )
-from lds_iter.compiled import Compiled
+from lds_iter.compile.compiled import Compiled
+from lds_iter.derivatives.linearization import linearize_along
+from lds_iter.errors import SolveError, explain_failure
+from lds_iter.gradients.implicit import AbstractAdjoint, Implicit, Solved, Unroll
 from lds_iter.guesses import Guess, repeat_initial
-from lds_iter.linearization import linearize_along
-from lds_iter.loop import iterate, run
+from lds_iter.loop.iteration import TILE_ELEMENTS
+from lds_iter.loop.observers import progress_bar
+from lds_iter.loop.run import iterate, run
+from lds_iter.loop.state import AbstractStrategy, Problem, Rules, Workspace
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
-from lds_iter.progress import progress_bar
-from lds_iter.solution import History, Progress, Solution, SolveError, explain_failure
-from lds_iter.states import detached, take_rows
-from lds_iter.sweep import TILE_ELEMENTS
-from lds_iter.untraced import untraced
-from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
+from lds_iter.recurrence import detached, take_rows
+from lds_iter.solution import History, Progress, Solution
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -11,11 +11,11 @@ from lds_iter.auto.clock import AbstractClock, WallClock
 from lds_iter.auto.costs import CostTable
 from lds_iter.auto.driver import Driver
 from lds_iter.auto.memory import Memory
+from lds_iter.loop.state import AbstractStrategy, Problem, Rules, Workspace
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.picard import Picard
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion
-from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 CANDIDATES = (
     Candidate(Newton(), expected=4, linear=1),

@@ -9,8 +9,8 @@ from lds_iter.auto.arms import Arm, Candidate, Option
 from lds_iter.auto.costs import Outcome
 from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import TRUSTED, estimate, expanding, expected, reliable
-from lds_iter.decisions import duration
 from lds_iter.methods.trust_region import TrustRegion
+from lds_iter.solution import duration
 
 SLIDING = 1.5
 """What an iteration of a sliding window is taken to cost before one was measured, in units of one over as many rows."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lds_iter.workspace import Problem
+from lds_iter.loop.state import Problem
 
 Key = tuple[Any, ...]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lds_iter.auto.arms import Arm, Candidate, Outside
 from lds_iter.auto.costs import Costs
 from lds_iter.auto.steps import lowest
-from lds_iter.workspace import Problem, Rules, Workspace
+from lds_iter.loop.state import Problem, Rules, Workspace
 
 if TYPE_CHECKING:
     from lds_iter.auto.auto import Auto

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lds_iter import device
+from lds_iter import _torch
+from lds_iter._torch import StopFlag
 from lds_iter.auto.arms import Arm, Candidate, Option, Outside
 from lds_iter.auto.choosing import best, options, settled, unexplored, windows
 from lds_iter.auto.costs import Outcome
@@ -20,12 +21,10 @@ from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of
 from lds_iter.auto.memory import begin_nearer, put_back, remember
 from lds_iter.auto.steps import finish, lowest, show_steps, take_steps
 from lds_iter.auto.trial import Trial, Verdict
-from lds_iter.decisions import Decision
-from lds_iter.device import StopFlag
-from lds_iter.loop import ended, iterate
+from lds_iter.loop.run import ended, iterate
+from lds_iter.loop.state import Problem, Rules, Workspace
 from lds_iter.methods.jacobi import Jacobi
-from lds_iter.solution import Result
-from lds_iter.workspace import Problem, Rules, Workspace
+from lds_iter.solution import Decision, Result
 
 if TYPE_CHECKING:
     from lds_iter.auto.auto import Auto
@@ -175,7 +174,7 @@ class Driver:
         Weighing everything after each iteration would cost more than it saves.
         """
         rules = self._rules(arm)
-        flag = StopFlag(lag=device.lags(self.problem.s0) and not rules.watched(self.length))
+        flag = StopFlag(lag=_torch.lags(self.problem.s0) and not rules.watched(self.length))
         start, done = self.course.now(), 0
         while not self.course.over and done < most:
             finished = iterate(self.problem, arm.candidate.method, self.state, rules)

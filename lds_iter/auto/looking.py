@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter import device
+from lds_iter import _torch
+from lds_iter.loop.state import Rules
 from lds_iter.solution import Result
-from lds_iter.workspace import Rules
 
 if TYPE_CHECKING:
     from lds_iter.auto.arms import Candidate
@@ -65,7 +65,7 @@ def time_rows(course: Course, s: Tensor, u: Any) -> Tensor:
 
 
 def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
-    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.sweeping`)."""
+    """Find out of which methods the recurrence computes an iteration itself (see `lds_iter.loop.fused`)."""
     begin = course.now()
     for candidate in course.auto.candidates:
         sweeps(course, candidate, s, u)
@@ -75,7 +75,7 @@ def ask_for_sweeps(course: Course, s: Tensor, u: Any) -> None:
 def sweeps(course: Course, candidate: Candidate, s: Tensor, u: Any) -> bool:
     """Whether the recurrence computes an iteration of this method itself; it is asked once."""
     serves, known = getattr(course.problem.f, "serves", None), course.costs.compiled
-    if serves is None or not device.on_host(s):
+    if serves is None or not _torch.on_host(s):
         return False
     if candidate.name not in known:
         one = pytree.tree_map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, u)

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lds_iter.auto.costs import Key, kind
 from lds_iter.auto.looking import PLACES, missing
+from lds_iter.loop.state import Workspace
 from lds_iter.solution import Result
-from lds_iter.workspace import Workspace
 
 if TYPE_CHECKING:
     from lds_iter.auto.course import Course

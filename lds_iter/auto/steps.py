@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.loop import stopped, watch
+from lds_iter.loop.run import stopped, watch
+from lds_iter.loop.state import Problem, Rules, Workspace
 from lds_iter.solution import Result
-from lds_iter.workspace import Problem, Rules, Workspace
 
 
 def lowest(state: Workspace, length: int) -> int:

@@ -15,8 +15,8 @@ from lds_iter.auto.course import Course
 from lds_iter.auto.estimates import expected, reliable
 from lds_iter.auto.evidence import Evidence
 from lds_iter.auto.looking import distance
+from lds_iter.loop.state import Rules, Workspace
 from lds_iter.solution import Result
-from lds_iter.workspace import Rules, Workspace
 
 PATIENCE = 1.5
 """Another candidate takes over when it should take so many times less, and an iteration is weighed anew when it should

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from lds_iter.checks import check_f, check_inputs, check_state
-from lds_iter.linearization import Linearization, linearize_along
+from lds_iter.derivatives.linearization import Linearization, linearize_along
 from lds_iter.methods.base import TransitionApproximation
+from lds_iter.recurrence import detached, take_rows
+from lds_iter.scan.transitions import Zero
 from lds_iter.solution import Solution
 from lds_iter.solve import sequential
-from lds_iter.states import detached, take_rows
-from lds_iter.transitions import Zero
 
 LATE = sys.maxsize
 """The age that rows pretend to have, so that a method that begins with another one (`Then`) shows its later self."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import Along
 from lds_iter.diagnostics.products import orthonormal, push_frame, push_vector
-from lds_iter.linearization import Linearization
 
 
 class AbstractEvaluation(ABC):

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import along, check_solution, checked_prefix, linearizations
 from lds_iter.diagnostics.evaluation import AbstractEvaluation, ByScan
 from lds_iter.diagnostics.products import random_frame
-from lds_iter.linearization import Linearization
 from lds_iter.solution import Solution
 
 

@@ -29,9 +29,9 @@ from lds_iter.diagnostics.exponents import Lyapunov, lyapunov
 from lds_iter.diagnostics.growth import Law, forecast
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.recurrence import take_rows
 from lds_iter.solution import History, Result, Solution
 from lds_iter.solve import solve
-from lds_iter.states import take_rows
 
 LEAST_EFOLDS = 3.0
 """A prefix that spans fewer tells nothing, however close the guess is."""

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from lds_iter.checks import check_method
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import along
 from lds_iter.diagnostics.singular import Inverse, in_float64, norm
-from lds_iter.linearization import Linearization
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.transitions import dense
+from lds_iter.scan.transitions import dense
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ class Report:
         Args:
             sequence: which sequence of a batch, counted over the flattened batch dimensions.
         """
-        from lds_iter.plot import report_picture
+        from lds_iter.diagnostics.pictures import report_picture
 
         return report_picture(self, sequence)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from lds_iter.linearization import Linearization
-from lds_iter.transitions import AbstractTransition
+from lds_iter.derivatives.linearization import Linearization
+from lds_iter.scan.transitions import AbstractTransition
 
 
 class LDSApproximation(ABC):

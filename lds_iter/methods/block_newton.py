@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from lds_iter.linearization import Linearization
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.transitions import BlockDiagonal
+from lds_iter.scan.transitions import BlockDiagonal
 
 
 @dataclass(frozen=True)

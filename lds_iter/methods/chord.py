@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter import device
-from lds_iter.linearization import Linearization
+from lds_iter import _torch
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_count, check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.transitions import AbstractTransition, leaves, map_leaves
+from lds_iter.scan.transitions import AbstractTransition, leaves, map_leaves
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Chord(LDSApproximation):
 
 def _none_enters(lin: Linearization) -> bool:
     """Whether nobody comes from another method. The host looks where that is free; elsewhere somebody may."""
-    return lin.entered is None or (device.on_host(lin.entered) and not bool(lin.entered.any()))
+    return lin.entered is None or (_torch.on_host(lin.entered) and not bool(lin.entered.any()))
 
 
 def _due(lin: Linearization, refresh: int) -> Tensor:

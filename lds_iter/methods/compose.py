@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lds_iter import device
-from lds_iter.linearization import Linearization
+from lds_iter import _torch
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_count, check_transition_method
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.transitions import AbstractTransition, clipped, scaled, select
+from lds_iter.scan.transitions import AbstractTransition, clipped, scaled, select
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Then(TransitionApproximation):
         if isinstance(lin.age, int):
             return (self.first if lin.age < self.iterations else self.second).transition(lin)
         young = lin.age < self.iterations
-        if device.on_host(young) and not bool(young.any()):
+        if _torch.on_host(young) and not bool(young.any()):
             return self.second.transition(lin)
         return select(young, self.first.transition(lin), self.second.transition(lin), lin.residual)
 

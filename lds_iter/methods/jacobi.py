@@ -6,9 +6,9 @@ fast, and as the first sweeps before Newton on trained networks.
 
 from dataclasses import dataclass
 
-from lds_iter.linearization import Linearization
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.transitions import Zero
+from lds_iter.scan.transitions import Zero
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal
+from lds_iter.scan.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal
 
 BLOCK = 16
 """Rows per block. Longer ones leave fewer general compositions, each several times a step, and call more operations."""

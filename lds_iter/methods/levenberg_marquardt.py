@@ -37,14 +37,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.kernels.cpu import kalman as compiled
-from lds_iter.linearization import Linearization
 from lds_iter.methods.arguments import check_instance, check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.kalman_filter import filtered
 from lds_iter.methods.kalman_scan import Gains, headed, kalman_gains
 from lds_iter.methods.newton import Newton
-from lds_iter.transitions import (
+from lds_iter.scan.transitions import (
     AbstractTransition,
     BlockDiagonal,
     Dense,

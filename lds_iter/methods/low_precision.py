@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.linearization import Linearization
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan import linear_scan, register_scan
-from lds_iter.transitions import AbstractTransition, leaves, map_leaves, scaled
+from lds_iter.scan.linear_scan import linear_scan, register_scan
+from lds_iter.scan.transitions import AbstractTransition, leaves, map_leaves, scaled
 
 
 @dataclass(frozen=True)

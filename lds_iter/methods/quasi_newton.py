@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lds_iter.linearization import Linearization
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.transitions import Diagonal
+from lds_iter.scan.transitions import Diagonal
 
 
 class AbstractDiagonal(ABC):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter import device
-from lds_iter.linearization import Linearization
+from lds_iter import _torch
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_count, check_instance
 from lds_iter.methods.base import LDSApproximation
 
@@ -119,5 +119,5 @@ class Switch(LDSApproximation):
 def _some(which: Tensor, lin: Linearization) -> bool:
     """Whether there may be any. The host looks where that is free, or where a window slides, whose frontier it reads at
     every iteration anyway; elsewhere both methods run."""
-    looks = device.on_host(which) or isinstance(lin.age, Tensor)
+    looks = _torch.on_host(which) or isinstance(lin.age, Tensor)
     return bool(which.any()) if looks else True

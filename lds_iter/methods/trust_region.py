@@ -34,11 +34,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.linearization import Linearization
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
-from lds_iter.transitions import scaled
+from lds_iter.scan.transitions import scaled
 
 STRONGEST = 0.95
 """The largest damping to begin with: a memory of about one step, a Jacobi sweep in all but name."""

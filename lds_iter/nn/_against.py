@@ -19,12 +19,12 @@ from lds_iter.auto.driver import Driver
 from lds_iter.auto.estimates import forgets, least
 from lds_iter.auto.head_start import promising
 from lds_iter.auto.looking import ask_for_sweeps, look_at_rows, rows_of, time_operations, time_rows
+from lds_iter.loop.state import AbstractStrategy, Problem, Rules, Workspace
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._kernel import OPERATIONS, Kernel
 from lds_iter.nn._stopped import LARGE, UNTIMED, stopped, too_long
 from lds_iter.nn._weights import layer_weights
 from lds_iter.solution import Solution
-from lds_iter.workspace import AbstractStrategy, Problem, Rules, Workspace
 
 RETIMED = (2, 8, 32, 128)
 """Solves before which the kernel is timed again where a solve is known to work: its first run may have been slow."""

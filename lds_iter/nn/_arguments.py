@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lds_iter.auto import CANDIDATES, Auto, Candidate
-from lds_iter.compiled import Code
+from lds_iter.compile.compiled import Code
 from lds_iter.kernels.cpu.build import function
+from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.solution import Result, Solution
-from lds_iter.workspace import AbstractStrategy
 
 NARROW = 8
 """Up to this width the full Jacobian of an RNN or GRU is cheap enough for `Newton()`: at initialisation on a CPU it is

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.derivatives.linearization import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import CompiledCell, Form, Tensors
-from lds_iter.linearization import AbstractDerivatives
+from lds_iter.loop.fused import Moved, Sweeping
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._fused import FusedDerivatives
-from lds_iter.sweeping import Moved, Sweeping
 
 PAIRS = BlockNewton(2)
 FORMS = ((Newton(), Form.FULL), (QuasiNewton(), Form.DIAGONAL), (PAIRS, Form.BLOCKS))

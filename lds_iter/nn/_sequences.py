@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from lds_iter.linearization import AbstractDerivatives, linearize
+from lds_iter.derivatives.linearization import AbstractDerivatives, linearize
 
 
 @dataclass(frozen=True)

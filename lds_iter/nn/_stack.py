@@ -12,8 +12,9 @@ from torch.nn import functional
 from torch.utils import _pytree as pytree
 
 from lds_iter.auto import Auto
-from lds_iter.compiled import Code, Compiled
+from lds_iter.compile.compiled import Code, Compiled
 from lds_iter.guesses import repeat_initial
+from lds_iter.loop.state import AbstractStrategy, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._against import Against
 from lds_iter.nn._arguments import check_budget
@@ -25,7 +26,6 @@ from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
-from lds_iter.workspace import AbstractStrategy, Problem
 
 Recurrence = RNNRecurrence | GRURecurrence | LSTMRecurrence
 

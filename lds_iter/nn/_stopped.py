@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from lds_iter.auto.driver import STEPWISE
-from lds_iter.decisions import Decision, duration
-from lds_iter.solution import Result, Solution, no_estimate
-from lds_iter.workspace import Problem
+from lds_iter.loop.state import Problem
+from lds_iter.solution import Decision, Result, Solution, duration, no_estimate
 
 UNTIMED = "torch's kernel was not timed yet, and is not certain to take longer than a solve"
 

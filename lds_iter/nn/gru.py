@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lds_iter.kept import kept
-from lds_iter.kernels import cells, iterations
+from lds_iter._torch import kept
+from lds_iter.derivatives.linearization import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import GRU, Tensors
-from lds_iter.linearization import AbstractDerivatives
+from lds_iter.kernels.triton.cells import iterations
+from lds_iter.kernels.triton.cells import operators as cells
+from lds_iter.loop.fused import Moved, Settled, Sweeping
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
-from lds_iter.sweeping import Moved, Settled, Sweeping
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
 

@@ -11,9 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method, check_names
-from lds_iter.compiled import Code
+from lds_iter.compile.compiled import Code
+from lds_iter.errors import warn_of_slowness
+from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._against import timed, untimed_kernels
 from lds_iter.nn._arguments import (
@@ -35,9 +38,6 @@ from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
-from lds_iter.untraced import untraced
-from lds_iter.warnings import warn_of_slowness
-from lds_iter.workspace import AbstractStrategy
 
 TORCHS = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
 """The names of the arguments of `torch.nn`'s layers, which do not spell them out themselves."""

@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn.layers import GRU, LSTM, RNN, ParallelLayers
 from lds_iter.nn.warm_start import WarmStart
-from lds_iter.workspace import AbstractStrategy
 
 M = TypeVar("M", bound=torch.nn.Module)
 

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method
-from lds_iter.compiled import Code, Compiled
+from lds_iter.compile.compiled import Code, Compiled
+from lds_iter.errors import warn_of_slowness
+from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._arguments import check_budget, check_compiler, code_of, default_auto, without_what_was_found
 from lds_iter.nn._weights import NAMES
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.rnn import RNNRecurrence
+from lds_iter.recurrence import fold, ravel
 from lds_iter.solution import Solution
 from lds_iter.solve import sequential, solve
-from lds_iter.states import fold, ravel
-from lds_iter.untraced import untraced
-from lds_iter.warnings import warn_of_slowness
-from lds_iter.workspace import AbstractStrategy
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 import lds_iter as li
-from lds_iter.plot import convergence_map
+from lds_iter.diagnostics.pictures import convergence_map
 from recipes.pretrained.evaluate import Row
 from recipes.pretrained.networks import Network
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from lds_iter.states import take_rows
+from lds_iter.recurrence import take_rows
 from recipes.recurrent_depth.depth import DepthRecurrence
 
 

@@ -69,7 +69,7 @@ void move(Iteration<T>& it, const T* v, const T* a, int64_t t, int64_t rows, int
         if (at < last) move<GIVEN, T, W / 2>(it, v, a, t, rows, at, last);
 }
 
-// The largest residual of a row where it is rounding alone, and within the stopping tolerance (see lds_iter.frontier);
+// The largest residual of a row where it is rounding alone, and within the stopping tolerance (see lds_iter.loop.frontier);
 // else -1.
 template <class T> T within_rounding(const T* v, const T* s, const T* prev, int64_t numbers, T rtol, T atol) {
     constexpr int W = NATIVE<T>;

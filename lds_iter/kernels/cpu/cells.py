@@ -2,7 +2,7 @@
 
 A cell is called with the states and with one tuple of tensors: what the inputs contribute to each gate, the matrices,
 and the bias of the last product where there is one. Reference: the plain torch operations of `lds_iter.nn` and, for
-iterations and adjoints, the loop in `lds_iter.sweep`. Methods return None where those must serve.
+iterations and adjoints, the loop in `lds_iter.loop`. Methods return None where those must serve.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, traced
-from lds_iter.sweeping import Moved, Sweeping
+from lds_iter.loop.fused import Moved, Sweeping
 
 WIDEST = 768
 """Up to this width times gates the weights of one vector of channels fit the first-level cache; beyond, a matrix

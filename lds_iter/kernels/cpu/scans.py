@@ -14,14 +14,14 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
-from lds_iter.scan import (
+from lds_iter.scan.linear_scan import (
     block_diagonal_scan,
     diagonal_scan,
     reference_scan,
     register_scan,
     scaled_identity_scan,
 )
-from lds_iter.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal, ScaledIdentity
+from lds_iter.scan.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal, ScaledIdentity
 
 LOOP_WIDTH = 32
 """From this width on a loop over time beats the odd-even scan on a CPU without a compiler too: at D = 32 it costs 2.5

@@ -1,0 +1,93 @@
+"""Private interfaces of torch, and what the host may read of a device.
+
+Reading a number that lives on an accelerator makes the host wait for everything queued before it. So the loop decides
+with tensors and masks, and looks only where looking is free.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+from torch._compile import _disable_dynamo
+
+T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+REASON = (
+    "A solve looks at its progress after every iteration, which no graph holds. Compile around it, without "
+    "fullgraph=True; for compiled iterations type li.Compiled(f), or compiler=torch.compile for a layer."
+)
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether the host reads this tensor for free. Where it does, the loop looks and takes short cuts; where it does
+    not, it masks instead of looking, and computes what may turn out not to be needed. A compiled loop does not look:
+    what it would see would be baked into the graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+class StopFlag:
+    """Tells the loop when to stop; the only place where it waits for the device.
+
+    On an accelerator the flag travels to the host while the next iteration is already queued, and is read one iteration
+    late: a finished solve runs one more iteration, which its results ignore. (A window that slides reads its frontier
+    at every iteration, and so do a recording and a callback: then there is no point in a lag.)
+    """
+
+    def __init__(self, lag: bool) -> None:
+        self._lag = lag
+        self._before: tuple[Tensor, torch.cuda.Event | None] | None = None
+
+    def posted(self, flag: Tensor) -> bool:
+        """Take this iteration's flag; returns it, or with a lag the one of the iteration before."""
+        if not self._lag:
+            return bool(flag)
+        before, event = self._before, torch.cuda.Event() if flag.is_cuda else None
+        self._before = (flag.to("cpu", non_blocking=flag.is_cuda), event)
+        if event is not None:
+            event.record()
+        if before is None:
+            return False
+        if before[1] is not None:
+            before[1].synchronize()
+        return bool(before[0])
+
+
+def lags(tensor: Tensor) -> bool:
+    """Whether flags computed next to this tensor should be read late."""
+    return tensor.is_cuda
+
+
+class kept(Generic[T]):
+    """Decorator: compute the property when it is first asked for, and keep it with the object; it must not be None."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self._name = f"_kept_{compute.__name__}"
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, owner: Any, kind: type) -> T:
+        found = getattr(owner, self._name, None)
+        if found is None:
+            found = self._compute(owner)
+            setattr(owner, self._name, found)
+        return found
+
+
+def untraced(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: `torch.compiler.disable`, without importing a compiler, which takes seconds, where nobody compiles."""
+    disabled = _disable_dynamo(function)
+    disabled._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]
+    disabled._torchdynamo_disable_msg = REASON  # pyright: ignore[reportFunctionMemberAccess]
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        return disabled(*args, **kwargs) if "torch._dynamo" in sys.modules else function(*args, **kwargs)
+
+    return called

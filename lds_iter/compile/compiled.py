@@ -1,0 +1,201 @@
+"""Compiled iterations: `torch.compile` over the whole body of the loop, the user's `f` and its derivatives included.
+
+The body on an accelerator looks at nothing: it is a function from tensors to tensors (see `bodies`), and so it is one
+graph (`fullgraph=True`), whatever the iteration. The solve of a gradient is another one. What a solve decides between
+iterations stays outside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter import _torch
+from lds_iter._torch import StopFlag
+from lds_iter.compile import graphs
+from lds_iter.compile.graphs import Body
+from lds_iter.derivatives.linearization import AbstractDerivatives, linearize
+from lds_iter.loop.run import iterate
+from lds_iter.loop.state import Problem, Rules, Workspace
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.solution import Result
+
+
+class Code:
+    """What one compiler has compiled: a body for every method and tolerance. The recurrence is an argument of each."""
+
+    def __init__(self, compiler: Callable[..., Any]) -> None:
+        if not callable(compiler):
+            raise TypeError(
+                f"`compiler` must be a function such as torch.compile, got {compiler!r}. For options type "
+                '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
+            )
+        self.compiler = compiler
+        self._bodies: dict[tuple[Any, ...], Body] = {}
+
+    def body(self, make: Callable[..., Body], method: LDSApproximation, rules: Rules) -> Body:
+        """The compiled `make(method, rtol, atol)`."""
+        given = method, rules.rtol, rules.atol
+        try:
+            body = self._bodies.get((make, *given))
+        except TypeError as error:
+            raise TypeError(
+                f"`method` must be hashable to be compiled, so that its code is found again, got {method!r}. Type "
+                "@dataclass(frozen=True) above the class, or frozen=True, eq=False if it holds tensors."
+            ) from error
+        if body is None:
+            body = self._bodies[make, *given] = self.compiler(make(*given), fullgraph=True)
+        return body
+
+
+class Compiled:
+    """A recurrence whose iterations `solve` runs compiled: `fast = li.Compiled(f)`, then `li.solve(fast, ...)`.
+
+    Made once and used often, like `torch.compile(f)`: it holds the compiled code, one body for every method and
+    tolerance that it meets, and lets go of it when it dies. Compiling happens in the first solve and takes seconds; a
+    second T, batch or dtype compiles again, this time for any T. The solution is the same, to rounding.
+
+    So is the adjoint, compiled when a gradient is first asked for. A solve with a sliding window, `record`, `progress`,
+    `callback` or `stop`, whose host looks at every iteration anyway, runs uncompiled; so does the adjoint in a sliding
+    window, and all that `Auto` solves.
+
+    Args:
+        f: see `solve`. Everywhere else this object acts as `f` does.
+        compiler: what compiles a body, called as `compiler(body, fullgraph=True)`: `torch.compile`, one with options
+            such as `functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`, or `li.cuda_graphs`. Or the
+            `code` of another object like this, for a recurrence that differs in nothing but numbers: the same function
+            or class with other weights.
+
+    Attributes:
+        f: as given.
+        code: what it has compiled.
+
+    Example:
+        >>> import functools
+        >>> f = li.Compiled(lambda s, u: (0.5 * s + u).tanh(), functools.partial(torch.compile, backend="eager"))
+        >>> li.solve(f, torch.zeros(2), torch.ones(1000, 2)).converged
+        True
+    """
+
+    def __init__(self, f: Callable[[Tensor, Any], Tensor], compiler: Callable[..., Any] | Code = torch.compile) -> None:
+        if isinstance(f, type) or not callable(f) or isinstance(f, Compiled):
+            raise TypeError(f"`f` must be a recurrence, a callable f(s, u) that is not compiled yet, got {f!r}.")
+        self.f = f
+        self.code = compiler if isinstance(compiler, Code) else Code(compiler)
+
+    def __call__(self, s: Tensor, inputs: Any) -> Tensor:
+        """`f(s, inputs)`, uncompiled."""
+        return self.f(s, inputs)
+
+    def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
+        """The derivatives of `f`: its own where it offers them, else by `torch.func`."""
+        return linearize(self.f, s, inputs)
+
+    def iterate(self, problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules) -> Tensor:
+        """One iteration, as `loop.iterate`, compiled where the host does not look."""
+        if rules.watched(problem.length):
+            return iterate(problem, method, state, rules)
+        limit = torch.zeros_like(state.iterations) + rules.max_iters
+        body = self.code.body(graphs.iteration, method, rules)
+        with _explained(f"iteration of {method!r}"):
+            fields, finished = body(
+                self.f,
+                graphs.fields_of(state),
+                graphs.age_of(state.sweeps, state.buffer),
+                limit,
+                problem.s0,
+                problem.inputs,
+            )
+        for name, value in zip(graphs.FIELDS, fields, strict=True):
+            setattr(state, name, value)
+        state.sweeps += 1
+        return finished
+
+    def solve_adjoint(self, states: Tensor, inputs: Any, g: Tensor, method: LDSApproximation, rules: Rules) -> Tensor:
+        """All `l_t` of `adjoint.solve_adjoint`, `(T, *batch, D)`: one call of one graph where `method` is exact for
+        linear recurrences, and a call for each further iteration otherwise.
+
+        Args:
+            states: the solution, `(T, *batch, D)`, T at least 2.
+            inputs: of `f`, without gradients.
+            g: the gradients of the states.
+            method: for the reversed recurrence.
+            rules: its tolerances; nobody watches.
+        """
+        given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
+        sweeps, stop = 2, StopFlag(lag=_torch.lags(g))
+        with _explained(f"adjoint by {method!r}"):
+            found, parts, fields = self.code.body(graphs.adjoint_begins, method, rules)(*given)
+            while not stop.posted((fields[graphs.RESULT] != Result.RUNNING).all()):
+                body = self.code.body(graphs.adjoint_goes_on, method, rules)
+                found, parts, fields = body(*given, parts, fields, graphs.age_of(sweeps, states))
+                sweeps += 1
+        return found
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Say in plain words what did not compile; without a warning of the compiler's own.
+
+    It looks at `.grad` of weights that `f` has computed, and hides the warning, except where warnings are errors.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor")
+            yield
+    except Exception as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch.fx")):
+            raise RuntimeError(_explanation(what, error)) from error
+        raise
+
+
+def _explanation(what: str, error: Exception) -> str:
+    return (
+        f"The {what} did not compile: {str(error).splitlines()[0]} In order of likelihood: `f` or the "
+        "method does in Python what a graph cannot hold (numbers read from tensors with .item() or `if`, a generator, "
+        "printing; the cause above names the line), so write it with tensors and torch.where; it has been compiled for "
+        "too many shapes, because a structure without an operator is traced for each T: use fewer, or "
+        "torch._dynamo.config.recompile_limit; there is no C++ compiler. What always works: "
+        "`li.solve(compiled.f, ...)`."
+    )
+
+
+def cuda_graphs(body: Body, **options: Any) -> Body:
+    """A compiler for `Compiled` whose iterations are CUDA graphs: no launches but one, where these take the time.
+
+    `torch.compile(mode="reduce-overhead")`, with what that mode asks of a loop around it: an iteration is a step of its
+    own, and what it returns is copied out of the memory of the graph before the next one writes there. Without a GPU it
+    is `torch.compile`.
+
+    Args:
+        body: the function to compile.
+        options: what `Compiled` gives a compiler.
+    """
+    compiled = torch.compile(body, mode="reduce-overhead", **options)
+
+    def step(*tensors: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return copied(compiled(*tensors))
+
+    return step
+
+
+def copied(value: Any) -> Any:
+    """A pytree with a copy of every tensor in it; what a method remembers may be a dataclass of tensors."""
+
+    def leaf(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            return x.clone()
+        if dataclasses.is_dataclass(x) and not isinstance(x, type):
+            fields = [field.name for field in dataclasses.fields(x) if field.init]
+            return dataclasses.replace(x, **{name: copied(getattr(x, name)) for name in fields})
+        return x
+
+    return pytree.tree_map(leaf, value)

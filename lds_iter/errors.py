@@ -1,0 +1,70 @@
+"""The errors and warnings of this package, as classes, so that they can be caught, filtered or turned into errors."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Any
+
+import torch
+
+from lds_iter.solution import Result, Solution
+
+OURS = ("lds_iter", "torch")
+
+
+class PerformanceWarning(UserWarning):
+    """The result is right, but was computed the slow way, step by step."""
+
+
+def warn_of_slowness(message: str) -> None:
+    """Give a `PerformanceWarning` for the line of the user's that led here: the first outside of this package and
+    torch, whose modules and compilers call each other at several depths."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OURS:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, PerformanceWarning, stacklevel=level)
+
+
+class SolveError(RuntimeError):
+    """A solve in which some sequence did not converge; nothing is lost.
+
+    Attributes:
+        solution: the states reached, with result codes, counts and residuals per sequence.
+    """
+
+    def __init__(self, message: str, solution: Solution) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, max_iters: int) -> str:
+    """What happened, the likely causes, most likely first, and what to type."""
+    codes, count = solution.result, solution.result.numel()
+    slow, broken = codes == Result.MAX_ITERS, codes == Result.NONFINITE
+    length = solution.states.shape[0]
+    lines = [f"`solve` did not converge for {int((slow | broken).sum())} of {count} sequence(s)."]
+    if slow.any():
+        worst = float(solution.residual[slow].nan_to_num(torch.inf).max())
+        lines.append(
+            f"{int(slow.sum())} reached max_iters={max_iters} with a residual of up to {worst:.2g} "
+            f"(rtol={rtol:g}, atol={atol:g}); {int(solution.resets.sum())} proposed rows were not finite. In order of "
+            "likelihood:\n"
+            f"  - the guess is too far off, or the dynamics are at the edge of stability: "
+            f"method=li.TrustRegion(li.Newton()) in place of {method}, or guess=states from a nearby solve\n"
+            f"  - the same, and the states are too wide for a Jacobian: method=li.Then(li.Jacobi(), {method}, 16), or "
+            f"li.Damped({method}, 0.05)\n"
+            f"  - it is too long at once: window={length // 8 or 1}\n"
+            f"  - the limit is too low: max_iters={length} (the default, T) always suffices\n"
+            "  - the tolerance is below rounding: larger `rtol`/`atol`, or float64"
+        )
+    if broken.any():
+        lines.append(
+            f"In {int(broken.sum())}, `f` returned inf or NaN from an exact state, as it would step by step: check "
+            "`f`, `s0` and `inputs` there (the states before it are right)."
+        )
+    lines.append(
+        "The states reached are in `error.solution` (or pass throw=False). What always works: "
+        "li.sequential(f, s0, inputs)."
+    )
+    return "\n".join(lines)

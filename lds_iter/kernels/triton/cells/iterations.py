@@ -1,0 +1,173 @@
+"""Whole iterations of the cells of `lds_iter.nn` on CUDA, as custom operations, and what gives them to the loop.
+
+One launch takes pre-activations and states to the next iterate, and another sums up; reference: `lds_iter.loop`.
+Triton is imported when a kernel first runs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter.kernels.triton.cells import operators as cells
+from lds_iter.loop.fused import Settled, Sweeping
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.block_newton import BlockNewton
+from lds_iter.methods.quasi_newton import QuasiNewton
+
+Found = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The fields of `lds_iter.kernels.triton.cells.settling.Outcome`."""
+
+
+def _fits(sweeping: Sweeping, u: tuple[Tensor, ...], weight: Tensor) -> bool:
+    """Whether a kernel sweeps there: see `cells.fused`; contiguous, as solvers have it."""
+    tensors = (sweeping.buffer, sweeping.spare, *u)
+    plain = all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
+    return plain and cells.fused(sweeping.buffer, weight) and sweeping.lo.numel() > 0
+
+
+def _rest(at: Sweeping) -> tuple[Any, ...]:
+    """What the operations take after `states` and the cell's own: from `new` on, the batch as one dimension."""
+    s0 = at.s0.reshape(-1, at.buffer.shape[-1]).contiguous()
+    lo, hi = (times.reshape(-1).contiguous() for times in (at.lo, at.hi))
+    return _rows(at.spare[1:]), s0, at.start, lo, hi, at.rtol, at.atol
+
+
+def _settled(sweeping: Sweeping, found: Found) -> Settled:
+    """What an operation found, by sequence."""
+    lo, measured, resets, broken = found
+    batch = sweeping.lo.shape
+    residual, excess, accepted = (part.view(batch) for part in measured.unbind(-1))
+    return Settled(lo.view(batch), residual, excess, accepted, resets.view(batch), broken.view(batch))
+
+
+def gru(method: LDSApproximation, sweeping: Sweeping, u: Any, weight: Tensor, bias: Tensor) -> Settled | None:
+    """A quasi-Newton iteration of a GRU; None where the loop must do it."""
+    if method != QuasiNewton() or not _fits(sweeping, u, weight):
+        return None
+    gates = [_rows(gate) for gate in u]
+    own = (*gates, weight.contiguous(), bias.contiguous())
+    return _settled(sweeping, gru_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
+
+
+def rnn(method: LDSApproximation, sweeping: Sweeping, u: Tensor, weight: Tensor, relu: bool) -> Settled | None:
+    """A quasi-Newton iteration of a plain network; None where the loop must do it."""
+    if method != QuasiNewton() or not _fits(sweeping, (u,), weight):
+        return None
+    own = (_rows(u), weight.contiguous(), relu)
+    return _settled(sweeping, rnn_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
+
+
+def lstm(method: LDSApproximation, sweeping: Sweeping, u: Any, weight: Tensor) -> Settled | None:
+    """An iteration of an LSTM with the 2x2 blocks of its Jacobians; None where the loop must do it."""
+    if method != BlockNewton(2) or not _fits(sweeping, u, weight):
+        return None
+    gates = [_rows(gate) for gate in u]
+    own = (*gates, weight.contiguous())
+    return _settled(sweeping, lstm_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """The batch dimensions as one; of a contiguous tensor a view."""
+    return x.view(x.shape[0], -1, x.shape[-1])
+
+
+@torch.library.custom_op("lds_iter::gru_iteration_", mutates_args=("new",))
+def gru_iteration_(
+    states: Tensor, u_r: Tensor, u_z: Tensor, u_n: Tensor, weight: Tensor, bias: Tensor,
+    new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
+) -> Found:  # fmt: skip
+    """A quasi-Newton iteration of a GRU; reference: `lds_iter.loop`, with `nn.gru.GRUDerivatives`. All contiguous.
+
+    Args:
+        states: the state before each row and, last, the one after them, `(n + 1, B, D)`.
+        u_r, u_z, u_n: pre-activations, `(n, B, D)`.
+        weight: `(3 D, D)`.
+        bias: of the gate n, `(D)`.
+        new: takes the next iterate of the rows, `(n, B, D)`.
+        s0: what rows fall back to where nothing is finite, `(B, D)`.
+        start: the time of the first row.
+        lo, hi: the rows of each sequence that may move, int64, `(B)`, contiguous.
+        rtol, atol: of the stopping rule.
+    """
+    from lds_iter.kernels.triton.cells import gru_step
+
+    rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
+    with torch.cuda.device_of(states):
+        return _plain(gru_step.iterate(states, (u_r, u_z, u_n), weight, bias, **rest))
+
+
+@torch.library.custom_op("lds_iter::rnn_iteration_", mutates_args=("new",))
+def rnn_iteration_(
+    states: Tensor, u: Tensor, weight: Tensor, relu: bool,
+    new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
+) -> Found:  # fmt: skip
+    """A quasi-Newton iteration of a plain network; reference: `lds_iter.loop`, with `nn.rnn.RNNDerivatives`.
+
+    Args:
+        states: see `gru_iteration_`, as for `new` and what follows it.
+        u: pre-activations, `(n, B, D)`.
+        weight: `(D, D)`.
+        relu: of the two nonlinearities, the one that is not tanh.
+    """
+    from lds_iter.kernels.triton.cells import rnn_step
+
+    rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
+    with torch.cuda.device_of(states):
+        return _plain(rnn_step.iterate(states, u, weight, relu, **rest))
+
+
+@torch.library.custom_op("lds_iter::lstm_iteration_", mutates_args=("new",))
+def lstm_iteration_(
+    states: Tensor, u_i: Tensor, u_f: Tensor, u_g: Tensor, u_o: Tensor, weight: Tensor,
+    new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
+) -> Found:  # fmt: skip
+    """An iteration of an LSTM by the 2x2 blocks of its Jacobians; reference: `lds_iter.loop`, with `LSTMDerivatives`.
+
+    Args:
+        states: h and c in pairs, `(n + 1, B, 2 D)`; see `gru_iteration_`, as for `new` and what follows it.
+        u_i, u_f, u_g, u_o: pre-activations, `(n, B, D)`.
+        weight: `(4 D, D)`.
+    """
+    from lds_iter.kernels.triton.cells import lstm_step
+
+    rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
+    with torch.cuda.device_of(states):
+        return _plain(lstm_step.iterate(states, [u_i, u_f, u_g, u_o], weight, **rest))
+
+
+def _plain(found: Found) -> Found:
+    """Without the names, which operations do not return."""
+    lo, measured, resets, broken = found
+    return lo, measured, resets, broken
+
+
+def _found(new: Tensor, lo: Tensor) -> Found:
+    batch = lo.shape
+    return lo.new_empty(batch), new.new_empty(*batch, 3), lo.new_empty(batch), lo.new_empty(batch, dtype=torch.bool)
+
+
+@gru_iteration_.register_fake
+def _(
+    states: Tensor, u_r: Tensor, u_z: Tensor, u_n: Tensor, weight: Tensor, bias: Tensor,
+    new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
+) -> Found:  # fmt: skip
+    return _found(new, lo)
+
+
+@rnn_iteration_.register_fake
+def _(
+    states: Tensor, u: Tensor, weight: Tensor, relu: bool,
+    new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
+) -> Found:  # fmt: skip
+    return _found(new, lo)
+
+
+@lstm_iteration_.register_fake
+def _(
+    states: Tensor, u_i: Tensor, u_f: Tensor, u_g: Tensor, u_o: Tensor, weight: Tensor,
+    new: Tensor, s0: Tensor, start: int, lo: Tensor, hi: Tensor, rtol: float, atol: float,
+) -> Found:  # fmt: skip
+    return _found(new, lo)

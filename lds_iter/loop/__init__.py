@@ -1,0 +1,1 @@
+"""The one loop: state, frontier, iteration, run, observers."""

@@ -1,0 +1,197 @@
+"""The laws of transitions and scans, for every structure."""
+
+import pytest
+import torch
+from catalogue import STRUCTURES, transitions
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lds_iter as li
+from lds_iter.scan.transitions import clipped, dense, map_leaves, scaled, select, take
+
+# float64 everywhere: what is left is rounding, a few units of 1e-16 times the number of terms.
+CLOSE = {"rtol": 1e-10, "atol": 1e-10}
+SHAPES = st.tuples(st.integers(1, 40), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([2, 4]))
+
+
+@pytest.fixture(params=["1", "0"], ids=["compiled", "plain"], autouse=True)
+def _kernels(request, monkeypatch):
+    """Every law with compiled kernels (where there is a compiler) and with plain torch operations."""
+    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", request.param)
+
+
+def draw(name, shape, seed, scale=1.0):
+    n, batch, width = shape
+    generator = torch.Generator().manual_seed(seed)
+    transition = transitions(n, batch, width, scale, generator)[name]
+    b = torch.randn(n, *batch, width, generator=generator, dtype=torch.float64)
+    initial = torch.randn(*batch, width, generator=generator, dtype=torch.float64)
+    return transition, b, initial
+
+
+def step_by_step(transition, b, initial):
+    rows, x = [], initial
+    for t in range(b.shape[0]):
+        x = take(transition, slice(t, t + 1)).mv(x[None])[0] + b[t]
+        rows.append(x)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_scan_equals_the_loop(name, shape, seed):
+    transition, b, initial = draw(name, shape, seed)
+    before = b.clone()
+    torch.testing.assert_close(li.linear_scan(transition, b, initial), step_by_step(transition, b, initial), **CLOSE)
+    zero = torch.zeros_like(initial)
+    torch.testing.assert_close(li.linear_scan(transition, b), step_by_step(transition, b, zero), **CLOSE)
+    assert torch.equal(b, before)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_fast_scan_equals_its_reference(name, shape, seed):
+    transition, b, initial = draw(name, shape, seed)
+    x = b.clone()
+    li.reference_scan(transition, x, initial)
+    torch.testing.assert_close(li.linear_scan(transition, b, initial), x, **CLOSE)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_reverse_scan_is_the_scan_of_flipped_time(name, shape, seed):
+    transition, b, initial = draw(name, shape, seed)
+    flipped = map_leaves(lambda leaf: leaf.flip(0), transition)
+    expected = step_by_step(flipped, b.flip(0), initial).flip(0)
+    torch.testing.assert_close(li.linear_scan(transition, b, initial, reverse=True), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99), data=st.data())
+def test_split_invariance(name, shape, seed, data):
+    """Scanning two stretches one after the other, the second from where the first ended, is scanning all at once."""
+    transition, b, initial = draw(name, shape, seed)
+    cut = data.draw(st.integers(0, shape[0]))
+    whole = li.linear_scan(transition, b, initial)
+    parts, x = [], initial
+    for rows in slice(0, cut), slice(cut, None):
+        if b[rows].shape[0]:
+            parts.append(li.linear_scan(take(transition, rows), b[rows], x))
+            x = parts[-1][-1]
+    torch.testing.assert_close(torch.cat(parts), whole, **CLOSE)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_composition_is_associative_and_is_the_matrix_product(name, shape, seed):
+    a, x, _ = draw(name, shape, seed)
+    b, c = draw(name, shape, seed + 1)[0], draw(name, shape, seed + 2)[0]
+    left, right = c.after(b).after(a), c.after(b.after(a))
+    torch.testing.assert_close(left.mv(x), right.mv(x), **CLOSE)
+    torch.testing.assert_close(left.mv(x), c.mv(b.mv(a.mv(x))), **CLOSE)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_transpose_is_the_adjoint(name, shape, seed):
+    a, x, _ = draw(name, shape, seed)
+    y = torch.randn_like(x)
+    torch.testing.assert_close((a.mv(x) * y).sum(-1), (x * a.transpose().mv(y)).sum(-1), **CLOSE)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_structured_equals_dense(name, shape, seed):
+    transition, b, initial = draw(name, shape, seed)
+    full = dense(transition, b)
+    torch.testing.assert_close(transition.mv(b), full.mv(b), **CLOSE)
+    torch.testing.assert_close(transition.transpose().mv(b), full.transpose().mv(b), **CLOSE)
+    torch.testing.assert_close(li.linear_scan(transition, b, initial), li.linear_scan(full, b, initial), **CLOSE)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_scaled_rows_and_exact_zeros(name):
+    transition, b, _ = draw(name, (6, (2,), 4), 0)
+    torch.testing.assert_close(scaled(transition, 0.25).mv(b), 0.25 * transition.mv(b), **CLOSE)
+    factor = torch.tensor([0.0, 1.0, 0.5, 0.0, 2.0, 1.0], dtype=b.dtype)[:, None, None].expand(6, 2, 1)
+    torch.testing.assert_close(scaled(transition, factor).mv(b), factor * transition.mv(b), **CLOSE)
+    if name in ("identity", "zero", "scaled-number"):
+        return
+    broken = map_leaves(lambda leaf: leaf * torch.nan, transition)
+    assert torch.equal(scaled(broken, torch.zeros(6, 2, 1, dtype=b.dtype)).mv(b), torch.zeros_like(b))
+
+
+@pytest.mark.parametrize("one", STRUCTURES)
+@pytest.mark.parametrize("other", STRUCTURES)
+def test_select_takes_each_row_from_its_transition(one, other):
+    first, b, _ = draw(one, (5, (2,), 4), 1)
+    second = draw(other, (5, (2,), 4), 2)[0]
+    where = torch.tensor([True, False, True, True, False])[:, None, None].expand(5, 2, 1)
+    mixed = select(where, first, second, b)
+    torch.testing.assert_close(mixed.mv(b), torch.where(where, first.mv(b), second.mv(b)), **CLOSE)
+
+
+def test_clipped_bounds_the_infinity_norm_of_every_block():
+    for name, transition in transitions(7, (2,), 4, scale=5.0).items():
+        if name.startswith("own"):
+            with pytest.raises(TypeError, match="does not know the structure"):
+                clipped(transition, 1.0)
+            continue
+        like = torch.zeros(7, 2, 4, dtype=torch.float64)
+        assert dense(clipped(transition, 0.8), like).matrix.abs().sum(-1).max() <= 0.8 + 1e-12, name
+        torch.testing.assert_close(clipped(transition, 1e9).mv(like + 1), transition.mv(like + 1))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_gradients_of_a_scan(name):
+    """Against finite differences, in every leaf, in `b` and in the initial value."""
+    transition, b, initial = draw(name, (7, (2,), 2), 5)
+    leaves = [leaf.clone().requires_grad_() for leaf in li.scan.leaves(transition)]
+
+    def scan(b, initial, *values):
+        remaining = list(values)
+        return li.linear_scan(map_leaves(lambda _: remaining.pop(0), transition), b, initial)
+
+    arguments = (b.requires_grad_(), initial.requires_grad_(), *leaves)
+    assert torch.autograd.gradcheck(scan, arguments)
+    assert torch.autograd.gradgradcheck(scan, arguments)
+
+
+def test_gradient_memory_does_not_grow_with_the_square_of_time():
+    a = torch.rand(20_000, 4, requires_grad=True)
+    li.linear_scan(li.Diagonal(a), torch.ones(20_000, 4)).sum().backward()
+    assert a.grad is not None
+    assert a.grad.isfinite().all()
+
+
+def test_out_may_be_b_itself():
+    with torch.no_grad():
+        transition, b, initial = draw("diagonal", (9, (2,), 2), 0)
+        expected = li.linear_scan(transition, b, initial)
+        assert li.linear_scan(transition, b, initial, out=b) is b
+        assert torch.equal(b, expected)
+        with pytest.raises(ValueError, match="leave it out"):
+            li.linear_scan(transition, b, reverse=True, out=b)
+
+
+def test_a_registered_scan_is_used(monkeypatch):
+    calls = []
+    monkeypatch.setattr("lds_iter.scan.linear_scan._SCANS", dict(li.scan.linear_scan._SCANS))
+
+    @li.register_scan(li.Zero, "cpu")
+    def counted(transition, x, initial):
+        calls.append(x.shape)
+
+    li.linear_scan(li.Zero(), torch.ones(3, 2))
+    assert calls == [(3, 2)]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 9])
+def test_blocks_of_every_size(size, n):
+    blocks = li.BlockDiagonal(torch.randn(n, 2, 3, size, size, dtype=torch.float64))
+    b, initial = torch.randn(n, 2, 3 * size, dtype=torch.float64), torch.randn(2, 3 * size, dtype=torch.float64)
+    for before in None, initial:
+        expected = b.clone()
+        li.reference_scan(blocks, expected, before)
+        torch.testing.assert_close(li.linear_scan(blocks, b, before), expected)

@@ -1,0 +1,492 @@
+"""The recipe `diffusion`: every scheduler as a recurrence, samplers and pipelines against diffusers' own loops."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import lds_iter as li
+
+diffusers = pytest.importorskip("diffusers")
+diffusers.utils.logging.set_verbosity_error()
+
+from bench.paradigms import paradigms  # noqa: E402
+from recipes.diffusion.film import filmed  # noqa: E402
+from recipes.diffusion.methods import Structured  # noqa: E402
+from recipes.diffusion.network import Network  # noqa: E402
+from recipes.diffusion.noise import drawn  # noqa: E402
+from recipes.diffusion.pipeline import ParallelImagePipeline  # noqa: E402
+from recipes.diffusion.probe import schedule_of  # noqa: E402
+from recipes.diffusion.sampler import ParallelSampler  # noqa: E402
+from recipes.diffusion.schedulers import SchedulerNotMapped, prepared  # noqa: E402
+from recipes.diffusion.secant import Secant  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "recipes" / "diffusion" / "digits"
+
+# diffusers' schedulers convert tensors by `np.array`, and announce what they will remove.
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
+
+EXACT = 1e-4
+"""Relative to the largest number: float32 rounding of another order of operations, carried through all steps."""
+
+
+class Denoiser(torch.nn.Module):
+    """A small smooth network that mixes pixels: cheap enough for a thousand steps, with nothing linear about it."""
+
+    def __init__(self, channels=1):
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner = torch.nn.Conv2d(channels, 4, 3, padding=1)
+        self.outer = torch.nn.Conv2d(4, channels, 3, padding=1)
+
+    def forward(self, sample, timestep, class_labels=None, encoder_hidden_states=None):
+        shift = timestep.to(sample).view(-1, 1, 1, 1) / 1000
+        if class_labels is not None:
+            shift = shift + 0.1 * class_labels.to(sample).view(-1, 1, 1, 1)
+        if encoder_hidden_states is not None:
+            shift = shift + encoder_hidden_states.mean((1, 2)).view(-1, 1, 1, 1)
+        return 0.8 * sample + self.outer(torch.tanh(self.inner(sample) + shift))
+
+
+def noise_for(scheduler, steps, shape=(2, 1, 4, 4)):
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return start * float(getattr(prepared(scheduler, steps)[0], "init_noise_sigma", 1.0))
+
+
+def both(sampler, noise, steps, conditioning=None, **options):
+    """The sample in parallel and by the scheduler's own loop, from generators of one seed."""
+    parallel = sampler(noise, steps, conditioning, generator=torch.Generator().manual_seed(2), **options)
+    loop = sampler.step_by_step(noise, steps, conditioning, generator=torch.Generator().manual_seed(2), **options)
+    return parallel, loop
+
+
+def assert_same(parallel, loop, tolerance=EXACT):
+    assert (parallel.trajectory - loop.trajectory).abs().max() <= tolerance * loop.trajectory.abs().max()
+    assert (parallel.sample - loop.sample).abs().max() <= tolerance * max(1, loop.sample.abs().max())
+
+
+SDE = {"algorithm_type": "sde-dpmsolver++"}
+SCHEDULERS = [
+    ("DDIMScheduler", {}, {}),
+    ("DDIMScheduler", {"clip_sample": False}, {}),
+    ("DDIMScheduler", {"thresholding": True, "sample_max_value": 2.0}, {}),
+    ("DDIMScheduler", {"set_alpha_to_one": False, "clip_sample": False, "prediction_type": "v_prediction"}, {}),
+    ("DDIMScheduler", {"clip_sample": False}, {"eta": 0.7}),
+    ("DDIMScheduler", {"prediction_type": "sample", "clip_sample": False}, {}),
+    ("DDIMParallelScheduler", {"clip_sample": False}, {}),
+    ("DDPMScheduler", {}, {}),
+    ("DDPMScheduler", {"thresholding": True}, {}),
+    ("DDPMScheduler", {"clip_sample": False, "beta_schedule": "squaredcos_cap_v2"}, {}),
+    ("DDPMParallelScheduler", {"clip_sample": False}, {}),
+    ("EulerDiscreteScheduler", {}, {}),
+    ("EulerDiscreteScheduler", {"use_karras_sigmas": True, "prediction_type": "v_prediction"}, {}),
+    ("EulerAncestralDiscreteScheduler", {}, {}),
+    *[("DPMSolverMultistepScheduler", {"solver_order": order}, {}) for order in (1, 2, 3)],
+    *[("DPMSolverMultistepScheduler", {"solver_order": order} | SDE, {}) for order in (1, 2, 3)],
+    ("DPMSolverMultistepScheduler", {"thresholding": True}, {}),
+    ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}, {}),
+    ("DPMSolverSinglestepScheduler", {}, {}),
+    ("HeunDiscreteScheduler", {}, {}),
+    ("DEISMultistepScheduler", {}, {}),
+    ("DEISMultistepScheduler", {"solver_order": 3}, {}),
+    ("UniPCMultistepScheduler", {}, {}),
+    ("UniPCMultistepScheduler", {"solver_order": 3}, {}),
+    ("PNDMScheduler", {}, {}),
+    ("PNDMScheduler", {"skip_prk_steps": True}, {}),
+    ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, {}),
+    ("FlowMatchHeunDiscreteScheduler", {}, {}),
+    ("LCMScheduler", {}, {}),
+    ("TCDScheduler", {}, {}),
+    ("TCDScheduler", {}, {"eta": 0.0}),
+    ("KDPM2DiscreteScheduler", {}, {}),
+    ("KDPM2AncestralDiscreteScheduler", {}, {}),
+    ("LMSDiscreteScheduler", {}, {}),
+    ("IPNDMScheduler", {}, {}),
+    ("EDMEulerScheduler", {}, {}),
+    ("SASolverScheduler", {}, {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SCHEDULERS, ids=lambda case: f"{case[0]}-{case[1]}-{case[2]}")
+def test_a_scheduler_in_parallel_is_its_own_loop(case):
+    name, config, options = case
+    scheduler = getattr(diffusers, name)(**config)
+    sampler = ParallelSampler(Denoiser(), scheduler, tol=0)
+    parallel, loop = both(sampler, noise_for(scheduler, 12), 12, step_options=options)
+    assert_same(parallel, loop)
+
+
+SPACED = {"timestep_spacing": "trailing"}
+"""A thousand of its default timesteps repeat one, and its own loop divides by the zero in between."""
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 100, 1000])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("DDIMScheduler", {}),
+        ("DDPMScheduler", {}),
+        ("DPMSolverMultistepScheduler", SPACED),
+        ("EulerDiscreteScheduler", {}),
+    ],
+)
+def test_any_number_of_steps(name, config, steps):
+    """A tolerance at rounding level; zero would only let a thousand sequential rounds settle the last digit."""
+    scheduler = getattr(diffusers, name)(**config)
+    noise = noise_for(scheduler, steps, (1, 1, 4, 4))
+    sampler = ParallelSampler(Denoiser(), scheduler, Structured(), tol=0 if steps < 10 else 1e-6)
+    parallel, loop = both(sampler, noise, steps)
+    assert_same(parallel, loop)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    name=st.sampled_from(["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"]),
+    steps=st.integers(2, 15),
+    start=st.floats(1e-5, 2e-3),
+    end=st.floats(5e-3, 3e-2),
+    schedule=st.sampled_from(["linear", "scaled_linear", "squaredcos_cap_v2"]),
+    spacing=st.sampled_from(["leading", "trailing", "linspace"]),
+)
+def test_any_schedule(name, steps, start, end, schedule, spacing):
+    scheduler = getattr(diffusers, name)(
+        beta_start=start, beta_end=end, beta_schedule=schedule, timestep_spacing=spacing
+    )
+    parallel, loop = both(ParallelSampler(Denoiser(), scheduler, tol=0), noise_for(scheduler, steps), steps)
+    assert_same(parallel, loop)
+
+
+METHODS = [
+    Secant(),
+    Secant(depth=2, neighbours=0),
+    Structured(),
+    Structured(None),
+    li.Picard(),
+    li.Jacobi(),
+    li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1),
+    li.Newton(),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("window", [None, 5])
+def test_any_method_and_window(method, window):
+    scheduler = diffusers.DDIMScheduler()
+    sampler = ParallelSampler(Denoiser(), scheduler, method, window, tol=0)
+    parallel, loop = both(sampler, noise_for(scheduler, 11), 11)
+    assert_same(parallel, loop)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "HeunDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_structured_is_the_scheduler_exactly_where_the_network_is_nothing(name):
+    """With an output of zero the scheduler's linear part is all there is, so its exact transition needs one update."""
+    scheduler = getattr(diffusers, name)(**({"clip_sample": False} if name == "DDIMScheduler" else {}))
+    # Samples grow to some hundreds here, so that rounding alone is 1e-5.
+    sampler = ParallelSampler(lambda sample, timestep: 0 * sample, scheduler, Structured(None), tol=1e-4)
+    parallel, loop = both(sampler, noise_for(scheduler, 30), 30)
+    assert_same(parallel, loop)
+    assert int(parallel.solution.iterations.max()) <= 1  # none for Heun, whose samples stand still then
+
+
+def test_thinning_and_history_save_work_and_rounds():
+    """On the trained network, at equal tolerance: the counts are exact on every machine up to rounding."""
+    unet, conditioning = trained(), {"class_labels": torch.tensor([3])}
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    sampler = ParallelSampler(unet, scheduler)
+    noise = noise_for(scheduler, 50, (1, 1, 8, 8))
+    truth = sampler.step_by_step(noise, 50, conditioning).sample
+    runs = {
+        name: replace(sampler, method=method, thin=thin, reuse=reuse)(noise, 50, conditioning)
+        for name, method, thin, reuse in [
+            ("default", Secant(), 16, 0.5),
+            ("thin", Secant(), 16, 0),
+            ("secant", Secant(), 0, 0),
+            ("picard", li.Picard(), 0, 0),
+        ]
+    }
+    assert runs["secant"].work.rounds < runs["picard"].work.rounds
+    assert runs["default"].work.evaluations < runs["thin"].work.evaluations < runs["secant"].work.evaluations
+    assert runs["default"].work.rounds <= runs["secant"].work.rounds
+    for run in runs.values():
+        assert (run.sample - truth).square().mean().sqrt() < 1e-2  # what `tol` aims at
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
+def test_gaussian_images_are_known_at_the_guess(name):
+    """One evaluation per step confirms the guess, where the network is the best denoiser of Gaussian images."""
+    scheduler = getattr(diffusers, name)(clip_sample=False)
+
+    def network(sample, timestep):
+        signal = scheduler.alphas_cumprod[timestep].view(-1, 1, 1, 1)
+        return (1 - signal).sqrt() * sample / (0.25 * signal + 1 - signal)
+
+    parallel, loop = both(ParallelSampler(network, scheduler, thin=0, tol=1e-3), noise_for(scheduler, 40), 40)
+    assert_same(parallel, loop, 1e-3)
+    assert parallel.work.rounds <= 2  # the first row repeats the noise, and the second moves by what that is off
+    assert parallel.work.evaluations <= 2 * 2 * 40
+
+
+def test_a_tolerance_wide_enough_for_interpolated_outputs_gets_evaluated_ones():
+    scheduler = diffusers.DDIMScheduler()
+    sampler = ParallelSampler(Denoiser(), scheduler, tol=10.0)
+    sampled = sampler(noise_for(scheduler, 100, (1, 1, 4, 4)), 100)
+    assert sampled.work.evaluations >= 100
+    assert sampled.work.rounds <= 3
+
+
+def trained():
+    unet = diffusers.UNet2DModel.from_pretrained(DIGITS, subfolder="unet", variant="fp16")
+    return unet.float().eval()
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler"])
+def test_the_trained_network(name):
+    scheduler = getattr(diffusers, name).from_pretrained(DIGITS, subfolder="scheduler")
+    sampler = ParallelSampler(trained(), scheduler, tol=0)
+    parallel, loop = both(sampler, noise_for(scheduler, 10, (2, 1, 8, 8)), 10, {"class_labels": torch.tensor([1, 7])})
+    assert_same(parallel, loop)
+
+
+@pytest.mark.parametrize("method", [li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1), li.Newton()], ids=str)
+def test_products_with_the_derivative_go_through_any_network_and_are_counted(method):
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    sampler = ParallelSampler(trained(), scheduler, method, tol=0)
+    parallel, loop = both(sampler, noise_for(scheduler, 3, (1, 1, 8, 8)), 3, {"class_labels": torch.tensor([5])})
+    assert_same(parallel, loop)
+    assert parallel.work.products > 0
+    assert loop.work.products == 0
+
+
+def test_the_trained_network_draws_digits():
+    """A nearest-neighbour judge on the real digits; 85 of 100 right would be unusual for a broken network."""
+    from recipes.diffusion.train import digits
+
+    labels = torch.arange(50) % 10
+    scheduler = diffusers.DDIMScheduler.from_pretrained(DIGITS, subfolder="scheduler")
+    noise = noise_for(scheduler, 20, (50, 1, 8, 8))
+    drawn = ParallelSampler(trained(), scheduler)(noise, 20, {"class_labels": labels}).sample
+    images, classes = digits().tensors
+    nearest = torch.cdist(drawn.flatten(1), images.flatten(1)).argmin(1)
+    assert (classes[nearest] == labels).float().mean() > 0.85
+
+
+def test_guidance_and_splitting_of_batches():
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    conditioning = {"class_labels": torch.tensor([1, 2]), "encoder_hidden_states": torch.randn(2, 3, 4)}
+    other = {"class_labels": torch.tensor([0, 0]), "encoder_hidden_states": torch.zeros(2, 3, 4)}
+    noise = noise_for(scheduler, 10)
+    options = {"unconditional": other, "guidance_scale": 3.0}
+    parallel, loop = both(ParallelSampler(Denoiser(), scheduler, tol=0), noise, 10, conditioning, **options)
+    assert_same(parallel, loop)
+    seen = []
+    model = Denoiser()
+
+    def watched(sample, timestep, class_labels, encoder_hidden_states):
+        seen.append(len(sample))
+        return model(sample, timestep, class_labels, encoder_hidden_states)
+
+    split, _ = both(ParallelSampler(watched, scheduler, tol=0, max_batch=6), noise, 10, conditioning, **options)
+    assert max(seen) <= 6
+    assert_same(split, loop)
+
+
+def test_batch_mates_do_not_feel_each_other():
+    scheduler = diffusers.DDIMScheduler()
+    sampler, noise = ParallelSampler(Denoiser(), scheduler, tol=1e-3), noise_for(scheduler, 30, (3, 1, 4, 4))
+    together = sampler(noise, 30)
+    for place in range(3):
+        alone = sampler(noise[place : place + 1], 30)
+        assert torch.allclose(alone.sample[0], together.sample[place], atol=1e-5)  # rounding of batched convolutions
+        assert alone.solution.iterations[0] == together.solution.iterations[place]
+
+
+def test_half_precision_model():
+    scheduler = diffusers.DDIMScheduler()
+    model = Denoiser().to(torch.bfloat16)
+    noise = noise_for(scheduler, 10).to(torch.bfloat16)
+    sampled = ParallelSampler(model, scheduler, tol=0)(noise, 10)
+    assert sampled.sample.dtype == torch.bfloat16
+    assert sampled.trajectory.dtype == torch.float32
+    wide = ParallelSampler(lambda sample, timestep: model(sample.bfloat16(), timestep).float(), scheduler)
+    loop = wide.step_by_step(noise.float(), 10)
+    assert_same(replace(sampled, sample=sampled.trajectory[-1]), loop)
+
+
+def test_image_to_image_start():
+    scheduler = diffusers.DPMSolverMultistepScheduler()
+    sampler = ParallelSampler(Denoiser(), scheduler, tol=0)
+    image = torch.rand(2, 1, 4, 4) - 0.5
+    ready, timesteps = prepared(scheduler, 20, 8)
+    noised = ready.add_noise(image, torch.randn(2, 1, 4, 4), timesteps[:1].repeat(2))
+    parallel, loop = both(sampler, noised, 20, begin=8)
+    assert len(parallel.timesteps) == 12
+    assert_same(parallel, loop)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "why"),
+    [
+        (diffusers.DDPMScheduler(variance_type="learned_range"), "stepping it by itself failed"),
+        (diffusers.DDIMInverseScheduler(), "table of coefficients misses"),
+        (diffusers.VQDiffusionScheduler(num_vec_classes=5), "stepping it by itself failed"),
+        (diffusers.RePaintScheduler(), "stepping it by itself failed"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_cannot_be_mapped_is_refused_with_an_alternative(scheduler, why):
+    with pytest.raises(SchedulerNotMapped, match=why) as caught:
+        ParallelSampler(Denoiser(), scheduler)(torch.randn(1, 1, 4, 4), 10)
+    assert "DDIMScheduler" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "slots"),
+    [
+        ("DDPMScheduler", {}, 1),
+        ("DPMSolverMultistepScheduler", {"solver_order": 1} | SDE, 1),
+        ("DPMSolverMultistepScheduler", {"solver_order": 2} | SDE, 2),
+        ("DPMSolverMultistepScheduler", {"solver_order": 3}, 3),
+        ("HeunDiscreteScheduler", {}, 3),
+        ("UniPCMultistepScheduler", {}, 4),
+    ],
+)
+def test_the_state_holds_what_is_needed_and_no_more(name, config, slots):
+    table = schedule_of(*prepared(getattr(diffusers, name)(**config), 10))
+    assert len(table.slots) == slots
+
+
+@pytest.mark.parametrize("name", ["DDIMParallelScheduler", "DDPMParallelScheduler"])
+def test_the_peer_of_the_bench_ends_at_the_loop_too(name):
+    """ParaDiGMS as `bench.paradigms` restates it: in a window, at tolerance 0, it is the sequential sample."""
+    scheduler = getattr(diffusers, name)(clip_sample=False)
+    sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 12)
+    schedule = sampler.schedule(12)
+    fresh = drawn(schedule, noise, torch.Generator().manual_seed(2))
+    noises = schedule.noise.float().view(-1, 1, 1, 1, 1) * fresh if schedule.draws.any() else None
+    loop = sampler.step_by_step(noise, 12, generator=torch.Generator().manual_seed(2)).sample
+    scheduler.set_timesteps(12)
+    with torch.no_grad():
+        sample, work = paradigms(sampler.network(noise), scheduler, noise, noises, parallel=5, tolerance=0.0)
+    assert work.rounds <= 12
+    assert (sample - loop).abs().max() <= EXACT * loop.abs().max()
+
+
+def test_probing_leaves_the_scheduler_alone():
+    scheduler = diffusers.PNDMScheduler()
+    ready, timesteps = prepared(scheduler, 10)
+    first = schedule_of(ready, timesteps)
+    second = schedule_of(ready, timesteps)
+    assert torch.equal(first.linear, second.linear)
+    assert scheduler.num_inference_steps is None
+
+
+def test_errors_teach():
+    scheduler = diffusers.DDIMScheduler()
+    with pytest.raises(ValueError, match="max_batch"):
+        ParallelSampler(Denoiser(), scheduler, max_batch=0)
+    with pytest.raises(ValueError, match="reuse"):
+        ParallelSampler(Denoiser(), scheduler, reuse=-1)
+    with pytest.raises(ValueError, match="depth"):
+        Secant(depth=0)
+    with pytest.raises(ValueError, match="fading"):
+        Secant(fading=0)
+    with pytest.raises(TypeError, match=r"a method of `li\.solve`"):
+        ParallelSampler(Denoiser(), scheduler, "newton")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="window"):
+        ParallelSampler(Denoiser(), scheduler, window=0)
+    with pytest.raises(ValueError, match="thin"):
+        ParallelSampler(Denoiser(), scheduler, thin=-1)
+    for steps, begin, why in (0, 0, "num_inference_steps"), (5, 5, "at least one must be left"):
+        with pytest.raises(ValueError, match=why):
+            ParallelSampler(Denoiser(), scheduler)(torch.randn(1, 1, 4, 4), steps, begin=begin)
+    with pytest.raises(ValueError, match="empty shape"):
+        ParallelSampler(Denoiser(), scheduler)(torch.randn(0, 1, 4, 4), 5)
+    with pytest.raises(TypeError, match="is for the recurrence of a diffusion scheduler"):
+        li.solve(lambda s, u: s + u, torch.zeros(2), torch.ones(5, 2), Secant())
+    wide = Network(lambda sample, timestep: sample.repeat(1, 2, 1, 1), {}, None, 1.0, 1, torch.float32)
+    with pytest.raises(ValueError, match="first half of the channels"):
+        wide(torch.zeros(1, 1, 4, 4), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+
+
+def test_the_image_pipeline_draws_what_diffusers_draws():
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+    ).eval()  # fmt: skip
+    for theirs, scheduler in (
+        (diffusers.DDIMPipeline, diffusers.DDIMScheduler()),
+        (diffusers.DDPMPipeline, diffusers.DDPMScheduler()),
+    ):
+        pipe = theirs(unet, scheduler)
+        pipe.set_progress_bar_config(disable=True)
+        options = {"batch_size": 2, "num_inference_steps": 8, "output_type": "np"}
+        expected = pipe(generator=torch.Generator().manual_seed(0), **options).images
+        ours = ParallelImagePipeline(unet, pipe.scheduler)
+        images = ours(generator=torch.Generator().manual_seed(0), sampler={"tol": 0}, **options).images
+        assert abs(images - expected).max() < EXACT
+
+
+def test_callbacks_and_output_types_of_the_pipeline(tmp_path):
+    pipe = ParallelImagePipeline(trained(), diffusers.DDIMScheduler.from_pretrained(DIGITS, subfolder="scheduler"))
+    seen = []
+
+    def callback(pipeline, step, timestep, kwargs):
+        seen.append((step, int(timestep), kwargs["latents"].shape))
+        return kwargs
+
+    images = pipe(2, 6, class_labels=torch.tensor([4, 2]), callback_on_step_end=callback).images
+    assert [step for step, *_ in seen] == list(range(6))
+    assert [time for _, time, _ in seen] == sorted((time for _, time, _ in seen), reverse=True)
+    assert images[0].size == (8, 8)
+    with pytest.raises(ValueError, match="watch but not steer"):
+        pipe(1, 4, class_labels=torch.tensor([4]), callback_on_step_end=lambda *a: {"latents": a[3]["latents"] + 1})
+    pipe.save_pretrained(tmp_path / "pipe")
+    again = ParallelImagePipeline.from_pretrained(tmp_path / "pipe")
+    noise = torch.randn(1, 1, 8, 8)
+    options = {"latents": noise, "class_labels": torch.tensor([4]), "output_type": "pt"}
+    assert torch.equal(again(1, 5, **options).images, pipe(1, 5, **options).images)
+
+
+def test_film_ends_at_the_sample():
+    scheduler = diffusers.EulerDiscreteScheduler()
+    sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 10)
+    frames = filmed(sampler, noise, 10, {}, {}, torch.Generator())
+    assert len(frames) >= 3
+    assert torch.allclose(frames[-1][-1], sampler.step_by_step(noise, 10).sample[0], atol=0.1)  # `tol` is 1e-2
+
+
+def test_command_line(tmp_path):
+    """A process of its own, as a user runs it, from a folder of its own."""
+    environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "recipes.diffusion", "--steps", "20", "--samples", "3", "--scheduler", "ddpm"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "rounds" in done.stdout
+    *_, still, film, moving = done.stdout.splitlines()
+    assert (tmp_path / still).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / film).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / moving).read_bytes().startswith(b"GIF8")
+
+
+def test_derivatives_agree_with_autodiff():
+    """In float64, to the curvature over a difference of 1e-2."""
+    scheduler, model = diffusers.HeunDiscreteScheduler(), Denoiser().double()
+    noise = noise_for(scheduler, 4).double()
+    sampler = ParallelSampler(model, scheduler)
+    with torch.no_grad():
+        recurrence, inputs = sampler.recurrence(sampler.schedule(4), sampler.network(noise), noise, None)
+        states = torch.randn(len(inputs["step"]), 2, recurrence.slots * recurrence.width, dtype=torch.float64)
+        known = recurrence.linearize(states, inputs)
+        exact = li.FunctionDerivatives(known._plain, states, inputs)
+        bound = 1e-2 * exact.jacobian().abs().max()
+        assert (known.jacobian() - exact.jacobian()).abs().max() < bound
+        assert (known.diagonal() - exact.diagonal()).abs().max() < bound
+        assert (known.block_diagonal(4) - exact.block_diagonal(4)).abs().max() < bound
+        assert torch.allclose(known.vjp(states), exact.vjp(states))

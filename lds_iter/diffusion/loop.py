@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.diffusion.network import Network
+from lds_iter.diffusion.network import Network
 
 
 def run(

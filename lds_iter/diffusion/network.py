@@ -1,29 +1,43 @@
-"""The network of a sampler: conditioning, guidance, precision, and evaluations counted and split to fit memory."""
+"""The network of a sampler: conditioning, guidance, precision, and calls split to fit memory."""
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lds_iter.diffusion.conditioning import mapped, stacked
 
-@dataclass
-class Work:
-    """What sampling cost.
 
-    Attributes:
-        rounds: batched calls that had to wait for each other: the sequential model calls.
-        evaluations: samples times time steps that went through the network; a guided one counts as one.
-        products: products with the derivative, likewise, by a difference: one evaluation more for each.
-    """
+def unwrapped(model: Any) -> Any:
+    """The module or function inside of `torch.compile`, `DataParallel`, PEFT and `functools.partial`."""
+    while True:
+        if isinstance(model, functools.partial):
+            model = model.func
+        elif isinstance(model, torch.nn.Module) and isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):
+            model = model._orig_mod
+        elif hasattr(model, "get_base_model"):
+            model = model.get_base_model()
+        elif isinstance(model, torch.nn.Module) and isinstance(getattr(model, "module", None), torch.nn.Module):
+            model = model.module
+        else:
+            return model
 
-    rounds: int = 0
-    evaluations: int = 0
-    products: int = 0
+
+def argument_names(model: Any) -> tuple[str, str] | None:
+    """How the model calls image and time; None where its signature does not say, and they are passed by position."""
+    inner = unwrapped(model)
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(getattr(inner, "forward", inner)).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind in by_name]
+    if len(names) < 2:
+        return None
+    return names[0], "timestep" if "timestep" in names else names[1]
 
 
 @dataclass(frozen=True)
@@ -33,26 +47,31 @@ class Network:
     Attributes:
         model: a `UNet2DModel`, `UNet2DConditionModel`, transformer, or any module called with the sample, the timestep,
             and the conditioning as keywords.
-        conditioning: keywords for the model; tensors that lead with the batch are indexed by it, others pass as is.
+        conditioning: keywords for the model; every tensor leads with the batch.
         unconditional: the same for classifier-free guidance, or None for none.
-        guidance_scale: `unconditional + guidance_scale * (conditional - unconditional)`.
-        batch: how many samples there are.
+        guidance_scale: `unconditional + guidance_scale * (conditional - unconditional)`; one for all, or `(B,)`.
         dtype: what the model computes in; images come and go in float32 or float64.
         max_batch: most images in one call of the model; None for no limit.
         timestep_scale: the model is told `timestep_scale * timestep`.
+        shared: keys of the conditioning that are the same for all samples.
+        guidance_rescale: as in diffusers: how much of the guided output's own size gives way to the conditional one's.
+        told: whether the scheduler asks for a variance, which the second half of the channels tells. A second half that
+            nobody asks for is left out.
     """
 
     model: Any
     conditioning: Mapping[str, Any]
     unconditional: Mapping[str, Any] | None
-    guidance_scale: float
-    batch: int
+    guidance_scale: float | Tensor
     dtype: torch.dtype
     max_batch: int | None = None
     timestep_scale: float = 1.0
+    shared: Collection[str] = ()
+    guidance_rescale: float = 0.0
+    told: bool = False
 
     def __call__(self, images: Tensor, timesteps: Tensor, places: Tensor) -> Tensor:
-        """The model's outputs.
+        """The model's outputs, `(N, *shape)`; `(N, 2C, ...)` where they tell a variance.
 
         Args:
             images: `(N, *shape)`, scaled as the scheduler scales them.
@@ -70,37 +89,43 @@ class Network:
         conditioning = self._at(self.conditioning, places)
         if self.unconditional is None:
             return self._evaluate(images, timesteps, conditioning)
-        other = self._at(self.unconditional, places)
-        both = {name: _stacked(other[name], value) for name, value in conditioning.items()}
+        both = stacked(self._at(self.unconditional, places), conditioning, self.shared)
         without, given = self._evaluate(images.repeat(2, *[1] * (images.ndim - 1)), timesteps.repeat(2), both).chunk(2)
-        return without + self.guidance_scale * (given - without)
+        scale = self.guidance_scale
+        if isinstance(scale, Tensor):
+            scale = scale.to(given)[places].view(-1, *[1] * (images.ndim - 1))
+        channels = images.shape[1]
+        guided = without[:, :channels] + scale * (given[:, :channels] - without[:, :channels])
+        if self.guidance_rescale:
+            guided = rescaled(guided, given[:, :channels], self.guidance_rescale)
+        return torch.cat([guided, given[:, channels:]], 1)
 
     def _evaluate(self, images: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
-        names = list(inspect.signature(getattr(self.model, "forward", self.model)).parameters)
+        names = argument_names(self.model)
         told = self.timestep_scale * timesteps if self.timestep_scale != 1 else timesteps
-        time = {"timestep": told} if "timestep" in names else {names[1]: told}
-        output = self.model(**{names[0]: images.to(self.dtype)}, **time, **conditioning)
+        pair = (images.to(self.dtype), told)
+        output = (
+            self.model(*pair, **conditioning)
+            if names is None
+            else self.model(**dict(zip(names, pair, strict=True)), **conditioning)
+        )
         output = output.sample if hasattr(output, "sample") else output[0] if isinstance(output, tuple) else output
-        if output.shape != images.shape:
+        wide = (len(images), 2 * images.shape[1], *images.shape[2:])
+        if output.shape not in (images.shape, wide) or (self.told and output.shape != wide):
+            due = f"{wide}, since the scheduler asks for a variance" if self.told else f"{(*images.shape,)}"
             raise ValueError(
-                f"The model turns images {tuple(images.shape)} into {tuple(output.shape)}; noise, velocity or image "
-                "must have the shape of the image. Models that also predict a variance: wrap the model and keep the "
-                "first half of the channels, as `lambda x, t, **more: model(x, t, **more).sample.chunk(2, 1)[0]`."
+                f"The model turns images {(*images.shape,)} into {(*output.shape,)}; noise, velocity or image must "
+                f"have the shape of the image, here {due}. Wrap the model if it predicts more: "
+                "`lambda x, t, **more: model(x, t, **more).sample[:, :4]`."
             )
-        return output.to(images.dtype)
+        return (output if self.told else output[:, : images.shape[1]]).to(images.dtype)
 
     def _at(self, conditioning: Mapping[str, Any], places: Tensor) -> dict[str, Any]:
-        return {name: self._rows(value, places) for name, value in conditioning.items()}
-
-    def _rows(self, value: Any, places: Tensor) -> Any:
-        if isinstance(value, Tensor) and value.ndim and value.shape[0] == self.batch:
-            return value[places]
-        return self._at(value, places) if isinstance(value, Mapping) else value
+        return mapped(conditioning, self.shared, lambda value: value[places.to(value.device)])
 
 
-def _stacked(first: Any, second: Any) -> Any:
-    if isinstance(second, Tensor):
-        return torch.cat([first, second])
-    return (
-        {name: _stacked(first[name], value) for name, value in second.items()} if isinstance(second, dict) else second
-    )
+def rescaled(guided: Tensor, given: Tensor, share: float) -> Tensor:
+    """Guidance makes an output larger; draw its size back to that of the conditional one (arXiv 2305.08891, 3.4)."""
+    axes = tuple(range(1, given.ndim))
+    whole = guided * (given.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+    return share * whole + (1 - share) * guided

@@ -6,8 +6,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-import lds_iter as li
-from recipes.diffusion.network import Work
+from lds_iter.solution import Solution
+
+
+@dataclass
+class Work:
+    """What sampling cost.
+
+    Attributes:
+        rounds: batched calls that had to wait for each other: the sequential model calls.
+        evaluations: samples times time steps that went through the network; a guided one counts as one.
+        products: products with the derivative, likewise, by a difference: one evaluation more for each.
+    """
+
+    rounds: int = 0
+    evaluations: int = 0
+    products: int = 0
 
 
 @dataclass(frozen=True)
@@ -16,11 +30,10 @@ class Sampled:
 
     Attributes:
         sample: like the noise that it started from, `(B, *shape)`.
-        trajectory: the samples after each step, `(T, B, *shape)`, float32 or float64.
+        trajectory: the samples after each step, `(T, B, *shape)`, float32 or float64, in memory of its own.
         timesteps: `(T,)`.
         work: rounds (sequential calls of the model) and evaluations; step by step both are T.
-        correction: the largest change that the last scan still made, per sample, `(B,)`, in units of the noise level:
-            an estimate of the error before it. What is left is smaller.
+        correction: the largest change that the last scan still made, per sample, `(B,)`, in units of the noise level.
         solution: of `li.solve`; None for a sample drawn step by step.
     """
 
@@ -29,4 +42,4 @@ class Sampled:
     timesteps: Tensor
     work: Work
     correction: Tensor
-    solution: li.Solution | None
+    solution: Solution | None

@@ -3,148 +3,133 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import lds_iter as li
-from recipes.diffusion.coefficients import Coefficients
-from recipes.diffusion.methods import Structured
-from recipes.diffusion.network import Network, Work
-from recipes.diffusion.noise import drawn
-from recipes.diffusion.observers import Observers, Remembered
-from recipes.diffusion.probe import schedule_of
-from recipes.diffusion.recurrence import Denoising
-from recipes.diffusion.sampled import Sampled
-from recipes.diffusion.schedulers import Schedule, prepared
-from recipes.diffusion.secant import Secant
+from lds_iter.diffusion.coefficients import Coefficients
+from lds_iter.diffusion.conditioning import check_conditioning, check_pair
+from lds_iter.diffusion.denoise import Watch, denoise
+from lds_iter.diffusion.loop import run
+from lds_iter.diffusion.network import Network
+from lds_iter.diffusion.noise import offsets
+from lds_iter.diffusion.probe import schedule_of
+from lds_iter.diffusion.recurrence import Denoising
+from lds_iter.diffusion.sampled import Sampled, Work
+from lds_iter.diffusion.schedule import Schedule, prepared
+from lds_iter.diffusion.secant import Secant
+from lds_iter.diffusion.settings import Settings, check_max_batch
+from lds_iter.diffusion.spread import spread_of
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.solution import Progress
+
+
+@dataclass(frozen=True)
+class AtSteps:
+    """A `Network` that is told steps, and looks up their timesteps `(T,)`."""
+
+    network: Network
+    timesteps: Tensor
+    whole: bool = False
+
+    def __call__(self, images: Tensor, steps: Tensor, places: Tensor) -> Tensor:
+        return self.network(images, self.timesteps[steps], places)
 
 
 @dataclass(frozen=True)
 class ParallelSampler:
     """A diffusers model and scheduler, sampled in parallel over the denoising steps.
 
-    The samples are the scheduler's own, from the same noise, up to the tolerance; with `tol=0` up to rounding.
+    The samples are the scheduler's own, from the same noise, up to the tolerance; with `tol=0` up to rounding. For a
+    whole pipeline see `parallelize`.
 
     Attributes:
         model: a `UNet2DModel`, `UNet2DConditionModel`, a transformer, or any module or function called with the sample,
-            the timestep and the conditioning as keywords, in the dtype of its weights.
+            the timestep and the conditioning as keywords, in the dtype of its weights; compiled or wrapped as well.
         scheduler: a diffusers scheduler; it is copied, never changed.
-        method: `Secant()`, `Structured()`, `li.Picard()`, or any other method of `li.solve`.
-        window: steps evaluated at once beyond the first one that is not exact yet; all when None.
-        tol: the error to aim at, in units of the noise level (a sample has size 1 at every step). It bounds the
-            residuals: they may be `5 * tol`, and in more than fifty steps, where they add up, `250 * tol / T`.
-            The error was below it, root mean square, where it was measured; no bound is possible.
+        method, window, tol, thin, reuse: see `Settings`.
         max_batch: most images in one call of the model (guidance takes two per sample); None for no limit.
-        thin: in the first round about so many steps are evaluated and the rest interpolated, in the next twice as many,
-            and so on until all are. 0 evaluates all of them from the first round on, as is always done where the
-            scheduler adds noise.
-        reuse: an image that has moved by no more than this times `tol` since the model last saw it is not evaluated
-            again: its output is extended along the move by the slope of Gaussian images. 0: evaluate all that moves.
         timestep_scale: the model is told this times the timestep: 1/1000 for some flow-matching transformers.
     """
 
     model: Any
     scheduler: Any
-    method: li.LDSApproximation = field(default_factory=Secant)
+    method: LDSApproximation = field(default_factory=Secant)
     window: int | None = None
     tol: float = 1e-2
     max_batch: int | None = None
     timestep_scale: float = 1.0
     thin: int = 16
-    reuse: float = 0.5
+    reuse: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, li.LDSApproximation):
-            raise TypeError(f"`method` must be a method of `li.solve`, such as `Secant()`, got {self.method!r}.")
-        if self.window is not None and self.window < 1:
-            raise ValueError(f"`window` must be 1 or more, or None for all steps at once, got {self.window}.")
-        if self.thin < 0:
-            raise ValueError(f"`thin` must be 0 (evaluate all steps) or more, got {self.thin}.")
-        if self.max_batch is not None and self.max_batch < 1:
-            raise ValueError(f"`max_batch` must be 1 or more, or None for no limit, got {self.max_batch}.")
-        if not 0 <= self.tol < float("inf"):
-            raise ValueError(f"`tol` must be 0 or more, got {self.tol}.")
-        if not 0 <= self.reuse < float("inf"):
-            raise ValueError(f"`reuse` must be 0 or more (0 reuses nothing that moved), got {self.reuse}.")
+        check_max_batch(self.max_batch)
+        _ = self.settings
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the solve."""
+        return Settings(self.method, self.window, self.tol, self.thin, self.reuse)
 
     def __call__(
         self,
         noise: Tensor,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = 50,
         conditioning: Mapping[str, Any] | None = None,
         *,
         unconditional: Mapping[str, Any] | None = None,
-        guidance_scale: float = 1.0,
-        generator: torch.Generator | None = None,
+        guidance_scale: float | Tensor = 1.0,
+        guidance_rescale: float = 0.0,
+        shared: Collection[str] = (),
+        generator: torch.Generator | list[torch.Generator] | None = None,
         begin: int = 0,
         step_options: Mapping[str, Any] | None = None,
         timestep_options: Mapping[str, Any] | None = None,
+        guess: Tensor | None = None,
         progress: bool = False,
         record: bool = False,
-        callback: Callable[[li.Progress], object] | None = None,
+        callback: Callable[[Progress], object] | None = None,
     ) -> Sampled:
         """Denoise a batch.
 
         Args:
-            noise: what the first step gets, `(B, *shape)`: noise times `scheduler.init_noise_sigma`, or for image to
-                image a noised image, together with `begin`.
-            num_inference_steps: as for `scheduler.set_timesteps`.
-            conditioning: keywords of the model, such as `class_labels` or `encoder_hidden_states`.
-            unconditional: the same for classifier-free guidance.
-            guidance_scale: of the guidance; without effect when `unconditional` is None.
+            noise: what the first step gets, `(B, *shape)`, floating: noise times `scheduler.init_noise_sigma`, or for
+                image to image a noised image, together with `begin`.
+            num_inference_steps: as for `scheduler.set_timesteps`; without effect beside timesteps of one's own.
+            conditioning: keywords of the model, such as `class_labels` or `encoder_hidden_states`; every tensor leads
+                with the batch, in lists and dictionaries too.
+            unconditional: the same, under the same names, for classifier-free guidance.
+            guidance_scale: of the guidance, one for all or `(B,)`.
+            guidance_rescale: in [0, 1], as diffusers has it.
+            shared: names in `conditioning` that are the same for all samples, such as position ids of one's own.
             generator: of the noise that stochastic schedulers add, drawn as they would, step after step.
             begin: entries of the scheduler's timesteps to skip.
             step_options: more for `scheduler.step`, such as `eta`.
-            timestep_options: more for `scheduler.set_timesteps`, such as `mu` or `sigmas`.
+            timestep_options: more for `scheduler.set_timesteps`: `timesteps`, `sigmas`, `mu`.
+            guess: a trajectory to start from, `(T, B, *shape)`, such as `Sampled.trajectory` of a run with another
+                prompt or of the frame before.
             progress: show a bar.
             record: keep `Sampled.solution.history`.
             callback: called with a `li.Progress` after every round.
 
         Raises:
             SchedulerNotMapped: names schedulers that can be run in parallel.
+            ValueError: for arguments that do not fit each other.
             li.SolveError: when a sample does not converge.
         """
-        if not noise.numel():
-            raise ValueError(f"`noise` must be a batch of images, (B, C, H, W), got the empty shape {(*noise.shape,)}.")
-        schedule = self.schedule(num_inference_steps, begin, step_options, timestep_options)
-        network = self.network(noise, conditioning, unconditional, guidance_scale)
-        recurrence, inputs = self.recurrence(schedule, network, noise, generator)
-        options = {"progress": progress, "record": record, "window": self.window}
-        observers = Observers((recurrence.count, *(() if callback is None else (callback,))))
-        carries: list[Any] = []
-        with torch.no_grad():
-            start = recurrence.initial(noise.to(recurrence.table.gain.dtype))
-            guess = recurrence.guess(start, inputs)
-            recurrence.prefetch(start, guess, inputs, self.window)
-            solve = functools.partial(
-                li.solve,
-                recurrence,
-                start,
-                inputs,
-                Remembered(self.method, carries),
-                rtol=0,
-                atol=self.tol * min(5, 250 / len(schedule)),
-                callback=observers,
-                **options,
-            )
-            solution = solve(guess=guess)
-            if recurrence.thinned:  # solved, at a tolerance as wide as that, for interpolated outputs
-                recurrence.thin = 0
-                solution = solve(guess=solution.states)
-            correction = self._last_update(recurrence, start, solution, inputs, carries[0])
-        states = solution.states + correction
-        trajectory = recurrence.samples(states)
-        size = correction[..., : recurrence.width].abs().amax((0, -1))
-        sample = trajectory[-1].to(noise.dtype)
-        return Sampled(sample, trajectory, schedule.timesteps, recurrence.work, size, solution)
+        _check_noise(noise)
+        ready, timesteps = prepared(self.scheduler, num_inference_steps, begin, timestep_options)
+        schedule = schedule_of(ready, timesteps, step_options)
+        network = self.network(noise, conditioning, unconditional, guidance_scale, guidance_rescale, shared, schedule)
+        recurrence, inputs = self.recurrence(ready, schedule, network, noise, generator, step_options)
+        return denoise(recurrence, noise, inputs, self.settings, Watch(progress, record, callback), guess)
 
     def schedule(
         self,
-        num_inference_steps: int,
+        num_inference_steps: int | None,
         begin: int = 0,
         step_options: Mapping[str, Any] | None = None,
         timestep_options: Mapping[str, Any] | None = None,
@@ -158,59 +143,81 @@ class ParallelSampler:
         noise: Tensor,
         conditioning: Mapping[str, Any] | None = None,
         unconditional: Mapping[str, Any] | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
+        guidance_rescale: float = 0.0,
+        shared: Collection[str] = (),
+        schedule: Schedule | None = None,
     ) -> Network:
         """The model with its conditioning."""
+        check_pair(conditioning or {}, unconditional, guidance_scale)
+        for name, given in ("conditioning", conditioning), ("unconditional", unconditional):
+            check_conditioning(name, given or {}, len(noise), shared)
         parameter = next(iter(self.model.parameters()), None) if isinstance(self.model, torch.nn.Module) else None
-        dtype = noise.dtype if parameter is None else parameter.dtype
         return Network(
-            self.model, conditioning or {}, unconditional, guidance_scale, len(noise), dtype, self.max_batch,
+            self.model,
+            conditioning or {},
+            unconditional,
+            guidance_scale,
+            noise.dtype if parameter is None else parameter.dtype,
+            self.max_batch,
             self.timestep_scale,
-        )  # fmt: skip
+            shared,
+            guidance_rescale,
+            schedule is not None and schedule.spread is not None,
+        )
 
     def recurrence(
-        self, schedule: Schedule, network: Network, noise: Tensor, generator: torch.Generator | None
+        self,
+        scheduler: Any,
+        schedule: Schedule,
+        network: Network,
+        noise: Tensor,
+        generator: Any,
+        step_options: Mapping[str, Any] | None = None,
     ) -> tuple[Denoising, dict[str, Tensor]]:
-        """The recurrence and its inputs, noise drawn."""
+        """The recurrence and its inputs, noise drawn; `scheduler`: `prepared`."""
         like = noise.to(torch.promote_types(noise.dtype, torch.float32))
         table = Coefficients.of(schedule, like)
-        thin = 0 if bool(schedule.draws.any()) else self.thin  # outputs along a noisy trajectory do not interpolate
+        thin = 0 if schedule.noisy else self.thin  # outputs along a noisy trajectory do not interpolate
         inputs = {"step": torch.arange(len(schedule), device=noise.device)}
-        if bool(schedule.draws.any()):
-            factor = (schedule.noise / table.size[1:].cpu()).to(like)
-            fresh = drawn(schedule, noise, generator).to(like.dtype).flatten(2)
-            inputs["offset"] = (factor[:, None, :, None] * fresh.unsqueeze(2)).flatten(2)
-        return Denoising(table, schedule.clip, network, like, thin=thin, reuse=self.reuse * self.tol), inputs
-
-    def _last_update(
-        self, recurrence: Denoising, start: Tensor, solution: li.Solution, inputs: Any, carry: Any
-    ) -> Tensor:
-        """One more update of a solution, from outputs that the solve has evaluated already."""
-        if not isinstance(self.method, Secant):
-            return solution.error_estimate(self.method if isinstance(self.method, Structured) else Structured())
-        known = recurrence.linearize(torch.cat([start.unsqueeze(0), solution.states[:-1]]), inputs)
-        return self.method.last(known, known.value - solution.states, carry)
+        if schedule.noisy:
+            inputs["offset"] = offsets(
+                scheduler, schedule, table.size[1:], noise, step_options or {}, generator, like.dtype
+            )
+        rough = schedule.noisy or schedule.clip is not None or network.unconditional is not None
+        reuse = self.settings.radius(rough)
+        return Denoising(table, schedule.clip, AtSteps(network, table.timesteps), like, thin=thin, reuse=reuse), inputs
 
     def step_by_step(
         self,
         noise: Tensor,
-        num_inference_steps: int = 50,
+        num_inference_steps: int | None = 50,
         conditioning: Mapping[str, Any] | None = None,
         *,
         unconditional: Mapping[str, Any] | None = None,
-        guidance_scale: float = 1.0,
-        generator: torch.Generator | None = None,
+        guidance_scale: float | Tensor = 1.0,
+        guidance_rescale: float = 0.0,
+        shared: Collection[str] = (),
+        generator: torch.Generator | list[torch.Generator] | None = None,
         begin: int = 0,
         step_options: Mapping[str, Any] | None = None,
         timestep_options: Mapping[str, Any] | None = None,
     ) -> Sampled:
         """The same by the scheduler's own loop, as a pipeline runs it: the reference, and the way out."""
-        from recipes.diffusion.loop import run
-
-        network = self.network(noise, conditioning, unconditional, guidance_scale)
+        _check_noise(noise)
         scheduler, timesteps = prepared(self.scheduler, num_inference_steps, begin, timestep_options)
+        network = self.network(noise, conditioning, unconditional, guidance_scale, guidance_rescale, shared)
+        network = replace(network, told=spread_of(scheduler, timesteps) is not None)
         step = functools.partial(scheduler.step, **(step_options or {}))
         with torch.no_grad():
             trajectory = run(scheduler, step, timesteps, network, noise, generator)
         work = Work(len(timesteps), len(timesteps) * len(noise))
-        return Sampled(trajectory[-1], trajectory, timesteps, work, noise.new_zeros(len(noise)), None)
+        return Sampled(trajectory[-1].clone(), trajectory, timesteps, work, noise.new_zeros(len(noise)), None)
+
+
+def _check_noise(noise: Tensor) -> None:
+    if not isinstance(noise, Tensor) or not noise.is_floating_point():
+        kind = noise.dtype if isinstance(noise, Tensor) else type(noise).__name__
+        raise TypeError(f"`noise` must be a floating tensor (B, *shape), got {kind}. Type `noise.float()`.")
+    if not noise.numel():
+        raise ValueError(f"`noise` must be a batch of images, (B, C, H, W), got the empty shape {(*noise.shape,)}.")

@@ -34,7 +34,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
 ) -> None:
     """Draw samples step by step and in parallel from the same noise, and compare."""
-    from recipes.diffusion.sampler import ParallelSampler
+    from lds_iter.diffusion.sampler import ParallelSampler
 
     torch.set_num_threads(threads)
     try:
@@ -66,7 +66,7 @@ def _task(
     unet: Any, sampler: Any, samples: int, steps: int, seed: int, device: str
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor] | None]:
     """Noise as the scheduler wants it, and the classes if the network knows any."""
-    from recipes.diffusion.schedulers import prepared
+    from lds_iter.diffusion.schedule import prepared
 
     size, generator = unet.config.sample_size, torch.Generator().manual_seed(seed)
     noise = torch.randn(samples, unet.config.in_channels, size, size, generator=generator)

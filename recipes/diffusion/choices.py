@@ -65,8 +65,8 @@ def scheduler(name: SchedulerName, config: dict[str, Any]) -> Any:
 
 def method(name: MethodName) -> li.LDSApproximation:
     """The method of the solve."""
-    from recipes.diffusion.methods import Structured
-    from recipes.diffusion.secant import Secant
+    from lds_iter.diffusion.secant import Secant
+    from lds_iter.diffusion.structured import Structured
 
     table: dict[MethodName, li.LDSApproximation] = {
         MethodName.secant: Secant(),

@@ -1,0 +1,147 @@
+"""Any diffusers pipeline, denoised in parallel over its steps by replaying its own loop: `replay/`."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter.diffusion.coefficients import Coefficients
+from lds_iter.diffusion.denoise import Watch, denoise
+from lds_iter.diffusion.noise import offsets
+from lds_iter.diffusion.probe import schedule_of
+from lds_iter.diffusion.recurrence import Denoising
+from lds_iter.diffusion.replay.between_steps import between_steps
+from lds_iter.diffusion.replay.loop import Loop
+from lds_iter.diffusion.replay.network import LoopNetwork
+from lds_iter.diffusion.sampled import Sampled, Work
+from lds_iter.diffusion.schedule import Schedule
+from lds_iter.diffusion.secant import Secant
+from lds_iter.diffusion.settings import Settings, check_max_batch
+from lds_iter.methods.base import LDSApproximation
+
+
+def parallelize(
+    pipe: Any,
+    *,
+    tol: float = 1e-2,
+    method: LDSApproximation | None = None,
+    window: int | None = None,
+    max_batch: int | None = None,
+    thin: int = 16,
+    reuse: float | None = None,
+) -> ParallelPipeline:
+    """A pipeline that takes the arguments of another one and returns what it returns, in fewer sequential model calls.
+
+    Args:
+        pipe: any diffusers pipeline with one scheduler. It is used as it is, and left as it was found.
+        tol: the error to aim at; a sample has size 1 at every step. 0: the loop's own result up to rounding.
+        method: of the solve; `Secant()` when None.
+        window: steps evaluated at once; all when None.
+        max_batch: most images in one call of a network, guidance counted; bounds memory. None for no limit.
+        thin, reuse: see `Settings`.
+
+    Raises:
+        TypeError: for what is no pipeline.
+    """
+    if not hasattr(pipe, "components") or not callable(pipe):
+        raise TypeError(
+            f"`pipe` must be a diffusers pipeline, got {type(pipe).__name__}. For a network and a scheduler type "
+            "ParallelSampler(network, scheduler)."
+        )
+    check_max_batch(max_batch)
+    settings = Settings(Secant() if method is None else method, window, tol, thin, reuse)
+    return ParallelPipeline(pipe, settings, max_batch)
+
+
+class ParallelPipeline:
+    """Call it as the pipeline that it was made of; attributes are read from and written to that one.
+
+    Attributes:
+        pipe: the pipeline.
+        sampled: of the last call, with rounds, work and trajectory; None before.
+    """
+
+    _own = frozenset({"pipe", "settings", "max_batch", "sampled", "_warm"})
+
+    def __init__(self, pipe: Any, settings: Settings, max_batch: int | None, warm: Tensor | None = None) -> None:
+        self.pipe, self.settings, self.max_batch, self._warm = pipe, settings, max_batch, warm
+        self.sampled: Sampled | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._own:  # not there yet, as when it is being unpickled
+            raise AttributeError(name)
+        return getattr(self.pipe, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._own:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.pipe, name, value)
+
+    def __repr__(self) -> str:
+        return f"ParallelPipeline({type(self.pipe).__name__}, {self.settings}, max_batch={self.max_batch})"
+
+    def starting_from(self, sampled: Sampled) -> ParallelPipeline:
+        """The same, with the trajectory of another call, of equal steps and shapes, as its first guess.
+
+        For a prompt that has changed a little, or the next frame of a video: the nearer, the fewer rounds.
+        """
+        return ParallelPipeline(self.pipe, self.settings, self.max_batch, sampled.trajectory)
+
+    @torch.no_grad()
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What `pipe(*args, **kwargs)` returns.
+
+        Raises:
+            PipelineNotMapped, SchedulerNotMapped: say why, and what to type.
+            li.SolveError: when a sample does not converge.
+        """
+        shown = not (getattr(self.pipe, "_progress_bar_config", None) or {}).get("disable", False)
+        with Loop(self.pipe, args, kwargs, self.max_batch) as loop:
+            facts = loop.learn()
+            if len(facts.times) < 2:
+                self.sampled = None
+                return loop.finish(None)
+            self.sampled = self._solved(loop, Watch(progress=shown))
+            return loop.finish(self.sampled.trajectory)
+
+    def _solved(self, loop: Loop, watch: Watch) -> Sampled:
+        scheduler, facts = ready(loop), loop.facts
+        times = torch.stack([torch.as_tensor(time) for time in facts.times]).cpu()
+        schedule = schedule_of(scheduler, times, facts.options)
+        like = facts.first.to(torch.promote_types(facts.first.dtype, torch.float32))
+        table = Coefficients.of(schedule, like)
+        inputs = {"step": torch.arange(len(schedule), device=like.device)}
+        if schedule.noisy:
+            loop.generators.set(facts.states)
+            inputs["offset"] = offsets(
+                scheduler, schedule, table.size[1:], facts.first, facts.options, facts.generator, like.dtype
+            )
+        recurrence = Denoising(
+            table,
+            schedule.clip,
+            LoopNetwork(loop, table),
+            like,
+            thin=0 if schedule.noisy else self.settings.thin,
+            reuse=self.settings.radius(rough(loop, schedule)),
+            between=between_steps(loop),
+        )
+        found = denoise(recurrence, facts.first, inputs, self.settings, watch, self._warm)
+        work = Work(loop.rounds, found.work.evaluations + loop.checks, found.work.products)
+        return Sampled(found.sample, found.trajectory, times, work, found.correction, found.solution)
+
+
+def ready(loop: Loop) -> Any:
+    """A copy of the pipeline's scheduler as it was before its first step."""
+    scheduler = object.__new__(type(loop.pipe.scheduler))
+    scheduler.__dict__.update(copy.deepcopy(loop.facts.scheduler))
+    return scheduler
+
+
+def rough(loop: Loop, schedule: Schedule) -> bool:
+    """Whether the slope of Gaussian images is a poor one: under guidance, clipping or noise."""
+    images = max(request.batch for request, _ in loop.facts.alone.values() if request.name in loop.facts.networks)
+    return schedule.noisy or schedule.clip is not None or images > len(loop.facts.first) or loop.facts.calls > 1

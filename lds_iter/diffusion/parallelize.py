@@ -14,8 +14,10 @@ from lds_iter.diffusion.noise import offsets
 from lds_iter.diffusion.probe import schedule_of
 from lds_iter.diffusion.recurrence import Denoising
 from lds_iter.diffusion.replay.between_steps import between_steps
+from lds_iter.diffusion.replay.callbacks import Steered, by_name, silenced, watched
 from lds_iter.diffusion.replay.loop import Loop
 from lds_iter.diffusion.replay.network import LoopNetwork
+from lds_iter.diffusion.replay.randomness import Generators
 from lds_iter.diffusion.sampled import Sampled, Work
 from lds_iter.diffusion.schedule import Schedule
 from lds_iter.diffusion.secant import Secant
@@ -64,11 +66,12 @@ class ParallelPipeline:
         sampled: of the last call, with rounds, work and trajectory; None before.
     """
 
-    _own = frozenset({"pipe", "settings", "max_batch", "sampled", "_warm"})
+    _own = frozenset({"pipe", "settings", "max_batch", "sampled", "_warm", "_shapes"})
 
     def __init__(self, pipe: Any, settings: Settings, max_batch: int | None, warm: Tensor | None = None) -> None:
         self.pipe, self.settings, self.max_batch, self._warm = pipe, settings, max_batch, warm
         self.sampled: Sampled | None = None
+        self._shapes: dict[Any, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name in self._own:  # not there yet, as when it is being unpickled
@@ -95,20 +98,42 @@ class ParallelPipeline:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What `pipe(*args, **kwargs)` returns.
 
+        A callback that only watches is called once a step, when all steps are solved; one that changes latents, other
+        tensors or the pipeline is obeyed, and called many times a step.
+
         Raises:
             PipelineNotMapped, SchedulerNotMapped: say why, and what to type.
             li.SolveError: when a sample does not converge.
         """
+        given = by_name(self.pipe, args, kwargs)
+        generators = Generators(given, torch.device(getattr(self.pipe, "_execution_device", "cpu")))
+        start = generators.states()
+        try:
+            return self._called(given, silenced(given), watched(self.pipe, given))
+        except Steered:
+            before = self.sampled
+            generators.set(start)
+        result = self._called(given, {}, {}, before)
+        if before is not None and self.sampled is not None:
+            self.sampled.work.rounds += before.work.rounds
+            self.sampled.work.evaluations += before.work.evaluations
+        return result
+
+    def _called(
+        self, given: dict[str, Any], changed: dict[str, Any], last: dict[str, Any], warm: Sampled | None = None
+    ) -> Any:
+        """One solve, with arguments changed in all walks but the last, and others in the last."""
         shown = not (getattr(self.pipe, "_progress_bar_config", None) or {}).get("disable", False)
-        with Loop(self.pipe, args, kwargs, self.max_batch) as loop:
-            facts = loop.learn()
+        with Loop(self.pipe, given, self.max_batch, self._shapes) as loop:
+            facts = loop.learn(**changed)
             if len(facts.times) < 2:
                 self.sampled = None
-                return loop.finish(None)
-            self.sampled = self._solved(loop, Watch(progress=shown))
-            return loop.finish(self.sampled.trajectory)
+                return loop.finish(None, **last)
+            guess = self._warm if warm is None else warm.trajectory[: len(facts.times)]
+            self.sampled = self._solved(loop, Watch(progress=shown), guess)
+            return loop.finish(self.sampled.trajectory, **last)
 
-    def _solved(self, loop: Loop, watch: Watch) -> Sampled:
+    def _solved(self, loop: Loop, watch: Watch, guess: Tensor | None) -> Sampled:
         scheduler, facts = ready(loop), loop.facts
         times = torch.stack([torch.as_tensor(time) for time in facts.times]).cpu()
         schedule = schedule_of(scheduler, times, facts.options)
@@ -129,7 +154,7 @@ class ParallelPipeline:
             reuse=self.settings.radius(rough(loop, schedule)),
             between=between_steps(loop),
         )
-        found = denoise(recurrence, facts.first, inputs, self.settings, watch, self._warm)
+        found = denoise(recurrence, facts.first, inputs, self.settings, watch, guess)
         work = Work(loop.rounds, found.work.evaluations + loop.checks, found.work.products)
         return Sampled(found.sample, found.trajectory, times, work, found.correction, found.solution)
 
@@ -143,5 +168,6 @@ def ready(loop: Loop) -> Any:
 
 def rough(loop: Loop, schedule: Schedule) -> bool:
     """Whether the slope of Gaussian images is a poor one: under guidance, clipping or noise."""
-    images = max(request.batch for request, _ in loop.facts.alone.values() if request.name in loop.facts.networks)
-    return schedule.noisy or schedule.clip is not None or images > len(loop.facts.first) or loop.facts.calls > 1
+    facts = loop.facts
+    guided = facts.images > len(facts.first) or facts.calls > 1
+    return schedule.noisy or schedule.clip is not None or guided

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lds_iter.diffusion.replay.exchange import Exchange, StandIn
 from lds_iter.diffusion.replay.randomness import Generators
-from lds_iter.diffusion.replay.refusal import PipelineNotMapped
+from lds_iter.diffusion.replay.refusal import Interrupted, PipelineNotMapped
 from lds_iter.diffusion.replay.requests import Key, Request, differs, evaluate
-from lds_iter.diffusion.replay.trees import copied, same
+from lds_iter.diffusion.replay.trees import copied, same, unknown
 from lds_iter.diffusion.replay.walks import AbstractWalk, Ask, Done, Facts, Finish, Learn
 
 ENCODERS = ("encode", "get_text_features", "get_image_features")
@@ -29,17 +29,23 @@ class Loop:
 
     Args:
         pipe: any diffusers pipeline with one scheduler.
-        args, kwargs: of its call.
+        given: the arguments of its call.
         max_batch: most images in one call of a network; None for no limit.
+        shapes: results of networks of former calls, by what they were asked; this one adds its own. With them the first
+            step need not be evaluated before the others.
     """
 
-    def __init__(self, pipe: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], max_batch: int | None) -> None:
-        self.pipe, self.args, self.kwargs, self.max_batch = pipe, args, dict(kwargs), max_batch
+    def __init__(
+        self, pipe: Any, given: Mapping[str, Any], max_batch: int | None, shapes: dict[Any, Any] | None = None
+    ) -> None:
+        self.pipe, self.given, self.max_batch = pipe, dict(given), max_batch
+        self.shapes = {} if shapes is None else shapes
         self.facts = Facts()
         self.memory: dict[Key, tuple[Any, Any]] = {}
         self.answers: dict[Key, Any] = {}
         self.rounds = self.checks = 0
         self._checked: set[str] = set()
+        self._changed: dict[str, Any] = {}
         self._exchange = Exchange()
         self._walk: AbstractWalk | None = None
 
@@ -54,7 +60,7 @@ class Loop:
                 f"`{type(scheduler).__name__}.step` takes other arguments than {EXPECTED}",
                 "Take another scheduler, such as `pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)`.",
             )
-        self.generators = Generators((self.args, self.kwargs), self._device())
+        self.generators = Generators(self.given, self._device())
         self._start = self.generators.states()
         self._vars = dict(vars(scheduler))
         try:
@@ -81,24 +87,25 @@ class Loop:
         bar = dict(getattr(self.pipe, "_progress_bar_config", None) or {})
         put(self.pipe, "_progress_bar_config", {**bar, "disable": True})
         for name, component in self.pipe.components.items():
+            if component is None:
+                continue
             if component is not scheduler and hasattr(component, "step") and hasattr(component, "set_timesteps"):
                 put(component, "step", StandIn(component.step, self._two, self._two))
             if isinstance(component, torch.nn.Module):
-                # Above the forward method, so that hooks of the component, compiled code and wrappers stay as they are.
-                real = component._compiled_call_impl or component._call_impl
-                put(component, "_compiled_call_impl", functools.partial(self._on_call, name, real))
-                for method in ENCODERS:
-                    if callable(getattr(component, method, None)):
-                        real = getattr(component, method)
-                        put(
-                            component, method, StandIn(real, functools.partial(self._on_call, f"{name}.{method}", real))
-                        )
-                if callable(getattr(component, "decode", None)):
-                    put(
-                        component,
-                        "decode",
-                        StandIn(component.decode, functools.partial(self._on_decode, component.decode)),
-                    )
+                self._exchange_module(name, component)
+
+    def _exchange_module(self, name: str, module: torch.nn.Module) -> None:
+        # Above the forward method, so that hooks of the component, compiled code and wrappers stay as they are.
+        real = module._compiled_call_impl or module._call_impl
+        self._exchange.put(module, "_compiled_call_impl", functools.partial(self._on_call, name, real))
+        for method in ENCODERS:
+            real = getattr(module, method, None)
+            if callable(real):
+                called = functools.partial(self._on_call, f"{name}.{method}", real)
+                self._exchange.put(module, method, StandIn(real, called))
+        real = getattr(module, "decode", None)
+        if callable(real):
+            self._exchange.put(module, "decode", StandIn(real, functools.partial(self._on_decode, real)))
 
     def _on_call(self, name: str, real: Any, /, *args: Any, **kwargs: Any) -> Any:
         walk, self._walk = self._walk, None
@@ -120,21 +127,30 @@ class Loop:
 
     def walk(self, walk: AbstractWalk, **changed: Any) -> Any:
         """Call the pipeline; None where the walk ends early. `changed`: arguments of the call."""
+        if self.rounds and getattr(self.pipe, "_interrupt", False):
+            raise Interrupted("`_interrupt` was set while the steps were being solved: nothing is finished yet.")
         self.generators.set(self._start)
         self._walk = walk
         try:
-            return type(self.pipe).__call__(self.pipe, *self.args, **{**self.kwargs, **changed})
+            return type(self.pipe).__call__(self.pipe, **{**self.given, **changed})
         except Done:
             return None
         finally:
             self._walk = None
+            if not walk.decodes and getattr(self.pipe, "_interrupt", False):
+                self.pipe._interrupt = False  # by a callback; what is set between two walks comes from outside
 
-    def learn(self) -> Facts:
-        """The first walk."""
+    def learn(self, **changed: Any) -> Facts:
+        """The first walk; `changed` holds for those that follow it too, but for the last."""
+        if getattr(self.pipe, "_interrupt", False):
+            self.pipe._interrupt = False  # of a call before this one
+        self._changed = changed
         walk = Learn(self)
         self.facts = walk.facts
-        self.walk(walk)
-        self.rounds = 1
+        self.walk(walk, **changed)
+        new = [each for each in walk.evaluated if each[0].name in self.facts.networks]
+        self.rounds = int(bool(new))
+        self.shapes |= {request.signature(): unknown(result) for request, result in new}
         return self.facts
 
     def bodies(self, samples: Mapping[int, Tensor]) -> dict[int, Tensor]:
@@ -142,7 +158,7 @@ class Loop:
         known: dict[Key, Any] = {}
         while True:
             walk = Ask(self, samples, known)
-            self.walk(walk)
+            self.walk(walk, **self._changed)
             if not walk.asked:
                 return {step: walk.outputs[step] for step in samples}
             found = self._evaluated(walk.asked)
@@ -153,7 +169,7 @@ class Loop:
     def entered(self, samples: Mapping[int, Tensor]) -> list[Tensor]:
         """The samples that each step is given when those before it have left `samples`; no network is asked."""
         walk = Ask(self, samples, {}, asks=False)
-        self.walk(walk)
+        self.walk(walk, **self._changed)
         return [walk.entered[step] for step in range(len(self.facts.times))]
 
     def finish(self, trajectory: Tensor | None, **changed: Any) -> Any:
@@ -167,6 +183,10 @@ class Loop:
             result = request.call(*request.args, **request.kwargs)
             self.memory[request.key] = ((request.name, copied((request.args, request.kwargs))), result)
         return copied(self.memory[request.key][1])
+
+    def open(self, request: Request) -> bool:
+        """Whether a call in the first step is left to the batch, since the first walk did not evaluate it."""
+        return request.name in self.facts.networks and request.key not in self.memory
 
     def _evaluated(self, asked: list[Request]) -> dict[Key, Any]:
         """The results, and for the first batch of each network a check that it treats its images one by one."""

@@ -16,3 +16,7 @@ class PipelineNotMapped(ValueError):
 
     def __init__(self, pipe: Any, why: str, instead: str = "Call the pipeline itself, `pipe(...)`.") -> None:
         super().__init__(f"`{type(pipe).__name__}` cannot be run in parallel: {why}. {instead}")
+
+
+class Interrupted(RuntimeError):
+    """The pipeline's `_interrupt` was set from outside while its steps were being solved."""

@@ -44,3 +44,8 @@ def open_to(tree: Any) -> bool:
 
 def _floating(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and leaf.is_floating_point()
+
+
+def finite(tree: Any) -> Any:
+    """The same with zeros in place of every number."""
+    return pytree.tree_map(lambda leaf: torch.zeros_like(leaf) if isinstance(leaf, Tensor) else leaf, tree)

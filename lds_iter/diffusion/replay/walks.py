@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.diffusion.replay.randomness import equal
 from lds_iter.diffusion.replay.requests import Key, Request
-from lds_iter.diffusion.replay.trees import copied, open_to, same, unknown
+from lds_iter.diffusion.replay.trees import copied, finite, open_to, same, unknown
 
 if TYPE_CHECKING:
     from lds_iter.diffusion.replay.loop import Loop
@@ -39,6 +39,7 @@ class Facts:
         alone: what the networks were asked at the first step, and said.
         networks: the names of those that are called in the loop.
         calls: how many calls of networks a step makes.
+        images: how many images the largest of them is given.
         templates: a result of each network, for its shapes.
     """
 
@@ -51,6 +52,7 @@ class Facts:
     alone: dict[Key, tuple[Request, Any]] = field(default_factory=dict)
     networks: set[str] = field(default_factory=set)
     calls: int = 0
+    images: int = 0
     templates: dict[str, Any] = field(default_factory=dict)
 
 
@@ -85,7 +87,7 @@ class AbstractWalk(ABC):
     def passed_over(
         self, output: Tensor, time: Any, sample: Tensor, options: Mapping[str, Any], instead: Tensor
     ) -> Any:
-        """Let the scheduler count a step, on a number of its own, and answer with `instead` in the form of its answer."""
+        """Let the scheduler count a step, on a number of its own, and answer with `instead` in its answer's form."""
         small = sample.new_zeros(1, sample.shape[1], *[1] * (sample.ndim - 2))
         told = small if output.shape[1] == sample.shape[1] else torch.cat([small, small], 1)
         options = dict(options)
@@ -101,6 +103,7 @@ class Learn(AbstractWalk):
     def __init__(self, loop: Loop) -> None:
         super().__init__(loop)
         self.facts = Facts()
+        self.evaluated: list[tuple[Request, Any]] = []
         self._drew: set[str] = set()
         self._states: list[Tensor] = []
 
@@ -108,10 +111,16 @@ class Learn(AbstractWalk):
         if self.step:
             self.facts.networks.add(request.name)
             self.facts.calls = max(self.facts.calls, self.call)
+            self.facts.images = max(self.facts.images, request.batch)
             if request.name in self._drew:
                 self.loop.refuse_random_network(request.name)
             if request.name in self.facts.templates:
                 return copied(self.facts.templates[request.name])
+        known = self.loop.shapes.get(request.signature())
+        if known is not None:
+            self.facts.networks.add(request.name)
+            self.facts.templates.setdefault(request.name, finite(known))
+            return finite(known)
         result = self._evaluated(request)
         if not self.step:
             self.loop.memory[request.key] = ((request.name, copied((request.args, request.kwargs))), result)
@@ -124,6 +133,7 @@ class Learn(AbstractWalk):
         result = request.call(*request.args, **request.kwargs)
         if not equal(before, self.loop.generators.states()):
             self._drew.add(request.name)
+        self.evaluated.append((request, result))
         return result
 
     def stepped(self, step: int, output: Tensor, time: Any, sample: Tensor, options: dict[str, Any]) -> Any:
@@ -173,7 +183,7 @@ class Ask(AbstractWalk):
         self.entered: dict[int, Tensor] = {}
 
     def answer(self, request: Request) -> Any:
-        if request.key[0] == 0:
+        if request.key[0] == 0 and not self.loop.open(request):
             return self.loop.remembered(request)
         if request.key in self.known:
             return copied(self.known[request.key])
@@ -208,7 +218,7 @@ class Finish(AbstractWalk):
         self.trajectory, self.answers = trajectory, answers
 
     def answer(self, request: Request) -> Any:
-        if request.key[0] == 0:
+        if request.key[0] == 0 and not self.loop.open(request):
             return self.loop.remembered(request)
         if request.key in self.answers:
             return copied(self.answers[request.key])

@@ -35,12 +35,17 @@ def arguments(latents="latent", **fixed):
 
 def unet(in_channels=4, cross=16, **more):
     torch.manual_seed(0)
-    return diffusers.UNet2DConditionModel(
+    net = diffusers.UNet2DConditionModel(
         sample_size=8, in_channels=in_channels, out_channels=4, block_out_channels=(8, 16), layers_per_block=1,
         norm_num_groups=4, cross_attention_dim=cross, attention_head_dim=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         **more,
     ).eval()  # fmt: skip
+    with torch.no_grad():  # the text has a say in the output
+        for name, weight in net.named_parameters():
+            if "attn2" in name:
+                weight.mul_(3)
+    return net
 
 
 def vae(latent_channels=4, **more):

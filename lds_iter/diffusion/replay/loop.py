@@ -62,7 +62,7 @@ class Loop:
             )
         self.generators = Generators(self.given, self._device())
         self._start = self.generators.states()
-        self._vars = dict(vars(scheduler))
+        self._found = [(each, dict(vars(each))) for each in (scheduler, self.pipe)]
         try:
             self._exchange_all(scheduler)
         except BaseException:
@@ -74,9 +74,12 @@ class Loop:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exchange.undo()
-        if kind is not None:  # as before the call; a call that ends leaves the scheduler as the pipeline would
-            vars(self.pipe.scheduler).clear()
-            vars(self.pipe.scheduler).update(self._vars)
+        if kind is None:  # the scheduler is left as the pipeline would leave it
+            return
+        for each, attributes in self._found:
+            vars(each).clear()
+            vars(each).update(attributes)
+        self.generators.set(self._start)
 
     def _device(self) -> torch.device:
         return torch.device(getattr(self.pipe, "_execution_device", "cpu"))

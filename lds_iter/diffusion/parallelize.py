@@ -17,7 +17,6 @@ from lds_iter.diffusion.replay.between_steps import between_steps
 from lds_iter.diffusion.replay.callbacks import Steered, by_name, silenced, watched
 from lds_iter.diffusion.replay.loop import Loop
 from lds_iter.diffusion.replay.network import LoopNetwork
-from lds_iter.diffusion.replay.randomness import Generators
 from lds_iter.diffusion.sampled import Sampled, Work
 from lds_iter.diffusion.schedule import Schedule
 from lds_iter.diffusion.secant import Secant
@@ -106,13 +105,10 @@ class ParallelPipeline:
             li.SolveError: when a sample does not converge.
         """
         given = by_name(self.pipe, args, kwargs)
-        generators = Generators(given, torch.device(getattr(self.pipe, "_execution_device", "cpu")))
-        start = generators.states()
         try:
             return self._called(given, silenced(given), watched(self.pipe, given))
         except Steered:
             before = self.sampled
-            generators.set(start)
         result = self._called(given, {}, {}, before)
         if before is not None and self.sampled is not None:
             self.sampled.work.rounds += before.work.rounds

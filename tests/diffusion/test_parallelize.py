@@ -15,9 +15,7 @@ from tiny_pipelines import PIPELINES, arguments, stable_diffusion  # noqa: E402
 from lds_iter.diffusion import parallelize  # noqa: E402
 
 # diffusers' schedulers convert tensors by `np.array`, and announce what they will remove.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-]
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -79,8 +77,9 @@ G = torch.Generator
 )
 def test_options_of_a_call(options):
     pipe, given = stable_diffusion()
-    made = lambda: given(**{name: value() if callable(value) else value for name, value in options.items()})
-    assert_as_pipe(pipe, made)
+    assert_as_pipe(
+        pipe, lambda: given(**{name: value() if callable(value) else value for name, value in options.items()})
+    )
 
 
 def test_timesteps_of_ones_own():

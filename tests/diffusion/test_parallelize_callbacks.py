@@ -12,9 +12,7 @@ from tiny_pipelines import PIPELINES, stable_diffusion  # noqa: E402
 
 from lds_iter.diffusion import PipelineNotMapped, parallelize  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-]
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
 
 
 def halved_in_place(pipe, step, time, tensors):
@@ -56,10 +54,9 @@ def halved_and_interrupted(pipe, step, time, tensors):
 def test_a_callback_that_steers_is_obeyed(callback):
     pipe, given = stable_diffusion()
     options = {"callback_on_step_end": callback, "callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
-    made = lambda: given(**options)
-    assert_as_pipe(pipe, made)
+    assert_as_pipe(pipe, lambda: given(**options))
     plain = result(pipe(**given()))
-    change = float((result(pipe(**made())) - plain).abs().max())
+    change = float((result(pipe(**given(**options))) - plain).abs().max())
     assert change > 30 * EXACT * float(plain.abs().max())  # it does steer
 
 
@@ -71,13 +68,13 @@ def test_the_callback_of_diffusers_that_switches_guidance_off():
 
 def test_a_callback_that_watches_is_called_once_a_step_with_the_solved_latents():
     pipe, given = stable_diffusion()
-    seen = {}
-
-    def watching(pipe, step, time, tensors):
-        seen.setdefault(name, []).append((step, int(time), tensors["latents"]))
-        return tensors
-
+    seen = {"loop": [], "parallel": []}
     for name, each in ("loop", pipe), ("parallel", parallelize(pipe, tol=0)):
+
+        def watching(pipe, step, time, tensors, kept=seen[name]):
+            kept.append((step, int(time), tensors["latents"]))
+            return tensors
+
         each(**given(callback_on_step_end=watching))
     assert [entry[:2] for entry in seen["parallel"]] == [entry[:2] for entry in seen["loop"]]
     for (_, _, mine), (_, _, theirs) in zip(seen["parallel"], seen["loop"], strict=True):

@@ -14,9 +14,7 @@ from tiny_pipelines import PIPELINES, stable_diffusion  # noqa: E402
 
 from lds_iter.diffusion import PipelineNotMapped, SchedulerNotMapped, parallelize  # noqa: E402
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-]
+pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
 
 
 class OwnLoop(diffusers.DDPMPipeline):

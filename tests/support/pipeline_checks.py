@@ -17,7 +17,7 @@ def result(returned):
 
 
 def state_of(pipe):
-    """What a call may leave changed: attributes of pipeline, scheduler and modules, by identity where they are objects."""
+    """What a call may leave changed: attributes of the pipeline, its scheduler and its modules."""
     modules = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
     return (
         set(vars(pipe)) - {"_interrupt"},

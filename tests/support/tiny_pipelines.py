@@ -311,9 +311,7 @@ def wan():
 
 
 def wan_of_two_networks():
-    pipe = diffusers.WanPipeline(
-        None, None, _wan_vae(), _wan_scheduler(), _wan_net(), _wan_net(1), boundary_ratio=0.8
-    )
+    pipe = diffusers.WanPipeline(None, None, _wan_vae(), _wan_scheduler(), _wan_net(), _wan_net(1), boundary_ratio=0.8)
     return _quiet(pipe), arguments(**ONE, height=32, width=32, num_frames=5, guidance_scale_2=3.0)
 
 
@@ -342,8 +340,8 @@ def ltx():
 def cogvideox():
     torch.manual_seed(0)
     net = diffusers.CogVideoXTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=4, text_embed_dim=16,
-        num_layers=1, sample_width=8, sample_height=8, sample_frames=5, patch_size=2, max_text_seq_length=8,
+        num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=4,
+        text_embed_dim=16, num_layers=1, sample_width=8, sample_height=8, sample_frames=5, patch_size=2, max_text_seq_length=8,
         use_rotary_positional_embeddings=True,
     ).eval()  # fmt: skip
     coder = diffusers.AutoencoderKLCogVideoX(
@@ -406,7 +404,7 @@ PIPELINES = {
 
 
 def with_text(folder):
-    """Stable Diffusion with a text encoder, and CLIP's tokenizer over a vocabulary of letters, whose files it writes."""
+    """Stable Diffusion with a text encoder, and CLIP's tokenizer over letters, whose files it writes into a folder."""
     import json
 
     import transformers

@@ -7,6 +7,7 @@
 from lds_iter.diffusion.parallelize import ParallelPipeline as ParallelPipeline
 from lds_iter.diffusion.parallelize import parallelize as parallelize
 from lds_iter.diffusion.replay.refusal import PipelineNotMapped as PipelineNotMapped
+from lds_iter.diffusion.replicas import Replicas as Replicas
 from lds_iter.diffusion.sampled import Sampled as Sampled
 from lds_iter.diffusion.sampled import Work as Work
 from lds_iter.diffusion.sampler import ParallelSampler as ParallelSampler

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.diffusion.conditioning import mapped, stacked
+from lds_iter.diffusion.replicas import calls_of, in_lanes
 
 
 def unwrapped(model: Any) -> Any:
@@ -81,16 +82,22 @@ class Network:
         limit = self.max_batch or len(images)
         if self.unconditional is not None:
             limit = max(1, limit // 2)
+        calls = calls_of(self.model)
+        limit = min(limit, -(-len(images) // len(calls)))
         pieces = zip(images.split(limit), timesteps.split(limit), places.split(limit), strict=True)
-        outputs = [self._guided(*piece) for piece in pieces]
+        jobs = [functools.partial(self._guided, calls, piece) for piece in pieces]
+        outputs = in_lanes(jobs, len(calls))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
-    def _guided(self, images: Tensor, timesteps: Tensor, places: Tensor) -> Tensor:
+    def _guided(self, calls: Sequence[Any], piece: tuple[Tensor, Tensor, Tensor], lane: int) -> Tensor:
+        """The outputs for a piece of a batch, by the call of one lane."""
+        images, timesteps, places = piece
         conditioning = self._at(self.conditioning, places)
         if self.unconditional is None:
-            return self._evaluate(images, timesteps, conditioning)
+            return self._evaluate(calls[lane], images, timesteps, conditioning)
         both = stacked(self._at(self.unconditional, places), conditioning, self.shared)
-        without, given = self._evaluate(images.repeat(2, *[1] * (images.ndim - 1)), timesteps.repeat(2), both).chunk(2)
+        twice = images.repeat(2, *[1] * (images.ndim - 1))
+        without, given = self._evaluate(calls[lane], twice, timesteps.repeat(2), both).chunk(2)
         scale = self.guidance_scale
         if isinstance(scale, Tensor):
             scale = scale.to(given)[places].view(-1, *[1] * (images.ndim - 1))
@@ -100,14 +107,14 @@ class Network:
             guided = rescaled(guided, given[:, :channels], self.guidance_rescale)
         return torch.cat([guided, given[:, channels:]], 1)
 
-    def _evaluate(self, images: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
+    def _evaluate(self, call: Any, images: Tensor, timesteps: Tensor, conditioning: dict[str, Any]) -> Tensor:
         names = argument_names(self.model)
         told = self.timestep_scale * timesteps if self.timestep_scale != 1 else timesteps
         pair = (images.to(self.dtype), told)
         output = (
-            self.model(*pair, **conditioning)
+            call(*pair, **conditioning)
             if names is None
-            else self.model(**dict(zip(names, pair, strict=True)), **conditioning)
+            else call(**dict(zip(names, pair, strict=True)), **conditioning)
         )
         output = output.sample if hasattr(output, "sample") else output[0] if isinstance(output, tuple) else output
         wide = (len(images), 2 * images.shape[1], *images.shape[2:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from lds_iter.diffusion.replay.between_steps import between_steps
 from lds_iter.diffusion.replay.callbacks import Steered, by_name, silenced, watched
 from lds_iter.diffusion.replay.loop import Loop
 from lds_iter.diffusion.replay.network import LoopNetwork
+from lds_iter.diffusion.replicas import Replicas
 from lds_iter.diffusion.sampled import Sampled, Work
 from lds_iter.diffusion.schedule import Schedule
 from lds_iter.diffusion.secant import Secant
@@ -33,6 +35,7 @@ def parallelize(
     max_batch: int | None = None,
     thin: int = 16,
     reuse: float | None = None,
+    replicas: Mapping[str, Replicas] | None = None,
 ) -> ParallelPipeline:
     """A pipeline that takes the arguments of another one and returns what it returns, in fewer sequential model calls.
 
@@ -43,6 +46,8 @@ def parallelize(
         window: steps evaluated at once; all when None.
         max_batch: most images in one call of a network, guidance counted; bounds memory. None for no limit.
         thin, reuse: see `Settings`.
+        replicas: of networks on several devices, by the name of the component, such as
+            `{"unet": Replicas(pipe.unet, ["cuda:0", "cuda:1"])}`.
 
     Raises:
         TypeError: for what is no pipeline.
@@ -54,7 +59,12 @@ def parallelize(
         )
     check_max_batch(max_batch)
     settings = Settings(Secant() if method is None else method, window, tol, thin, reuse)
-    return ParallelPipeline(pipe, settings, max_batch)
+    for name in replicas or {}:
+        if name not in pipe.components:
+            raise ValueError(
+                f"`replicas` must be of components of the pipeline, {list(pipe.components)}, got {name!r}."
+            )
+    return ParallelPipeline(pipe, settings, max_batch, replicas)
 
 
 class ParallelPipeline:
@@ -65,10 +75,18 @@ class ParallelPipeline:
         sampled: of the last call, with rounds, work and trajectory; None before.
     """
 
-    _own = frozenset({"pipe", "settings", "max_batch", "sampled", "_warm", "_shapes"})
+    _own = frozenset({"pipe", "settings", "max_batch", "sampled", "replicas", "_warm", "_shapes"})
 
-    def __init__(self, pipe: Any, settings: Settings, max_batch: int | None, warm: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        pipe: Any,
+        settings: Settings,
+        max_batch: int | None,
+        replicas: Mapping[str, Replicas] | None = None,
+        warm: Tensor | None = None,
+    ) -> None:
         self.pipe, self.settings, self.max_batch, self._warm = pipe, settings, max_batch, warm
+        self.replicas = dict(replicas or {})
         self.sampled: Sampled | None = None
         self._shapes: dict[Any, Any] = {}
 
@@ -91,7 +109,7 @@ class ParallelPipeline:
 
         For a prompt that has changed a little, or the next frame of a video: the nearer, the fewer rounds.
         """
-        return ParallelPipeline(self.pipe, self.settings, self.max_batch, sampled.trajectory)
+        return ParallelPipeline(self.pipe, self.settings, self.max_batch, self.replicas, sampled.trajectory)
 
     @torch.no_grad()
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -120,7 +138,8 @@ class ParallelPipeline:
     ) -> Any:
         """One solve, with arguments changed in all walks but the last, and others in the last."""
         shown = not (getattr(self.pipe, "_progress_bar_config", None) or {}).get("disable", False)
-        with Loop(self.pipe, given, self.max_batch, self._shapes) as loop:
+        replicas = {name: each.calls() for name, each in self.replicas.items()}
+        with Loop(self.pipe, given, self.max_batch, self._shapes, replicas) as loop:
             facts = loop.learn(**changed)
             if len(facts.times) < 2:
                 self.sampled = None

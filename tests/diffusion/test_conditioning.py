@@ -10,7 +10,7 @@ diffusers.utils.logging.set_verbosity_error()
 
 from small_denoisers import Denoiser, assert_same, both, noise_for  # noqa: E402
 
-from lds_iter.diffusion import ParallelSampler  # noqa: E402
+from lds_iter.diffusion import ParallelSampler, Replicas  # noqa: E402
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")]
 
@@ -127,6 +127,20 @@ def test_a_scale_for_each_sample_and_its_rescaling():
             unconditional={"class_labels": torch.tensor([0])},
         )  # fmt: skip
         assert torch.allclose(one.sample[0], parallel.sample[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_several_devices_share_a_round(guided):
+    replicas, noise = Replicas(Denoiser(), ["cpu"] * 3), noise_for(SCHEDULER, 7)
+    seen = []
+    for place, model in enumerate(replicas.models):
+        model.register_forward_pre_hook(lambda *_, place=place: seen.append(place))
+    options = {"unconditional": {"class_labels": torch.tensor([0, 0])}, "guidance_scale": 3.0} if guided else {}
+    spread = ParallelSampler(replicas, SCHEDULER, tol=0)(noise, 7, LABELS, **options)
+    assert set(seen) == {0, 1, 2}
+    assert_same(spread, ParallelSampler(Denoiser(), SCHEDULER).step_by_step(noise, 7, LABELS, **options))
+    with pytest.raises(ValueError, match="at least one"):
+        Replicas(Denoiser(), [])
 
 
 def test_a_sample_shares_no_memory_with_its_trajectory():

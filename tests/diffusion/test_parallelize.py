@@ -12,7 +12,7 @@ import tiny_pipelines  # noqa: E402
 from pipeline_checks import assert_as_pipe, close, result  # noqa: E402
 from tiny_pipelines import PIPELINES, arguments, stable_diffusion  # noqa: E402
 
-from lds_iter.diffusion import parallelize  # noqa: E402
+from lds_iter.diffusion import PipelineNotMapped, Replicas, parallelize  # noqa: E402
 
 # diffusers' schedulers convert tensors by `np.array`, and announce what they will remove.
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")]
@@ -137,6 +137,26 @@ def test_batches_split_to_fit_memory(most):
     assert_as_pipe(pipe, given, max_batch=most)
     hook.remove()
     assert max(seen) <= max(most, 4)  # two samples under guidance
+
+
+@pytest.mark.parametrize(("name", "network"), [("stable_diffusion", "unet"), ("wan", "transformer")])
+def test_several_devices_share_a_round(name, network):
+    pipe, given = PIPELINES[name]()
+    replicas, seen = Replicas(pipe.components[network], ["cpu", "cpu"]), []
+    for place, model in enumerate(replicas.models):
+        model.register_forward_pre_hook(lambda *_, place=place: seen.append(place))
+    assert_as_pipe(pipe, given, replicas={network: replicas})
+    assert set(seen) == {0, 1}
+    with pytest.raises(ValueError, match="must be of components"):
+        parallelize(pipe, replicas={"net": replicas})
+
+
+def test_replicas_of_a_network_that_the_pipeline_changes_are_noticed():
+    """Perturbed attention guidance exchanges parts of the network at hand in every call, and of no copy."""
+    pipe, given = PIPELINES["pag"]()
+    replicas = Replicas(pipe.unet, ["cpu", "cpu"])
+    with pytest.raises(PipelineNotMapped, match="does not treat the images of a batch one by one"):
+        parallelize(pipe, replicas={"unet": replicas})(**given())
 
 
 def test_a_guess_from_another_prompt_saves_rounds():

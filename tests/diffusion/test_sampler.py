@@ -88,7 +88,7 @@ SPACED = {"timestep_spacing": "trailing"}
 """A thousand of its default timesteps repeat one, and its own loop divides by the zero in between."""
 
 
-@pytest.mark.parametrize("steps", [2, 3, 7, 100, 1000])
+@pytest.mark.parametrize("steps", [2, 3, 7, 100, pytest.param(1000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "config"),
     [
@@ -107,7 +107,7 @@ def test_any_number_of_steps(name, config, steps):
     assert_same(parallel, loop)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     name=st.sampled_from(["DDIMScheduler", "DDPMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler"]),
     steps=st.integers(2, 15),
@@ -215,7 +215,11 @@ def test_the_trained_network(name):
     assert_same(parallel, loop)
 
 
-@pytest.mark.parametrize("method", [li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1), li.Newton()], ids=str)
+@pytest.mark.parametrize(
+    "method",
+    [li.Clipped(li.QuasiNewton(li.Hutchinson()), 1.1), pytest.param(li.Newton(), marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_products_with_the_derivative_go_through_any_network_and_are_counted(method):
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
     sampler = ParallelSampler(trained(), scheduler, method, tol=0)
@@ -225,6 +229,7 @@ def test_products_with_the_derivative_go_through_any_network_and_are_counted(met
     assert loop.work.products == 0
 
 
+@pytest.mark.slow
 def test_the_trained_network_draws_digits():
     """A nearest-neighbour judge on the real digits; 85 of 100 right would be unusual for a broken network."""
     from recipes.diffusion.train import digits
@@ -385,6 +390,7 @@ def test_film_ends_at_the_sample():
     assert torch.allclose(frames[-1][-1], sampler.step_by_step(noise, 10).sample[0], atol=0.1)  # `tol` is 1e-2
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     """A process of its own, as a user runs it, from a folder of its own."""
     environment = {**os.environ, "MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}

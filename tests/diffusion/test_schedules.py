@@ -154,6 +154,7 @@ def test_the_generator_of_torch_is_used_as_the_loop_uses_it():
     assert torch.equal(ends[0][1], ends[1][1])
 
 
+@pytest.mark.filterwarnings("ignore:Should have:UserWarning")  # of torchsde, on rounding at the ends of the tree
 @pytest.mark.parametrize("name", ["DPMSolverSDEScheduler", "CosineDPMSolverMultistepScheduler"])
 def test_brownian_noise(name):
     pytest.importorskip("torchsde")

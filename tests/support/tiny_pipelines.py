@@ -341,8 +341,8 @@ def cogvideox():
     torch.manual_seed(0)
     net = diffusers.CogVideoXTransformer3DModel(
         num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4, time_embed_dim=4,
-        text_embed_dim=16, num_layers=1, sample_width=8, sample_height=8, sample_frames=5, patch_size=2, max_text_seq_length=8,
-        use_rotary_positional_embeddings=True,
+        text_embed_dim=16, num_layers=1, sample_width=8, sample_height=8, sample_frames=5, patch_size=2,
+        max_text_seq_length=8, use_rotary_positional_embeddings=True,
     ).eval()  # fmt: skip
     coder = diffusers.AutoencoderKLCogVideoX(
         latent_channels=4, block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=2,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -33,11 +33,18 @@ class Loop:
         max_batch: most images in one call of a network; None for no limit.
         shapes: results of networks of former calls, by what they were asked; this one adds its own. With them the first
             step need not be evaluated before the others.
+        replicas: calls of networks on several devices, by component.
     """
 
     def __init__(
-        self, pipe: Any, given: Mapping[str, Any], max_batch: int | None, shapes: dict[Any, Any] | None = None
+        self,
+        pipe: Any,
+        given: Mapping[str, Any],
+        max_batch: int | None,
+        shapes: dict[Any, Any] | None = None,
+        replicas: Mapping[str, Sequence[Callable[..., Any]]] | None = None,
     ) -> None:
+        self.replicas = replicas
         self.pipe, self.given, self.max_batch = pipe, dict(given), max_batch
         self.shapes = {} if shapes is None else shapes
         self.facts = Facts()
@@ -198,7 +205,8 @@ class Loop:
         batch = len(self.facts.first)
         before = self.generators.states()
         try:
-            results = evaluate([*asked, *(request for request, _ in alone)], batch, self.max_batch)
+            together = [*asked, *(request for request, _ in alone)]
+            results = evaluate(together, batch, self.max_batch, self.replicas)
         except (RuntimeError, ValueError, IndexError) as error:
             self._refuse_batch(f"a call with several steps in one batch failed with `{error}`", error)
         self.generators.set(before)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.diffusion.conditioning import SHARED
+from lds_iter.diffusion.replicas import in_lanes
 
 Key = tuple[int, int]
 """Step of the loop, and which call of a network in it."""
@@ -57,30 +59,45 @@ def _kind(leaf: Any) -> Any:
     return (type(leaf), leaf) if isinstance(leaf, str | int | float | bool | type(None)) else id(leaf)
 
 
-def evaluate(requests: Sequence[Request], samples: int, max_batch: int | None) -> dict[Key, Any]:
+def evaluate(
+    requests: Sequence[Request],
+    samples: int,
+    max_batch: int | None,
+    replicas: Mapping[str, Sequence[Callable[..., Any]]] | None = None,
+) -> dict[Key, Any]:
     """The results of all, in as few calls as may be.
 
     Args:
         requests: of any networks.
         samples: the batch of the loop. A request with more images has several predictions of each, for guidance.
         max_batch: most images in one call; None for no limit.
+        replicas: calls on several devices, of some networks, in place of the requests' own.
     """
     groups: dict[Any, list[Request]] = {}
     for request in requests:
         groups.setdefault(request.signature(), []).append(request)
     results: dict[Key, Any] = {}
     for rows in groups.values():
-        size = len(rows) if max_batch is None else max(1, max_batch // rows[0].batch)
-        for at in range(0, len(rows), size):
-            results |= _together(rows[at : at + size], samples)
+        calls = (replicas or {}).get(rows[0].name, [rows[0].call])
+        size = -(-len(rows) // len(calls))
+        if max_batch is not None:
+            size = max(1, min(size, max_batch // rows[0].batch))
+        pieces = [rows[at : at + size] for at in range(0, len(rows), size)]
+        jobs = [functools.partial(_in_lane, calls, piece, samples) for piece in pieces]
+        for found in in_lanes(jobs, len(calls)):
+            results |= found
     return results
 
 
-def _together(rows: Sequence[Request], samples: int) -> dict[Key, Any]:
+def _in_lane(calls: Sequence[Any], rows: Sequence[Request], samples: int, lane: int) -> dict[Key, Any]:
+    return _together(calls[lane], rows, samples)
+
+
+def _together(call: Callable[..., Any], rows: Sequence[Request], samples: int) -> dict[Key, Any]:
     """One call for several steps, in the order (guidance, step, sample): some networks halve their batch."""
     first = rows[0]
     if len(rows) == 1:
-        return {first.key: first.call(*first.args, **first.kwargs)}
+        return {first.key: call(*first.args, **first.kwargs)}
     images = first.batch
     groups = max(1, images // samples)
     flat = [pytree.tree_flatten_with_path((row.args, row.kwargs)) for row in rows]
@@ -88,7 +105,7 @@ def _together(rows: Sequence[Request], samples: int) -> dict[Key, Any]:
     leaves = zip(*([leaf for _, leaf in each] for each, _ in flat), strict=True)
     joined = [_joined(path, values, images, groups) for path, values in zip(paths, leaves, strict=True)]
     args, kwargs = pytree.tree_unflatten(joined, flat[0][1])
-    results, spec = pytree.tree_flatten(first.call(*args, **kwargs))
+    results, spec = pytree.tree_flatten(call(*args, **kwargs))
     parts = [_parts(leaf, len(rows), groups) for leaf in results]
     return {row.key: pytree.tree_unflatten([part[k] for part in parts], spec) for k, row in enumerate(rows)}
 

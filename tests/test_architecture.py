@@ -1,6 +1,7 @@
 """The structure of the package: which way imports point, and that a name means one thing."""
 
 import ast
+import functools
 from collections import defaultdict
 from pathlib import Path
 
@@ -34,6 +35,7 @@ MEANINGS = {
 """Names that several modules may define: entry points, type variables, and private helpers that say the same."""
 
 
+@functools.cache
 def modules():
     return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
@@ -59,6 +61,7 @@ def room(module):
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+@functools.cache
 def graph():
     found = modules()
     known = {name_of(path) for path in found}

@@ -88,7 +88,7 @@ def iterate(problem: Problem, method: LDSApproximation, state: LoopState, option
 def evaluate(
     problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, *, reuse: bool = False
 ) -> LoopState:
-    """Everything after the pending update has been taken. `reuse`: let the memory of the old proposal be overwritten."""
+    """Everything after the pending update has been taken; `reuse`: overwrite the memory of the old proposal."""
     looks = (
         _torch.on_host(state.result) or options.window < problem.length
     )  # a sliding window reads its frontier anyway

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lds_iter.derivatives.linearization import AbstractDerivatives, FunctionDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.forward_mode import FunctionDerivatives
 
 if TYPE_CHECKING:
     from lds_iter.diffusion.recurrence import Denoising

@@ -6,6 +6,7 @@
 
 from lds_iter.diffusion.parallelize import ParallelPipeline as ParallelPipeline
 from lds_iter.diffusion.parallelize import parallelize as parallelize
+from lds_iter.diffusion.replay.refusal import PipelineInterrupted as PipelineInterrupted
 from lds_iter.diffusion.replay.refusal import PipelineNotMapped as PipelineNotMapped
 from lds_iter.diffusion.replicas import Replicas as Replicas
 from lds_iter.diffusion.sampled import Sampled as Sampled

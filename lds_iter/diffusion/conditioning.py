@@ -73,18 +73,18 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def stacked(first: Mapping[str, Any], second: Mapping[str, Any], shared: Collection[str]) -> dict[str, Any]:
+def appended(first: Mapping[str, Any], second: Mapping[str, Any], shared: Collection[str]) -> dict[str, Any]:
     """One batch after the other."""
     return {
-        key: value if key in shared or key in SHARED else _stacked(first[key], value) for key, value in second.items()
+        key: value if key in shared or key in SHARED else _appended(first[key], value) for key, value in second.items()
     }
 
 
-def _stacked(first: Any, second: Any) -> Any:
+def _appended(first: Any, second: Any) -> Any:
     if isinstance(second, Tensor):
         return torch.cat([first, second]) if second.ndim else second
     if isinstance(second, Mapping):
-        return {name: _stacked(first[name], value) for name, value in second.items()}
+        return {name: _appended(first[name], value) for name, value in second.items()}
     if isinstance(second, list | tuple):
-        return type(second)(_stacked(*pair) for pair in zip(first, second, strict=True))
+        return type(second)(_appended(*pair) for pair in zip(first, second, strict=True))
     return second

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.forward_mode import FunctionDerivatives
-
-if TYPE_CHECKING:
-    from lds_iter.diffusion.recurrence import Denoising
 
 DIFFERENCE = 1e-2
 """Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
@@ -31,7 +28,7 @@ class DenoisingDerivatives(AbstractDerivatives):
     """
 
     def __init__(
-        self, recurrence: Denoising, slots: Tensor, inputs: Any, argument: Tensor, output: Tensor, variance: Tensor
+        self, recurrence: Any, slots: Tensor, inputs: Any, argument: Tensor, output: Tensor, variance: Tensor
     ) -> None:
         self.recurrence, self.slots, self.inputs = recurrence, slots, inputs
         self.steps, self.argument, self.output, self.variance = inputs["step"], argument, output, variance

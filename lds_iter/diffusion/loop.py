@@ -12,7 +12,7 @@ from torch import Tensor
 from lds_iter.diffusion.network import Network
 
 
-def run(
+def step_through(
     scheduler: Any,
     step: Callable[..., Any],
     timesteps: Tensor,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.diffusion.conditioning import mapped, stacked
+from lds_iter.diffusion.conditioning import appended, mapped
 from lds_iter.diffusion.replicas import calls_of, in_lanes
 
 
@@ -95,7 +95,7 @@ class Network:
         conditioning = self._at(self.conditioning, places)
         if self.unconditional is None:
             return self._evaluate(calls[lane], images, timesteps, conditioning)
-        both = stacked(self._at(self.unconditional, places), conditioning, self.shared)
+        both = appended(self._at(self.unconditional, places), conditioning, self.shared)
         twice = images.repeat(2, *[1] * (images.ndim - 1))
         without, given = self._evaluate(calls[lane], twice, timesteps.repeat(2), both).chunk(2)
         scale = self.guidance_scale

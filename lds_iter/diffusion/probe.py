@@ -108,7 +108,7 @@ def _step_through(
         if noise is None and bool((added[SAMPLE] != 0).any()):
             found.own_noise = True
             after = {name: value - added[name] for name, value in after.items()}
-        table, by_noise = _read(scheduler, [after.get(name) for name in slots], noise)
+        table, by_noise = _columns(scheduler, [after.get(name) for name in slots], noise)
         found.tables.append(table)
         found.noises.append(by_noise)
         found.draws.append(noise)
@@ -133,7 +133,7 @@ def _drawn(scheduler: Any, before: Tensor, generator: torch.Generator, like: Ten
     raise SchedulerNotMapped(scheduler, "a step draws other noise than one number per number of the sample")
 
 
-def _read(scheduler: Any, after: list[Tensor | None], noise: Tensor | None) -> tuple[Tensor, Tensor]:
+def _columns(scheduler: Any, after: list[Tensor | None], noise: Tensor | None) -> tuple[Tensor, Tensor]:
     """A step's table `(k, k + 2)` and its coefficients of the noise, `(k,)`, from the slots after it."""
     rows, by_noise = [], []
     for value in after:

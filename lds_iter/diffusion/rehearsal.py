@@ -24,7 +24,7 @@ WIDTH = 16
 SIZES = (1.0, 10.0, 100.0)
 """Of the outputs, one sample of the rehearsal each. Clipping in one step of Heun's method shows at 100 alone."""
 
-TOLERANCE = 1e-4
+TABLE_TOLERANCE = 1e-4
 """Largest difference between table and scheduler, relative to the largest sample. Schedulers keep their coefficients in
 float32, and rounding, carried along for a thousand steps, stays below it; a wrong entry does not."""
 
@@ -88,14 +88,14 @@ def rehearse(scheduler: Any, timesteps: Tensor, options: Mapping[str, Any]) -> R
         noise = silent.step(0 * sample, timestep, 0 * sample).double()
         by_generator = not torch.equal(machine.generator.get_state(), before)
         added.append(torch.zeros_like(noise) if by_generator else noise)
-        _check_finite(scheduler, sample, step, len(timesteps))
+        _refuse_infinite(scheduler, sample, step, len(timesteps))
         samples.append(sample)
         slots |= dict.fromkeys(machine.memory(sample.shape))
     rows = [torch.stack(each).flatten(2) for each in (samples, added)]
     return Rehearsal(rows[0], outputs.flatten(2), told.flatten(2), rows[1], tuple(slots))
 
 
-def _check_finite(scheduler: Any, sample: Tensor, step: int, steps: int) -> None:
+def _refuse_infinite(scheduler: Any, sample: Tensor, step: int, steps: int) -> None:
     if bool(sample.isfinite().all()):
         return
     why = f"its own step {step} of {steps} is not finite"
@@ -125,12 +125,12 @@ def verify(scheduler: Any, schedule: Schedule, rehearsal: Rehearsal) -> None:
         noise = _noise(schedule, step, state[:, 0], generator)
         if schedule.spread is not None:
             noise = noise * schedule.spread.deviation(torch.tensor([step]), rehearsal.told[step : step + 1])[0]
-        state = advance(schedule, step, state, rehearsal.outputs[step], noise)
+        state = step_of_table(schedule, step, state, rehearsal.outputs[step], noise)
         state[:, 0] += rehearsal.added[step]
         due = rehearsal.samples[step + 1]
         largest = torch.maximum(largest, due.abs().amax(-1))
         error = (state[:, 0] - due).abs().amax(-1)
-        if not bool((error <= TOLERANCE * largest).all()):
+        if not bool((error <= TABLE_TOLERANCE * largest).all()):
             why = f"a table of coefficients misses its step {step} of {len(schedule)} by {float(error.max()):.2g}"
             raise SchedulerNotMapped(scheduler, why)
 
@@ -143,7 +143,7 @@ def _noise(schedule: Schedule, step: int, like: Tensor, generator: torch.Generat
     return torch.randn(len(SIZES), 1, 1, WIDTH, generator=generator, dtype=dtype).flatten(1).to(like.dtype)
 
 
-def advance(schedule: Schedule, step: int, state: Tensor, output: Tensor, noise: Tensor) -> Tensor:
+def step_of_table(schedule: Schedule, step: int, state: Tensor, output: Tensor, noise: Tensor) -> Tensor:
     """One step of slots `(N, k, D)`, with outputs and noise `(N, D)`."""
     after = schedule.linear[step] @ state + schedule.model[step, :, None] * output.unsqueeze(1)
     after = after + schedule.noise[step, :, None] * noise.unsqueeze(1)

@@ -13,7 +13,7 @@ from torch import Tensor
 from lds_iter.diffusion.coefficients import Coefficients
 from lds_iter.diffusion.conditioning import check_conditioning, check_pair
 from lds_iter.diffusion.denoise import Watch, denoise
-from lds_iter.diffusion.loop import run
+from lds_iter.diffusion.loop import step_through
 from lds_iter.diffusion.network import Network
 from lds_iter.diffusion.noise import offsets
 from lds_iter.diffusion.probe import schedule_of
@@ -210,7 +210,7 @@ class ParallelSampler:
         network = replace(network, told=spread_of(scheduler, timesteps) is not None)
         step = functools.partial(scheduler.step, **(step_options or {}))
         with torch.no_grad():
-            trajectory = run(scheduler, step, timesteps, network, noise, generator)
+            trajectory = step_through(scheduler, step, timesteps, network, noise, generator)
         work = Work(len(timesteps), len(timesteps) * len(noise))
         return Sampled(trajectory[-1].clone(), trajectory, timesteps, work, noise.new_zeros(len(noise)), None)
 

@@ -9,7 +9,7 @@ from lds_iter.diffusion.between import Between
 from lds_iter.diffusion.replay.loop import Loop
 from lds_iter.diffusion.replay.refusal import PipelineNotMapped
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
+BETWEEN_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 """Relative: rounding of the loop's own arithmetic on random samples; in half precision 1e-2."""
 
 RANDOM_SIZE = 10.0
@@ -32,7 +32,7 @@ def between_steps(loop: Loop) -> Between | None:
     scale[0], shift[0] = 1, 0
     given = torch.stack([first, *tried.values()]).to(scale)
     due[0] = given[0]
-    bound = TOLERANCE.get(first.dtype, 1e-2)
+    bound = BETWEEN_TOLERANCE.get(first.dtype, 1e-2)
     if not torch.allclose(scale * given + shift, due, rtol=bound, atol=bound * RANDOM_SIZE):  # false for NaN
         raise PipelineNotMapped(
             loop.pipe,

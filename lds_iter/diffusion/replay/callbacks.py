@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from lds_iter.diffusion.replay.refusal import PipelineNotMapped
-from lds_iter.diffusion.replay.trees import copied, same
+from lds_iter.diffusion.replay.trees import own_copy, same
 
 CALLBACK, INPUTS, OLD = "callback_on_step_end", "callback_on_step_end_tensor_inputs", "callback"
 
@@ -66,7 +66,7 @@ class Watched:
     before: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, pipe: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> Any:
-        given, attributes, networks = copied(dict(tensors)), dict(vars(self.pipe)), settings_of(self.pipe)
+        given, attributes, networks = own_copy(dict(tensors)), dict(vars(self.pipe)), settings_of(self.pipe)
         returned = self.callback(pipe, step, timestep, tensors)
         if settings_of(self.pipe) != networks:
             raise PipelineNotMapped(
@@ -105,11 +105,12 @@ def settings_of(pipe: Any) -> list[Any]:
         if isinstance(component, torch.nn.Module):
             for module in component.modules():
                 processor = getattr(module, "processor", None)
-                found += [_plain(vars(module)), _plain(vars(processor)) if hasattr(processor, "__dict__") else None]
+                found.append(_plain_attributes(vars(module)))
+                found.append(_plain_attributes(getattr(processor, "__dict__", {})))
     return found
 
 
-def _plain(attributes: Mapping[str, Any]) -> list[Any]:
+def _plain_attributes(attributes: Mapping[str, Any]) -> list[Any]:
     simple = (str, int, float, bool, type(None))
     return [
         (name, list(value) if isinstance(value, list) else value)

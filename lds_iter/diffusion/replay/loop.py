@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lds_iter.diffusion.replay.exchange import Exchange, StandIn
 from lds_iter.diffusion.replay.randomness import Generators
-from lds_iter.diffusion.replay.refusal import Interrupted, PipelineNotMapped
-from lds_iter.diffusion.replay.requests import Key, Request, differs, evaluate
-from lds_iter.diffusion.replay.trees import copied, same, unknown
+from lds_iter.diffusion.replay.refusal import PipelineInterrupted, PipelineNotMapped
+from lds_iter.diffusion.replay.requests import Key, Request, differs, evaluate_together
+from lds_iter.diffusion.replay.trees import own_copy, same, unknown
 from lds_iter.diffusion.replay.walks import AbstractWalk, Ask, Done, Facts, Finish, Learn
 
 ENCODERS = ("encode", "get_text_features", "get_image_features")
@@ -138,7 +138,9 @@ class Loop:
     def walk(self, walk: AbstractWalk, **changed: Any) -> Any:
         """Call the pipeline; None where the walk ends early. `changed`: arguments of the call."""
         if self.rounds and getattr(self.pipe, "_interrupt", False):
-            raise Interrupted("`_interrupt` was set while the steps were being solved: nothing is finished yet.")
+            raise PipelineInterrupted(
+                "`_interrupt` was set while the steps were being solved: nothing is finished yet."
+            )
         self.generators.set(self._start)
         self._walk = walk
         try:
@@ -191,8 +193,8 @@ class Loop:
         kept = self.memory.get(request.key)
         if kept is None or not same(kept[0], (request.name, (request.args, request.kwargs))):
             result = request.call(*request.args, **request.kwargs)
-            self.memory[request.key] = ((request.name, copied((request.args, request.kwargs))), result)
-        return copied(self.memory[request.key][1])
+            self.memory[request.key] = ((request.name, own_copy((request.args, request.kwargs))), result)
+        return own_copy(self.memory[request.key][1])
 
     def open(self, request: Request) -> bool:
         """Whether a call in the first step is left to the batch, since the first walk did not evaluate it."""
@@ -206,7 +208,7 @@ class Loop:
         before = self.generators.states()
         try:
             together = [*asked, *(request for request, _ in alone)]
-            results = evaluate(together, batch, self.max_batch, self.replicas)
+            results = evaluate_together(together, batch, self.max_batch, self.replicas)
         except (RuntimeError, ValueError, IndexError) as error:
             self._refuse_batch(f"a call with several steps in one batch failed with `{error}`", error)
         self.generators.set(before)

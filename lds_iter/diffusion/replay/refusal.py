@@ -18,5 +18,5 @@ class PipelineNotMapped(ValueError):
         super().__init__(f"`{type(pipe).__name__}` cannot be run in parallel: {why}. {instead}")
 
 
-class Interrupted(RuntimeError):
+class PipelineInterrupted(RuntimeError):
     """The pipeline's `_interrupt` was set from outside while its steps were being solved."""

@@ -59,7 +59,7 @@ def _kind(leaf: Any) -> Any:
     return (type(leaf), leaf) if isinstance(leaf, str | int | float | bool | type(None)) else id(leaf)
 
 
-def evaluate(
+def evaluate_together(
     requests: Sequence[Request],
     samples: int,
     max_batch: int | None,
@@ -117,14 +117,14 @@ def _joined(path: Any, values: Sequence[Any], images: int, groups: int) -> Any:
         return first
     equal = all(value is first or torch.equal(value, first) for value in values[1:])
     if first.ndim == 0 or (first.ndim == 1 and len(first) == 1 != images):
-        return first if equal else _stacked([value.expand(images) for value in values], groups)
+        return first if equal else _guidance_major([value.expand(images) for value in values], groups)
     positions = first.ndim == 2 and any(str(getattr(key, "key", None)) in SHARED for key in path)
     if equal and (positions or len(first) % images):
         return first
-    return _stacked(values, groups)
+    return _guidance_major(values, groups)
 
 
-def _stacked(values: Sequence[Tensor], groups: int) -> Tensor:
+def _guidance_major(values: Sequence[Tensor], groups: int) -> Tensor:
     return torch.stack(tuple(values)).unflatten(1, (groups, -1)).transpose(0, 1).reshape(-1, *values[0].shape[1:])
 
 

@@ -1,4 +1,4 @@
-"""Arguments and results of networks as trees of tensors: compared, copied, filled with NaN."""
+"""Arguments and results of networks as trees of tensors: compared, own_copy, filled with NaN."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _same(one: Any, other: Any) -> bool:
     return one is other
 
 
-def copied(tree: Any) -> Any:
+def own_copy(tree: Any) -> Any:
     """The same with tensors of its own: a loop may write into what it is given."""
     return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
 

@@ -7,7 +7,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,10 +15,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.diffusion.replay.randomness import equal
 from lds_iter.diffusion.replay.requests import Key, Request
-from lds_iter.diffusion.replay.trees import copied, finite, open_to, same, unknown
-
-if TYPE_CHECKING:
-    from lds_iter.diffusion.replay.loop import Loop
+from lds_iter.diffusion.replay.trees import finite, open_to, own_copy, same, unknown
 
 
 class Done(Exception):
@@ -57,11 +54,11 @@ class Facts:
 
 
 class AbstractWalk(ABC):
-    """One call of the pipeline. `step` and `call` say where it is."""
+    """One call of the pipeline, of a `Loop`. `step` and `call` say where it is."""
 
     decodes = False
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Any) -> None:
         self.loop, self.step, self.call = loop, 0, 0
 
     def on_network(self, name: str, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -100,7 +97,7 @@ class AbstractWalk(ABC):
 class Learn(AbstractWalk):
     """Evaluates the first step; afterwards networks and scheduler answer with something finite of the right shape."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Any) -> None:
         super().__init__(loop)
         self.facts = Facts()
         self.evaluated: list[tuple[Request, Any]] = []
@@ -115,7 +112,7 @@ class Learn(AbstractWalk):
             if request.name in self._drew:
                 self.loop.refuse_random_network(request.name)
             if request.name in self.facts.templates:
-                return copied(self.facts.templates[request.name])
+                return own_copy(self.facts.templates[request.name])
         known = self.loop.shapes.get(request.signature())
         if known is not None:
             self.facts.networks.add(request.name)
@@ -123,10 +120,10 @@ class Learn(AbstractWalk):
             return finite(known)
         result = self._evaluated(request)
         if not self.step:
-            self.loop.memory[request.key] = ((request.name, copied((request.args, request.kwargs))), result)
+            self.loop.memory[request.key] = ((request.name, own_copy((request.args, request.kwargs))), result)
             self.facts.alone[request.key] = (request, result)
-        self.facts.templates.setdefault(request.name, copied(result))
-        return copied(result)
+        self.facts.templates.setdefault(request.name, own_copy(result))
+        return own_copy(result)
 
     def _evaluated(self, request: Request) -> Any:
         before = self.loop.generators.states()
@@ -174,7 +171,7 @@ class Ask(AbstractWalk):
     """
 
     def __init__(
-        self, loop: Loop, samples: Mapping[int, Tensor], known: Mapping[Key, Any], *, asks: bool = True
+        self, loop: Any, samples: Mapping[int, Tensor], known: Mapping[Key, Any], *, asks: bool = True
     ) -> None:
         super().__init__(loop)
         self.samples, self.known, self.asks = samples, known, asks
@@ -186,7 +183,7 @@ class Ask(AbstractWalk):
         if request.key[0] == 0 and not self.loop.open(request):
             return self.loop.remembered(request)
         if request.key in self.known:
-            return copied(self.known[request.key])
+            return own_copy(self.known[request.key])
         if self.asks and request.key[0] in self.samples and not open_to((request.args, request.kwargs)):
             self.asked.append(request)
         return unknown(self.loop.facts.templates[request.name])
@@ -213,7 +210,7 @@ class Finish(AbstractWalk):
 
     decodes = True
 
-    def __init__(self, loop: Loop, trajectory: Tensor | None, answers: Mapping[Key, Any]) -> None:
+    def __init__(self, loop: Any, trajectory: Tensor | None, answers: Mapping[Key, Any]) -> None:
         super().__init__(loop)
         self.trajectory, self.answers = trajectory, answers
 
@@ -221,7 +218,7 @@ class Finish(AbstractWalk):
         if request.key[0] == 0 and not self.loop.open(request):
             return self.loop.remembered(request)
         if request.key in self.answers:
-            return copied(self.answers[request.key])
+            return own_copy(self.answers[request.key])
         return request.call(*request.args, **request.kwargs)
 
     def stepped(self, step: int, output: Tensor, time: Any, sample: Tensor, options: dict[str, Any]) -> Any:

@@ -20,7 +20,7 @@ from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.recurrence import check_order, check_value, detached, own_linearize, take_rows
 
 
-ALONE = 1 / 32
+ALONE = 1 / 64
 """How far the value of a row, in parts of the largest number, may depend on its company: `f` may compute in bfloat16,
 inside, where values differ by some units of 1 / 256 when a product is summed in another order."""
 

@@ -124,7 +124,7 @@ def guess(draw: Draw, f: Callable[..., Tensor], s0: Tensor, inputs: Tensor) -> A
          "policy")
     )  # fmt: skip
     if kind == "step":
-        return li.step_from_zero
+        return li.step_from_zero if bool(f(torch.zeros_like(inputs), inputs).isfinite().all()) else li.repeat_initial
     if kind == "coarse":
         return li.Coarse(draw.integer(1, length + 1), lambda s, u: 0.5 * s)
     if kind == "policy":

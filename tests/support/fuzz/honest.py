@@ -82,7 +82,11 @@ def _overflowing(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
 
 def _logistic(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     rate = draw.one_of((2.9, 3.9))
-    return Honest(f"logistic {rate}", lambda s, u: rate * torch.sigmoid(s) * (1 - torch.sigmoid(s)) + 0 * u, scale=4.0)
+
+    def f(s: Tensor, u: Tensor) -> Tensor:
+        return rate * s * (1 - s) + 0 * u
+
+    return Honest(f"logistic {rate}", f, scale=4.0)
 
 
 def _drift(draw: Draw, width: int, dtype: torch.dtype) -> Honest:

@@ -278,6 +278,6 @@ def _check_once(misdeed: Misdeed) -> list[str]:
         return []
     found = f"SUCCESS, and off by {float((solution.states - want).abs().max()):.2g}"
     value = honest(torch.cat([case.s0[None], solution.states[:-1]]), case.inputs)
-    ends = [0, -1]  # the looks have a tolerance of 1/32
-    seen = bool(((value - solution.states)[ends].abs() > value[ends].abs().max() / 16).any())
+    ends = [0, -1]  # the looks have a tolerance of 1 / 64
+    seen = bool(((value - solution.states)[ends].abs() > value[ends].abs().max() / 32).any())
     return [f"{'wrong' if seen else UNSEEN}: {found}"]

@@ -79,10 +79,7 @@ class Denoising:
         self._sweep = 0
 
     def prefetch(self, start: Tensor, guess: Tensor, inputs: Any, window: int | None) -> None:
-        """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost.
-
-        The checks look at the first two rows at `start`, which is where `guess` has them.
-        """
+        """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost."""
         rows = slice(0, window)
         prev = torch.cat([start.unsqueeze(0), guess[:-1]])[rows]
         self.linearize(prev, {name: value[rows] for name, value in inputs.items()})
@@ -135,7 +132,18 @@ class Denoising:
         return (states[..., : self.width] * size).unflatten(-1, self.shape)
 
     def __call__(self, states: Tensor, inputs: Any) -> Tensor:
-        return self.linearize(states, inputs).value
+        """The value without the network: outputs it gave before, extended by the slope of Gaussian images.
+
+        The loop takes values from `linearize`. This is for the checks of `li.solve`, whose probes of single rows would
+        else be calls of the network one after the other.
+        """
+        slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]
+        argument = slots[..., 0, :] * self.table.gain[steps].view(-1, 1, 1)
+        batch = argument.shape[1]
+        told = self.memo.output[steps, :batch]
+        moved = argument - self.memo.argument[steps, :batch].nan_to_num(0.0)
+        output = told[..., : self.width] + self.slopes(VARIANCE)[steps] * moved
+        return self.next(self.entering(slots, steps), output, told[..., self.width :], inputs)
 
     def linearize(self, states: Tensor, inputs: Any) -> DenoisingDerivatives:
         slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]

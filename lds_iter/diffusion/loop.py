@@ -18,7 +18,7 @@ def step_through(
     timesteps: Tensor,
     network: Network,
     noise: Tensor,
-    generator: torch.Generator | None,
+    generator: torch.Generator | list[torch.Generator] | None,
 ) -> Tensor:
     """The samples after each step, `(T, B, *shape)`.
 

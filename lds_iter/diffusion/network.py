@@ -23,7 +23,7 @@ def unwrapped(model: Any) -> Any:
         elif isinstance(model, torch.nn.Module) and isinstance(getattr(model, "_orig_mod", None), torch.nn.Module):
             model = model._orig_mod
         elif hasattr(model, "get_base_model"):
-            model = model.get_base_model()
+            model = getattr(model, "get_base_model")()  # noqa: B009  a module's attributes have the type of a tensor
         elif isinstance(model, torch.nn.Module) and isinstance(getattr(model, "module", None), torch.nn.Module):
             model = model.module
         else:

@@ -59,8 +59,9 @@ def parallelize(
         )
     check_max_batch(max_batch)
     settings = Settings(Secant() if method is None else method, window, tol, thin, reuse)
+    components: Mapping[str, Any] = getattr(pipe, "components", {})
     for name in replicas or {}:
-        if name not in pipe.components:
+        if name not in components:
             raise ValueError(
                 f"`replicas` must be of components of the pipeline, {list(pipe.components)}, got {name!r}."
             )
@@ -166,7 +167,7 @@ class ParallelPipeline:
             LoopNetwork(loop, table),
             like,
             thin=0 if schedule.noisy else self.settings.thin,
-            reuse=self.settings.radius(rough(loop, schedule)),
+            reuse=self.settings.radius(rough(loop, schedule), len(schedule)),
             between=between_steps(loop),
         )
         found = denoise(recurrence, facts.first, inputs, self.settings, watch, guess)

@@ -29,7 +29,8 @@ class Evaluate(Protocol):
     `whole` says whether the samples of a step are only ever evaluated together, steps in order, all places of each.
     """
 
-    whole: bool
+    @property
+    def whole(self) -> bool: ...
 
     def __call__(self, images: Tensor, steps: Tensor, places: Tensor) -> Tensor: ...
 

@@ -185,7 +185,7 @@ class ParallelSampler:
                 scheduler, schedule, table.size[1:], noise, step_options or {}, generator, like.dtype
             )
         rough = schedule.noisy or schedule.clip is not None or network.unconditional is not None
-        reuse = self.settings.radius(rough)
+        reuse = self.settings.radius(rough, len(schedule))
         return Denoising(table, schedule.clip, AtSteps(network, table.timesteps), like, thin=thin, reuse=reuse), inputs
 
     def step_by_step(

@@ -58,9 +58,10 @@ class Loop:
 
     def __enter__(self) -> Loop:
         scheduler = getattr(self.pipe, "scheduler", None)
-        self.real_step = getattr(scheduler, "step", None)
-        if self.real_step is None:
+        step = getattr(scheduler, "step", None)
+        if step is None:
             raise PipelineNotMapped(self.pipe, "it has no `scheduler` with a `step`")
+        self.real_step = step
         if list(inspect.signature(self.real_step).parameters)[:3] != EXPECTED:
             raise PipelineNotMapped(
                 self.pipe,
@@ -93,7 +94,7 @@ class Loop:
 
     def _exchange_all(self, scheduler: Any) -> None:
         put = self._exchange.put
-        put(scheduler, "step", StandIn(self.real_step, lambda *a, **k: self._walk.on_step(*a, **k), self._two))
+        put(scheduler, "step", StandIn(self.real_step, self._on_step, self._two))
         bar = dict(getattr(self.pipe, "_progress_bar_config", None) or {})
         put(self.pipe, "_progress_bar_config", {**bar, "disable": True})
         for name, component in self.pipe.components.items():
@@ -116,6 +117,9 @@ class Loop:
         real = getattr(module, "decode", None)
         if callable(real):
             self._exchange.put(module, "decode", StandIn(real, functools.partial(self._on_decode, real)))
+
+    def _on_step(self, *args: Any, **kwargs: Any) -> Any:
+        return self.real_step(*args, **kwargs) if self._walk is None else self._walk.on_step(*args, **kwargs)
 
     def _on_call(self, name: str, real: Any, /, *args: Any, **kwargs: Any) -> Any:
         walk, self._walk = self._walk, None

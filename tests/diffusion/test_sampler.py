@@ -433,7 +433,7 @@ def test_derivatives_agree_with_autodiff():
     ],
 )
 def test_the_tolerance_is_kept_under_guidance_clipping_and_noise(name, config, steps, guidance):
-    """Where an output reused along the slope of Gaussian images is off by more: `reuse=0.5` misses by up to 12 times."""
+    """Where outputs reused along the slope of Gaussian images are off by more: `reuse=0.5` misses by up to 12 times."""
     scheduler = getattr(diffusers, name).from_config(diffusers.DDIMScheduler.load_config(DIGITS, subfolder="scheduler"))
     scheduler.register_to_config(**config)
     options = {"unconditional": {"class_labels": torch.full((4,), 10)}, "guidance_scale": guidance}

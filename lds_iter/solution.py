@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from lds_iter.methods.base import TransitionApproximation
+    from lds_iter.methods.base import StatefulTransition
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Solution:
         """Whether every sequence ended with `Result.SUCCESS`."""
         return bool((self.result == Result.SUCCESS).all())
 
-    def error_estimate(self, method: TransitionApproximation | None = None) -> Tensor:
+    def error_estimate(self, method: StatefulTransition | None = None) -> Tensor:
         """How far the states still are from the sequential trajectory, to first order: `d_t = A_t d_{t-1} + r_t`.
 
         Near-identity and expanding recurrences turn a small residual into a large error; one more scan shows it. With

@@ -34,7 +34,7 @@ from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.recurrence import detached, own_steps, take_rows
 from lds_iter.scan.linear_scan import linear_scan
@@ -212,7 +212,7 @@ def _solution(problem: Problem, state: LoopState, recorder: Recorder | None) -> 
     fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
     trajectory, carry = state.states.detach(), state.carry
 
-    def estimate(method: TransitionApproximation | None) -> Tensor:
+    def estimate(method: StatefulTransition | None) -> Tensor:
         with torch.no_grad():
             return _error_estimate(fixed, trajectory, Newton() if method is None else method)
 
@@ -230,7 +230,7 @@ def _solution(problem: Problem, state: LoopState, recorder: Recorder | None) -> 
     )
 
 
-def _error_estimate(problem: Problem, trajectory: Tensor, method: TransitionApproximation) -> Tensor:
+def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransition) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
     check_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))

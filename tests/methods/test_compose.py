@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -179,11 +180,8 @@ def test_where_one_answer_holds_everywhere_it_is_that_method(answer, same):
 
 def history(residuals, rule):
     """What a rule says of each residual of a sequence, `(n, batch)`."""
-    carry, said = rule.init(torch.full_like(residuals[0], torch.inf)), []
-    for residual in residuals:
-        now, carry = rule.holds(residual, carry)
-        said.append(now)
-    return torch.stack(said)
+    ask = li.methods.asked(rule)
+    return torch.stack([ask(SimpleNamespace(residual=residual)) for residual in residuals])
 
 
 def test_below_holds_below():
@@ -387,7 +385,8 @@ def test_rows_behind_the_first_far_one_take_the_value_of_f(damping):
     inputs[30, 1] = 1  # alone, and as far at its time
     lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, iteration=0))
     k = torch.full((2,), damping, dtype=F64)
-    d, trust = method.update(lin, li.Trust(k, torch.zeros(2, dtype=torch.int64)))
+    none = torch.zeros(2, dtype=torch.int64)
+    d, trust = method.update(lin, li.Trust(k, none, none, k))
     assert trust.rejected.tolist() == [1, 1]
     exactly(trust.k, k)  # it stays
     # Of the second, row 31 is the first far one, and no row behind it moves: their residuals are 0.
@@ -466,7 +465,7 @@ def test_kalmans_damping_under_the_gate_is_the_same_step_at_first(form):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: li.Chord(li.LevenbergMarquardt(1.0), 2), "`method` must be an instance of TransitionApproximation"),
+        (lambda: li.Chord(li.LevenbergMarquardt(1.0), 2), "`method` must be an instance of StatefulTransition"),
         (lambda: li.Chord(li.Newton(), 0), "`refresh` must be a whole number, 1 or more, got 0"),
         (lambda: li.Chord(li.Newton(), True), "`refresh` must be a whole number"),
         (lambda: li.LowPrecision(li.Newton, torch.bfloat16), "Type `Newton()`."),
@@ -476,18 +475,18 @@ def test_kalmans_damping_under_the_gate_is_the_same_step_at_first(form):
         (lambda: li.Rotated(li.Newton(), torch.ones(2, 2)), "Type torch.linalg.qr(q).Q."),
         (
             lambda: li.Rotated(li.TrustRegion(li.Newton()), ROTATION),
-            "`method` must be an instance of TransitionApproximation",
+            "`method` must be an instance of StatefulTransition",
         ),
-        (lambda: li.Where("newton", li.Newton(), li.Jacobi()), "`choose` must be a function"),
-        (lambda: li.Where(len, li.Newton, li.Jacobi()), "`one` must be an instance of TransitionApproximation"),
-        (lambda: li.Where(len, li.Newton(), 3), "`other` must be an instance of TransitionApproximation"),
+        (lambda: li.Where("newton", li.Newton(), li.Jacobi()), "`choose_rows` must be a function"),
+        (lambda: li.Where(len, li.Newton, li.Jacobi()), "`one` must be an instance of StatefulTransition"),
+        (lambda: li.Where(len, li.Newton(), 3), "`other` must be an instance of StatefulTransition"),
         (lambda: li.Switch(li.Newton, li.Newton(), li.Stalled()), "`first` must be an instance of LDSApproximation"),
         (lambda: li.Switch(li.Newton(), None, li.Stalled()), "`second` must be an instance of LDSApproximation"),
         (lambda: li.Switch(li.Newton(), li.Newton(), 3), "`when` must be an instance of AbstractRule"),
         (lambda: li.Stalled(patience=0), "`patience` must be a whole number, 1 or more"),
         (lambda: li.Stalled(factor=1.5), "`factor` must lie in (0, 1], got 1.5"),
         (lambda: li.Coarse(0, elementwise), "`stride` must be a whole number, 1 or more"),
-        (lambda: li.TrustRegion(li.Chord(li.Newton(), 2)), "`method` must be an instance of TransitionApproximation"),
+        (lambda: li.TrustRegion(li.TrustRegion(li.Newton())), "`method` must be an instance of Dampable"),
         (lambda: li.TrustRegion(li.Newton(), k=0), "`k` must lie in (0, 0.95], got 0"),
         (lambda: li.TrustRegion(li.Newton(), relax=9), "Lengths must be 0 < relax <= reject, got relax=9"),
         (lambda: li.TrustRegion(li.Newton(), step=0), "`step` must be above 0, got 0. math.inf does not bound"),

@@ -72,7 +72,8 @@ class Dampable(LDSApproximation):
             carry: what the previous iteration returned.
 
         Returns:
-            A function from k, one per sequence, `(*batch)`, to `d`, of the shape of `lin.residual`; and the carry.
+            A function from k, one per sequence, `(*batch)`, or one per row, `(n, *batch)`, to `d`, of the shape of
+            `lin.residual`; and the carry.
         """
 
     @abstractmethod

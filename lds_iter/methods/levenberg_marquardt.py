@@ -55,6 +55,10 @@ from lds_iter.scan.transitions import (
 )
 
 
+LEAST_DAMPING = 1e-6
+"""In place of no damping, in a row of a sequence in which other rows are damped."""
+
+
 class KalmanForm(Composable, ABC):
     """Which of Kalman's estimates is the update."""
 
@@ -142,7 +146,13 @@ class LevenbergMarquardt(Dampable):
 
     def damped_updates(self, lin: Linearization, carry: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
         transition, carry = self._chosen(lin, carry)
-        return lambda k: self.form.update(lin, transition, k / (1 - k)), carry
+
+        def damped(k: Tensor) -> Tensor:
+            if k.ndim == lin.residual.ndim - 1:  # in a sequence no row may have a weight of 0, or all
+                k = torch.where(k.amax(0) > 0, k.clamp(min=LEAST_DAMPING), 0)
+            return self.form.update(lin, transition, k / (1 - k))
+
+        return damped, carry
 
     def negligible_damping(self, eps: float) -> float:
         return eps**2  # a precision bounds products of Jacobians by the root of its inverse; it is none at `1 / eps`

@@ -42,6 +42,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_instance, check_number, fix
 from lds_iter.methods.base import Dampable, LDSApproximation
@@ -51,6 +52,9 @@ STRONGEST = 0.95
 
 ENOUGH = 0.5
 """The update without damping is taken where the largest residual falls to at most this part of itself."""
+
+ENOUGH_OF_A_ROW = 0.1
+"""The same for the rows of a sequence that stands still, of which the first ones take it."""
 
 PATIENCE = 3
 """Iterations without a change of damping and residual until rows up to the first bad one take the undamped update."""
@@ -134,7 +138,7 @@ class TrustRegion(LDSApproximation):
         damped, inner = self.method.damped_updates(lin, carry.inner)
         whole = damped(torch.zeros_like(carry.k))
         good, trusted = _trial(lin, whole, carry.idle >= PATIENCE)
-        d, k = damped(carry.k), carry.k
+        d, k = damped(_per_row(carry.k, trusted & ~good)), carry.k
         size = _sizes(d, lin).masked_fill(trusted, 0)
         largest = size.amax(0)
         rejected = ~(largest <= self.reject) & lin.active & ~good
@@ -153,6 +157,13 @@ class TrustRegion(LDSApproximation):
         return d, Trust(k, carry.rejected + rejected, idle, residual, inner)
 
 
+def _per_row(k: Tensor, trusted: Tensor) -> Tensor:
+    """The damping of each row, `(n, *batch)`, where some rows of a sequence are trusted, else as it is."""
+    if _torch.on_host(trusted) and not bool(trusted.any()):
+        return k
+    return torch.where(trusted, 0, k)
+
+
 def _trial(lin: Linearization, whole: Tensor, idle: Tensor) -> tuple[Tensor, Tensor]:
     """Evaluate `f` along the update without damping.
 
@@ -167,9 +178,10 @@ def _trial(lin: Linearization, whole: Tensor, idle: Tensor) -> tuple[Tensor, Ten
     with torch.no_grad():  # it only decides
         states = lin.states + whole
         after = (lin.at(torch.cat([lin.prev[:1], states[:-1]])).value - states).abs().amax(-1)
-    fine = (after <= ENOUGH * lin.residual.abs().amax((0, -1))) | ~lin.open.squeeze(-1)
-    good = fine.all(0)
-    return good, fine.to(torch.int64).cumprod(0).bool() & (good | idle)
+    now, closed = lin.residual.abs().amax((0, -1)), ~lin.open.squeeze(-1)
+    good = ((after <= ENOUGH * now) | closed).all(0)
+    fine = ((after <= ENOUGH_OF_A_ROW * now) | closed).to(torch.int64).cumprod(0).bool()
+    return good, good | (fine & idle)
 
 
 def _shortening(size: Tensor, step: float) -> Tensor:

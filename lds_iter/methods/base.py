@@ -99,6 +99,9 @@ class StatefulTransition(Dampable):
             A transition of n rows, and the carry.
         """
 
+    def for_adjoint(self) -> StatefulTransition:
+        return self
+
     def transition(self, lin: Linearization) -> AbstractTransition:
         """The matrices that it chooses before it remembers anything."""
         return self.choose(lin, self.init(lin.states))[0]

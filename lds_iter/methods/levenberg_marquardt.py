@@ -54,7 +54,6 @@ from lds_iter.scan.transitions import (
     map_leaves,
 )
 
-
 LEAST_DAMPING = 1e-6
 """In place of no damping, in a row of a sequence in which other rows are damped."""
 

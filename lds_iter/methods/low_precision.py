@@ -71,9 +71,7 @@ class LowPrecision(StatefulTransition):
         check_transition_method("method", self.method)
         usable = torch.bfloat16, torch.float16, torch.float32, torch.float64
         if self.dtype not in usable:
-            raise TypeError(
-                f"`dtype` must be a floating-point torch.dtype such as torch.bfloat16, got {self.dtype!r}."
-            )
+            raise TypeError(f"`dtype` must be a floating-point torch.dtype such as torch.bfloat16, got {self.dtype!r}.")
 
     @property
     def runs_forward(self) -> bool:

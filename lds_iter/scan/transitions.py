@@ -63,7 +63,7 @@ class AbstractTransition(ABC):
         return Dense(torch.stack([self.mv(column.expand_as(like)) for column in eye], dim=-1))
 
     @property
-    def T(self) -> Self:  # noqa: N802
+    def T(self) -> Self:
         """The transposed matrices."""
         return self.transpose()
 

@@ -260,7 +260,8 @@ def test_the_rank_of_a_factor_is_that_of_the_states(factor):
             return MatrixFirst(lin.jacobian().tril(-1), lin.diagonal())
 
     f = lambda s, u: torch.tanh(0.5 * s + 0.3 * s.roll(1, -1) + u)  # noqa: E731
-    for method in li.Damped(Own(), 0.1), li.Clipped(Own(), 0.5), li.TrustRegion(Own()), li.LevenbergMarquardt(9.0, Own()):
+    kalman = li.LevenbergMarquardt(9.0, Own())
+    for method in li.Damped(Own(), 0.1), li.Clipped(Own(), 0.5), li.TrustRegion(Own()), kalman:
         solution = li.solve(f, s0, u, method)
         torch.testing.assert_close(solution.states, li.sequential(f, s0, u), **CLOSE)
 

@@ -1,6 +1,5 @@
 """Kalman's equations, step by step and as normal equations, are the judges of the parallel scan."""
 
-import dataclasses
 import json
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 import lds_iter as li
 from bench.edge.problems import sine
 from bench.kalman import PAGE, costs, lorenz96, page
-from lds_iter.scan.cut import Cut
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
 SHAPES = st.tuples(st.integers(1, 50), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([1, 2, 3, 5]))
@@ -94,15 +92,6 @@ def test_the_filter_of_wide_states(width):
     expected = each(kalman_filter, matrices, lin.residual, frontier, 30.0)
     scale = expected.abs().max()
     torch.testing.assert_close(proposal(li.LevenbergMarquardt(30.0), lin) / scale, expected / scale, **CLOSE)
-
-
-def test_cells_of_any_size_hand_on_their_gains():
-    """A grid of 37 rows, which end within a block, and a window that begins within a cell."""
-    matrices, residual = given_lds((100, (), 3), 0)
-    whole = linearization(matrices, residual)
-    cut = dataclasses.replace(whole, rows=slice(5, 42), _cut=Cut(5, torch.tensor(4), 4, 4))
-    expected = proposal(li.LevenbergMarquardt(30.0), whole)
-    torch.testing.assert_close(proposal(li.LevenbergMarquardt(30.0), cut), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("form", [li.Filter(), li.Smoother()])

@@ -1,7 +1,7 @@
 """Rules: when to go on to another method (`Switch`), or to stop (`solve(..., stop=rule)`).
 
-A rule is asked once an iteration with a `Progress`, per sequence, and may remember something. Rules combine with `&`, `|`
-and `~`.
+A rule is asked once an iteration with a `Progress`, per sequence, and may remember something. Rules combine with `&`,
+`|` and `~`.
 """
 
 from __future__ import annotations

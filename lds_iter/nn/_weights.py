@@ -27,17 +27,6 @@ def product(h: Tensor, weight: Tensor) -> Tensor:
     return (h.reshape(-1, h.shape[-1]) @ weight.T).view(*h.shape[:-1], weight.shape[0])
 
 
-def check_shapes(weight_ih: Tensor, weight_hh: Tensor, gates: int) -> int:
-    """The hidden width D, for `gates` gates."""
-    width, rows = weight_hh.shape[-1], "D" if gates == 1 else f"{gates} D"
-    if weight_hh.shape != (gates * width, width) or weight_ih.ndim != 2 or weight_ih.shape[0] != gates * width:
-        raise ValueError(
-            f"`weight_ih` and `weight_hh` must have shapes ({rows}, D_in) and ({rows}, D), got "
-            f"{tuple(weight_ih.shape)} and {tuple(weight_hh.shape)}."
-        )
-    return width
-
-
 SMALL_WIDTH = 16
 """Up to this width `scaled_sum` pays: its product has D times as much arithmetic, but runs at full speed."""
 

@@ -1,0 +1,114 @@
+"""The arguments of a layer as a batch of sequences, its results in the user's form, and what torch answers itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lds_iter.nn._sequences import Lengths, like_input, time_first
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a layer was called with.
+
+    Attributes:
+        input: as the user gave it.
+        x: `(T, B, D_in)`, in the dtype to compute in.
+        lengths: where sequences have unequal lengths.
+        start: initial h, and c for an LSTM, `(layers * directions, B, D)`.
+        dtype: of output and final states, as torch has it.
+    """
+
+    input: Any
+    x: Tensor
+    lengths: Lengths | None
+    start: tuple[Tensor, ...]
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(module: torch.nn.RNNBase, input: Any, hx: Any) -> Batch | None:
+        """None for what torch shall answer itself: what is empty, and what is malformed, which its `forward` refuses in
+        its own words."""
+        states = _initial_states(module, input, hx)
+        if states is None:
+            return None
+        given = input.data if isinstance(input, PackedSequence) else input
+        # Half precision is too coarse for residuals.
+        compute = torch.promote_types(module.weight_hh_l0.dtype, torch.float32)
+        dtype = _output_dtype(module, given, None if hx is None else states)
+        x, lengths = time_first(input, module.batch_first)
+        x, states = x.to(compute), tuple(state.to(compute) for state in states)
+        return Batch(input, x, lengths, states, dtype)
+
+    def results(self, module: torch.nn.RNNBase, output: Tensor, finals: tuple[Tensor, ...]) -> tuple[Any, Any]:
+        """What the layer returns.
+
+        Args:
+            module: the layer.
+            output: of its last layer, `(T, B, directions * D)`.
+            finals: like `start`.
+        """
+        finals = tuple(final.to(self.dtype) for final in finals)
+        if not isinstance(self.input, PackedSequence) and self.input.dim() == 2:
+            finals = tuple(final.squeeze(1) for final in finals)
+        shaped = like_input(output.to(self.dtype), self.input, self.lengths, module.batch_first)
+        return shaped, finals if isinstance(module, torch.nn.LSTM) else finals[0]
+
+
+def _initial_states(module: torch.nn.RNNBase, input: Any, hx: Any) -> tuple[Tensor, ...] | None:
+    packed = isinstance(input, PackedSequence)
+    x = input.data if packed else input
+    if not isinstance(x, Tensor) or x.numel() == 0 or (not packed and x.dim() not in (2, 3)):
+        return None
+    single = not packed and x.dim() == 2
+    sizes = input.batch_sizes if packed else None
+    shaped = x.unsqueeze(0 if module.batch_first else 1) if single else x
+    states = _zeros(module, shaped, sizes) if hx is None else _given(module, x, hx, 2 if single else 3)
+    if states is None or any(state.device != x.device for state in (module.weight_hh_l0, *states)):
+        return None
+    if single and hx is not None:
+        states = tuple(state.unsqueeze(1) for state in states)
+    hidden: Any = states if isinstance(module, torch.nn.LSTM) else states[0]
+    module.check_forward_args(shaped, hidden, sizes)
+    return states
+
+
+def _zeros(module: torch.nn.RNNBase, x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
+    batch = x.shape[0 if module.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
+    lead = module.num_layers * (2 if module.bidirectional else 1)
+    h = x.new_zeros(lead, batch, module.proj_size or module.hidden_size)
+    return (h, x.new_zeros(lead, batch, module.hidden_size)) if isinstance(module, torch.nn.LSTM) else (h,)
+
+
+def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Tensor, ...] | None:
+    """The user's states; None when they are not tensors of the right number, dimensions and dtype."""
+    lstm = isinstance(module, torch.nn.LSTM)
+    if lstm and not (isinstance(hx, tuple | list) and len(hx) == 2):
+        return None
+    states: tuple[Any, ...] = tuple(hx) if lstm else (hx,)
+    if not all(isinstance(h, Tensor) and h.dim() == dims for h in states):
+        return None
+    return states if all(h.dtype == x.dtype for h in states) or _mixes(x, module.weight_hh_l0, *states) else None
+
+
+def _mixes(*tensors: Tensor) -> bool:
+    """Whether torch takes these together though their dtypes differ: autocast casts all but float64."""
+    device = tensors[0].device.type
+    floating = all(tensor.is_floating_point() and tensor.dtype != torch.float64 for tensor in tensors)
+    return torch.is_autocast_enabled(device) and floating
+
+
+def _output_dtype(module: torch.nn.RNNBase, x: Tensor, given: tuple[Tensor, ...] | None) -> torch.dtype:
+    """That of torch's results. Under autocast a GRU on a CPU goes on in the wider dtype of its initial state."""
+    weight, device = module.weight_hh_l0, x.device.type
+    if not _mixes(x, weight):
+        return weight.dtype
+    lower = torch.get_autocast_dtype(device)
+    if isinstance(module, torch.nn.GRU) and device == "cpu":
+        return torch.promote_types(x.dtype if given is None else given[0].dtype, lower)
+    return lower

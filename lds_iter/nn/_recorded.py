@@ -1,0 +1,56 @@
+"""Calls of a layer that are recorded or transformed, and not just run: torch's own kernel answers those.
+
+Tracing, scripting, exporting, `torch.func`, forward-mode derivatives, meta and fake tensors: what a solve would decide
+by looking at numbers, no recording can hold, and compiled code is invisible to it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
+from torch.autograd import forward_ad
+from torch.utils import _pytree as pytree
+
+_PROXY = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore
+
+
+def symbolic(input: Any) -> bool:
+    """Whether `torch.fx` traces with this in place of a tensor."""
+    return "torch.fx.proxy" in sys.modules and isinstance(input, sys.modules["torch.fx.proxy"].Proxy)
+
+
+def as_leaf(module: torch.nn.Module, input: Any, hx: Any) -> Any:
+    """A call of the module in the graph that `torch.fx` records, as one of a module of `torch.nn`."""
+    tracer = input.tracer
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), (input, hx), {})
+
+
+def recorded(*arguments: Any) -> bool:
+    """Whether a call with these arguments is recorded or transformed."""
+    return (
+        torch.jit.is_tracing()
+        or torch.compiler.is_exporting()
+        or _functorch.peek_interpreter_stack() is not None
+        or forward_ad._current_level >= 0
+        or torch._C._get_dispatch_mode(_PROXY) is not None  # pyright: ignore
+        or any(_has_no_numbers(leaf) for leaf in pytree.tree_leaves(arguments))
+    )
+
+
+def watched() -> bool:
+    """Whether someone looks at every operation of torch, such as a counter of FLOPs: compiled code would not be seen."""
+    return torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore
+
+
+def _has_no_numbers(leaf: Any) -> bool:
+    """Whether it is a tensor without numbers."""
+    if not isinstance(leaf, Tensor):
+        return False
+    if leaf.device.type == "meta":
+        return True
+    fakes = sys.modules.get("torch._subclasses.fake_tensor")
+    return type(leaf) is not Tensor and fakes is not None and isinstance(leaf, fakes.FakeTensor)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from lds_iter.compile.compiled import Code, Compiled
+from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
@@ -95,7 +95,7 @@ Evaluate = Callable[[int, CellRecurrence, Tensor, tuple[Tensor, ...]], Part]
 
 
 def evaluate(
-    module: torch.nn.RNNBase, options: SolveOptions, strategy: Callable[[], Method], code: Code | None, call: Any
+    module: torch.nn.RNNBase, options: SolveOptions, strategy: Callable[[], Method], code: CompileCache | None, call: Any
 ) -> Outcome:
     """A forward of a module, as far as it is not torch's.
 
@@ -183,7 +183,7 @@ def _solve(
     start: tuple[Tensor, ...],
     options: SolveOptions,
     method: Method,
-    code: Code | None,
+    code: CompileCache | None,
     place: tuple[torch.nn.Module, int],
 ) -> Part:
     """In parallel over time."""

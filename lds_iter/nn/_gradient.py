@@ -62,7 +62,7 @@ class Steps(Function):
         def first(g: Tensor) -> Gradients:
             f, u = ctx.f.with_leaves(tuple(leaves))
             prev = torch.cat([s0.unsqueeze(0), states[:-1]])
-            l = f.adjoint(prev, u, g)
+            l = f.solve_adjoint(prev, u, g)
             if l is None:
                 return _again(ctx.f, s0, leaves, g, needed)
             made, weights = _row_gradients(f, prev, u, l, needed)

@@ -13,11 +13,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import AbstractDerivatives
-from lds_iter.loop.fused import Moved, Settled, Sweeping
-from lds_iter.methods.base import LDSApproximation
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.nn._gradient import stepped
 from lds_iter.nn.cell import CellRecurrence
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 Inputs: TypeAlias = tuple[Any, Tensor]
 """Those of the recurrence, and the mask, `(n, *batch, 1)`: 1 within a sequence, 0 after its end."""
@@ -45,45 +44,28 @@ class Masked:
         """All states, step by step in compiled code; None where that cannot serve."""
         return stepped(self._f, s0, inputs[0], inputs[1])
 
-    def adjoint(self, prev: Tensor, inputs: Inputs, g: Tensor) -> Tensor | None:
+    def solve_adjoint(self, prev: Tensor, inputs: Inputs, g: Tensor) -> Tensor | None:
         """The adjoint recurrence in compiled code: beyond the end of a sequence it is the gradient that comes in."""
         u, mask = inputs
-        within = self._f.adjoint(prev, u, g * mask)
+        within = self._f.solve_adjoint(prev, u, g * mask)
         return None if within is None else within + g * (1 - mask)
 
-    def sweep(self, method: LDSApproximation, sweeping: Sweeping, inputs: Inputs) -> Moved | None:
-        """One iteration in compiled code, of the rows before each sequence's end; the others become 0."""
-        u, mask = inputs
-        ends, inner = _within(sweeping, mask)
-        found = self._f.sweep(method, inner, u)
-        return None if found is None else _with_padding(found, sweeping, mask, ends)
-
-    def serves(self, method: LDSApproximation, s: Tensor, inputs: Inputs) -> bool:
-        """Whether `sweep` computes iterations of the method, on rows like these."""
-        return self._f.serves(method, s, inputs[0])
-
-    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, inputs: Inputs) -> Settled | None:
-        """As `sweep`, on CUDA."""
-        u, mask = inputs
-        ends, inner = _within(sweeping, mask)
-        found = self._f.sweep_on_device(method, inner, u)
-        return None if found is None else _with_padding(found, sweeping, mask, ends)
+    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
+        """A whole iteration of the rows before each sequence's end; the others become 0."""
+        u, mask = request.inputs
+        ends = torch.minimum(request.hi, request.start + mask.squeeze(-1).sum(0).to(request.hi.dtype))
+        within = replace(request, inputs=u, lo=torch.minimum(request.lo, ends), hi=ends)
+        found = self._f.fused_iteration(within)
+        return None if found is None else _with_padding(found, request, mask, ends)
 
 
-def _within(request: Sweeping, mask: Tensor) -> tuple[Tensor, Sweeping]:
-    """The time after the last row at hand of each sequence, and a request for the rows before it."""
-    ends = request.start + mask.squeeze(-1).sum(0).to(request.hi.dtype)
-    hi = torch.minimum(request.hi, ends)
-    return hi, replace(request, lo=torch.minimum(request.lo, hi), hi=hi)
-
-
-def _with_padding(found: Any, request: Sweeping, mask: Tensor, ends: Tensor) -> Any:
-    """What was found, padded rows included: their proposal is 0, their residual the state that they still have."""
-    request.spare[1:].mul_(mask)
+def _with_padding(found: IterationResult, request: IterationRequest, mask: Tensor, ends: Tensor) -> IterationResult:
+    """What was found, with the padded rows: their proposal is 0, their residual the state that they still have."""
+    request.proposal[1:].masked_fill_(mask == 0, 0)
     times = torch.arange(request.start, request.start + mask.shape[0], device=mask.device)
     times = times.view(-1, *(1,) * ends.dim())
     padding = (times >= torch.maximum(ends, request.lo)) & (times < request.hi)
-    left = (request.buffer[1:].abs().amax(-1) * padding).amax(0)
+    left = request.states[1:].abs().amax(-1).masked_fill(~padding, 0).amax(0)
     done = (found.lo >= ends) & (left == 0)
     return replace(
         found,

@@ -17,16 +17,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter._torch import kept
-from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import CompiledCell, Form, Tensors
 from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.loop.fused import Moved, Settled, Sweeping
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._gradient import Step, stepped
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 Gates: TypeAlias = tuple[Tensor, ...]
 """What the inputs contribute to each gate, `(n, *batch, D)` each."""
@@ -101,7 +101,7 @@ class CellSpec:
             there is none.
         derivatives: of states, gates and weights, in plain torch operations.
         device_step: value and blocks of the Jacobian of states, gates and weights, in one kernel on CUDA.
-        device_iteration: a whole iteration on CUDA, of a method, rows, gates and weights.
+        device_iteration: a whole iteration on CUDA, of request, gates and weights.
         pack: the initial states of torch, h or (h, c), as the state of the recurrence.
         output: states `(..., parts D)` as the output of the layer.
         final: the last state as torch returns it, (h,) or (h, c).
@@ -114,7 +114,7 @@ class CellSpec:
     to_state: tuple[int | None, ...]
     derivatives: Callable[[Tensor, Gates, CellWeights], CellDerivatives]
     device_step: Callable[[Tensor, Gates, CellWeights], tuple[Tensor, Tensor]]
-    device_iteration: Callable[[LDSApproximation, Sweeping, Gates, CellWeights], Settled | None]
+    device_iteration: Callable[[IterationRequest, Gates, CellWeights], IterationResult | None]
     pack: Callable[[tuple[Tensor, ...], CellWeights], Tensor]
     output: Callable[[Tensor, CellWeights], Tensor]
     final: Callable[[Tensor, CellWeights], tuple[Tensor, ...]]
@@ -242,23 +242,16 @@ class CellRecurrence(ABC):
         """
         return stepped(self, s0, u)
 
-    def sweep(self, method: LDSApproximation, sweeping: Sweeping, u: Any) -> Moved | None:
-        """One iteration in compiled code, for the loop; None where it must do that."""
-        form = self._form(method)
-        return None if form is None or self._compiled is None else self._compiled.sweep(form, sweeping, self.tensors(u))
-
-    def serves(self, method: LDSApproximation, s: Tensor, u: Any) -> bool:
-        """Whether `sweep` computes iterations of the method, on rows like these."""
-        known = self._compiled is not None and self._form(method) is not None
-        return known and self.spec.compiled.sweeps(s, self.tensors(u))
-
-    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Any) -> Settled | None:
-        """One iteration on CUDA, in one launch, for the loop; None where it must do that."""
+    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
+        """A whole iteration, in compiled code on a CPU and in one launch on CUDA; None where the loop must do it."""
         if self._compiled is None:
             return None
-        return self.spec.device_iteration(method, sweeping, gates_of(u), self.weights)
+        if request.s0.device.type != "cpu":
+            return self.spec.device_iteration(request, gates_of(request.inputs), self.weights)
+        form = self._form(request.method)
+        return None if form is None else self._compiled.iteration(form, request, self.tensors(request.inputs))
 
-    def adjoint(self, prev: Tensor, u: Any, g: Tensor) -> Tensor | None:
+    def solve_adjoint(self, prev: Tensor, u: Any, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
 
         Args:

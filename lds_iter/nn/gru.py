@@ -19,10 +19,9 @@ from torch.nn import functional
 from lds_iter._torch import kept
 from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.triton.cells import iterations, operators
-from lds_iter.loop.fused import Settled, Sweeping
-from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._weights import SMALL_WIDTH, layer_weights, own_blocks, product, scaled_sum
 from lds_iter.nn.cell import CellDerivatives, CellRecurrence, CellSpec, CellWeights, Gates
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 
 class GRURecurrence(CellRecurrence):
@@ -156,11 +155,9 @@ def _device_step(h: Tensor, u: Gates, weights: CellWeights) -> tuple[Tensor, Ten
     return value, diagonal.unsqueeze(-1).unsqueeze(-1)
 
 
-def _device_iteration(
-    method: LDSApproximation, sweeping: Sweeping, u: Gates, weights: CellWeights
-) -> Settled | None:
+def _device_iteration(request: IterationRequest, u: Gates, weights: CellWeights) -> IterationResult | None:
     assert weights.inner_bias is not None
-    return iterations.gru(method, sweeping, u, weights.hh, weights.inner_bias)
+    return iterations.gru(request.method, request, u, weights.hh, weights.inner_bias)
 
 
 SPEC = CellSpec(

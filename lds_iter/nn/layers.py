@@ -10,7 +10,7 @@ import torch
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.checks import check_names
-from lds_iter.compile.compiled import Code
+from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
 from lds_iter.nn._forward import OVER_BUDGET, Method, Outcome, Plan, evaluate
 from lds_iter.nn._recorded import as_leaf, recorded, symbolic
@@ -61,7 +61,7 @@ class ParallelLayers(torch.nn.RNNBase):
     last_solution: tuple[Solution, ...] = ()
     last_plan: Plan | None = None
     _auto: Auto | None = None
-    _code: Code | None = None
+    _code: CompileCache | None = None
     _warned: bool = False
 
     def __init__(self, *arguments: Any, **named_arguments: Any) -> None:
@@ -102,11 +102,11 @@ class ParallelLayers(torch.nn.RNNBase):
             self._auto = default_auto(self)
         return self._auto
 
-    def _compiled(self) -> Code | None:
+    def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
         compiler = self.options.compiler
         if compiler is None or self._code is None or self._code.compiler is not compiler:
-            self._code = None if compiler is None else Code(compiler)
+            self._code = None if compiler is None else CompileCache(compiler)
         return self._code
 
     def __prepare_scriptable__(self) -> torch.nn.Module:

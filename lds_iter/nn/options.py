@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lds_iter.auto import CANDIDATES, Auto, Candidate
+from lds_iter.auto import Auto
 from lds_iter.checks import check_method
 from lds_iter.kernels.cpu.build import function
 from lds_iter.loop.state import AbstractStrategy
@@ -142,16 +142,9 @@ def _compiled(module: torch.nn.Module) -> bool:
     )
 
 
-IN_PAIRS = tuple(
-    Candidate(BlockNewton(2), expected=9, linear=8) if isinstance(one.method, QuasiNewton) else one
-    for one in CANDIDATES
-)
-"""For an LSTM, whose state is a pair of numbers for each unit."""
-
-
 def default_auto(module: object) -> Auto:
     """A strategy of a layer's own, which learns from one forward to the next."""
-    return Auto(IN_PAIRS) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else Auto()
+    return Auto()
 
 
 def explain_fallback(who: str, where: str, solution: Solution, instead: str) -> str:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.checks import check_names
-from lds_iter.compile.compiled import Code, Compiled
+from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.errors import warn_of_slowness
 from lds_iter.guesses import repeat_initial
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_state, zeros
@@ -90,7 +90,7 @@ class Recurrent(torch.nn.Module):
     method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in NAMES)
     last_solution: Solution | None = None
     _auto: Auto | None = None
-    _code: Code | None = None
+    _code: CompileCache | None = None
     _warned: bool = False
 
     def __init__(self, cell: Callable[..., Any], *, batch_first: bool = False, **options: Any) -> None:
@@ -184,11 +184,11 @@ class Recurrent(torch.nn.Module):
             self._auto = default_auto(self.cell)
         return self._auto
 
-    def _compiled(self) -> Code | None:
+    def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
         compiler = self.options.compiler
         if compiler is None or self._code is None or self._code.compiler is not compiler:
-            self._code = None if compiler is None else Code(compiler)
+            self._code = None if compiler is None else CompileCache(compiler)
         return self._code
 
     def __getstate__(self) -> dict[str, Any]:

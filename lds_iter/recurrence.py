@@ -76,7 +76,7 @@ class Recurrence(Protocol):
     - `steps(s0, inputs) -> Tensor | None`: all states `(T, *batch, D)`, step by step in compiled code.
     - `fused_iteration(request) -> IterationResult | None`: a whole iteration, on a CPU or a device.
     - `solve_adjoint(prev, inputs, g) -> Tensor | None`: the adjoint recurrence, solved directly.
-    - `iterate(problem, method, state, options)`: an iteration of the loop in place of `loop.iterate`, as `Compiled` has.
+    - `iterate(problem, method, state, options)`: an iteration in place of `loop.iterate`, as `Compiled` has.
     - `iterate_adjoint(states, inputs, g, method, options)`: the same for the solve of a gradient.
     - `is_linear: bool`: whether `f` is affine in the state.
 

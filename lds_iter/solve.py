@@ -201,7 +201,7 @@ def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, 
 def _check(
     f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
 ) -> tuple[int, tuple[float, float], bool]:
-    """Check what `solve` and `sequential` share; returns T, the tolerances, and whether values of `f` carry a gradient."""
+    """Check what `solve` and `sequential` share; returns T, the tolerances, and whether `f` carries a gradient."""
     check_state(s0)
     length = check_inputs(inputs, s0)
     rtol, atol = (check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol)))

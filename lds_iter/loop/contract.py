@@ -1,7 +1,7 @@
 """What `f` and a method must not do while the loop runs: checked at every call, at the cost of comparing numbers.
 
-The contract of `f` is checked before the first iteration (see `lds_iter.checks`). What only a later call breaks is found
-here: another shape or type, writing into the states, an error inside.
+The contract of `f` is checked before the first iteration (see `lds_iter.checks`). What only a later call breaks is
+found here: another shape or type, writing into the states, an error inside.
 """
 
 from __future__ import annotations

@@ -88,8 +88,10 @@ def iterate(problem: Problem, method: LDSApproximation, state: LoopState, option
 def evaluate(
     problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, *, reuse: bool = False
 ) -> LoopState:
-    """Everything after the pending update has been taken. `reuse`: let the memory of the old proposal be overwritten."""
-    looks = _torch.on_host(state.result) or options.window < problem.length  # a sliding window reads its frontier anyway
+    """Everything after the pending update has been taken; `reuse`: overwrite the memory of the old proposal."""
+    looks = (
+        _torch.on_host(state.result) or options.window < problem.length
+    )  # a sliding window reads its frontier anyway
     if looks and not bool(state.running.any()):
         return replace(state, count=state.count + 1)
     extent = _extent(state, options, problem.length)

@@ -86,8 +86,8 @@ def stops(rule: Callable[[Progress], Tensor]) -> Callable[[Problem, LoopState], 
         if not isinstance(wanted, Tensor) or wanted.dtype != torch.bool or wanted.shape != shape:
             got = f"{wanted.dtype} {tuple(wanted.shape)}" if isinstance(wanted, Tensor) else repr(wanted)
             raise TypeError(
-                f"`stop` must return a bool for each sequence, torch.bool {tuple(shape)}, got {got}. Compare a field of "
-                "its argument: `lambda progress: progress.residual < 1e-3`."
+                f"`stop` must return a bool for each sequence, torch.bool {tuple(shape)}, got {got}. Compare a field "
+                "of its argument: `lambda progress: progress.residual < 1e-3`."
             )
         ended = state.running & wanted.to(state.result.device)
         return replace(state, result=state.result.masked_fill(ended, int(Result.STOPPED)))

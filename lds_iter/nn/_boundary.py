@@ -38,9 +38,9 @@ class Batch:
         if states is None:
             return None
         given = input.data if isinstance(input, PackedSequence) else input
-        # Half precision is too coarse for residuals.
-        compute = torch.promote_types(module.weight_hh_l0.dtype, torch.float32)
-        dtype = _output_dtype(module, given, None if hx is None else states)
+        weight = _weight(module)
+        compute = torch.promote_types(weight.dtype, torch.float32)  # half precision is too coarse for residuals
+        dtype = _output_dtype(module, weight, given, None if hx is None else states)
         x, lengths = time_first(input, module.batch_first)
         x, states = x.to(compute), tuple(state.to(compute) for state in states)
         return Batch(input, x, lengths, states, dtype)
@@ -69,7 +69,8 @@ def _initial_states(module: torch.nn.RNNBase, input: Any, hx: Any) -> tuple[Tens
     sizes = input.batch_sizes if packed else None
     shaped = x.unsqueeze(0 if module.batch_first else 1) if single else x
     states = _zeros(module, shaped, sizes) if hx is None else _given(module, x, hx, 2 if single else 3)
-    if states is None or any(state.device != x.device for state in (module.weight_hh_l0, *states)):
+    weight = _weight(module)
+    if states is None or any(state.device != x.device for state in (weight, *states)):
         return None
     if single and hx is not None:
         states = tuple(state.unsqueeze(1) for state in states)
@@ -87,13 +88,13 @@ def _zeros(module: torch.nn.RNNBase, x: Tensor, batch_sizes: Tensor | None) -> t
 
 def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Tensor, ...] | None:
     """The user's states; None when they are not tensors of the right number, dimensions and dtype."""
-    lstm = isinstance(module, torch.nn.LSTM)
+    lstm, weight = isinstance(module, torch.nn.LSTM), _weight(module)
     if lstm and not (isinstance(hx, tuple | list) and len(hx) == 2):
         return None
     states: tuple[Any, ...] = tuple(hx) if lstm else (hx,)
     if not all(isinstance(h, Tensor) and h.dim() == dims for h in states):
         return None
-    return states if all(h.dtype == x.dtype for h in states) or _mixes(x, module.weight_hh_l0, *states) else None
+    return states if all(h.dtype == x.dtype for h in states) or _mixes(x, weight, *states) else None
 
 
 def _mixes(*tensors: Tensor) -> bool:
@@ -103,12 +104,17 @@ def _mixes(*tensors: Tensor) -> bool:
     return torch.is_autocast_enabled(device) and floating
 
 
-def _output_dtype(module: torch.nn.RNNBase, x: Tensor, given: tuple[Tensor, ...] | None) -> torch.dtype:
+def _output_dtype(module: torch.nn.RNNBase, weight: Tensor, x: Tensor, given: tuple[Tensor, ...] | None) -> torch.dtype:
     """That of torch's results. Under autocast a GRU on a CPU goes on in the wider dtype of its initial state."""
-    weight, device = module.weight_hh_l0, x.device.type
+    device = x.device.type
     if not _mixes(x, weight):
         return weight.dtype
     lower = torch.get_autocast_dtype(device)
     if isinstance(module, torch.nn.GRU) and device == "cpu":
         return torch.promote_types(x.dtype if given is None else given[0].dtype, lower)
     return lower
+
+
+def _weight(module: torch.nn.RNNBase) -> Tensor:
+    """One of its weights, which all have the same dtype and device."""
+    return module.weight_hh_l0  # pyright: ignore[reportReturnType]

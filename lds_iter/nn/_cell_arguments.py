@@ -41,7 +41,7 @@ def check_input(cell: Any, input: Any) -> None:
         raise ValueError(f"`input` must end with input_size={cell.input_size}, got {tuple(input.shape)}.")
 
 
-def check_state(cell: Any, state: Any, x: Tensor) -> Any:
+def check_states(cell: Any, state: Any, x: Tensor) -> Any:
     """`state`: tensors that begin with the batch, as wide and of the type that one of torch's cells takes."""
     leaves = pytree.tree_leaves(state)
     if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):

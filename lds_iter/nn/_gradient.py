@@ -9,7 +9,7 @@ as one likes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,19 +17,18 @@ from torch.autograd import Function
 
 from lds_iter.kernels.cpu.cells import Tensors
 from lds_iter.nn._batched import batch_of
+from lds_iter.nn.cell_spec import BoundCell, gates_of
 from lds_iter.solution import Solution
 
-if TYPE_CHECKING:
-    from lds_iter.nn.cell import CellRecurrence
-
 Gradients = tuple[Tensor | None, ...]
+Cell = TypeVar("Cell", bound=BoundCell)
 
 
 class Step(Function):
     """One step of every row in compiled code; nothing but its arguments is kept."""
 
     @staticmethod
-    def forward(ctx: Any, f: CellRecurrence, s: Tensor, *leaves: Tensor) -> Tensor:
+    def forward(ctx: Any, f: BoundCell, s: Tensor, *leaves: Tensor) -> Tensor:
         ctx.f = f
         ctx.save_for_backward(s, *leaves)
         f, u = f.with_leaves(leaves)
@@ -49,7 +48,7 @@ class Steps(Function):
     """A trajectory, step by step in compiled code. The states after the end of a sequence are zero."""
 
     @staticmethod
-    def forward(ctx: Any, f: CellRecurrence, states: Tensor, s0: Tensor, *leaves: Tensor) -> Tensor:
+    def forward(ctx: Any, f: BoundCell, states: Tensor, s0: Tensor, *leaves: Tensor) -> Tensor:
         ctx.f = f
         ctx.save_for_backward(states, s0, *leaves)
         return states.clone()  # to be changed in place by its owner
@@ -62,10 +61,10 @@ class Steps(Function):
         def first(g: Tensor) -> Gradients:
             f, u = ctx.f.with_leaves(tuple(leaves))
             prev = torch.cat([s0.unsqueeze(0), states[:-1]])
-            l = f.solve_adjoint(prev, u, g)
-            if l is None:
+            adjoint = f.solve_adjoint(prev, u, g)
+            if adjoint is None:
                 return _again(ctx.f, s0, leaves, g, needed)
-            made, weights = _row_gradients(f, prev, u, l, needed)
+            made, weights = _row_gradients(f, prev, u, adjoint, needed)
             return _to_state(f, tuple(row[:1] for row in made)).view(s0.shape) if needed[0] else None, *weights
 
         return None, None, *_backward(first, ctx.f, s0, leaves, g, needed)
@@ -76,9 +75,7 @@ class Again(Function):
     tensors themselves, once and again."""
 
     @staticmethod
-    def forward(
-        ctx: Any, f: CellRecurrence, solved: tuple[Tensor, Tensors], s0: Tensor, *leaves: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, f: BoundCell, solved: tuple[Tensor, Tensors], s0: Tensor, *leaves: Tensor) -> Tensor:
         ctx.f, ctx.solved = f, solved
         ctx.save_for_backward(s0, *leaves)
         return solved[0].detach().clone()
@@ -96,24 +93,22 @@ class Again(Function):
 
 
 class Once(Function):
-    """The states of a solve by a cell that only `solve` knows, which says what to type where they are differentiated
-    twice."""
+    """The states of a solve that may be differentiated once. What to type is said where they are differentiated again,
+    whatever has computed them."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor) -> Tensor:  # noqa: ARG004
+    def forward(ctx: Any, instead: str, states: Tensor) -> Tensor:
+        ctx.instead = instead
         return states.clone()
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # noqa: ARG004  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, g: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         if torch.is_grad_enabled():
-            raise RuntimeError(
-                "The gradient of `Recurrent` cannot be differentiated again (`create_graph=True`) for a cell of your "
-                "own. Call the cell in a loop instead: `for x_t in x: state = layer.cell(x_t, state)`."
-            )
-        return g
+            raise RuntimeError(f"This gradient cannot be differentiated again (`create_graph=True`). {ctx.instead}")
+        return None, g
 
 
-def stepped(f: CellRecurrence, s0: Tensor, u: Any, mask: Tensor | None = None) -> Tensor | None:
+def stepped(f: BoundCell, s0: Tensor, u: Any, mask: Tensor | None = None) -> Tensor | None:
     """The trajectory of a cell in compiled code, with a gradient where one is wanted; None where that cannot serve.
 
     Args:
@@ -136,7 +131,7 @@ def stepped(f: CellRecurrence, s0: Tensor, u: Any, mask: Tensor | None = None) -
     return Steps.apply(f, states, s0, *leaves)  # pyright: ignore[reportReturnType]
 
 
-def solved(f: CellRecurrence, s0: Tensor, u: Any, run: Callable[[CellRecurrence, Tensor, Any], Solution]) -> tuple[Tensor, Solution]:
+def solved(f: Cell, s0: Tensor, u: Any, run: Callable[[Cell, Tensor, Any], Solution]) -> tuple[Tensor, Solution]:
     """The trajectory that `run(f, s0, u)` finds, differentiable as often as one likes, in memory of its own.
 
     Args:
@@ -158,20 +153,20 @@ def solved(f: CellRecurrence, s0: Tensor, u: Any, run: Callable[[CellRecurrence,
     return states, solution.light()
 
 
-def _ordered(f: CellRecurrence, copies: Tensors) -> tuple[CellRecurrence, Tensor, Any]:
+def _ordered(f: Cell, copies: Tensors) -> tuple[Cell, Tensor, Any]:
     own, u = f.with_leaves(copies[1:])
     return own, copies[0], u
 
 
 def _backward(
     first: Callable[[Tensor], Gradients],
-    f: CellRecurrence,
+    f: BoundCell,
     s0: Tensor,
     leaves: list[Tensor],
     g: Tensor,
     needed: tuple[bool, ...],
 ) -> Gradients:
-    """By `first` where no graph is wanted; step by step where one is. Of many gradients at once, one after the other."""
+    """By `first` where no graph is wanted, step by step where one is; many gradients at once, one after the other."""
     batch = batch_of(g)
     if batch is None:
         return _again(f, s0, leaves, g, needed) if torch.is_grad_enabled() else first(g)
@@ -182,7 +177,7 @@ def _backward(
     return tuple(None if stack is None else batch.bind(stack) for stack in stacks)
 
 
-def _again(f: CellRecurrence, s0: Tensor, leaves: list[Tensor], g: Tensor, needed: tuple[bool, ...]) -> Gradients:
+def _again(f: BoundCell, s0: Tensor, leaves: list[Tensor], g: Tensor, needed: tuple[bool, ...]) -> Gradients:
     """The gradients by plain torch operations, with a graph where one is wanted."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
@@ -190,7 +185,7 @@ def _again(f: CellRecurrence, s0: Tensor, leaves: list[Tensor], g: Tensor, neede
         views = tuple(leaf.view_as(leaf) for leaf in (s0, *leaves))
         if not create_graph:
             views = tuple(view.detach().requires_grad_(view.requires_grad) for view in views)
-        own, s, u = _ordered(f, views)
+        own, s, _ = _ordered(f, views)
         states, s = [], s.unsqueeze(0)
         for t in range(g.shape[0]):
             s = own.plain(s, tuple(gate[t : t + 1] for gate in views[1 : 1 + f.spec.gates])).value
@@ -205,9 +200,7 @@ def _of(states: Tensor, leaves: Tensors, g: Tensor, needed: tuple[bool, ...], **
     return tuple(next(found) if need else None for need in needed)
 
 
-def _row_gradients(
-    f: CellRecurrence, s: Tensor, u: Any, g: Tensor, needed: tuple[bool, ...]
-) -> tuple[Tensors, Gradients]:
+def _row_gradients(f: BoundCell, s: Tensor, u: Any, g: Tensor, needed: tuple[bool, ...]) -> tuple[Tensors, Gradients]:
     """For the gradient of the values what `CompiledCell.gradients` makes, and the gradients of inputs, `W_hh` and inner
     bias."""
     spec, tensors = f.spec, f.tensors(u)
@@ -223,7 +216,7 @@ def _row_gradients(
     return made, (*(made[k] for k in spec.to_inputs), torch.cat(squares) if matrices else None, *inner)
 
 
-def _to_state(f: CellRecurrence, made: Tensors) -> Tensor:
+def _to_state(f: BoundCell, made: Tensors) -> Tensor:
     """The gradient of the state before each row."""
     through = made[0] @ f.weights.gates[0]
     for slope, weight in zip(made[1 : f.spec.gates], f.weights.gates[1:], strict=True):
@@ -234,7 +227,7 @@ def _to_state(f: CellRecurrence, made: Tensors) -> Tensor:
 
 
 def _interim_steps(f, s0, u):
-    from lds_iter.nn.cell import gates_of
+
     if hasattr(f.spec.compiled, "steps"):
         return f.spec.compiled.steps(s0, f.tensors(u))
     s, out = s0.unsqueeze(0).contiguous(), []

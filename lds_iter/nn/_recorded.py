@@ -32,7 +32,7 @@ def as_leaf(module: torch.nn.Module, input: Any, hx: Any) -> Any:
 def recorded(*arguments: Any) -> bool:
     """Whether a call with these arguments is recorded or transformed."""
     return (
-        torch.jit.is_tracing()
+        torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         or torch.compiler.is_exporting()
         or _functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
@@ -42,8 +42,14 @@ def recorded(*arguments: Any) -> bool:
 
 
 def watched() -> bool:
-    """Whether someone looks at every operation of torch, such as a counter of FLOPs: compiled code would not be seen."""
+    """Whether someone looks at every operation of torch, such as a counter of FLOPs, which compiled code is not."""
     return torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore
+
+
+def saves_elsewhere() -> bool:
+    """Whether what autograd saves is taken over by hooks, as checkpointing does, which computes it again later."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore
+    return torch.is_grad_enabled() and hooks is not None
 
 
 def _has_no_numbers(leaf: Any) -> bool:

@@ -20,7 +20,8 @@ from lds_iter._torch import kept
 from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.triton.cells import iterations, operators
 from lds_iter.nn._weights import SMALL_WIDTH, layer_weights, own_blocks, product, scaled_sum
-from lds_iter.nn.cell import CellDerivatives, CellRecurrence, CellSpec, CellWeights, Gates
+from lds_iter.nn.cell import CellRecurrence
+from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 from lds_iter.recurrence import IterationRequest, IterationResult
 
 

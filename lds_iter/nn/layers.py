@@ -12,7 +12,8 @@ from lds_iter.auto import Auto
 from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
-from lds_iter.nn._forward import OVER_BUDGET, Method, Outcome, Plan, evaluate
+from lds_iter.nn._forward import evaluate
+from lds_iter.nn._plan import OVER_BUDGET, Outcome, Plan
 from lds_iter.nn._recorded import as_leaf, recorded, symbolic
 from lds_iter.nn.options import NAMES, Option, SolveOptions, default_auto, explain_fallback, restored
 from lds_iter.solution import Solution
@@ -20,8 +21,11 @@ from lds_iter.solution import Solution
 OF_TORCH = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
 """The names of the arguments of `torch.nn`'s layers, which do not spell them out themselves."""
 
-FOUND = ("last_solution", "last_plan", "_auto", "_code")
+FOUND = ("last_solution", "last_plan", "_auto", "_cache")
 """What a layer finds while it runs, and what is not copied or pickled with it."""
+
+OURS = (*FOUND, "options", "_warned")
+"""What a layer of torch has not."""
 
 
 class ParallelLayers(torch.nn.RNNBase):
@@ -61,7 +65,7 @@ class ParallelLayers(torch.nn.RNNBase):
     last_solution: tuple[Solution, ...] = ()
     last_plan: Plan | None = None
     _auto: Auto | None = None
-    _code: CompileCache | None = None
+    _cache: CompileCache | None = None
     _warned: bool = False
 
     def __init__(self, *arguments: Any, **named_arguments: Any) -> None:
@@ -77,7 +81,7 @@ class ParallelLayers(torch.nn.RNNBase):
             return as_leaf(self, input, hx)
         if recorded(input, hx):
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
-        outcome = evaluate(self, self.options, self._strategy, self._compiled(), (input, hx))
+        outcome = evaluate(self, self.options, self._chooser, self._compiled(), input, hx)
         self._remember(outcome)
         if outcome.results is not None:
             return outcome.results
@@ -94,10 +98,8 @@ class ParallelLayers(torch.nn.RNNBase):
         instead = f"The result is that of torch.nn.{type(self).__name__}, step by step"
         warn_of_slowness(explain_fallback(type(self).__name__, where, outcome.solutions[-1], instead))
 
-    def _strategy(self) -> Method:
-        """The method; where none was given an `Auto` of the layer's own, which learns from forward to forward."""
-        if self.options.method is not None:
-            return self.options.method
+    def _chooser(self) -> Auto:
+        """What chooses on an accelerator where no method is given; it learns from one forward to the next."""
         if self._auto is None:
             self._auto = default_auto(self)
         return self._auto
@@ -105,15 +107,15 @@ class ParallelLayers(torch.nn.RNNBase):
     def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
         compiler = self.options.compiler
-        if compiler is None or self._code is None or self._code.compiler is not compiler:
-            self._code = None if compiler is None else CompileCache(compiler)
-        return self._code
+        if compiler is None or self._cache is None or self._cache.compiler is not compiler:
+            self._cache = None if compiler is None else CompileCache(compiler)
+        return self._cache
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What `torch.jit.script` compiles instead: the layer of torch with the same parameters."""
-        from lds_iter.nn.parallelize import twin
-
-        return twin(self)
+        made = object.__new__(next(kind for kind in type(self).__mro__ if kind.__module__.startswith("torch.nn")))
+        made.__dict__.update({name: value for name, value in vars(self).items() if name not in OURS})
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in super().__getstate__().items() if name not in FOUND}

@@ -31,7 +31,8 @@ from lds_iter._torch import kept
 from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.triton.cells import iterations, operators
 from lds_iter.nn._weights import layer_weights, own_blocks, product
-from lds_iter.nn.cell import CellDerivatives, CellRecurrence, CellSpec, CellWeights, Gates
+from lds_iter.nn.cell import CellRecurrence
+from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 
 
 class LSTMRecurrence(CellRecurrence):

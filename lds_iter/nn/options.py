@@ -75,9 +75,9 @@ class SolveOptions:
                 "`Auto` measures what is worth its time, uncompiled."
             )
 
-    def limit(self, length: int) -> int | None:
+    def limit(self, length: int, method: LDSApproximation | AbstractStrategy) -> int | None:
         """The updates that so many time steps may take; None where `Auto` knows when to go step by step."""
-        if isinstance(self.method, AbstractStrategy):
+        if isinstance(method, AbstractStrategy):
             return None
         return self.max_iters if self.window is None else self.max_iters * -(-length // self.window)
 

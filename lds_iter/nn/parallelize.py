@@ -9,7 +9,7 @@ import torch
 from lds_iter.checks import check_names
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn.layers import FOUND, GRU, LSTM, RNN, ParallelLayers
+from lds_iter.nn.layers import GRU, LSTM, OURS, RNN, ParallelLayers
 from lds_iter.nn.options import NAMES, SolveOptions
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -19,7 +19,7 @@ _PARALLEL: dict[type[torch.nn.Module], type[ParallelLayers]] = {
     torch.nn.GRU: GRU,
     torch.nn.LSTM: LSTM,
 }
-_OF_TORCH = {ours: theirs for theirs, ours in _PARALLEL.items()}
+_OF_TORCH: dict[type[torch.nn.Module], type[torch.nn.Module]] = {ours: theirs for theirs, ours in _PARALLEL.items()}
 
 
 def parallelize(module: M, method: LDSApproximation | AbstractStrategy | None = None, **options: Any) -> M:
@@ -86,17 +86,10 @@ def sequentialize(module: M) -> M:
     _check_module(module)
     for layer in module.modules():
         if type(layer) in _OF_TORCH:
-            for name in (*FOUND, "options", "_warned"):
+            for name in OURS:
                 layer.__dict__.pop(name, None)
             layer.__class__ = _OF_TORCH[type(layer)]
     return module
-
-
-def twin(layer: ParallelLayers) -> torch.nn.Module:
-    """The layer of torch that shares parameters, buffers and hooks with one of ours."""
-    made = object.__new__(type(layer))
-    made.__dict__.update(layer.__dict__)
-    return sequentialize(made)
 
 
 def _check_module(module: Any) -> None:

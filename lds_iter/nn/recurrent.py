@@ -16,8 +16,9 @@ from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.errors import warn_of_slowness
 from lds_iter.guesses import repeat_initial
-from lds_iter.nn._cell_arguments import check_cell, check_input, check_state, zeros
-from lds_iter.nn._forward import Method
+from lds_iter.loop.state import AbstractStrategy
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
 from lds_iter.nn._gradient import Once, solved, stepped
 from lds_iter.nn._recorded import as_leaf, recorded, symbolic
 from lds_iter.nn._weights import NAMES as WEIGHTS
@@ -30,7 +31,9 @@ from lds_iter.recurrence import fold, ravel, take_rows
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
 
-FOUND = ("last_solution", "_auto", "_code")
+LOOP = "For a cell of your own call it in a loop: `for x_t in x: state = layer.cell(x_t, state)`."
+
+FOUND = ("last_solution", "_auto", "_cache")
 """What it finds while it runs, and what is not copied or pickled."""
 
 
@@ -90,7 +93,7 @@ class Recurrent(torch.nn.Module):
     method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in NAMES)
     last_solution: Solution | None = None
     _auto: Auto | None = None
-    _code: CompileCache | None = None
+    _cache: CompileCache | None = None
     _warned: bool = False
 
     def __init__(self, cell: Callable[..., Any], *, batch_first: bool = False, **options: Any) -> None:
@@ -121,7 +124,7 @@ class Recurrent(torch.nn.Module):
         x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
         if single and state is not None:
             state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
-        state = zeros(self.cell, x) if state is None else check_state(self.cell, state, x)
+        state = zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
         with torch.autocast(x.device.type, enabled=False):
             problem = _problem(self.cell, x.contiguous(), state)
             states = problem.unpack(self._states(problem, x.shape[0], recorded(x, state)))
@@ -145,7 +148,7 @@ class Recurrent(torch.nn.Module):
             states, solution = solved(f, s0, inputs, self._solve)
         else:
             solution = self._solve(f, s0, inputs)
-            states, solution = Once.apply(solution.states), solution.light()
+            states, solution = Once.apply(LOOP, solution.states), solution.light()
         self.last_solution = solution
         if solution.converged:
             self._remember(states)
@@ -157,19 +160,19 @@ class Recurrent(torch.nn.Module):
         return _step_by_step(f, s0, inputs, length)
 
     def _solve(self, f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Solution:
-        options, code = self.options, self._compiled()
+        options, cache, method = self.options, self._compiled(), self._strategy()
         length = pytree.tree_leaves(inputs)[0].shape[0]
         guess = None if options.warm_start is None else options.warm_start.recall((self, 0), length, s0)
         return solve(
-            f if code is None else Compiled(f, code),
+            f if cache is None else Compiled(f, cache),
             s0,
             inputs,
-            self._strategy(),
+            method,
             guess=repeat_initial if guess is None else guess,
             rtol=options.rtol,
             atol=options.atol,
             window=options.window,
-            max_iters=options.limit(length) if options.method is not None else None,
+            max_iters=options.limit(length, method),
             throw=False,
         )
 
@@ -177,7 +180,7 @@ class Recurrent(torch.nn.Module):
         if self.options.warm_start is not None:
             self.options.warm_start.remember((self, 0), states.detach())
 
-    def _strategy(self) -> Method:
+    def _strategy(self) -> LDSApproximation | AbstractStrategy:
         if self.options.method is not None:
             return self.options.method
         if self._auto is None:
@@ -187,9 +190,9 @@ class Recurrent(torch.nn.Module):
     def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
         compiler = self.options.compiler
-        if compiler is None or self._code is None or self._code.compiler is not compiler:
-            self._code = None if compiler is None else CompileCache(compiler)
-        return self._code
+        if compiler is None or self._cache is None or self._cache.compiler is not compiler:
+            self._cache = None if compiler is None else CompileCache(compiler)
+        return self._cache
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in FOUND}

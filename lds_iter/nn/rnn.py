@@ -17,7 +17,8 @@ from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.cpu.cells import CompiledCell
 from lds_iter.kernels.triton.cells import iterations, operators
 from lds_iter.nn._weights import layer_weights, own_blocks, product
-from lds_iter.nn.cell import CellDerivatives, CellRecurrence, CellSpec, CellWeights, Gates
+from lds_iter.nn.cell import CellRecurrence
+from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 
 Slope = Callable[[Tensor], Tensor]
 

@@ -1,5 +1,7 @@
 """Recurrent networks solved in parallel over time: drop-in layers, an adapter for cells, and their recurrences."""
 
+from lds_iter.nn._plan import Plan as Plan
+from lds_iter.nn._plan import Route as Route
 from lds_iter.nn.gru import GRURecurrence as GRURecurrence
 from lds_iter.nn.layers import GRU as GRU
 from lds_iter.nn.layers import LSTM as LSTM

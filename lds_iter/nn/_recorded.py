@@ -18,9 +18,10 @@ from torch.utils import _pytree as pytree
 _PROXY = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore
 
 
-def symbolic(input: Any) -> bool:
-    """Whether `torch.fx` traces with this in place of a tensor."""
-    return "torch.fx.proxy" in sys.modules and isinstance(input, sys.modules["torch.fx.proxy"].Proxy)
+def traced_as_leaf(module: torch.nn.Module, input: Any) -> bool:
+    """Whether `torch.fx` traces a model that holds the module, with this in place of a tensor."""
+    proxies = sys.modules.get("torch.fx.proxy")
+    return proxies is not None and isinstance(input, proxies.Proxy) and input.tracer.root is not module
 
 
 def as_leaf(module: torch.nn.Module, input: Any, hx: Any) -> Any:

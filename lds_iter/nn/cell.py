@@ -56,7 +56,7 @@ class CellRecurrence(BoundCell, ABC):
         if self.weights.bias is not None:
             biases = slices(self.weights.bias, self.width)
             gates = tuple(gate.add_(bias) for gate, bias in zip(gates, biases, strict=True))
-        return gates if len(gates) > 1 else gates[0]
+        return gates if self.spec.gates > 1 else gates[0]  # pyright: ignore[reportGeneralTypeIssues]
 
     def __call__(self, s: Tensor, u: Any) -> Tensor:
         """One step for every row: states `(n, *batch, parts D)` and inputs that lead with n to such states."""

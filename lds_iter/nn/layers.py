@@ -14,7 +14,7 @@ from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
 from lds_iter.nn._forward import evaluate
 from lds_iter.nn._plan import OVER_BUDGET, Outcome, Plan
-from lds_iter.nn._recorded import as_leaf, recorded, symbolic
+from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
 from lds_iter.nn.options import NAMES, Option, SolveOptions, default_auto, explain_fallback, restored
 from lds_iter.solution import Solution
 
@@ -77,7 +77,7 @@ class ParallelLayers(torch.nn.RNNBase):
     @untraced
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
-        if symbolic(input):
+        if traced_as_leaf(self, input):
             return as_leaf(self, input, hx)
         if recorded(input, hx):
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]

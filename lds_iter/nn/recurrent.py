@@ -20,7 +20,7 @@ from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
 from lds_iter.nn._gradient import Once, solved, stepped
-from lds_iter.nn._recorded import as_leaf, recorded, symbolic
+from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
 from lds_iter.nn._weights import NAMES as WEIGHTS
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.gru import GRURecurrence
@@ -117,7 +117,7 @@ class Recurrent(torch.nn.Module):
         Raises:
             TypeError, ValueError: when `input` or `state` do not fit the cell or each other.
         """
-        if symbolic(input):
+        if traced_as_leaf(self, input):
             return as_leaf(self, input, state)
         check_input(self.cell, input)
         single = input.dim() == 2

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from lds_iter.kernels.cpu.cells import Tensors
+from lds_iter.kernels.cpu.steps import steps, steps_gradients
 from lds_iter.nn._batched import batch_of
-from lds_iter.nn.cell_spec import BoundCell, gates_of
+from lds_iter.nn.cell_spec import BoundCell
 from lds_iter.solution import Solution
 
 Gradients = tuple[Tensor | None, ...]
@@ -45,29 +46,33 @@ class Step(Function):
 
 
 class Steps(Function):
-    """A trajectory, step by step in compiled code. The states after the end of a sequence are zero."""
+    """A trajectory, step by step in compiled code; the states after the end of a sequence are constant."""
 
     @staticmethod
-    def forward(ctx: Any, f: BoundCell, states: Tensor, s0: Tensor, *leaves: Tensor) -> Tensor:
-        ctx.f = f
+    def forward(ctx: Any, f: BoundCell, mask: Tensor | None, states: Tensor, s0: Tensor, *leaves: Tensor) -> Tensor:
+        ctx.f, ctx.mask = f, mask
         ctx.save_for_backward(states, s0, *leaves)
         return states.clone()  # to be changed in place by its owner
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
         states, s0, *leaves = ctx.saved_tensors
-        needed = ctx.needs_input_grad[2:]
+        needed = ctx.needs_input_grad[3:]
 
         def first(g: Tensor) -> Gradients:
             f, u = ctx.f.with_leaves(tuple(leaves))
-            prev = torch.cat([s0.unsqueeze(0), states[:-1]])
-            adjoint = f.solve_adjoint(prev, u, g)
-            if adjoint is None:
+            weights = f.weights
+            made = steps_gradients(
+                f.spec.compiled, s0, states, f.tensors(u), g, weights.hr, matrices=any(needed[1 + f.spec.gates :])
+            )
+            if made is None:
                 return _again(ctx.f, s0, leaves, g, needed)
-            made, weights = _row_gradients(f, prev, u, adjoint, needed)
-            return _to_state(f, tuple(row[:1] for row in made)).view(s0.shape) if needed[0] else None, *weights
+            matrices = None if made.matrices is None else torch.cat(made.matrices)
+            inner = () if weights.inner_bias is None else (made.inner_bias,)
+            return made.s0, *made.inputs, matrices, *inner, *(() if weights.hr is None else (made.projection,))
 
-        return None, None, *_backward(first, ctx.f, s0, leaves, g, needed)
+        within = g if ctx.mask is None else g * ctx.mask
+        return None, None, None, *_backward(first, ctx.f, s0, leaves, within, needed)
 
 
 class Again(Function):
@@ -117,18 +122,14 @@ def stepped(f: BoundCell, s0: Tensor, u: Any, mask: Tensor | None = None) -> Ten
         u: its inputs.
         mask: 1 within a sequence and 0 after its end, `(T, *batch, 1)`; the states there are 0.
     """
-    if f.projection is not None:
-        return None
-    with torch.no_grad():
-        states = _interim_steps(f, s0, u)
-        if states is None:
-            return None
-        if mask is not None:
-            states.masked_fill_(mask == 0, 0)
     leaves = f.leaves(u)
-    if not torch.is_grad_enabled() or not any(leaf.requires_grad for leaf in (s0, *leaves)):
-        return states
-    return Steps.apply(f, states, s0, *leaves)  # pyright: ignore[reportReturnType]
+    wanted = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in (s0, *leaves))
+    states = steps(f.spec.compiled, s0, f.tensors(u), f.weights.hr)
+    if states is None:
+        return None
+    if mask is not None:
+        states.masked_fill_(mask == 0, 0)
+    return Steps.apply(f, mask, states, s0, *leaves) if wanted else states  # pyright: ignore[reportReturnType]
 
 
 def solved(f: Cell, s0: Tensor, u: Any, run: Callable[[Cell, Tensor, Any], Solution]) -> tuple[Tensor, Solution]:
@@ -213,7 +214,7 @@ def _row_gradients(f: BoundCell, s: Tensor, u: Any, g: Tensor, needed: tuple[boo
     else:
         made, squares = done
     inner = (made[gates - 1].reshape(-1, width).sum(0),) if spec.inner_bias else ()
-    return made, (*(made[k] for k in spec.to_inputs), torch.cat(squares) if matrices else None, *inner)
+    return made, (*(made[k] for k in spec.compiled.to_inputs), torch.cat(squares) if matrices else None, *inner)
 
 
 def _to_state(f: BoundCell, made: Tensors) -> Tensor:
@@ -224,18 +225,3 @@ def _to_state(f: BoundCell, made: Tensors) -> Tensor:
     parts = [torch.zeros_like(through) if k is None else made[k] for k in f.spec.to_state]
     parts[0] = parts[0] + through
     return parts[0] if len(parts) == 1 else torch.stack(parts, -1)
-
-
-def _interim_steps(f, s0, u):
-
-    if hasattr(f.spec.compiled, "steps"):
-        return f.spec.compiled.steps(s0, f.tensors(u))
-    s, out = s0.unsqueeze(0).contiguous(), []
-    for t in range(gates_of(u)[0].shape[0]):
-        row = (*(gate[t : t + 1].contiguous() for gate in gates_of(u)), *f.tensors(u)[f.spec.gates :])
-        done = f.spec.compiled.step(s, row, blocks=False)
-        if done is None:
-            return None
-        s = done[0]
-        out.append(s)
-    return torch.cat(out)

@@ -80,9 +80,8 @@ class CellSpec:
         gates: how many there are, in torch's order.
         inner_bias: whether the recurrent bias of the last gate stays with its product, as in a GRU.
         compiled: its functions on a CPU.
-        to_inputs: which of the tensors that `CompiledCell.gradients` makes belong to the inputs.
-        to_state: which of them belongs to each part of the state, besides what comes through the products; None where
-            there is none.
+        to_state: which of the tensors that `CompiledCell.gradients` makes belongs to each part of the state, besides
+            what comes through the products; None where there is none.
         derivatives: of states, gates and weights, in plain torch operations.
         device_step: value and blocks of the Jacobian of states, gates and weights, in one kernel on CUDA.
         device_iteration: a whole iteration on CUDA, of request, gates and weights.
@@ -94,7 +93,6 @@ class CellSpec:
     gates: int
     inner_bias: bool
     compiled: CompiledCell
-    to_inputs: tuple[int, ...]
     to_state: tuple[int | None, ...]
     derivatives: Callable[[Tensor, Gates, CellWeights], CellDerivatives]
     device_step: Callable[[Tensor, Gates, CellWeights], tuple[Tensor, Tensor]]

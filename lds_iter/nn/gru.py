@@ -165,7 +165,6 @@ SPEC = CellSpec(
     gates=3,
     inner_bias=True,
     compiled=cells.GRU,
-    to_inputs=(0, 1, 4),
     to_state=(3,),
     derivatives=GRUDerivatives,
     device_step=_device_step,

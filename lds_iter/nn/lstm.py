@@ -218,7 +218,6 @@ SPEC = CellSpec(
     gates=4,
     inner_bias=False,
     compiled=cells.LSTM,
-    to_inputs=(0, 1, 2, 3),
     to_state=(None, 4),
     derivatives=LSTMDerivatives,
     device_step=lambda s, u, weights: operators.lstm_step(s, *u, weights.hh),

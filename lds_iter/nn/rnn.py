@@ -117,7 +117,6 @@ def _spec(compiled: CompiledCell, function: Callable[[Tensor], Tensor], slope: S
         gates=1,
         inner_bias=False,
         compiled=compiled,
-        to_inputs=(0,),
         to_state=(None,),
         derivatives=derivatives,
         device_step=device_step,

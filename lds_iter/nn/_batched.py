@@ -17,7 +17,7 @@ from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 
 
 @dataclass(frozen=True)
-class Batch:
+class GradientBatch:
     """The level of the `vmap` that a tensor belongs to, and whether the newer one made it."""
 
     level: int
@@ -39,16 +39,16 @@ class Batch:
         return add(x, 0, self.level)
 
 
-def batch_of(x: Tensor) -> Batch | None:
+def batch_of(x: Tensor) -> GradientBatch | None:
     """What `x` is a batch of; None for an ordinary tensor."""
     if _functorch.is_batchedtensor(x):
-        return Batch(_functorch.maybe_get_level(x), True)
+        return GradientBatch(_functorch.maybe_get_level(x), True)
     level = torch._C._vmapmode_increment_nesting() - 1  # pyright: ignore
     torch._C._vmapmode_decrement_nesting()  # pyright: ignore
-    return None if level == 0 or _has_address(x) else Batch(level, False)
+    return None if level == 0 or _has_memory(x) else GradientBatch(level, False)
 
 
-def _has_address(x: Tensor) -> bool:
+def _has_memory(x: Tensor) -> bool:
     try:
         x.data_ptr()
     except RuntimeError:

@@ -13,7 +13,7 @@ from lds_iter.auto import Auto
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem, start
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
-from lds_iter.nn._weights import NAMES
+from lds_iter.nn._weights import WEIGHT_NAMES
 from lds_iter.solution import Result
 
 
@@ -50,7 +50,7 @@ class TorchKernel:
     def _on(
         self, weights: dict[str, Tensor], x: Tensor, start: tuple[Tensor, ...]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        flat = [weights[name] for name in NAMES if name in weights]
+        flat = [weights[name] for name in WEIGHT_NAMES if name in weights]
         first = tuple(state.unsqueeze(0).contiguous() for state in start)
         rest = (flat, "bias_ih" in weights, 1, 0.0, self.module.training, False, False)
         if isinstance(self.module, torch.nn.LSTM):

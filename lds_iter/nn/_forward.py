@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from lds_iter.auto import Auto
 from lds_iter.compile.compiled import CompileCache
-from lds_iter.nn._boundary import Batch
-from lds_iter.nn._plan import HALF, MALFORMED, SAVED, WATCHED, Outcome, Part, Plan
+from lds_iter.nn._boundary import Sequences
+from lds_iter.nn._plan import HALF, MALFORMED, SAVED, WATCHED, LayerOutcome, Part, Plan
 from lds_iter.nn._recorded import saves_elsewhere, watched
 from lds_iter.nn._sequences import reverse
 from lds_iter.nn._ways import Way, by_method, by_race, by_steps
@@ -25,14 +25,14 @@ from lds_iter.nn.options import SolveOptions
 from lds_iter.nn.rnn import RNNRecurrence
 
 
-def evaluate(
+def forward_pass(
     module: torch.nn.RNNBase,
     options: SolveOptions,
     auto: Callable[[], Auto],
     cache: CompileCache | None,
     input: Any,
     hx: Any,
-) -> Outcome:
+) -> LayerOutcome:
     """A forward of a module, as far as it is not torch's.
 
     Args:
@@ -43,22 +43,26 @@ def evaluate(
         input: the argument of its forward, as `hx` is.
         hx: its initial states.
     """
-    batch = Batch.of(module, input, hx)
+    batch = Sequences.of(module, input, hx)
     if batch is None:
-        return Outcome(None, MALFORMED)
+        return LayerOutcome(None, MALFORMED)
     plan = _way(module, options, auto, cache, batch)
     if isinstance(plan, Plan):
-        return Outcome(None, plan)
+        return LayerOutcome(None, plan)
     with _full_precision(batch.x):
         results, parts = _stack(module, batch, plan)
     solutions = tuple(part.solution for part in parts if part.solution is not None)
     if results is None:
-        return Outcome(None, parts[-1].plan, solutions)
-    return Outcome(batch.results(module, *results), parts[-1].plan, solutions)
+        return LayerOutcome(None, parts[-1].plan, solutions)
+    return LayerOutcome(batch.results(module, *results), parts[-1].plan, solutions)
 
 
 def _way(
-    module: torch.nn.RNNBase, options: SolveOptions, auto: Callable[[], Auto], cache: CompileCache | None, batch: Batch
+    module: torch.nn.RNNBase,
+    options: SolveOptions,
+    auto: Callable[[], Auto],
+    cache: CompileCache | None,
+    batch: Sequences,
 ) -> Way | Plan:
     """How to evaluate each layer and direction, or why torch's kernel is to."""
     if options.method is not None:
@@ -77,7 +81,7 @@ def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
 
 
 def _stack(
-    module: torch.nn.RNNBase, batch: Batch, one: Way
+    module: torch.nn.RNNBase, batch: Sequences, one: Way
 ) -> tuple[tuple[Tensor, tuple[Tensor, ...]] | None, list[Part]]:
     """The output of the last layer `(T, B, directions * D)` and the final states, None where one part has none; and
     all parts."""
@@ -87,7 +91,7 @@ def _stack(
     for layer in range(module.num_layers):
         outputs = []
         for backward in (False, True)[:directions]:
-            f, place = recurrence(module, layer, backward, x.dtype), len(parts)
+            f, place = recurrence_of(module, layer, backward, x.dtype), len(parts)
             sequence = reverse(x, lengths) if backward else x
             part = one(place, f, sequence, tuple(state[place] for state in batch.start))
             parts.append(part)
@@ -102,9 +106,11 @@ def _stack(
     return (x, tuple(torch.stack(kind) for kind in zip(*finals, strict=True))), parts
 
 
-def recurrence(module: torch.nn.RNNBase, layer: int, backward: bool, dtype: torch.dtype) -> CellRecurrence:
+def recurrence_of(module: torch.nn.RNNBase, layer: int, backward: bool, dtype: torch.dtype) -> CellRecurrence:
     """One layer and direction of a module, in a dtype to compute in."""
-    weights = {name: weight.to(dtype) for name, weight in layer_weights(module, layer, backward).items()}
+    weights = layer_weights(module, layer, backward)
+    if weights["weight_hh"].dtype != dtype:
+        weights = {name: weight.to(dtype) for name, weight in weights.items()}
     if isinstance(module, torch.nn.LSTM):
         return LSTMRecurrence(**weights)
     if isinstance(module, torch.nn.GRU):

@@ -45,7 +45,7 @@ class Step(Function):
         return None, _to_state(f, made).reshape(s.shape) if needed[0] else None, *weights
 
 
-class Steps(Function):
+class SteppedStates(Function):
     """A trajectory, step by step in compiled code; the states after the end of a sequence are constant."""
 
     @staticmethod
@@ -129,7 +129,7 @@ def stepped(f: BoundCell, s0: Tensor, u: Any, mask: Tensor | None = None) -> Ten
         return None
     if mask is not None:
         states.masked_fill_(mask == 0, 0)
-    return Steps.apply(f, mask, states, s0, *leaves) if wanted else states  # pyright: ignore[reportReturnType]
+    return SteppedStates.apply(f, mask, states, s0, *leaves) if wanted else states  # pyright: ignore[reportReturnType]
 
 
 def solved(f: Cell, s0: Tensor, u: Any, run: Callable[[Cell, Tensor, Any], Solution]) -> tuple[Tensor, Solution]:

@@ -27,12 +27,13 @@ class Plan:
     why: str
 
 
-STEPS = Plan(Route.STEPS, "on a CPU compiled code takes a step in less time than a solve takes an iteration")
+BY_STEPS = Plan(Route.STEPS, "on a CPU compiled code takes a step in less time than a solve takes an iteration")
 BY_METHOD = Plan(Route.SOLVE, "a method was given")
 RACE = Plan(Route.SOLVE, "on an accelerator `Auto` has found a solve to be faster than torch's kernel")
 LOST = Plan(Route.KERNEL, "on an accelerator `Auto` has found torch's kernel to be faster than a solve")
 HALF = Plan(Route.KERNEL, "in half precision torch's kernel of an accelerator computes what a solve cannot")
 SAVED = Plan(Route.KERNEL, "hooks on saved tensors (checkpointing) need the same computation every time")
+SHORT = Plan(Route.KERNEL, "torch's LSTM has one kernel for all steps, faster for a few than any preparation")
 MALFORMED = Plan(Route.KERNEL, "torch answers empty and malformed arguments in its own words")
 WATCHED = Plan(Route.KERNEL, "a dispatch mode of torch watches every operation")
 NO_STEPS = Plan(Route.KERNEL, "compiled steps do not serve this width, dtype or machine")
@@ -56,7 +57,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LayerOutcome:
     """What came of a forward.
 
     Attributes:

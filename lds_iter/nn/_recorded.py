@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
-from torch.utils import _pytree as pytree
 
 _PROXY = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore
 
@@ -38,7 +37,7 @@ def recorded(*arguments: Any) -> bool:
         or _functorch.peek_interpreter_stack() is not None
         or forward_ad._current_level >= 0
         or torch._C._get_dispatch_mode(_PROXY) is not None  # pyright: ignore
-        or any(_has_no_numbers(leaf) for leaf in pytree.tree_leaves(arguments))
+        or any(_has_no_numbers(leaf) for leaf in arguments)
     )
 
 
@@ -54,7 +53,9 @@ def saves_elsewhere() -> bool:
 
 
 def _has_no_numbers(leaf: Any) -> bool:
-    """Whether it is a tensor without numbers."""
+    """Whether it is a tensor without numbers, or a sequence of such."""
+    if isinstance(leaf, tuple | list):
+        return any(_has_no_numbers(one) for one in leaf)
     if not isinstance(leaf, Tensor):
         return False
     if leaf.device.type == "meta":

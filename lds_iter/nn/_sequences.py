@@ -43,7 +43,7 @@ def reverse(x: Tensor, lengths: Lengths | None) -> Tensor:
     return x.gather(0, lengths.order.expand(-1, -1, x.shape[-1]))
 
 
-def last(x: Tensor, lengths: Lengths | None) -> Tensor:
+def last_rows(x: Tensor, lengths: Lengths | None) -> Tensor:
     """The last row of every sequence of `(T, B, D)`, `(B, D)`."""
     if lengths is None:
         return x[-1]

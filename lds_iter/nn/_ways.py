@@ -17,8 +17,8 @@ from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._beside import BesideKernel, TorchKernel
 from lds_iter.nn._gradient import Once, solved, stepped
 from lds_iter.nn._masked import Masked
-from lds_iter.nn._plan import BY_METHOD, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, STEPS, Part
-from lds_iter.nn._sequences import Lengths, last
+from lds_iter.nn._plan import BY_METHOD, BY_STEPS, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, Part
+from lds_iter.nn._sequences import Lengths, last_rows
 from lds_iter.nn._weights import layer_weights
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -39,7 +39,7 @@ def by_steps(lengths: Lengths | None) -> Way:
     def way(_: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
         s0, u = _begin(f, x, start)
         states = stepped(f, s0, u, None if lengths is None else lengths.mask)
-        return Part(None, NO_STEPS) if states is None else Part(_read(f, states, lengths), STEPS)
+        return Part(None, NO_STEPS) if states is None else Part(_results(f, states, lengths), BY_STEPS)
 
     return way
 
@@ -61,14 +61,14 @@ def by_method(
         guess = None if memory is None else memory.recall(where, x.shape[0], s0)
 
         def run(f: CellRecurrence, s0: Tensor, u: Any) -> Solution:
-            return _run(f, s0, u, lengths, options, method, cache, guess)
+            return _solution_of(f, s0, u, lengths, options, method, cache, guess)
 
         states, solution = solved(f, s0, u, run)
         if not solution.converged:
             return Part(None, OVER_BUDGET, solution)
         if memory is not None:
             memory.remember(where, states.detach())
-        return Part(_read(f, states, lengths), BY_METHOD, solution)
+        return Part(_results(f, states, lengths), BY_METHOD, solution)
 
     return way
 
@@ -82,12 +82,12 @@ def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOpt
             return Part(None, NOT_FINITE)
         layer, backward = divmod(place, 2 if module.bidirectional else 1)
         kernel = TorchKernel(module, layer_weights(module, layer, bool(backward)), x, start)
-        solution = _run(f, s0, u, lengths, options, BesideKernel(auto, kernel), None, None)
+        solution = _solution_of(f, s0, u, lengths, options, BesideKernel(auto, kernel), None, None)
         if solution.failed:
             return Part(None, OVER_BUDGET, solution.light())
         if not bool((solution.result == Result.STOPPED).any()):
             states: Any = Once.apply(ONCE, solution.states)
-            return Part(_read(f, states, lengths), RACE, solution.light())
+            return Part(_results(f, states, lengths), RACE, solution.light())
         if lengths is not None:
             return Part(None, LOST)
         output, final = kernel()
@@ -96,7 +96,7 @@ def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOpt
     return way
 
 
-def _run(
+def _solution_of(
     f: CellRecurrence,
     s0: Tensor,
     u: Any,
@@ -133,6 +133,6 @@ def _begin(f: CellRecurrence, x: Tensor, start: Start) -> tuple[Tensor, Any]:
     return s0, f.inputs(x)
 
 
-def _read(f: CellRecurrence, states: Tensor, lengths: Lengths | None) -> tuple[Tensor, Start]:
+def _results(f: CellRecurrence, states: Tensor, lengths: Lengths | None) -> tuple[Tensor, Start]:
     """The output at every time, and the final states."""
-    return f.spec.output(states, f.weights), f.spec.final(last(states, lengths), f.weights)
+    return f.spec.output(states, f.weights), f.spec.final(last_rows(states, lengths), f.weights)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from lds_iter._torch import kept
 from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.triton.cells import iterations, operators
-from lds_iter.nn._weights import SMALL_WIDTH, layer_weights, own_blocks, product, scaled_sum
+from lds_iter.nn._weights import SMALL_WIDTH, apply_weight, layer_weights, own_blocks, scaled_sum
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 from lds_iter.recurrence import IterationRequest, IterationResult
@@ -44,7 +44,7 @@ class GRURecurrence(CellRecurrence):
     def __init__(
         self, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None = None, bias_hh: Tensor | None = None
     ) -> None:
-        super().__init__(SPEC, SPEC.weights(weight_ih, weight_hh, bias_ih, bias_hh))
+        super().__init__(GRU_SPEC, GRU_SPEC.weights(weight_ih, weight_hh, bias_ih, bias_hh))
 
     @staticmethod
     def from_module(module: torch.nn.GRU, layer: int = 0, *, backward: bool = False) -> GRURecurrence:
@@ -72,9 +72,9 @@ class GRUDerivatives(CellDerivatives):
     @kept
     def _gates(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         # A product and an addition in place: on a CPU less than half the time of `addmm`.
-        r = product(self._h, self._weights[0]).add_(self._u[0]).sigmoid_()
-        z = product(self._h, self._weights[1]).add_(self._u[1]).sigmoid_()
-        q = product(self._h, self._weights[2])
+        r = apply_weight(self._h, self._weights[0]).add_(self._u[0]).sigmoid_()
+        z = apply_weight(self._h, self._weights[1]).add_(self._u[1]).sigmoid_()
+        q = apply_weight(self._h, self._weights[2])
         q = q if self._of.inner_bias is None else q.add_(self._of.inner_bias)
         return r, z, q, torch.addcmul(self._u[2], r, q).tanh_()
 
@@ -161,7 +161,7 @@ def _device_iteration(request: IterationRequest, u: Gates, weights: CellWeights)
     return iterations.gru(request.method, request, u, weights.hh, weights.inner_bias)
 
 
-SPEC = CellSpec(
+GRU_SPEC = CellSpec(
     gates=3,
     inner_bias=True,
     compiled=cells.GRU,

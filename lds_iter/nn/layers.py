@@ -12,19 +12,25 @@ from lds_iter.auto import Auto
 from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
-from lds_iter.nn._forward import evaluate
-from lds_iter.nn._plan import OVER_BUDGET, Outcome, Plan
+from lds_iter.nn._boundary import is_short
+from lds_iter.nn._forward import forward_pass
+from lds_iter.nn._plan import OVER_BUDGET, SHORT, LayerOutcome, Plan
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
-from lds_iter.nn.options import NAMES, Option, SolveOptions, default_auto, explain_fallback, restored
+from lds_iter.nn.options import (
+    FOUND_WHILE_RUNNING,
+    OPTION_NAMES,
+    Option,
+    SolveOptions,
+    default_auto,
+    explain_fallback,
+    restored,
+)
 from lds_iter.solution import Solution
 
 OF_TORCH = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
 """The names of the arguments of `torch.nn`'s layers, which do not spell them out themselves."""
 
-FOUND = ("last_solution", "last_plan", "_auto", "_cache")
-"""What a layer finds while it runs, and what is not copied or pickled with it."""
-
-OURS = (*FOUND, "options", "_warned")
+OWN_STATE = (*FOUND_WHILE_RUNNING, "options", "_warned")
 """What a layer of torch has not."""
 
 
@@ -61,7 +67,7 @@ class ParallelLayers(torch.nn.RNNBase):
 
     # Defaults on the class: `parallelize` turns a module of `torch.nn` into one of these without calling `__init__`.
     options: SolveOptions = SolveOptions()
-    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in NAMES)
+    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in OPTION_NAMES)
     last_solution: tuple[Solution, ...] = ()
     last_plan: Plan | None = None
     _auto: Auto | None = None
@@ -69,25 +75,29 @@ class ParallelLayers(torch.nn.RNNBase):
     _warned: bool = False
 
     def __init__(self, *arguments: Any, **named_arguments: Any) -> None:
-        check_names(type(self).__name__, named_arguments, (*OF_TORCH, *NAMES))
-        options = SolveOptions(**{name: named_arguments.pop(name) for name in NAMES if name in named_arguments})
+        check_names(type(self).__name__, named_arguments, (*OF_TORCH, *OPTION_NAMES))
+        options = SolveOptions(**{name: named_arguments.pop(name) for name in OPTION_NAMES if name in named_arguments})
         super().__init__(*arguments, **named_arguments)
         self.options = options
 
     @untraced
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
+        if self.options.method is None and is_short(self, input):
+            if self.last_plan is not SHORT:
+                self._remember(LayerOutcome(None, SHORT))
+            return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
         if traced_as_leaf(self, input):
             return as_leaf(self, input, hx)
         if recorded(input, hx):
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
-        outcome = evaluate(self, self.options, self._chooser, self._compiled(), input, hx)
+        outcome = forward_pass(self, self.options, self._chooser, self._compiled(), input, hx)
         self._remember(outcome)
         if outcome.results is not None:
             return outcome.results
         return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _remember(self, outcome: Outcome) -> None:
+    def _remember(self, outcome: LayerOutcome) -> None:
         """Keep what came of a forward, and warn once of a solve that failed."""
         self.last_solution, self.last_plan = outcome.solutions, outcome.plan
         if outcome.plan is not OVER_BUDGET or self._warned:
@@ -114,11 +124,11 @@ class ParallelLayers(torch.nn.RNNBase):
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What `torch.jit.script` compiles instead: the layer of torch with the same parameters."""
         made = object.__new__(next(kind for kind in type(self).__mro__ if kind.__module__.startswith("torch.nn")))
-        made.__dict__.update({name: value for name, value in vars(self).items() if name not in OURS})
+        made.__dict__.update({name: value for name, value in vars(self).items() if name not in OWN_STATE})
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in FOUND}
+        return {name: value for name, value in super().__getstate__().items() if name not in FOUND_WHILE_RUNNING}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(restored(state))

@@ -30,7 +30,7 @@ from torch.nn import functional
 from lds_iter._torch import kept
 from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.triton.cells import iterations, operators
-from lds_iter.nn._weights import layer_weights, own_blocks, product
+from lds_iter.nn._weights import apply_weight, layer_weights, own_blocks
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 
@@ -62,7 +62,7 @@ class LSTMRecurrence(CellRecurrence):
         *,
         weight_hr: Tensor | None = None,
     ) -> None:
-        super().__init__(SPEC, SPEC.weights(weight_ih, weight_hh, bias_ih, bias_hh, weight_hr))
+        super().__init__(LSTM_SPEC, LSTM_SPEC.weights(weight_ih, weight_hh, bias_ih, bias_hh, weight_hr))
 
     @staticmethod
     def from_module(module: torch.nn.LSTM, layer: int = 0, *, backward: bool = False) -> LSTMRecurrence:
@@ -109,10 +109,10 @@ class LSTMDerivatives(CellDerivatives):
         h, self._c = unpack(s, weights)
         w_i, w_f, w_g, w_o = weights.gates
         # A product and an addition in place: on a CPU less than half the time of `addmm`.
-        self._i = product(h, w_i).add_(u[0]).sigmoid_()
-        self._forget = product(h, w_f).add_(u[1]).sigmoid_()
-        self._g = product(h, w_g).add_(u[2]).tanh_()
-        self._o = product(h, w_o).add_(u[3]).sigmoid_()
+        self._i = apply_weight(h, w_i).add_(u[0]).sigmoid_()
+        self._forget = apply_weight(h, w_f).add_(u[1]).sigmoid_()
+        self._g = apply_weight(h, w_g).add_(u[2]).tanh_()
+        self._o = apply_weight(h, w_o).add_(u[3]).sigmoid_()
         cell = torch.addcmul(self._forget * self._c, self._i, self._g)
         self._squashed = torch.tanh(cell)
         self.value = pack(self._o * self._squashed, cell)
@@ -136,8 +136,8 @@ class LSTMDerivatives(CellDerivatives):
         *inner, a_o = self._slopes
         d_c = self._forget * v_c
         for slope, weight in zip(inner, self._weights.gates, strict=False):
-            d_c.addcmul_(slope, product(v_h, weight))
-        d_h = a_o * product(v_h, self._weights.gates[3])
+            d_c.addcmul_(slope, apply_weight(v_h, weight))
+        d_h = a_o * apply_weight(v_h, self._weights.gates[3])
         return pack(d_h.addcmul_(self._through_cell, d_c), d_c)
 
     def vjp(self, w: Tensor) -> Tensor:
@@ -205,16 +205,16 @@ def unpack(s: Tensor, weights: CellWeights) -> tuple[Tensor, Tensor]:
 
 def _output(s: Tensor, weights: CellWeights) -> Tensor:
     h = s[..., ::2]
-    return h.contiguous() if weights.hr is None else product(h, weights.hr)
+    return h.contiguous() if weights.hr is None else apply_weight(h, weights.hr)
 
 
-def _start(start: tuple[Tensor, ...], weights: CellWeights) -> Tensor:
+def _paired_start(start: tuple[Tensor, ...], weights: CellWeights) -> Tensor:
     """A projected h enters through the inputs of the first row, see `LSTMRecurrence.inputs`."""
     h, c = start
     return pack(h if weights.hr is None else torch.zeros_like(c), c)
 
 
-SPEC = CellSpec(
+LSTM_SPEC = CellSpec(
     gates=4,
     inner_bias=False,
     compiled=cells.LSTM,
@@ -222,7 +222,7 @@ SPEC = CellSpec(
     derivatives=LSTMDerivatives,
     device_step=lambda s, u, weights: operators.lstm_step(s, *u, weights.hh),
     device_iteration=lambda request, u, weights: iterations.lstm(request.method, request, u, weights.hh),
-    pack=_start,
+    pack=_paired_start,
     output=_output,
     final=unpack,
 )

@@ -82,7 +82,11 @@ class SolveOptions:
         return self.max_iters if self.window is None else self.max_iters * -(-length // self.window)
 
 
-NAMES = tuple(field.name for field in fields(SolveOptions))
+OPTION_NAMES = tuple(field.name for field in fields(SolveOptions))
+
+
+FOUND_WHILE_RUNNING = ("last_solution", "last_plan", "_auto", "_cache")
+"""The attributes that a layer sets while it runs, which are not copied or pickled with it."""
 
 
 class Option:
@@ -100,7 +104,7 @@ class Option:
 
 def restored(state: dict[str, Any]) -> dict[str, Any]:
     """The state of an unpickled layer; one of a version without `options` has them one by one."""
-    single = {name: state.pop(name) for name in NAMES if name in state}
+    single = {name: state.pop(name) for name in OPTION_NAMES if name in state}
     return {"options": SolveOptions(**single), **state} if single else state
 
 

@@ -9,8 +9,8 @@ import torch
 from lds_iter.checks import check_names
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn.layers import GRU, LSTM, OURS, RNN, ParallelLayers
-from lds_iter.nn.options import NAMES, SolveOptions
+from lds_iter.nn.layers import GRU, LSTM, OWN_STATE, RNN, ParallelLayers
+from lds_iter.nn.options import OPTION_NAMES, SolveOptions
 
 M = TypeVar("M", bound=torch.nn.Module)
 
@@ -46,7 +46,7 @@ def parallelize(module: M, method: LDSApproximation | AbstractStrategy | None = 
         >>> type(li.nn.parallelize(model)[1])
         <class 'lds_iter.nn.layers.GRU'>
     """
-    check_names("parallelize", options, NAMES)
+    check_names("parallelize", options, OPTION_NAMES)
     wanted = SolveOptions(method, **options)
     _check_module(module)
     layers = [layer for layer in module.modules() if type(layer) in _PARALLEL or isinstance(layer, ParallelLayers)]
@@ -86,7 +86,7 @@ def sequentialize(module: M) -> M:
     _check_module(module)
     for layer in module.modules():
         if type(layer) in _OF_TORCH:
-            for name in OURS:
+            for name in OWN_STATE:
                 layer.__dict__.pop(name, None)
             layer.__class__ = _OF_TORCH[type(layer)]
     return module

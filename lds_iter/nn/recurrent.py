@@ -21,20 +21,25 @@ from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
 from lds_iter.nn._gradient import Once, solved, stepped
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
-from lds_iter.nn._weights import NAMES as WEIGHTS
+from lds_iter.nn._weights import WEIGHT_NAMES
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
-from lds_iter.nn.options import NAMES, Option, SolveOptions, default_auto, explain_fallback, restored
+from lds_iter.nn.options import (
+    FOUND_WHILE_RUNNING,
+    OPTION_NAMES,
+    Option,
+    SolveOptions,
+    default_auto,
+    explain_fallback,
+    restored,
+)
 from lds_iter.nn.rnn import RNNRecurrence
 from lds_iter.recurrence import fold, ravel, take_rows
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
 
 LOOP = "For a cell of your own call it in a loop: `for x_t in x: state = layer.cell(x_t, state)`."
-
-FOUND = ("last_solution", "_auto", "_cache")
-"""What it finds while it runs, and what is not copied or pickled."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,14 @@ class Recurrent(torch.nn.Module):
     """
 
     options: SolveOptions = SolveOptions()
-    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in NAMES)
+    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in OPTION_NAMES)
     last_solution: Solution | None = None
     _auto: Auto | None = None
     _cache: CompileCache | None = None
     _warned: bool = False
 
     def __init__(self, cell: Callable[..., Any], *, batch_first: bool = False, **options: Any) -> None:
-        check_names("Recurrent", options, ("batch_first", *NAMES))
+        check_names("Recurrent", options, ("batch_first", *OPTION_NAMES))
         super().__init__()
         self.cell = check_cell(cell)
         self.batch_first = batch_first
@@ -127,7 +132,7 @@ class Recurrent(torch.nn.Module):
         state = zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
         with torch.autocast(x.device.type, enabled=False):
             problem = _problem(self.cell, x.contiguous(), state)
-            states = problem.unpack(self._states(problem, x.shape[0], recorded(x, state)))
+            states = problem.unpack(self._states(problem, x.shape[0], recorded(x, *pytree.tree_leaves(state))))
         final = pytree.tree_map(lambda leaf: leaf[-1].clone(), states)
         if single:
             return pytree.tree_map(lambda leaf: leaf.squeeze(1), states), pytree.tree_map(lambda leaf: leaf[0], final)
@@ -195,7 +200,7 @@ class Recurrent(torch.nn.Module):
         return self._cache
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in FOUND}
+        return {name: value for name, value in self.__dict__.items() if name not in FOUND_WHILE_RUNNING}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(restored(state))
@@ -228,4 +233,4 @@ def _problem(cell: Any, x: Tensor, state: Any) -> _Problem:
 
 
 def _weights(cell: torch.nn.RNNCellBase) -> dict[str, Any]:
-    return {name: getattr(cell, name) for name in WEIGHTS if getattr(cell, name, None) is not None}
+    return {name: getattr(cell, name) for name in WEIGHT_NAMES if getattr(cell, name, None) is not None}

@@ -16,7 +16,7 @@ from lds_iter._torch import kept
 from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.cpu.cells import CompiledCell
 from lds_iter.kernels.triton.cells import iterations, operators
-from lds_iter.nn._weights import layer_weights, own_blocks, product
+from lds_iter.nn._weights import apply_weight, layer_weights, own_blocks
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 
@@ -49,9 +49,9 @@ class RNNRecurrence(CellRecurrence):
         *,
         nonlinearity: Literal["tanh", "relu"] = "tanh",
     ) -> None:
-        if nonlinearity not in SPECS:
+        if nonlinearity not in RNN_SPECS:
             raise ValueError(f'`nonlinearity` must be "tanh" or "relu", got {nonlinearity!r}.')
-        spec = SPECS[nonlinearity]
+        spec = RNN_SPECS[nonlinearity]
         super().__init__(spec, spec.weights(weight_ih, weight_hh, bias_ih, bias_hh))
 
     @staticmethod
@@ -83,7 +83,7 @@ class RNNDerivatives(CellDerivatives):
         return self._slope_of(self.value)
 
     def jvp(self, v: Tensor) -> Tensor:
-        return self._slope * product(v, self._weight)
+        return self._slope * apply_weight(v, self._weight)
 
     def vjp(self, w: Tensor) -> Tensor:
         return (self._slope * w) @ self._weight
@@ -107,7 +107,7 @@ def _spec(compiled: CompiledCell, function: Callable[[Tensor], Tensor], slope: S
     """Of the function, in place, and its slope as a function of its value."""
 
     def derivatives(h: Tensor, u: Gates, weights: CellWeights) -> RNNDerivatives:
-        return RNNDerivatives(function(product(h, weights.hh).add_(u[0])), slope, weights)
+        return RNNDerivatives(function(apply_weight(h, weights.hh).add_(u[0])), slope, weights)
 
     def device_step(h: Tensor, u: Gates, weights: CellWeights) -> tuple[Tensor, Tensor]:
         value, diagonal = operators.rnn_step(h, u[0], weights.hh, relu)
@@ -127,7 +127,7 @@ def _spec(compiled: CompiledCell, function: Callable[[Tensor], Tensor], slope: S
     )
 
 
-SPECS = {
+RNN_SPECS = {
     "tanh": _spec(cells.RNN_TANH, torch.tanh_, lambda value: 1 - value * value, relu=False),
     "relu": _spec(cells.RNN_RELU, torch.relu_, lambda value: (value > 0).to(value.dtype), relu=True),
 }

@@ -178,8 +178,8 @@ def _check_same_row(one: Tensor, once: Tensor, three: Tensor, drew: bool, hint: 
     what = "draws random numbers" if same else f"gave different values for the same row (difference {difference:.2g})"
     raise ValueError(
         f"`f` {what}. In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and "
-        "pass it in `inputs`); it mixes time steps (batch norm in training mode, `cumsum` or attention over the first dimension); "
-        f"it keeps a state between calls. `f` must map every row by itself.{hint}"
+        "pass it in `inputs`); it mixes time steps (batch norm in training mode, `cumsum` or attention over the first "
+        f"dimension); it keeps a state between calls. `f` must map every row by itself.{hint}"
     )
 
 

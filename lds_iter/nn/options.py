@@ -15,7 +15,9 @@ from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
+from lds_iter.methods.picard import Picard
 from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Result, Solution
 
@@ -146,9 +148,13 @@ def _compiled(module: torch.nn.Module) -> bool:
     )
 
 
+FOR_PAIRS = Newton(), BlockNewton(2), Picard(), TrustRegion(Newton())
+"""What `Auto` tries for an LSTM, whose state is a pair of numbers for each unit, in this order."""
+
+
 def default_auto(module: object) -> Auto:
     """A strategy of a layer's own, which learns from one forward to the next."""
-    return Auto()
+    return Auto(FOR_PAIRS) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else Auto()
 
 
 def explain_fallback(who: str, where: str, solution: Solution, instead: str) -> str:

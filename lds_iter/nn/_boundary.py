@@ -82,7 +82,9 @@ class Sequences:
 def _initial_states(module: torch.nn.RNNBase, input: Any, hx: Any) -> tuple[Tensor, ...] | None:
     packed = isinstance(input, PackedSequence)
     x = input.data if packed else input
-    if not isinstance(x, Tensor) or x.numel() == 0 or (not packed and x.dim() not in (2, 3)):
+    if not isinstance(x, Tensor) or x.layout != torch.strided or (not packed and x.dim() not in (2, 3)):
+        return None
+    if x.numel() == 0:
         return None
     single = not packed and x.dim() == 2
     sizes = input.batch_sizes if packed else None

@@ -11,6 +11,7 @@ from lds_iter.loop.run import run
 from lds_iter.nn._beside import TorchKernel
 from lds_iter.nn._forward import recurrence_of
 from lds_iter.nn._plan import LOST, RACE
+from lds_iter.nn._recorded import saves_elsewhere
 from lds_iter.nn._sequences import Lengths
 from lds_iter.nn._ways import by_race
 from lds_iter.nn._weights import layer_weights
@@ -84,3 +85,12 @@ def test_timing_the_kernel_leaves_no_graph_and_fires_no_hook(kind):
     assert not output.requires_grad
     assert seen == []
     assert kernel.name == f"the kernel of torch.nn.{kind}"
+
+
+def test_checkpointing_is_noticed():
+    """There `Auto` has no say: what is computed again must be what was computed."""
+    assert not saves_elsewhere()
+    with torch.autograd.graph.save_on_cpu():
+        assert saves_elsewhere()
+        with torch.no_grad():
+            assert not saves_elsewhere()

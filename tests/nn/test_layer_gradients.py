@@ -176,3 +176,35 @@ def test_gradients_of_functional_call_are_those_of_the_weights_that_were_called_
         found.append(torch.autograd.grad(output.square().mean(), list(weights.values())))
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, **CLOSE)
+
+
+class Leaky(torch.nn.Module):
+    """A cell of the user's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.mix = torch.nn.Linear(7, 4, dtype=torch.float64)
+
+    def forward(self, x, h):
+        return 0.9 * h + 0.1 * torch.tanh(self.mix(torch.cat([x, h], -1)))
+
+
+@pytest.mark.parametrize("method", [li.Newton(), li.Jacobi()])
+def test_a_cell_that_has_other_weights_by_the_backward_pass_is_refused_or_right(method):
+    layer = li.nn.Recurrent(Leaky(), method=method, rtol=1e-12, atol=1e-12)
+    x, h = batch(), torch.zeros(2, 4, dtype=torch.float64)
+    weights = {name: (2 * weight).detach().requires_grad_() for name, weight in layer.named_parameters()}
+    inner = {name.removeprefix("cell."): weight for name, weight in weights.items()}
+    expected, state = [], h
+    for row in x:
+        state = torch.func.functional_call(layer.cell, inner, (row, state))
+        expected.append(state)
+    right = torch.autograd.grad(torch.stack(expected).square().mean(), list(weights.values()))
+    states = torch.func.functional_call(layer, weights, (x, h))[0]
+    try:
+        found = torch.autograd.grad(states.square().mean(), list(weights.values()))
+    except RuntimeError as error:
+        assert "backward" in str(error)
+    else:
+        for one, other in zip(found, right, strict=True):
+            torch.testing.assert_close(one, other, **CLOSE)

@@ -119,3 +119,14 @@ def test_without_a_compiler_torchs_kernel_answers(kind, monkeypatch):
     x = torch.randn(9, 2, 3, dtype=torch.float64)
     assert torch.equal(ours(x)[0], theirs(x)[0])
     assert ours.last_plan.route is li.nn.Route.KERNEL
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_sparse_inputs_are_refused_in_torchs_words(method):
+    theirs, ours = pair("GRU", method=method)
+    x = torch.randn(5, 2, 3, dtype=torch.float64).to_sparse()
+    with pytest.raises((RuntimeError, NotImplementedError, TypeError)) as expected:
+        theirs(x)
+    with pytest.raises(expected.type) as found:
+        ours(x)
+    assert str(found.value) == str(expected.value)

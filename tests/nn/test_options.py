@@ -71,6 +71,14 @@ def test_what_a_fallback_advises_can_be_typed():
         layer(torch.randn(50, 2, 3))
 
 
+def test_auto_needs_no_budget():
+    for layer in li.nn.GRU(3, 8, method=li.Auto(), max_iters=1), li.nn.Recurrent(torch.nn.GRUCell(3, 8), max_iters=1):
+        layer.method = li.Auto()
+        layer(torch.randn(50, 2, 3))  # warnings are errors here
+        solution = layer.last_solution[0] if isinstance(layer, li.nn.GRU) else layer.last_solution
+        assert solution.converged
+
+
 CELL = torch.nn.GRUCell(3, 4)
 BAD_CALLS = [
     ((None,), TypeError, "`input` must be a tensor .*got NoneType"),

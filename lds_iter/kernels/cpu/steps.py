@@ -54,6 +54,7 @@ def steps(cell: CompiledCell, s0: Tensor, tensors: Tensors, projection: Tensor |
     Raises:
         MemoryError: where there is no room for weights in another order.
     """
+    projection = None if projection is None else projection.contiguous()
     ready = _ready(cell, s0, tensors, projection)
     run = None if ready is None else function(f"{cell.source}_steps", "steps" + cell.variant, s0.dtype, 8)
     if ready is None or run is None:
@@ -84,6 +85,7 @@ def steps_gradients(
     Raises:
         MemoryError: as `steps`.
     """
+    projection = None if projection is None else projection.contiguous()
     ready = _ready(cell, s0, tensors, projection)
     if ready is None or not plain(states, g, dtype=s0.dtype) or g.shape != states.shape:
         return None
@@ -131,11 +133,13 @@ def _ready(
     given = (s0, *tensors, *(() if projection is None else (projection,)))
     if traced() or s0.ndim == 0 or s0.shape[-1] % cell.parts or not plain(*given, dtype=s0.dtype):
         return None
-    width, inner = s0.shape[-1] // cell.parts, weights[0].shape[-1]
-    shapes = {(width, inner)} if projection is None else {(width, inner), (width, projection.shape[0])}
-    if any(tuple(weight.shape) not in shapes for weight in weights[: cell.gates]) or len(shapes) > 1:
+    width = s0.shape[-1] // cell.parts
+    columns = width if projection is None else projection.shape[0]
+    if any(weight.shape != (width, columns) for weight in weights[: cell.gates]) or width * columns == 0:
         return None
-    if (inner != width) if projection is None else projection.shape[-1] != width:
+    if projection is not None and projection.shape != (columns, width):
+        return None
+    if any(bias.shape != (width,) for bias in weights[cell.gates :]):
         return None
     shape = (gates[0].shape[0], *s0.shape[:-1], width)
     if any(gate.ndim != len(shape) or gate.shape[0] != shape[0] for gate in gates):

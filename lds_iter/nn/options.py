@@ -91,6 +91,10 @@ FOUND_WHILE_RUNNING = ("last_solution", "last_plan", "_auto", "_cache")
 """The attributes that a layer sets while it runs, which are not copied or pickled with it."""
 
 
+OWN_STATE = (*FOUND_WHILE_RUNNING, "options", "_warned")
+"""The attributes that a layer of torch has not."""
+
+
 class Option:
     """An attribute of a layer that is a field of its `options`: read there, and checked when it is set."""
 
@@ -102,6 +106,11 @@ class Option:
 
     def __set__(self, layer: Any, value: Any) -> None:
         layer.options = replace(layer.options, **{self._name: value})
+
+
+def lasting(state: dict[str, Any]) -> dict[str, Any]:
+    """What of the state of a layer is copied and pickled."""
+    return {name: value for name, value in state.items() if name not in FOUND_WHILE_RUNNING}
 
 
 def restored(state: dict[str, Any]) -> dict[str, Any]:

@@ -26,12 +26,12 @@ from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.options import (
-    FOUND_WHILE_RUNNING,
     OPTION_NAMES,
     Option,
     SolveOptions,
     default_auto,
     explain_fallback,
+    lasting,
     restored,
 )
 from lds_iter.nn.rnn import RNNRecurrence
@@ -200,7 +200,7 @@ class Recurrent(torch.nn.Module):
         return self._cache
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in FOUND_WHILE_RUNNING}
+        return lasting(self.__dict__)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(restored(state))

@@ -21,6 +21,7 @@ from lds_iter.nn.options import (
     OWN_STATE,
     Option,
     SolveOptions,
+    cache_for,
     default_auto,
     explain_fallback,
     lasting,
@@ -108,15 +109,12 @@ class ParallelLayers(torch.nn.RNNBase):
 
     def _chooser(self) -> Auto:
         """What chooses on an accelerator where no method is given; it learns from one forward to the next."""
-        if self._auto is None:
-            self._auto = default_auto(self)
+        self._auto = self._auto or default_auto(self)
         return self._auto
 
     def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
-        compiler = self.options.compiler
-        if compiler is None or self._cache is None or self._cache.compiler is not compiler:
-            self._cache = None if compiler is None else CompileCache(compiler)
+        self._cache = cache_for(self.options.compiler, self._cache)
         return self._cache
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
@@ -133,17 +131,11 @@ class ParallelLayers(torch.nn.RNNBase):
 
 
 class RNN(ParallelLayers, torch.nn.RNN):
-    """`torch.nn.RNN`, faster. Same constructor, parameters, `state_dict`, inputs and outputs.
-
-    The further arguments are those of `ParallelLayers`.
-    """
+    """`torch.nn.RNN`, faster. All else is the same, and the options are those of `ParallelLayers`."""
 
 
 class GRU(ParallelLayers, torch.nn.GRU):
-    """`torch.nn.GRU`, faster. Same constructor, parameters, `state_dict`, inputs and outputs.
-
-    The further arguments are those of `ParallelLayers`.
-    """
+    """`torch.nn.GRU`, faster. All else is the same, and the options are those of `ParallelLayers`."""
 
 
 class LSTM(ParallelLayers, torch.nn.LSTM):

@@ -10,6 +10,7 @@ import torch
 
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method
+from lds_iter.compile.compiled import CompileCache
 from lds_iter.kernels.cpu.build import function
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
@@ -106,6 +107,13 @@ class Option:
 
     def __set__(self, layer: Any, value: Any) -> None:
         layer.options = replace(layer.options, **{self._name: value})
+
+
+def cache_for(compiler: Callable[..., Any] | None, known: CompileCache | None) -> CompileCache | None:
+    """What a compiler has compiled, or will; None without one."""
+    if compiler is None:
+        return None
+    return known if known is not None and known.compiler is compiler else CompileCache(compiler)
 
 
 def lasting(state: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from lds_iter.nn.options import (
     OPTION_NAMES,
     Option,
     SolveOptions,
+    cache_for,
     default_auto,
     explain_fallback,
     lasting,
@@ -194,9 +195,7 @@ class Recurrent(torch.nn.Module):
 
     def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
-        compiler = self.options.compiler
-        if compiler is None or self._cache is None or self._cache.compiler is not compiler:
-            self._cache = None if compiler is None else CompileCache(compiler)
+        self._cache = cache_for(self.options.compiler, self._cache)
         return self._cache
 
     def __getstate__(self) -> dict[str, Any]:

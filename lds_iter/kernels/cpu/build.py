@@ -114,7 +114,7 @@ def _function(source: str, name: str, integers: int, reals: int) -> Callable[...
     return found
 
 
-def _checked(result: int, function: Any, arguments: tuple[Any, ...]) -> int:  # noqa: ARG001
+def _checked(result: int, function: Any, arguments: tuple[Any, ...]) -> int:
     if result == OUT_OF_MEMORY:
         raise MemoryError(
             f"There is no memory for the compiled `{function.__name__}`. In order of likelihood: the sequences are too "
@@ -210,7 +210,7 @@ def _run(command: list[str]) -> tuple[int, str, str]:
 
 
 @functools.cache
-def _hung(program: str) -> list[str]:  # noqa: ARG001
+def _hung(program: str) -> list[str]:
     """What is remembered of a program that hung: its error."""
     return []
 

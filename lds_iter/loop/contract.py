@@ -1,7 +1,7 @@
 """What `f` and a method must not do while the loop runs: checked at every call, at the cost of comparing numbers.
 
-The contract of `f` is checked before the first iteration (see `lds_iter.checks`). What only a later call breaks is found
-here: another shape or type, writing into the states, an error inside.
+The contract of `f` is checked before the first iteration (see `lds_iter.checks`). What only a later call breaks is
+found here: another shape or type, writing into the states, an error inside.
 """
 
 from __future__ import annotations
@@ -18,19 +18,6 @@ from torch.utils import _pytree as pytree
 from lds_iter._torch import shares_memory
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation
-
-
-def check_value(value: Any, prev: Tensor) -> Tensor:
-    """`f(prev, u)`: a tensor like `prev`."""
-    if isinstance(value, Tensor) and value.shape == prev.shape and value.dtype == prev.dtype:
-        return value
-    got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise ValueError(
-        f"`f` must return the same kind of tensor at every call: given states {prev.dtype} {tuple(prev.shape)} it "
-        f"returned {got}, and did not in the check before the first iteration. In order of likelihood: it depends on "
-        "the number of rows; it counts its calls or changes what it keeps; it has branches that return different "
-        "types. `f` must map every row by itself, the same at every call."
-    )
 
 
 def check_proposal(method: LDSApproximation, answer: Any, lin: Linearization) -> tuple[Tensor, Any]:
@@ -57,7 +44,7 @@ def _described(value: Any) -> str:
 
 @contextlib.contextmanager
 def check_untouched(tensors: tuple[Tensor, ...], who: str) -> Iterator[None]:
-    """Raise if these states or values are written into meanwhile."""
+    """Raise if these states, values or inputs are written into meanwhile."""
     if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
         yield
         return
@@ -65,14 +52,14 @@ def check_untouched(tensors: tuple[Tensor, ...], who: str) -> Iterator[None]:
     yield
     if [tensor._version for tensor in tensors] != before:
         raise ValueError(
-            f"{who} writes into the states that it is given, which the loop reads again. Write `s = s * ...` in place "
-            "of `s.mul_(...)`, or start with `s = s.clone()`."
+            f"{who} writes into the states or inputs given to it, which the loop reads again. Write `s = s * ...` in "
+            "place of `s.mul_(...)`, or start with `s = s.clone()`."
         )
 
 
 @contextlib.contextmanager
-def explained(extent: Any, state: Any) -> Iterator[None]:
-    """Say of an error inside of `f` or a method at which time steps and in which iteration it came."""
+def explained(who: str, extent: Any, state: Any) -> Iterator[None]:
+    """Say of an error inside of `f` or a method whose it is, at which time steps and in which iteration it came."""
     if torch.compiler.is_compiling():
         yield
         return
@@ -80,10 +67,17 @@ def explained(extent: Any, state: Any) -> Iterator[None]:
         yield
     except Exception as error:
         where = f"time steps {extent.start} to {extent.stop - 1} (counted from 0), iteration {state.count}"
-        note = f"This came up in a solve, at {where}."
-        if note not in getattr(error, "__notes__", ()):
+        note = f"This came up in a solve, inside of {who}, at {where}."
+        if not any(note.startswith("This came up in a solve") for note in getattr(error, "__notes__", ())):
             error.add_note(note)
         raise
+
+
+def tensors_of(inputs: Any) -> tuple[Tensor, ...]:
+    """The tensors of a pytree."""
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    return tuple(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
 
 
 def own_memory(value: Any, owned: tuple[Tensor, ...]) -> Any:

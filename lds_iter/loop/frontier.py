@@ -63,7 +63,7 @@ class OpenRows:
         return ((times >= self.lo) & (times < self.hi)).unsqueeze(-1)
 
     def confine(self, x: Tensor, start: int) -> Tensor:
-        """`x`, whose first row is that of time `start`, with zeros in the rows that may not move; in place without autograd."""
+        """`x` with zeros in the rows that may not move, in place without autograd; its first row is that of `start`."""
         if self.extremes is None:
             closed = ~self.mask(start, x.shape[0])
             return x.masked_fill(closed, 0) if torch.is_grad_enabled() else x.masked_fill_(closed, 0)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization, linearize
-from lds_iter.loop.contract import check_proposal, check_untouched, check_value, explained, own_memory
+from lds_iter.loop.contract import check_proposal, check_untouched, explained, own_memory, tensors_of
 from lds_iter.loop.frontier import OpenRows, advance
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal
 from lds_iter.methods.base import LDSApproximation
@@ -88,8 +88,10 @@ def iterate(problem: Problem, method: LDSApproximation, state: LoopState, option
 def evaluate(
     problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, *, reuse: bool = False
 ) -> LoopState:
-    """Everything after the pending update has been taken. `reuse`: let the memory of the old proposal be overwritten."""
-    looks = _torch.on_host(state.result) or options.window < problem.length  # a sliding window reads its frontier anyway
+    """Everything after the pending update has been taken; `reuse`: overwrite the memory of the old proposal."""
+    looks = (
+        _torch.on_host(state.result) or options.window < problem.length
+    )  # a sliding window reads its frontier anyway
     if looks and not bool(state.running.any()):
         return replace(state, count=state.count + 1)
     extent = _extent(state, options, problem.length)
@@ -201,9 +203,9 @@ def _look(
     """Evaluate `f` along the guess in one tile, accept rows, and measure the residual."""
     first, last = tile.start, tile.stop
     prev, states, inputs = state.states[first:last], state.states[first + 1 : last + 1], problem.inputs_at(first, last)
-    with explained(tile, state), check_untouched((state.states,), "`f`"):
+    with explained("`f`", tile, state), check_untouched((state.states, *tensors_of(inputs)), "`f`"):
         derivatives = linearize(problem.f, prev, inputs)
-    value = check_value(derivatives.value, prev)
+    value = derivatives.value
     residual = value - states
     plain = residual.detach()
     rows, accepted = advance(measured.rows, plain, value.detach(), prev.detach(), first, options.rtol, options.atol)
@@ -236,7 +238,12 @@ def _propose(
     """
     first, rows = lin.rows.start, measured.rows
     tile = Extent(first, lin.rows.stop, lin.active, rows)
-    with explained(tile, state), check_untouched((state.states, lin.value), f"`{type(method).__name__}.update`"):
+    name = f"`{type(method).__name__}.update`"
+    owned = (state.states, lin.value, *tensors_of(lin.inputs))
+    with (
+        explained(f"{name}, which may evaluate `f` and its derivatives", tile, state),
+        check_untouched(owned, f"`f` or {name}"),
+    ):
         answer = method.update(lin, carry)
     d, carry = check_proposal(method, answer, lin)
     d = own_memory(d, (state.states, lin.value, lin.residual))

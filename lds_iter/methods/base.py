@@ -18,8 +18,8 @@ class LDSApproximation(ABC):
     ends at the sequential trajectory; a good one gets there in few iterations.
 
     Attributes:
-        runs_forward: whether the update of a row depends on earlier rows only, so that the loop may compute it a stretch
-            of rows at a time while the carry is None.
+        runs_forward: whether the update of a row depends on earlier rows only, so that the loop may compute it a
+            stretch of rows at a time while the carry is None.
     """
 
     runs_forward: ClassVar[bool] = False

@@ -1,7 +1,7 @@
 """Scans that begin at the frontier: rows up to and including the frontier row have `A_t = 0`.
 
-The frontier row takes the value of `f` as it is, and nothing before it moves. Each sequence of a batch has a frontier of
-its own.
+The frontier row takes the value of `f` as it is, and nothing before it moves. Each sequence of a batch has a frontier
+of its own.
 """
 
 from __future__ import annotations

@@ -9,11 +9,11 @@ from catalogue import RotationScale, tanh_rnn
 from given_lds import given_lds, linearization, proposal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lds_iter.scan.cut import Cut
 
 import lds_iter as li
 from bench.edge.problems import sine
 from bench.kalman import PAGE, costs, lorenz96, page
+from lds_iter.scan.cut import Cut
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
 SHAPES = st.tuples(st.integers(1, 50), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([1, 2, 3, 5]))

@@ -33,7 +33,9 @@ def drawn(schedule: Schedule, noise: Tensor, generator: Any) -> Tensor:
     return torch.stack(rows)
 
 
-def recorded(scheduler: Any, schedule: Schedule, noise: Tensor, options: Mapping[str, Any], generator: Any) -> Tensor:
+def noise_of_zeros(
+    scheduler: Any, schedule: Schedule, noise: Tensor, options: Mapping[str, Any], generator: Any
+) -> Tensor:
     """What each step adds to each slot of its own accord, `(T, B, k, *shape)`: its result on zeros.
 
     For noise that is no draw of a generator, such as a Brownian tree. A copy of the scheduler is stepped.
@@ -59,7 +61,7 @@ def offsets(
 ) -> Tensor:
     """What the noise adds to the states, in units of their sizes `(T, k)`: `(T, B, k * D)`."""
     if schedule.own_noise:
-        added = recorded(scheduler, schedule, noise, options, generator).to(dtype).flatten(3)
+        added = noise_of_zeros(scheduler, schedule, noise, options, generator).to(dtype).flatten(3)
         return (added / size.to(added).view(len(size), 1, -1, 1)).flatten(2)
     fresh = drawn(schedule, noise, generator).to(dtype).flatten(2)
     factor = (schedule.noise.to(size) / size).to(fresh)

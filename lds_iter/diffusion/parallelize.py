@@ -15,7 +15,7 @@ from lds_iter.diffusion.noise import offsets
 from lds_iter.diffusion.probe import schedule_of
 from lds_iter.diffusion.recurrence import Denoising
 from lds_iter.diffusion.replay.between_steps import between_steps
-from lds_iter.diffusion.replay.callbacks import Steered, by_name, silenced, watched
+from lds_iter.diffusion.replay.callbacks import Steered, by_name, silenced, with_watchers
 from lds_iter.diffusion.replay.loop import Loop
 from lds_iter.diffusion.replay.network import LoopNetwork
 from lds_iter.diffusion.replicas import Replicas
@@ -125,7 +125,7 @@ class ParallelPipeline:
         """
         given = by_name(self.pipe, args, kwargs)
         try:
-            return self._called(given, silenced(given), watched(self.pipe, given))
+            return self._called(given, silenced(given), with_watchers(self.pipe, given))
         except Steered:
             before = self.sampled
         result = self._called(given, {}, {}, before)

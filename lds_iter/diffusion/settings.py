@@ -13,7 +13,7 @@ REUSE = 0.5
 CAREFUL_REUSE = 0.05
 """Under guidance, clipping or added noise, where it is not: with 0.5 one batch in fourteen misses its tolerance."""
 
-SHORT_STEPS = 20
+FEW_STEPS = 20
 """Up to so many steps too: each weighs more in the sample, and nearly all of them move in every round anyway."""
 
 
@@ -54,7 +54,7 @@ class Settings:
 
     def radius(self, rough: bool, steps: int) -> float:
         """How far an image may move before it is evaluated again; `rough`: guided, clipped or noisy."""
-        careful = rough or steps <= SHORT_STEPS
+        careful = rough or steps <= FEW_STEPS
         reuse = self.reuse if self.reuse is not None else CAREFUL_REUSE if careful else REUSE
         return reuse * self.tol
 

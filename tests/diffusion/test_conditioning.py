@@ -53,7 +53,7 @@ WRAPPERS = {
 }
 
 
-@pytest.mark.parametrize("name", WRAPPERS)
+@pytest.mark.parametrize("name", [pytest.param("compiled", marks=pytest.mark.slow), *list(WRAPPERS)[1:]])
 def test_wrapped_networks(name):
     plain, wrapped = (ParallelSampler(net, SCHEDULER, tol=0) for net in (Denoiser(), WRAPPERS[name](Denoiser())))
     noise = noise_for(SCHEDULER, 5)

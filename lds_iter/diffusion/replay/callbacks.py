@@ -15,7 +15,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from lds_iter.diffusion.replay.refusal import PipelineNotMapped
-from lds_iter.diffusion.replay.trees import own_copy, same
+from lds_iter.diffusion.replay.trees import equal_trees, own_copy
 
 CALLBACK, INPUTS, OLD = "callback_on_step_end", "callback_on_step_end_tensor_inputs", "callback"
 
@@ -44,7 +44,7 @@ def silenced(given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None for name in (CALLBACK, OLD) if given.get(name) is not None}
 
 
-def watched(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def with_watchers(pipe: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     """The changes that put what watches the callbacks in their places."""
     changes: dict[str, Any] = {}
     if given.get(CALLBACK) is not None:
@@ -74,7 +74,7 @@ class Watched:
                 "its callback changes a network between two steps, which one batch for all steps cannot follow",
             )
         after = {**tensors, **(returned or {})}
-        if not same(after, {name: given.get(name) for name in after}) or _changed(attributes, vars(self.pipe)):
+        if not equal_trees(after, {name: given.get(name) for name in after}) or _changed(attributes, vars(self.pipe)):
             raise Steered
         return returned
 
@@ -95,7 +95,7 @@ class WatchedOld:
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Whether attributes of the pipeline are others; to interrupt it is right as it is."""
     names = (set(before) | set(now)) - {"_interrupt"}
-    return any(name not in before or name not in now or not same(before[name], now[name]) for name in names)
+    return any(name not in before or name not in now or not equal_trees(before[name], now[name]) for name in names)
 
 
 def settings_of(pipe: Any) -> list[Any]:

@@ -15,7 +15,7 @@ from lds_iter.diffusion.replay.exchange import Exchange, StandIn
 from lds_iter.diffusion.replay.randomness import Generators
 from lds_iter.diffusion.replay.refusal import PipelineInterrupted, PipelineNotMapped
 from lds_iter.diffusion.replay.requests import Key, Request, differs, evaluate_together
-from lds_iter.diffusion.replay.trees import own_copy, same, unknown
+from lds_iter.diffusion.replay.trees import equal_trees, own_copy, unknown
 from lds_iter.diffusion.replay.walks import AbstractWalk, Ask, Done, Facts, Finish, Learn
 
 ENCODERS = ("encode", "get_text_features", "get_image_features")
@@ -195,7 +195,7 @@ class Loop:
     def remembered(self, request: Request) -> Any:
         """The result of a call before or in the first step, which is the same in every walk."""
         kept = self.memory.get(request.key)
-        if kept is None or not same(kept[0], (request.name, (request.args, request.kwargs))):
+        if kept is None or not equal_trees(kept[0], (request.name, (request.args, request.kwargs))):
             result = request.call(*request.args, **request.kwargs)
             self.memory[request.key] = ((request.name, own_copy((request.args, request.kwargs))), result)
         return own_copy(self.memory[request.key][1])

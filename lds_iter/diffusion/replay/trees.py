@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
-def same(one: Any, other: Any) -> bool:
+def equal_trees(one: Any, other: Any) -> bool:
     """Whether two trees are equal, number by number; NaN equals nothing."""
     left, spec = pytree.tree_flatten(one)
     right, other_spec = pytree.tree_flatten(other)

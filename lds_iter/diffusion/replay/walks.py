@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.diffusion.replay.randomness import equal
 from lds_iter.diffusion.replay.requests import Key, Request
-from lds_iter.diffusion.replay.trees import finite, open_to, own_copy, same, unknown
+from lds_iter.diffusion.replay.trees import equal_trees, finite, open_to, own_copy, unknown
 
 
 class Done(Exception):
@@ -191,7 +191,7 @@ class Ask(AbstractWalk):
     def stepped(self, step: int, output: Tensor, time: Any, sample: Tensor, options: dict[str, Any]) -> Any:
         self.outputs[step], self.entered[step] = output, sample.clone()
         facts = self.loop.facts
-        if step == 0 and not same(sample, facts.first):
+        if step == 0 and not equal_trees(sample, facts.first):
             self.loop.refuse_unrepeatable()
         if step + 1 == len(facts.times):
             raise Done

@@ -24,11 +24,13 @@ corrections are short, `k` is annealed to 0, and the tail is Newton's, quadratic
 Where the linear model is right as it is, none of that is needed. So before all else the update without any damping is
 tried: `f` is evaluated along it, and where the largest residual falls to less than half, it is taken whole. And where
 neither damping nor residual has changed for `PATIENCE` iterations, the rows up to the first whose residual would
-not fall take it, for a row of an update knows nothing of what comes behind. Without this, states that drift or hardly change from step to
-step, whose extent along a constant guess is about nothing, would never be let go. It costs one evaluation of `f` and one
-scan an iteration, and no derivatives.
+not fall take it, for a row of an update knows nothing of what comes behind.
+Without this, states that drift or hardly change from step to
+step, whose extent along a constant guess is about nothing, would never be let go. It costs one evaluation of `f` and
+one scan an iteration, and no derivatives.
 
-Residuals are no guide to the damping itself: on a hard problem they must rise for a while, and a classical gain ratio stalls. The amount
+Residuals are no guide to the damping itself: on a hard problem they must rise for a while, and a classical gain ratio
+stalls. The amount
 of damping is tuned by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington,
 Smith, Linderman, NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-region methods", 2000.
 """
@@ -36,7 +38,6 @@ Smith, Linderman, NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-regio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,7 +138,8 @@ class TrustRegion(LDSApproximation):
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
         damped, inner = self.method.damped_updates(lin, carry.inner)
-        good, trusted, whole = _trial(lin, damped, carry.idle)
+        whole = damped(torch.zeros_like(carry.k))
+        good, trusted = _trial(lin, whole, carry.idle >= PATIENCE)
         d, k = damped(_per_row(carry.k, trusted & ~good)), carry.k
         size = _sizes(d, lin).masked_fill(trusted, 0)
         largest = size.amax(0)
@@ -164,28 +166,24 @@ def _per_row(k: Tensor, trusted: Tensor) -> Tensor:
     return torch.where(trusted, 0, k)
 
 
-def _trial(lin: Linearization, damped: Callable[[Tensor], Tensor], idle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Evaluate `f` along the update without damping, for the sequences that stand still.
+def _trial(lin: Linearization, whole: Tensor, idle: Tensor) -> tuple[Tensor, Tensor]:
+    """Evaluate `f` along the update without damping.
 
     Args:
         lin: `f` along the guess.
-        damped: from a damping to the update.
-        idle: iterations in a row in which neither the damping nor the residual changed, `(*batch)`.
+        whole: the update, `(n, *batch, D)`.
+        idle: the sequences in which the rows up to the first bad one are trusted, bool, `(*batch)`.
 
     Returns:
-        The sequences in which it is good as a whole, `(*batch)`, the rows that take it, `(n, *batch)`, and the update.
+        The sequences in which it is good as a whole, `(*batch)`, and the rows that take it, `(n, *batch)`.
     """
-    stuck = (idle > 0) & lin.active
-    if _torch.on_host(stuck) and not bool(stuck.any()):
-        return stuck, torch.zeros_like(lin.open.squeeze(-1)), lin.residual
-    whole = damped(torch.zeros_like(lin.residual[0, ..., 0]))
     with torch.no_grad():  # it only decides
         states = lin.states + whole
         after = (lin.at(torch.cat([lin.prev[:1], states[:-1]])).value - states).abs().amax(-1)
     now, closed = lin.residual.abs().amax((0, -1)), ~lin.open.squeeze(-1)
-    good = ((after <= ENOUGH * now) | closed).all(0) & stuck
+    good = ((after <= ENOUGH * now) | closed).all(0)
     fine = ((after <= ENOUGH_OF_A_ROW * now) | closed).to(torch.int64).cumprod(0).bool()
-    return good, good | (fine & (idle >= PATIENCE)), whole
+    return good, good | (fine & idle)
 
 
 def _shortening(size: Tensor, step: float) -> Tensor:

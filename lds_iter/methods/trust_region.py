@@ -29,7 +29,8 @@ Without this, states that drift or hardly change from step to
 step, whose extent along a constant guess is about nothing, would never be let go. It costs one evaluation of `f` and
 one scan an iteration, and no derivatives.
 
-Residuals are no guide to the damping itself: on a hard problem they must rise for a while, and a classical gain ratio stalls. The amount
+Residuals are no guide to the damping itself: on a hard problem they must rise for a while, and a classical gain ratio
+stalls. The amount
 of damping is tuned by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington,
 Smith, Linderman, NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-region methods", 2000.
 """

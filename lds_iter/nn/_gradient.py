@@ -1,9 +1,7 @@
-"""Gradients of the cells of `torch.nn`: of one step, and of a whole trajectory, once in compiled code, and again.
+"""Gradients of a whole trajectory of a cell of `torch.nn`: once in compiled code or by a solve, and again.
 
-For a trajectory `s_t = f(s_{t-1}, u_t)` and gradients `g_t = dL/ds_t` the adjoint `l_t = g_t + J_{t+1}^T l_{t+1}` is
-solved first, and then one product of all rows gives every gradient (see `lds_iter.gradients`). Second derivatives
-(`create_graph=True`) take the trajectory step by step in plain torch operations, which autograd differentiates as often
-as one likes.
+Second derivatives (`create_graph=True`) take the trajectory step by step in plain torch operations, which autograd
+differentiates as often as one likes.
 """
 
 from __future__ import annotations
@@ -18,31 +16,11 @@ from torch.autograd import Function
 from lds_iter.kernels.cpu.cells import Tensors
 from lds_iter.kernels.cpu.steps import steps, steps_gradients
 from lds_iter.nn._batched import batch_of
+from lds_iter.nn._step_gradient import Gradients
 from lds_iter.nn.cell_spec import BoundCell
 from lds_iter.solution import Solution
 
-Gradients = tuple[Tensor | None, ...]
 Cell = TypeVar("Cell", bound=BoundCell)
-
-
-class Step(Function):
-    """One step of every row in compiled code; nothing but its arguments is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, f: BoundCell, s: Tensor, *leaves: Tensor) -> Tensor:
-        ctx.f = f
-        ctx.save_for_backward(s, *leaves)
-        f, u = f.with_leaves(leaves)
-        done = f.spec.compiled.step(s, f.tensors(u), blocks=False)
-        return f.plain(s, u).value if done is None else done[0]
-
-    @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Gradients:  # pyright: ignore[reportIncompatibleMethodOverride]
-        s, *leaves = ctx.saved_tensors
-        needed = ctx.needs_input_grad[1:]
-        f, u = ctx.f.with_leaves(tuple(leaves))
-        made, weights = _row_gradients(f, s, u, g, needed)
-        return None, _to_state(f, made).reshape(s.shape) if needed[0] else None, *weights
 
 
 class SteppedStates(Function):
@@ -199,29 +177,3 @@ def _of(states: Tensor, leaves: Tensors, g: Tensor, needed: tuple[bool, ...], **
     wanted = [leaf for leaf, need in zip(leaves, needed, strict=True) if need]
     found = iter(torch.autograd.grad(states, wanted, g, **options))
     return tuple(next(found) if need else None for need in needed)
-
-
-def _row_gradients(f: BoundCell, s: Tensor, u: Any, g: Tensor, needed: tuple[bool, ...]) -> tuple[Tensors, Gradients]:
-    """For the gradient of the values what `CompiledCell.gradients` makes, and the gradients of inputs, `W_hh` and inner
-    bias."""
-    spec, tensors = f.spec, f.tensors(u)
-    gates, width, matrices = spec.gates, f.width, needed[1 + spec.gates]
-    done = spec.compiled.gradients(s, tensors, g, matrices=matrices)
-    if done is None:  # to be differentiated again, or batched
-        made = f.plain(s, u).gradients(g)
-        h = s[..., :: spec.compiled.parts].reshape(-1, width)
-        squares = tuple(slope.reshape(h.shape).T @ h for slope in made[:gates]) if matrices else ()
-    else:
-        made, squares = done
-    inner = (made[gates - 1].reshape(-1, width).sum(0),) if spec.inner_bias else ()
-    return made, (*(made[k] for k in spec.compiled.to_inputs), torch.cat(squares) if matrices else None, *inner)
-
-
-def _to_state(f: BoundCell, made: Tensors) -> Tensor:
-    """The gradient of the state before each row."""
-    through = made[0] @ f.weights.gates[0]
-    for slope, weight in zip(made[1 : f.spec.gates], f.weights.gates[1:], strict=True):
-        through = through + slope @ weight
-    parts = [torch.zeros_like(through) if k is None else made[k] for k in f.spec.to_state]
-    parts[0] = parts[0] + through
-    return parts[0] if len(parts) == 1 else torch.stack(parts, -1)

@@ -21,7 +21,12 @@ class Route(enum.Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """Who computes a forward, and why."""
+    """Who computes a forward, and why.
+
+    Attributes:
+        route: who.
+        why: for a reader.
+    """
 
     route: Route
     why: str

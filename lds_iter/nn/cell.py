@@ -19,7 +19,8 @@ from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._fused import FusedDerivatives
-from lds_iter.nn._gradient import Step, stepped
+from lds_iter.nn._gradient import stepped
+from lds_iter.nn._step_gradient import Step
 from lds_iter.nn.cell_spec import BoundCell, Gates, gates_of, slices
 from lds_iter.recurrence import IterationRequest, IterationResult
 

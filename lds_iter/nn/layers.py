@@ -17,12 +17,14 @@ from lds_iter.nn._forward import forward_pass
 from lds_iter.nn._plan import OVER_BUDGET, SHORT, LayerOutcome, Plan
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
 from lds_iter.nn.options import (
-    FOUND_WHILE_RUNNING,
     OPTION_NAMES,
+    OWN_STATE,
     Option,
     SolveOptions,
+    cache_for,
     default_auto,
     explain_fallback,
+    lasting,
     restored,
 )
 from lds_iter.solution import Solution
@@ -30,15 +32,12 @@ from lds_iter.solution import Solution
 OF_TORCH = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
 """The names of the arguments of `torch.nn`'s layers, which do not spell them out themselves."""
 
-OWN_STATE = (*FOUND_WHILE_RUNNING, "options", "_warned")
-"""What a layer of torch has not."""
-
 
 class ParallelLayers(torch.nn.RNNBase):
     """What `RNN`, `GRU` and `LSTM` share: the layer of `torch.nn`, evaluated faster, or in parallel over time.
 
     By default a layer on a CPU takes its steps in compiled code, and torch's kernel serves where that cannot (no
-    compiler, hidden sizes beyond its range); on an accelerator `Auto` finds out whether a solve or torch's kernel is
+    compiler) or would be late (a short LSTM); on an accelerator `Auto` finds out whether a solve or torch's kernel is
     faster. With a `method` that method solves every forward. Where a solve does not converge within its budget, the
     whole forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for
     inputs that are not finite. Half precision is computed in float32 and cast to what torch returns.
@@ -104,21 +103,18 @@ class ParallelLayers(torch.nn.RNNBase):
             return
         self._warned = True
         layer, backward = divmod(len(outcome.solutions) - 1, 2 if self.bidirectional else 1)
-        where = f" in layer {layer}" + (", backward" if backward else "")
-        instead = f"The result is that of torch.nn.{type(self).__name__}, step by step"
-        warn_of_slowness(explain_fallback(type(self).__name__, where, outcome.solutions[-1], instead))
+        where, name = f" in layer {layer}" + (", backward" if backward else ""), type(self).__name__
+        instead = f"The result is that of torch.nn.{name}, step by step"
+        warn_of_slowness(explain_fallback(name, where, outcome.solutions[-1], instead))
 
     def _chooser(self) -> Auto:
         """What chooses on an accelerator where no method is given; it learns from one forward to the next."""
-        if self._auto is None:
-            self._auto = default_auto(self)
+        self._auto = self._auto or default_auto(self)
         return self._auto
 
     def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
-        compiler = self.options.compiler
-        if compiler is None or self._cache is None or self._cache.compiler is not compiler:
-            self._cache = None if compiler is None else CompileCache(compiler)
+        self._cache = cache_for(self.options.compiler, self._cache)
         return self._cache
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
@@ -128,24 +124,18 @@ class ParallelLayers(torch.nn.RNNBase):
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name not in FOUND_WHILE_RUNNING}
+        return lasting(super().__getstate__())
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(restored(state))
 
 
 class RNN(ParallelLayers, torch.nn.RNN):
-    """`torch.nn.RNN`, faster. Same constructor, parameters, `state_dict`, inputs and outputs.
-
-    The further arguments are those of `ParallelLayers`.
-    """
+    """`torch.nn.RNN`, faster. All else is the same, and the options are those of `ParallelLayers`."""
 
 
 class GRU(ParallelLayers, torch.nn.GRU):
-    """`torch.nn.GRU`, faster. Same constructor, parameters, `state_dict`, inputs and outputs.
-
-    The further arguments are those of `ParallelLayers`.
-    """
+    """`torch.nn.GRU`, faster. All else is the same, and the options are those of `ParallelLayers`."""
 
 
 class LSTM(ParallelLayers, torch.nn.LSTM):

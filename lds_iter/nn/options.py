@@ -10,6 +10,7 @@ import torch
 
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method
+from lds_iter.compile.compiled import CompileCache
 from lds_iter.kernels.cpu.build import function
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
@@ -91,6 +92,10 @@ FOUND_WHILE_RUNNING = ("last_solution", "last_plan", "_auto", "_cache")
 """The attributes that a layer sets while it runs, which are not copied or pickled with it."""
 
 
+OWN_STATE = (*FOUND_WHILE_RUNNING, "options", "_warned")
+"""The attributes that a layer of torch has not."""
+
+
 class Option:
     """An attribute of a layer that is a field of its `options`: read there, and checked when it is set."""
 
@@ -102,6 +107,18 @@ class Option:
 
     def __set__(self, layer: Any, value: Any) -> None:
         layer.options = replace(layer.options, **{self._name: value})
+
+
+def cache_for(compiler: Callable[..., Any] | None, known: CompileCache | None) -> CompileCache | None:
+    """What a compiler has compiled, or will; None without one."""
+    if compiler is None:
+        return None
+    return known if known is not None and known.compiler is compiler else CompileCache(compiler)
+
+
+def lasting(state: dict[str, Any]) -> dict[str, Any]:
+    """What of the state of a layer is copied and pickled."""
+    return {name: value for name, value in state.items() if name not in FOUND_WHILE_RUNNING}
 
 
 def restored(state: dict[str, Any]) -> dict[str, Any]:

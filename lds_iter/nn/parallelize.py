@@ -9,8 +9,8 @@ import torch
 from lds_iter.checks import check_names
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn.layers import GRU, LSTM, OWN_STATE, RNN, ParallelLayers
-from lds_iter.nn.options import OPTION_NAMES, SolveOptions
+from lds_iter.nn.layers import GRU, LSTM, RNN, ParallelLayers
+from lds_iter.nn.options import OPTION_NAMES, OWN_STATE, SolveOptions
 
 M = TypeVar("M", bound=torch.nn.Module)
 

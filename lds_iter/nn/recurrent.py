@@ -26,12 +26,13 @@ from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.options import (
-    FOUND_WHILE_RUNNING,
     OPTION_NAMES,
     Option,
     SolveOptions,
+    cache_for,
     default_auto,
     explain_fallback,
+    lasting,
     restored,
 )
 from lds_iter.nn.rnn import RNNRecurrence
@@ -194,13 +195,11 @@ class Recurrent(torch.nn.Module):
 
     def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
-        compiler = self.options.compiler
-        if compiler is None or self._cache is None or self._cache.compiler is not compiler:
-            self._cache = None if compiler is None else CompileCache(compiler)
+        self._cache = cache_for(self.options.compiler, self._cache)
         return self._cache
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in FOUND_WHILE_RUNNING}
+        return lasting(self.__dict__)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(restored(state))

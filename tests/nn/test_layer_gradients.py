@@ -190,21 +190,22 @@ class Leaky(torch.nn.Module):
 
 
 @pytest.mark.parametrize("method", [li.Newton(), li.Jacobi()])
-def test_a_cell_that_has_other_weights_by_the_backward_pass_is_refused_or_right(method):
-    layer = li.nn.Recurrent(Leaky(), method=method, rtol=1e-12, atol=1e-12)
-    x, h = batch(), torch.zeros(2, 4, dtype=torch.float64)
+def test_a_cell_that_has_other_weights_by_the_backward_pass_is_refused(method):
+    """`functional_call` has put the module's own weights back by then; at 0.33 off it once passed for a gradient."""
+    layer = li.nn.Recurrent(Leaky(), method=method)
     weights = {name: (2 * weight).detach().requires_grad_() for name, weight in layer.named_parameters()}
-    inner = {name.removeprefix("cell."): weight for name, weight in weights.items()}
-    expected, state = [], h
-    for row in x:
-        state = torch.func.functional_call(layer.cell, inner, (row, state))
-        expected.append(state)
-    right = torch.autograd.grad(torch.stack(expected).square().mean(), list(weights.values()))
-    states = torch.func.functional_call(layer, weights, (x, h))[0]
-    try:
-        found = torch.autograd.grad(states.square().mean(), list(weights.values()))
-    except RuntimeError as error:
-        assert "backward" in str(error)
-    else:
-        for one, other in zip(found, right, strict=True):
-            torch.testing.assert_close(one, other, **CLOSE)
+    states = torch.func.functional_call(layer, weights, (batch(), torch.zeros(2, 4, dtype=torch.float64)))[0]
+    with pytest.raises(RuntimeError, match="gives other values in the backward pass"):
+        torch.autograd.grad(states.square().mean(), list(weights.values()))
+
+
+def test_a_cell_of_torch_keeps_the_weights_that_it_was_called_with():
+    found = []
+    cell, rnn = torch.nn.GRUCell(3, 4, dtype=torch.float64), torch.nn.GRU(3, 4, dtype=torch.float64)
+    rnn.load_state_dict({f"{name}_l0": weight for name, weight in cell.state_dict().items()})
+    for layer in li.nn.Recurrent(cell), rnn:
+        weights = {name: (2 * weight).detach().requires_grad_() for name, weight in layer.named_parameters()}
+        states = torch.func.functional_call(layer, weights, (batch(),))[0]
+        found.append(torch.autograd.grad(states.square().mean(), list(weights.values())))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, **CLOSE)

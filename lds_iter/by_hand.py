@@ -131,11 +131,22 @@ def start(
 
 
 def iterate(now: Iterate) -> Iterate:
-    """One iteration: take the pending update, evaluate `f` along it, measure, accept rows, propose the next update."""
+    """One iteration: take the pending update, evaluate `f` along it, measure, accept rows, propose the next update.
+
+    Args:
+        now: of `li.start` or of the iteration before.
+
+    Returns:
+        The next iterate; `now` stays as it is.
+    """
     return replace(now, state=iteration.iterate(now.problem, now.method, now.state, now.options))
 
 
 def finish(now: Iterate) -> Solution:
-    """The solution reached, as `solve` returns it; sequences without a result get `Result.STOPPED`."""
+    """The solution reached, as `solve` returns it; sequences without a result get `Result.STOPPED`.
+
+    Args:
+        now: the last iterate.
+    """
     result = now.state.result.masked_fill(now.state.running, int(Result.STOPPED))
     return solution_of(now.problem, replace(now.state, result=result, residual=now.residual), None)

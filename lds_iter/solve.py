@@ -218,10 +218,17 @@ def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
 def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
     """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
 
-    Takes `f`, `s0` and `inputs` as `solve` does; differentiable by ordinary autograd.
+    Differentiable by ordinary autograd, any number of times. Where no gradient is wanted and `f` has compiled steps,
+    these run.
+
+    Args:
+        f, s0, inputs: see `solve`.
 
     Returns:
         The states `(T, *batch, D)`.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work.
     """
     length, *_ = _check(f, s0, inputs, None, None)
     if not torch.is_grad_enabled():

@@ -113,7 +113,9 @@ def test_every_public_class_is_tried():
 
     def classes(value):
         parts = vars(value).values() if hasattr(value, "__dict__") else []
-        return {type(value).__name__}.union(*[classes(part) for part in parts if type(part).__module__[:8] == "lds_iter"])
+        return {type(value).__name__}.union(
+            *[classes(part) for part in parts if type(part).__module__[:8] == "lds_iter"]
+        )
 
     for value in [*METHODS.values(), *transitions(1, (), 2).values()]:
         tried |= classes(value)

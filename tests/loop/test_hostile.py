@@ -1,4 +1,4 @@
-"""Functions, methods and observers that break their contract: an error that says so, or the right states; never others."""
+"""Functions, methods and observers that break their contract: an error that says so, or the right states."""
 
 import pickle
 import threading
@@ -164,7 +164,10 @@ LYING = {
     "another value": (lambda value, n: elementwise(value + 0.3, 0 * value), "is not `f"),
     "another value late": (lambda value, n: elementwise(value + 0.3 * (n > 3), 0 * value), "its `linearize`"),
     "another shape": (lambda value, n: elementwise(value[..., :1], value[..., :1]), "is not `f"),
-    "another shape late": (lambda value, n: elementwise(value[: n if n < 4 else 1], value[: n if n < 4 else 1]), "kind"),
+    "another shape late": (
+        lambda value, n: elementwise(value[: n if n < 4 else 1], value[: n if n < 4 else 1]),
+        "kind",
+    ),
     "a slope of another shape": (lambda value, n: elementwise(value, value[..., :1]), "`slope` must have the shape"),
     "None": (lambda value, n: None, "`linearize` of `f` must return"),
     "None late": (lambda value, n: elementwise(value, 0 * value) if n < 4 else None, "`f.linearize"),

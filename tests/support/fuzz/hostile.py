@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fuzz.cases import Case, arguments, composed, limits, rows_of_loop
-from fuzz.draw import Draw
-from fuzz.honest import Honest
 from torch import Tensor
 
 import lds_iter as li
+from fuzz.cases import Case, arguments, composed, limits, rows_of_loop
+from fuzz.draw import Draw
+from fuzz.honest import Honest
 
 
 class Boom(Exception):
@@ -220,9 +220,7 @@ def _misdeed(draw: Draw) -> tuple[str, Callable[[], Any]]:
     if kind == "buffer":
         return "returns one memory", StaticBuffer
     if kind == "derivatives":
-        lie = draw.one_of(
-            ("another value", "a slope of another shape", "a value of another shape", "None", "a tuple")
-        )
+        lie = draw.one_of(("another value", "a slope of another shape", "a value of another shape", "None", "a tuple"))
         del moments[f"at call {call}"]
         moment = draw.one_of(list(moments))
         return f"`linearize` gives {lie} {moment}", lambda: LyingDerivatives(lie, moments[moment])

@@ -1,15 +1,15 @@
 """Methods, wrapped up to three deep, around the library's structures and a user's own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from catalogue import Noise, Poison, RandomTransition, RotationScale
-from fuzz.draw import Draw
 from torch import Tensor
 
 import lds_iter as li
+from fuzz.draw import Draw
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Own(li.TransitionApproximation):
 
 @dataclass(frozen=True)
 class HeavyBall(li.LDSApproximation):
-    """A user's wrapper with a carry: the inner update and a part of the last one. Rows are those of the whole sequence."""
+    """A user's wrapper with a carry: the inner update and a part of the last one, of every row."""
 
     method: li.LDSApproximation
     momentum: float
@@ -162,7 +162,9 @@ def _wrapped_choice(draw: Draw, width: int, depth: int) -> Drawn:
     if name == "Rotated":
         return Drawn(li.Rotated(method, _rotation(draw, width)), False, finite)
     if name == "LowPrecision":
-        return Drawn(li.LowPrecision(method, draw.one_of((torch.bfloat16, torch.float32, torch.float16))), alike, finite)
+        return Drawn(
+            li.LowPrecision(method, draw.one_of((torch.bfloat16, torch.float32, torch.float16))), alike, finite
+        )
     if name == "Chord":
         return Drawn(li.Chord(method, draw.integer(1, 4)), alike, finite)
     other = _choice(draw, width)
@@ -193,7 +195,9 @@ def _general(draw: Draw, width: int, depth: int) -> Drawn:
     if name == "LevenbergMarquardt":
         inner = _wrapped_choice(draw, width, depth - 1)
         form = draw.one_of((li.Filter(), li.Smoother()))
-        damped = Drawn(li.LevenbergMarquardt(draw.one_of((0.3, 30.0, 1e4)), inner.method, form), inner.alike, inner.finite)
+        damped = Drawn(
+            li.LevenbergMarquardt(draw.one_of((0.3, 30.0, 1e4)), inner.method, form), inner.alike, inner.finite
+        )
         if draw.happens(0.3):
             return Drawn(li.TrustRegion(damped.method), damped.alike, damped.finite)
         return damped

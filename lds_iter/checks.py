@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter._torch import has_tangent, shares_memory
+from lds_iter._torch import has_tangent
 from lds_iter.gradients.adjoints import AbstractAdjoint
+from lds_iter.loop.contract import shares_memory
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation

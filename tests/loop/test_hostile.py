@@ -360,3 +360,12 @@ def test_a_failed_solve_crosses_processes():
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
     assert torch.equal(again.solution.states, caught.value.solution.states)
+
+
+def test_an_error_in_the_evaluation_for_the_record_has_its_place_too():
+    def raising(s, u):
+        raise Mine("mine")
+
+    with pytest.raises(Mine) as caught:
+        li.solve(Late(raising, 3), S0, U, li.Jacobi(), record=True)  # two checks, the guess, its record
+    assert any("for the record" in note for note in caught.value.__notes__)

@@ -14,14 +14,8 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
-from lds_iter.scan.linear_scan import (
-    block_diagonal_scan,
-    diagonal_scan,
-    reference_scan,
-    register_runs_once,
-    register_scan,
-    scaled_identity_scan,
-)
+from lds_iter.scan.linear_scan import diagonal_scan, reference_scan, scaled_identity_scan
+from lds_iter.scan.registry import register_runs_once, register_scan
 from lds_iter.scan.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal, ScaledIdentity
 
 LOOP_WIDTH = 32
@@ -82,7 +76,7 @@ def fast_dense_scan(transition: Dense, x: Tensor, initial: Tensor | None = None)
 def fast_block_diagonal_scan(transition: BlockDiagonal, x: Tensor, initial: Tensor | None = None) -> None:
     """`scan.cpp`; reference: `reference_scan`."""
     if not _matrices(transition.blocks, x, initial):
-        block_diagonal_scan(transition, x, initial)
+        reference_scan(transition, x, initial)
 
 
 def in_steps(transition: AbstractTransition, x: Tensor) -> bool:

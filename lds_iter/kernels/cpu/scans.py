@@ -115,6 +115,9 @@ def _loop(a: Tensor, x: Tensor, initial: Tensor | None) -> None:
 
 def _matrices(a: Tensor, x: Tensor, initial: Tensor | None) -> bool:
     """Scan by the matrices in the last two dimensions of `a`; false where the kernel cannot."""
+    matrices = a.shape[-3] if a.ndim == x.ndim + 2 else 1
+    if a.shape[-2] != a.shape[-1] or a.shape[-1] * matrices != x.shape[-1]:
+        return False  # the reference says what is wrong
     prepared = _prepared(a, x, initial)
     scan = function("scan", "dense_scan", x.dtype, 12) if prepared is not None else None
     if scan is None or prepared is None:

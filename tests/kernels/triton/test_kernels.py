@@ -326,8 +326,8 @@ def test_the_steps_are_well_formed_operations():
     for name, operation in ("gru", "gru_step"), ("lstm", "lstm_step"), ("tanh", "rnn_step"):
         f, s, u = at_random_states(name, 4, (2,), 3)
         gates = (u,) if name == "tanh" else u
-        last = {"gru": (f._bias_n,) if name == "gru" else (), "lstm": (), "tanh": (False,)}[name]
-        weight = f._weight_hh if name == "lstm" else f._weight
+        last = {"gru": (f.weights.inner_bias,) if name == "gru" else (), "lstm": (), "tanh": (False,)}[name]
+        weight = f.weights.hh
         torch.library.opcheck(getattr(torch.ops.lds_iter, operation).default, (s, *gates, weight.detach(), *last))
 
 

@@ -37,12 +37,12 @@ class LowRank(li.AbstractTransition):
         return LowRank(self.right, self.left, self.c)
 
     def scaled(self, factor):
-        return LowRank(factor.unsqueeze(-1) * self.left, self.right, factor * self.c)
+        return LowRank(li.scan.times(factor, self.left), self.right, li.scan.times(factor, self.c))
 
 
 @dataclass(frozen=True)
 class Matrices(li.AbstractTransition):
-    """A user's own structure without `scaled`, whose only field is a matrix per row, `(n, *batch, D, D)`."""
+    """A user's own structure, whose only field is a matrix per row, `(n, *batch, D, D)`."""
 
     matrix: Tensor
 
@@ -54,6 +54,9 @@ class Matrices(li.AbstractTransition):
 
     def transpose(self):
         return Matrices(self.matrix.mT)
+
+    def scaled(self, factor):
+        return Matrices(li.scan.times(factor, self.matrix))
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,19 @@ class Own(li.TransitionApproximation):
             return LowRank(0.1 * diagonal.unsqueeze(-1), right, 0.5 * diagonal[..., :1])
         half = diagonal.shape[-1] // 2
         return RotationScale(diagonal[..., :half], 0.1 * diagonal[..., :half])
+
+
+@dataclass(frozen=True)
+class Averaged(li.StatefulTransition):
+    """A user's choice of A with a memory: half of the diagonal of the Jacobian, half of what the row had before."""
+
+    def init(self, guess):
+        return torch.zeros_like(guess)
+
+    def choose(self, lin, carry):
+        before = carry[lin.rows]
+        now = torch.where(lin.active.unsqueeze(-1), 0.5 * (lin.diagonal() + before), before)
+        return li.Diagonal(now), torch.cat([carry[: lin.rows.start], now, carry[lin.rows.stop :]])
 
 
 @dataclass(frozen=True)
@@ -140,6 +156,7 @@ def _choice(draw: Draw, width: int) -> Drawn:
         lambda: Drawn(li.Jacobi()): 2,
         lambda: Drawn(RandomTransition(draw.integer(0, 9), draw.one_of((0.3, 3.0))), alike=False): 1,
         lambda: Drawn(Poison(), finite=False): 0.5,
+        lambda: Drawn(Averaged()): 1,
         lambda: Drawn(Own("matrices"), alike=False): 1,
         lambda: Drawn(Own("low rank"), alike=False): 1,
     }

@@ -256,9 +256,9 @@ def check_hostile(misdeed: Misdeed) -> list[str]:
 def _check_once(misdeed: Misdeed) -> list[str]:
     case = misdeed.case
     want = rows_of_loop(honest, case.s0, case.inputs)
-    before = case.inputs.clone()
+    before, f = case.inputs.clone(), misdeed.make()
     try:
-        solution = li.solve(misdeed.make(), case.s0.clone(), case.inputs.clone(), case.method.method, **case.options)
+        solution = li.solve(f, case.s0.clone(), case.inputs.clone(), case.method.method, **case.options)
     except Boom as error:
         return [] if getattr(error, "__notes__", ()) else ["note: the user's own error has no note on where it came up"]
     except KeyboardInterrupt:
@@ -275,7 +275,8 @@ def _check_once(misdeed: Misdeed) -> list[str]:
     if not bool(wrong.any()) and bool(solution.states.isfinite().all()):
         return []
     found = f"SUCCESS, and off by {float((solution.states - want).abs().max()):.2g}"
-    value = honest(torch.cat([case.s0[None], solution.states[:-1]]), case.inputs)
-    ends = [0, -1]  # the looks have a tolerance of 1 / 64
-    seen = bool(((value - solution.states)[ends].abs() > value[ends].abs().max() / 32).any())
+    prev = torch.cat([case.s0[None], solution.states[:-1]])
+    alone = torch.cat([honest(prev[:1], case.inputs[:1]), f(prev[-1:].clone(), case.inputs[-1:].clone())])
+    ends = solution.states[[0, -1]]  # the look at them has a tolerance of 1 / 64
+    seen = bool(((alone - ends).abs() > alone.abs().max() / 32).any())
     return [f"{'wrong' if seen else UNSEEN}: {found}"]

@@ -24,6 +24,7 @@ from lds_iter.checks import (
     check_numbers,
     check_state,
     check_tolerance,
+    check_transforms,
     last_inputs,
     note_on_derivatives,
 )
@@ -36,6 +37,7 @@ from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
+from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
@@ -152,7 +154,8 @@ def solve(
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
     if throw and solution.failed:
-        raise SolveError(explain_failure(solution, approximation, options.rtol, options.atol, given.limit), solution)
+        message = explain_failure(solution, advice(approximation), options.rtol, options.atol, given.limit)
+        raise SolveError(message, solution)
     return solution
 
 

@@ -190,10 +190,10 @@ def check_ends(
     same = bool(((alone - found).abs() <= room).all()) and torch.equal(trajectory[0], s0)
     if same and not drew:
         return
+    what = "draws random numbers" if same else "alone gives other values for the first or last step than in company"
     raise ValueError(
-        f"`f` {'draws random numbers' if same else 'alone gives other values for the first or last step than in company'}"
-        f" (difference {float((alone - found).abs().max()):.2g}), so what was solved is not its recurrence. In order of "
-        "likelihood: "
+        f"`f` {what} (difference {float((alone - found).abs().max()):.2g}), so what was solved is not its recurrence. "
+        "In order of likelihood: "
         "it mixes time steps when there are many (attention, `cumsum`, a mean over the first dimension); it is random; "
         "it counts its calls or keeps a state; it writes into its arguments; its `linearize` gives another value. `f` "
         "must map every row by itself, the same at every call."
@@ -340,8 +340,8 @@ def note_on_derivatives(error: RuntimeError) -> None:
     """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
     if "random operation" in str(error):
         error.add_note(
-            "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in `inputs`; "
-            "call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
+            "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in "
+            "`inputs`; call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
         )
     if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
         error.add_note(

@@ -1,100 +1,121 @@
-"""`Auto`: the strategy that chooses, and what it chooses from."""
+"""`Auto`: the strategy that chooses a method while it solves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lds_iter.auto.arms import Candidate
 from lds_iter.auto.clock import AbstractClock, WallClock
-from lds_iter.auto.costs import CostTable
-from lds_iter.auto.driver import Driver
-from lds_iter.auto.memory import Memory
-from lds_iter.loop.state import AbstractStrategy, Problem, Rules, Workspace
-from lds_iter.methods.newton import Newton
-from lds_iter.methods.picard import Picard
-from lds_iter.methods.quasi_newton import QuasiNewton
-from lds_iter.methods.trust_region import TrustRegion
-
-CANDIDATES = (
-    Candidate(Newton(), expected=4, linear=1),
-    Candidate(QuasiNewton(), expected=9, linear=8),
-    Candidate(Picard(), expected=4),
-    Candidate(TrustRegion(Newton()), expected=14, linear=None, rescue=True),
-)
-"""Counts of `docs/background/counts.md` and `docs/background/trust-region.md`: networks at initialisation for the first
-two, small steps of a stochastic differential equation for the third, the edge of stability for the last."""
+from lds_iter.auto.contenders import CONTENDERS, ExternalKernel, Settings
+from lds_iter.auto.race import Race
+from lds_iter.auto.table import Table
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
+from lds_iter.methods.base import LDSApproximation
 
 
 @dataclass(frozen=True)
 class Auto(AbstractStrategy):
-    """Choose the method while solving: measure, start with what looks cheapest, watch, switch, or go step by step.
+    """Choose the method while solving: a race with deadlines, once for each kind of problem.
 
-    1. A few sequential steps are timed (their rows are exact), and calls of `f` with one row and with many, from which
-       an iteration of each candidate is estimated. A sequence so short that this could not pay (`T * budget` below 12)
-       is evaluated step by step at once. What has compiled iterations and small states begins at once.
-    2. A probe tells how far `f` carries two states apart: whether it forgets, expands or is linear. The candidate with
-       the smallest time to expect, iterations times cost, starts, unless step by step is faster.
-    3. After every iteration the time to go is projected, from how fast the residual falls, the frontier moves, and a
-       few rows come nearer to the solution. When another candidate or step-by-step evaluation of the remaining rows is
-       faster, it takes over. Accepted rows are kept, so nothing of them is computed twice.
-    4. Later solves repeat what worked, as the fixed method would run, from the states of the last solve where these are
-       nearer than the guess, and try out what might be faster, as far as earlier ones have not spent their budgets.
+    1. A recurrence that has compiled steps is evaluated by them: nothing is faster on a CPU. So are fewer than 120
+       rows, step by step.
+    2. The first solve of a kind (code of `f`, shapes, device) times a few sequential steps, and tries the contenders
+       in their order, each in a short window first. What gets on is given all rows, what does not is given up at its
+       deadline; accepted rows are kept, and the rest goes step by step.
+    3. The next solves try one of the other contenders each, against the record.
+    4. From then on the winner runs, as the fixed method would run, from the last states where these are nearer than the
+       guess. When it takes 1.3 times its record twice in a row, all contenders are new again.
 
-    **What it can lose.** Call *loss* the time of iterations and looks, less what accepted rows would have taken step by
-    step, and S the time of step-by-step evaluation, as measured. Without evidence (a residual that falls, a frontier
-    that moves, rows that come nearer, a probe that shows `f` to forget fast or to be linear, an earlier solve of this
-    kind that succeeded) the loss stays below `budget * S`, plus at most one iteration of a candidate whose cost was
-    estimated too low, or the few compiled ones that a solve may begin with. With evidence that lies it stays below S in
-    all. So a solve takes at most `(1 + budget) S` and a constant where nothing promises success, and at most `2 S` and
-    that constant ever; the constant is the steps and calls of `f` that are timed.
+    **Cost.** A solve loses at most `budget` of the time of step-by-step evaluation, and an iteration, on what shows no
+    progress; what shows progress and then fails, at most the time of the fastest way known. The few steps and the
+    iterations in short windows come on top.
 
     Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
     method found them depends on measured times, so two runs may decide differently, and agree to the tolerance.
-    `Solution.decisions` tells. Choices are for the whole batch; results, counts and residuals are per sequence.
+    `Solution.decisions` tells. A choice is for the whole batch; results, counts and residuals are per sequence.
+
+    An object may be shared by threads. Copies, and objects from a pickle, know nothing yet.
 
     Attributes:
-        candidates: what to choose from, besides step-by-step evaluation; `CANDIDATES` by default.
-        budget: the share of the time of step-by-step evaluation that may be lost without evidence.
+        contenders: the methods, in the order in which they are tried, besides step-by-step evaluation.
+        budget: share of the time of step-by-step evaluation that may be lost in one solve, in (0, 1].
         clock: what time is measured with.
-        costs: what earlier solves with this object have measured, and how they ended: a solve of a kind that is known
-            (the same code of `f`, shape and device) measures nothing again. What earlier solves might have lost and
-            did not may be spent by later ones. `CostTable()` forgets all.
-        warm_start: whether to keep the states of the last solve of a kind, and to begin the next one there for the
-            sequences of which a few rows show that they are nearer to the solution than the guess. While parameters
-            change little and inputs do not, as in training on a whole series, that saves a quarter to a half of the
-            iterations and more (`python -m bench.auto_guesses`).
-        memory: these states, at most 64 MiB of them in float32; neither copied nor pickled.
+        warm_start: whether to keep the states of the last solve of a kind, at most 64 MiB of them in float32, and to
+            begin the next one there, for the sequences of which a few rows show that they are nearer than the guess.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work.
+
+    Example:
+        >>> auto = li.Auto((li.Newton(), li.Picard()))
+        >>> solution = li.solve(lambda s, u: 0.5 * s.tanh() + u, torch.zeros(2), torch.ones(500, 2), auto)
+        >>> solution.converged
+        True
     """
 
-    candidates: tuple[Candidate, ...] = CANDIDATES
+    contenders: tuple[LDSApproximation, ...] = CONTENDERS
     budget: float = 0.1
     clock: AbstractClock = field(default_factory=WallClock)
-    costs: CostTable = field(default_factory=CostTable, compare=False, repr=False)
     warm_start: bool = True
-    memory: Memory = field(default_factory=Memory, compare=False, repr=False)
+    _settings: Settings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        some = isinstance(self.candidates, tuple) and bool(self.candidates)
-        if not some or not all(isinstance(candidate, Candidate) for candidate in self.candidates):
+        some = isinstance(self.contenders, tuple) and bool(self.contenders)
+        if not some or not all(isinstance(method, LDSApproximation) for method in self.contenders):
             raise TypeError(
-                f"`candidates` must be a tuple of li.auto.Candidate, with at least one, got {self.candidates!r}. "
-                "Type `li.auto.Candidate(li.Picard(), expected=6)`."
+                f"`contenders` must be a tuple of methods, with at least one, got {self.contenders!r}. Type "
+                "`li.Auto((li.Newton(), li.Picard()))`."
             )
-        if all(candidate.rescue for candidate in self.candidates):
-            raise ValueError("`candidates` needs one to start with: leave `rescue=True` out in at least one.")
-        if not 0 < self.budget <= 1:
-            raise ValueError(f"`budget` must lie in (0, 1], a share of the time step by step, got {self.budget}.")
+        if isinstance(self.budget, bool) or not isinstance(self.budget, int | float) or not 0 < self.budget <= 1:
+            raise ValueError(f"`budget` must lie in (0, 1], a share of the time step by step, got {self.budget!r}.")
         if not isinstance(self.clock, AbstractClock):
             raise TypeError(f"`clock` must be a clock such as li.auto.WallClock(), got {self.clock!r}.")
-        if not isinstance(self.costs, CostTable):
-            raise TypeError(f"`costs` must be a li.auto.CostTable, got {self.costs!r}.")
         if not isinstance(self.warm_start, bool):
             raise TypeError(f"`warm_start` must be True or False, got {self.warm_start!r}.")
-        if not isinstance(self.memory, Memory):
-            raise TypeError(f"`memory` must be a li.auto.Memory, got {self.memory!r}.")
+        names = tuple(str(method) for method in self.contenders)  # once: it takes as long as an operation of torch
+        settings = Settings(self.contenders, names, self.budget, self.clock, self.warm_start, Table())
+        object.__setattr__(self, "_settings", settings)
 
-    def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
-        """Solve a problem whose arguments have been checked."""
-        return Driver(self, problem, guess, rules).run()
+    def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
+        """Solve a problem whose arguments have been checked.
+
+        Args:
+            problem: what is solved.
+            guess: the states to begin with, `(T, *batch, D)`.
+            options: how to iterate.
+            observers: called after every iteration, and after every few sequential steps.
+        """
+        state = Race(self._settings, problem, guess, options, observers, None).run()
+        assert state is not None
+        return state
+
+    def run_beside(
+        self,
+        kernel: ExternalKernel,
+        problem: Problem,
+        guess: Tensor,
+        options: LoopOptions,
+        observers: Sequence[Observer] = (),
+    ) -> LoopState | None:
+        """Solve, with a kernel from outside in place of step-by-step evaluation; None where the kernel is to answer.
+
+        The kernel is run, and timed, while contenders are still to be tried; its answer is not looked at.
+
+        Args:
+            kernel: has a `name` and a method `run()`.
+            problem: what is solved.
+            guess: the states to begin with, `(T, *batch, D)`.
+            options: how to iterate. Where `max_iters` ends a sequence the kernel is to answer.
+            observers: as in `run`.
+        """
+        return Race(self._settings, problem, guess, options, observers, kernel).run()
+
+    def forget(self) -> None:
+        """Forget all kinds of problems, so that the next solve of each is the first one again."""
+        self._settings.table.clear()
+
+    def for_adjoint(self) -> Auto:
+        """The same: the recurrence of a gradient is a kind of its own."""
+        return self

@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class AbstractClock(ABC):
-    """What time it is."""
+    """A source of seconds."""
 
     @abstractmethod
     def now(self, like: Tensor) -> float:
@@ -20,7 +20,7 @@ class AbstractClock(ABC):
 
 @dataclass(frozen=True)
 class WallClock(AbstractClock):
-    """The time that passes; it waits for an accelerator, whose work would not be counted otherwise."""
+    """The time that passes. It waits for an accelerator, whose work would not be counted otherwise."""
 
     def now(self, like: Tensor) -> float:
         if like.device.type != "cpu":
@@ -30,7 +30,7 @@ class WallClock(AbstractClock):
 
 @dataclass(frozen=True)
 class ProcessClock(AbstractClock):
-    """The time that the process was computing, on all its threads together: for a CPU that others use too."""
+    """The time that the process computed, on all its threads together: for a CPU that others use too."""
 
     def now(self, like: Tensor) -> float:  # noqa: ARG002
         return time.process_time()

@@ -1,136 +1,136 @@
 """An attempt: one contender, as long as it pays, in a window that grows and shrinks.
 
-Two iterations in short windows, whose rows are kept, tell what an iteration costs: a line in the number of rows. Then
-the window grows as far as a few iterations of that price fit into what may be lost; and to all rows, once the number of
-iterations that a window needs promises to beat the fastest way known. The attempt goes on while it promises that, or
-else while half of what may be lost is not lost yet. Then the window shrinks, for what fails on all rows may get on in
-short stretches. In the shortest window the attempt ends.
+The window begins short, where any iteration is cheap, and its rows are kept. The costs of two windows are a line in the
+number of rows. The window grows to all rows once the iterations that it needs promise to beat the fastest way known, or
+where a few iterations over all rows fit into what may be lost. The attempt goes on while it promises that, or else
+until half of what may be lost is lost. Then the window shrinks, for what fails on all rows may get on in short
+stretches. In the shortest window the attempt ends.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lds_iter.auto.forecast import Forecast
 from lds_iter.auto.solving import Solving
 from lds_iter.auto.table import Plan, Record
+from lds_iter.solution import duration
 
-SHORTEST_WINDOW_ROWS = 64
-"""The window of the first iteration; the second one has twice as many rows."""
+SHORTEST_WINDOW_ROWS, WINDOW_GROWTH_RATIO = 64, 8
+"""The window of the first iterations, and what a window grows and shrinks by."""
 
-SHRINK_RATIO = 8
-"""What the window shrinks by, where it does not get on."""
-
-UNPROMISED_ITERATIONS = 4
-"""Iterations that must fit into what may be lost before a window grows without a forecast."""
+UNPROMISED_ITERATIONS = 6
+"""A window grows without a promise if so many iterations in the wider one fit into what may be lost."""
 
 
 @dataclass
 class Attempt:
-    """An attempt.
+    """An attempt of the contender in `place`.
 
     Attributes:
-        solving: the solve.
-        contender: place of the method.
-        widest: rows that it may take at once.
+        widest: rows that it may take at once; `window`: those that it takes now.
         row_seconds: of the fastest way that is known.
-        allowed_seconds: that may be lost in this solve without a forecast.
-        window: rows that it takes now.
-        spent: seconds so far.
-        evaluations: iterations so far.
-        least: the smallest residual so far.
-        granted: seconds that a window may lose because the one before promised so much.
-        costs: seconds of the last iteration by rows.
+        allowed_seconds: that may be lost in this solve without a promise.
+        promised: iterations that a window needs, by the windows before; `least`: the smallest residual in them.
+        costs: seconds of the last iteration, by rows.
     """
 
     solving: Solving
-    contender: int
+    place: int
     widest: int
     row_seconds: float
     allowed_seconds: float
-    window: int = SHORTEST_WINDOW_ROWS
+    window: int
+    promised: float = math.inf
+    least: float = math.inf
     spent: float = 0.0
     evaluations: int = 0
-    least: float = math.inf
-    granted: float = 0.0
     costs: dict[int, float] = field(default_factory=dict)
 
     @property
     def plan(self) -> Plan:
         """The method in its present window."""
-        return Plan(self.contender, self.window if self.window < self.solving.length else None)
+        return Plan(self.place, self.window if self.window < self.solving.problem.length else None)
 
     def run(self) -> tuple[Plan, Record]:
         """Until the solve is over or the attempt fails: what it ended as, and its record for all rows."""
-        solving, first = self.solving, self.solving.front
-        while True:
-            forecast = self._in_window()
-            if solving.over:
-                share = (solving.length - first) / solving.length
-                return self.plan, Record(self.spent / share, self.evaluations)
-            if forecast is None:
-                continue
-            if forecast.grew:
-                solving.restore_guess()
-            if self.window <= SHORTEST_WINDOW_ROWS or self.evaluations <= 2:
-                return self.plan, Record(math.inf, self.evaluations, final=self.evaluations > 1)
-            self.window = self.widest = max(SHORTEST_WINDOW_ROWS, self.window // SHRINK_RATIO)
-            solving.change_window(self.plan)
+        rows = self.solving.rows
+        while self._in_window():
+            pass
+        if self.solving.over:
+            return self.plan, Record(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
+        return self.plan, Record(math.inf, self.evaluations, sure=self.evaluations > 1)
 
-    def _in_window(self) -> Forecast | None:
-        """Iterate until the window grows or slides on, or by a forecast without promise has to shrink."""
+    def _in_window(self) -> bool:
+        """Iterate until the window should be another one, which it is then; false when the attempt has ended."""
         solving, allowed = self.solving, self.allowed_seconds
-        forecast = Forecast(self.window, solving.target(), solving.front, self.least)
-        if self.window > SHORTEST_WINDOW_ROWS:
-            allowed = max(allowed - (allowed - solving.lost) / 2, solving.lost + self.granted)
-        fixed, goal = self.window < self.widest, solving.front + self.window
+        forecast = Forecast(self.window, solving.front, solving.target(), self.least)
+        allowed -= (allowed - solving.lost) / 2 if self.window > SHORTEST_WINDOW_ROWS else 0
+        slides, goal = self.window == self.widest, solving.front + self.window
         while True:
-            rows = goal - solving.front if fixed else self.window
-            seconds, gained = solving.iterate(replace(self.plan, window=rows), 1)
-            solving.lost += seconds - gained * self.row_seconds
-            self.spent, self.evaluations = self.spent + seconds, self.evaluations + 1
-            self.costs[self.window] = seconds
+            self._iterate(self.window if slides else goal - solving.front)
             if solving.over:
-                return None
+                return False
             forecast.add(solving.largest_residual(), solving.front)
-            wider = self._wider(forecast, allowed)
-            if wider > self.window:
-                self.window, self.least = wider, min(self.least, *forecast.residuals)
-                solving.change_window(self.plan)
-                return None
-            if solving.lost > allowed and not self._pays(forecast.left(self._rows()), self.window):
-                return forecast
-            if fixed and solving.front >= goal:
-                self.widest = self.window  # it gets on, but not so well that all rows at once should be faster
-                return None
+            if wider := self._wider(forecast):
+                self.least = min(self.least, *forecast.residuals[1:], math.inf)
+                return self._change(*wider)
+            left = min(forecast.left(solving.rows), self._promised(forecast) - len(forecast.residuals))
+            if solving.lost > allowed and not self._pays(left, self.window):
+                return self._shrink()
+            if not slides and solving.front >= goal:
+                self.widest = self.window  # it gets on, but not so well that more rows at once should be faster
+                return True
 
-    def _rows(self) -> int:
-        return self.solving.length - self.solving.front
+    def _iterate(self, rows: int) -> None:
+        seconds, gained = self.solving.iterate(Plan(self.place, rows), 1)
+        self.solving.lost += seconds - gained * self.row_seconds
+        self.spent, self.evaluations = self.spent + seconds, self.evaluations + 1
+        self.costs[self.window] = seconds
+
+    def _shrink(self) -> bool:
+        """Go on in a shorter window, if there is one; else the attempt has failed."""
+        self.solving.restore_guess()
+        if self.window <= SHORTEST_WINDOW_ROWS or self.evaluations == 1:
+            return False
+        why = f"{self.window} rows at once do not get on"
+        self.promised, self.widest = math.inf, max(SHORTEST_WINDOW_ROWS, self.window // WINDOW_GROWTH_RATIO)
+        return self._change(self.widest, why)
+
+    def _change(self, window: int, why: str) -> bool:
+        self.window = window
+        self.solving.change_window(self.plan)
+        self.solving.decide(self.plan, why)
+        return True
 
     def _pays(self, iterations: float, window: int) -> bool:
         """Whether so many iterations should beat the fastest way, for which at most its whole time may be lost."""
-        rest = self._rows() * self.row_seconds
-        return iterations * self._cost(window) < rest and self.solving.lost < self.solving.length * self.row_seconds
+        rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
+        return iterations * self._cost(window) < rest and self.solving.lost < whole
 
-    def _wider(self, forecast: Forecast, allowed: float) -> int:
-        """The window to go on with: as it is, or wider."""
-        if len(self.costs) < 2:
-            affordable = self.solving.lost + self.costs[self.window] <= allowed
-            return min(2 * SHORTEST_WINDOW_ROWS, self.widest) if affordable else self.window
-        self.granted = 0.0
-        if self.window < self.widest and self._pays(forecast.needed(), self.widest):
-            self.granted = forecast.needed() * self._cost(self.widest)
-            return self.widest
-        wider, room = self.window, (allowed - self.solving.lost) / UNPROMISED_ITERATIONS
-        while wider < self.widest and self._cost(min(2 * wider, self.widest)) <= room:
-            wider = min(2 * wider, self.widest)
-        return wider
+    def _promised(self, forecast: Forecast) -> float:
+        """Iterations that a window needs, by those before, until this one has had as many."""
+        return self.promised if len(forecast.residuals) < self.promised else math.inf
+
+    def _wider(self, forecast: Forecast) -> tuple[int, str] | None:
+        """A wider window to go on with, and why."""
+        if self.window == self.widest:
+            return None
+        next_one, measured = min(WINDOW_GROWTH_RATIO * self.window, self.widest), len(self.costs) > 1
+        needed = min(forecast.needed(), self._promised(forecast))
+        if self._pays(needed, self.widest):
+            self.promised, wider = needed, self.widest if measured else next_one
+            return wider, f"some {needed:.0f} iterations of {duration(self._cost(wider))} should do"
+        room = (self.allowed_seconds - self.solving.lost) / UNPROMISED_ITERATIONS
+        for wider in (self.widest, next_one) if measured else (next_one,):
+            if (cost := self._cost(wider)) <= room:
+                return wider, f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost"
+        return None
 
     def _cost(self, window: int) -> float:
-        """Seconds of an iteration, on the line through the two widest windows so far."""
-        if window in self.costs:
-            return self.costs[window]
+        """Seconds of an iteration: on the line through the two widest windows so far, and no less than in these."""
+        if window in self.costs or len(self.costs) == 1:
+            return self.costs.get(window, self.costs[self.window])
         low, high = sorted(self.costs)[-2:]
-        slope = max(0.0, self.costs[high] - self.costs[low]) / (high - low)
-        return self.costs[high] + slope * (window - high)
+        return self.costs[high] + max(0.0, self.costs[high] - self.costs[low]) / (high - low) * (window - high)

@@ -10,55 +10,46 @@ from torch import Tensor
 from lds_iter.auto.clock import AbstractClock, WallClock
 from lds_iter.auto.contenders import CONTENDERS, ExternalKernel, Settings
 from lds_iter.auto.race import Race
-from lds_iter.auto.table import Table
+from lds_iter.auto.solving import Solving
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
 
 
 @dataclass(frozen=True)
 class Auto(AbstractStrategy):
-    """Choose the method while solving: a race with deadlines, once for each kind of problem.
+    """Choose the method while solving: a race with deadlines.
 
-    1. A recurrence that has compiled steps is evaluated by them: nothing is faster on a CPU. So are fewer than 120
-       rows, step by step.
-    2. The first solve of a kind (code of `f`, shapes, device) times a few sequential steps, and tries the contenders
-       in their order, each in a short window first. What gets on is given all rows, what does not is given up at its
-       deadline; accepted rows are kept, and the rest goes step by step.
-    3. The next solves try one of the other contenders each, against the record.
-    4. From then on the winner runs, as the fixed method would run, from the last states where these are nearer than the
-       guess. When it takes 1.3 times its record twice in a row, all contenders are new again.
+    1. A recurrence with compiled steps is evaluated by them: nothing is faster on a CPU. So are fewer than 120 rows.
+    2. The first solve of a kind (code of `f`, shapes, device) times a few sequential steps, and tries the contenders in
+       their order, each in a short window first. What gets on is given all rows, what does not is given up at its
+       deadline; accepted rows are kept, and the rest goes step by step. Later solves try those that are left.
+    3. From then on the winner runs, as the fixed method would run. When it takes 1.3 times its record twice in a row,
+       all contenders are new again.
 
-    **Cost.** A solve loses at most `budget` of the time of step-by-step evaluation, and an iteration, on what shows no
-    progress; what shows progress and then fails, at most the time of the fastest way known. The few steps and the
-    iterations in short windows come on top.
+    A solve loses at most `budget` of the time of step-by-step evaluation, and an iteration, on what shows no progress;
+    on what shows progress and then fails, at most the time of the fastest way known.
 
     Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
-    method found them depends on measured times, so two runs may decide differently, and agree to the tolerance.
-    `Solution.decisions` tells. A choice is for the whole batch; results, counts and residuals are per sequence.
-
-    An object may be shared by threads. Copies, and objects from a pickle, know nothing yet.
+    method found them depends on measured times, so two runs may decide differently, and agree to the tolerance;
+    `Solution.decisions` tells. Threads may share an object. Copies, and objects from a pickle, know nothing yet.
 
     Attributes:
         contenders: the methods, in the order in which they are tried, besides step-by-step evaluation.
         budget: share of the time of step-by-step evaluation that may be lost in one solve, in (0, 1].
         clock: what time is measured with.
-        warm_start: whether to keep the states of the last solve of a kind, at most 64 MiB of them in float32, and to
-            begin the next one there, for the sequences of which a few rows show that they are nearer than the guess.
 
     Raises:
         TypeError, ValueError: for arguments that cannot work.
 
     Example:
         >>> auto = li.Auto((li.Newton(), li.Picard()))
-        >>> solution = li.solve(lambda s, u: 0.5 * s.tanh() + u, torch.zeros(2), torch.ones(500, 2), auto)
-        >>> solution.converged
+        >>> li.solve(lambda s, u: 0.5 * s.tanh() + u, torch.zeros(2), torch.ones(500, 2), auto).converged
         True
     """
 
     contenders: tuple[LDSApproximation, ...] = CONTENDERS
     budget: float = 0.1
     clock: AbstractClock = field(default_factory=WallClock)
-    warm_start: bool = True
     _settings: Settings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -72,22 +63,13 @@ class Auto(AbstractStrategy):
             raise ValueError(f"`budget` must lie in (0, 1], a share of the time step by step, got {self.budget!r}.")
         if not isinstance(self.clock, AbstractClock):
             raise TypeError(f"`clock` must be a clock such as li.auto.WallClock(), got {self.clock!r}.")
-        if not isinstance(self.warm_start, bool):
-            raise TypeError(f"`warm_start` must be True or False, got {self.warm_start!r}.")
         names = tuple(str(method) for method in self.contenders)  # once: it takes as long as an operation of torch
-        settings = Settings(self.contenders, names, self.budget, self.clock, self.warm_start, Table())
+        settings = Settings(self.contenders, names, self.budget, self.clock)
         object.__setattr__(self, "_settings", settings)
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
-        """Solve a problem whose arguments have been checked.
-
-        Args:
-            problem: what is solved.
-            guess: the states to begin with, `(T, *batch, D)`.
-            options: how to iterate.
-            observers: called after every iteration, and after every few sequential steps.
-        """
-        state = Race(self._settings, problem, guess, options, observers, None).run()
+        """Solve a problem whose arguments have been checked, from a guess `(T, *batch, D)`."""
+        state = Race(Solving(self._settings, problem, guess, options, observers, None)).run()
         assert state is not None
         return state
 
@@ -101,20 +83,10 @@ class Auto(AbstractStrategy):
     ) -> LoopState | None:
         """Solve, with a kernel from outside in place of step-by-step evaluation; None where the kernel is to answer.
 
-        The kernel is run, and timed, while contenders are still to be tried; its answer is not looked at.
-
-        Args:
-            kernel: has a `name` and a method `run()`.
-            problem: what is solved.
-            guess: the states to begin with, `(T, *batch, D)`.
-            options: how to iterate. Where `max_iters` ends a sequence the kernel is to answer.
-            observers: as in `run`.
+        While contenders are still to be tried the kernel is run to be timed, and its answer is not looked at. It is to
+        answer, too, where `options.max_iters` has ended a sequence.
         """
-        return Race(self._settings, problem, guess, options, observers, kernel).run()
-
-    def forget(self) -> None:
-        """Forget all kinds of problems, so that the next solve of each is the first one again."""
-        self._settings.table.clear()
+        return Race(Solving(self._settings, problem, guess, options, observers, kernel)).run()
 
     def for_adjoint(self) -> Auto:
         """The same: the recurrence of a gradient is a kind of its own."""

@@ -2,9 +2,10 @@
 
 Contenders run in turns, each in an order of its own, medians of `ROUNDS`; whose first run takes `LONG` or longer does
 not run again, and who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows
-nothing; *kept* is one that has seen the problem `WARM` times. A figure counts only where the gate passed: states whose residual is within the tolerance, evaluated anew,
-or outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json` after each problem and a
-section of `docs/learn/auto.md`. Wants a quiet machine; it takes some minutes.
+nothing; *kept* is one that has seen the problem `WARM` times. A layer is the default one, which has compiled steps on a
+CPU. A figure counts only where the gate passed: states whose residual is within the tolerance, evaluated anew, or
+outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json` after each problem and a
+section of `docs/learn/auto.md`. Wants a quiet machine; all of it takes some twenty minutes, `--quick` a few.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from bench.auto_problems import Case, Layer, Recurrence, cases
 from bench.machine import describe, results_folder
 from bench.pages import between
 from bench.timing import alternately, first_run
-from lds_iter.nn.options import default_auto
 
 WARM = 12
 """Solves that a kept `Auto` learns from before it is timed."""
@@ -120,7 +120,7 @@ def layer(problem: Layer, dense: bool) -> tuple[dict[str, Run], Callable[[Any], 
         gradients = torch.autograd.grad((output * weights).square().mean(), tuple(module.parameters()))
         return output.detach(), *gradients
 
-    kept = _twin(theirs, default_auto(theirs))
+    kept = _twin(theirs, None)
     runs: dict[str, Run] = {STEPWISE: lambda: forward(theirs)}
     runs |= {name: lambda module=module: forward(module) for name, module in layers.items()}
     fresh = [_twin(theirs, None) for _ in range(FRESH)]  # making a module is no part of a solve

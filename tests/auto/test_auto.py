@@ -56,12 +56,18 @@ def test_right_for_any_length_batch_and_cost(length, row, batch):
 def test_the_first_solves_of_a_kind_stay_within_the_bound(gain, row):
     f, s0, u = problem(gain=gain, length=1000, width=6)
     counted = Counted(f, row=row)
-    auto = li.Auto(clock=CountedClock(counted))
+    auto, spent = li.Auto(clock=CountedClock(counted)), []
     for _ in range(8):
         counted.spent = 0.0
         assert_solved(li.solve(counted, s0, u / 5, auto), f, s0, u / 5)
-        # The budget, an iteration in the shortest window, and the calls with which `solve` checks `f`.
-        assert counted.spent <= 1.1 * 1000 * (1 + row) + 6 * (1 + 64 * row) + 20 * (1 + row)
+        spent.append(counted.spent)
+    # The budget, an iteration in the shortest window, and the calls with which `solve` checks `f`.
+    bound = 1.1 * 1000 * (1 + row) + 6 * (1 + 64 * row) + 20 * (1 + row)
+    assert sorted(spent)[-2] <= bound
+    # A promise that lies costs the time of the steps once more, and the evaluations of one iteration over all rows
+    # (twelve units, a trust region looks twice); here that is one contender at most, and never the winner.
+    assert max(spent) <= bound + 1000 * (1 + row) + 12 * (1 + 1000 * row)
+    assert spent[-1] <= 1000 * (1 + row) + 20 * (1 + row)
 
 
 def test_the_winner_runs_as_the_fixed_method_does():

@@ -11,24 +11,15 @@ they are not injected again, so nothing makes this recurrence contract unless tr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-import lds_iter as li
-from recipes.recurrent_depth.depth import DepthRecurrence
-from recipes.recurrent_depth.hugging_face import Call
-
-
-@dataclass(frozen=True)
-class HrmDepth:
-    """`recurrence` over the calls of the stacks, and `finish`, from its last state `(batch, D)` to logits."""
-
-    recurrence: DepthRecurrence
-    finish: Callable[[Tensor], Tensor]
+from lds_iter.depth.closeness import agree, others, state_dtype
+from lds_iter.depth.recurrence import DepthRecurrence
+from lds_iter.depth.watch import Call, without_caches
+from lds_iter.recurrence import ravel
 
 
 def load(name: str) -> nn.Module:
@@ -37,38 +28,32 @@ def load(name: str) -> nn.Module:
 
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", dtype=torch.float32)
     if model.config.model_type != "hrm_text":
-        raise ValueError(
-            f"`{name}` is a {model.config.model_type}, not an hrm_text. Type hugging_face.over_depth(model)."
-        )
+        raise ValueError(f"`{name}` is a {model.config.model_type}, not an hrm_text. Type li.depth.over_depth(model).")
     return model.eval()
 
 
-def over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> HrmDepth:
-    """The recurrence of a loaded `HrmTextForCausalLM`.
+def over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> DepthRecurrence:
+    """The recurrence of a loaded `HrmTextForCausalLM`; its `finish` goes from the last state to logits.
 
     Args:
-        model: as `load` returns it.
+        model: as `load` returns it, in evaluation mode.
         input_ids: `(batch, tokens)`.
         inputs: what else its forward takes, such as `attention_mask`.
+
+    Raises:
+        ValueError: where the recurrence does not give the logits of the model, on hidden states of no particular kind.
     """
     low, high, config = model.model.L_module, model.model.H_module, model.config
-    calls: list[Call] = []
-
-    def record(stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
-        kept = {key: value for key, value in kwargs.items() if key != "past_key_values"}
-        calls.append(Call(stack, args[1:], kept, args[0], output))
-
-    hooks = [stack.register_forward_hook(record, with_kwargs=True) for stack in (low, high)]
-    try:
-        with torch.no_grad():
-            model(input_ids, use_cache=False, **inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    e = model.model.embed_tokens(input_ids) * model.model.embedding_scale
-    s0, unravel = li.ravel((e, torch.zeros_like(e) + model.model.z_L_init), batch_dims=1)
+    calls = _record(model, {"input_ids": input_ids, **inputs})
     by_kind = [next(call for call in calls if call.layer is stack) for stack in (low, high)]
-    kinds = torch.tensor(([0] * config.L_cycles + [1]) * config.H_cycles)
+    kinds = torch.tensor(([0] * config.L_cycles + [1]) * config.H_cycles, device=input_ids.device)
+    embedded = model.model.embed_tokens(input_ids)
+
+    def start(embedded: Tensor) -> tuple[Tensor, Tensor]:
+        e = (embedded * model.model.embedding_scale).to(state_dtype(embedded.dtype))
+        return e, torch.zeros_like(e) + model.model.z_L_init
+
+    s0, unravel = ravel(start(embedded), batch_dims=1)
 
     def f(s: Tensor, kind: Tensor) -> Tensor:
         z_high, z_low = unravel(s)
@@ -78,7 +63,43 @@ def over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> HrmDepth:
             if len(rows):
                 total = (z_high + z_low)[rows]
                 new[state] = new[state].index_copy(0, rows, by_kind[number](total.flatten(0, 1)).view(total.shape))
-        return li.ravel(tuple(new), batch_dims=s.ndim - 1)[0]
+        return ravel(tuple(new), batch_dims=s.ndim - 1)[0]
 
-    recurrence = DepthRecurrence(f, s0, kinds, torch.Size((2, *e.shape[1:])))
-    return HrmDepth(recurrence, lambda last: model.lm_head(unravel(last)[0]))
+    def head(states: Tensor) -> Tensor:
+        return model.lm_head(states[..., 0, :, :].to(embedded.dtype))
+
+    problem = DepthRecurrence(f, s0, kinds, torch.Size((2, *embedded.shape[1:])), head)
+    _check(model, inputs, problem, others(embedded), start)
+    return problem
+
+
+@torch.no_grad()
+def _check(model: Any, inputs: dict[str, Any], problem: DepthRecurrence, embedded: Tensor, start: Any) -> None:
+    """The recurrence from other embeddings than the recorded ones gives the logits that the model gives."""
+    theirs = model(inputs_embeds=embedded, use_cache=False, **inputs).logits
+    s = ravel(start(embedded), batch_dims=1)[0].unsqueeze(0)
+    for depth in range(len(problem.inputs)):
+        s = problem.f(s, problem.inputs[depth : depth + 1])
+    if not agree(problem.finish(s[0]), theirs, theirs.dtype):
+        raise ValueError(
+            f"{type(model).__name__} by its stacks gives other logits than by itself. In order of likelihood: it is in "
+            "training mode (type `model.eval()`); `past_key_values` was passed (pass all tokens and no cache)."
+        )
+
+
+def _record(model: Any, inputs: dict[str, Any]) -> list[Call]:
+    """The calls of the two stacks in one run of the model."""
+    calls: list[Call] = []
+
+    def record(stack: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
+        calls.append(Call(stack, without_caches(args[1:]), without_caches(kwargs), args[0], output))
+
+    stacks = model.model.L_module, model.model.H_module
+    hooks = [stack.register_forward_hook(record, with_kwargs=True) for stack in stacks]
+    try:
+        with torch.no_grad():
+            model(**{"use_cache": False, **inputs})
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return calls

@@ -13,39 +13,53 @@ training, so the step is taken from `core_block_forward`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recipes.recurrent_depth.depth import DepthRecurrence, injected
+from lds_iter.depth.recurrence import DepthRecurrence
+from lds_iter.depth.stacks import injected
 
 INTERFACE = ("embed_inputs", "initialize_state", "core_block_forward", "predict_from_latents")
 
 
-@dataclass(frozen=True)
-class HuginnDepth:
-    """`recurrence` over the steps of the core, and `finish`, from its last state `(batch, D)` to logits."""
-
-    recurrence: DepthRecurrence
-    finish: Callable[[Tensor], Tensor]
-
-
-def load(name: str = "tomg-group-umd/huginn-0125", *, revision: str | None = None) -> nn.Module:
-    """A recurrent-depth model from the Hub or a folder, in float32. Runs the code that comes with it.
+def load(
+    name: str = "tomg-group-umd/huginn-0125", *, trust_remote_code: bool = False, revision: str | None = None
+) -> nn.Module:
+    """A recurrent-depth model from the Hub or a folder, in float32, by the code that comes with it.
 
     Its file was written for transformers 4, where `_tied_weights_keys` is a list; transformers 5 wants to know which
     weight each is tied to, so a list is turned into that before the weights are read.
+
+    Args:
+        name: of the model on the Hub, or a folder.
+        trust_remote_code: True to run the Python file that comes with the weights, which can do whatever you can.
+        revision: the commit of the Hub's repository that you have read; must be given for a name on the Hub.
+
+    Raises:
+        ValueError: without `trust_remote_code=True`; for a name on the Hub without `revision`; for a model that brings
+            no code, or code without this interface.
     """
+    if not trust_remote_code:
+        raise ValueError(
+            f"`{name}` comes with Python code of its own, which loading runs. Read it, then type "
+            f'huginn.load("{name}", trust_remote_code=True, revision="<the commit that you read>").'
+        )
+    if revision is None and not Path(name).is_dir():
+        raise ValueError(
+            f"`{name}` is not a folder, and without `revision` the code of today's newest commit would run, whatever it "
+            'is. Type revision="<the commit that you read>".'
+        )
     from transformers import AutoConfig
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
     config = AutoConfig.from_pretrained(name, trust_remote_code=True, revision=revision)
     reference = getattr(config, "auto_map", {}).get("AutoModelForCausalLM")
     if reference is None:
-        raise ValueError(f"`{name}` brings no code of its own (`auto_map`). Type hugging_face.over_depth(model).")
+        raise ValueError(f"`{name}` brings no code of its own (`auto_map`). Type li.depth.over_depth(model).")
     kind: Any = get_class_from_dynamic_module(reference, name, revision=revision)
     missing = [method for method in INTERFACE if not hasattr(kind, method)]
     if missing:
@@ -55,11 +69,11 @@ def load(name: str = "tomg-group-umd/huginn-0125", *, revision: str | None = Non
     return kind.from_pretrained(name, config=config, dtype=torch.float32, revision=revision).eval()
 
 
-def over_depth(model: Any, input_ids: Tensor, depth: int | None = None, *, seed: int = 0) -> HuginnDepth:
-    """The recurrence of a loaded model.
+def over_depth(model: Any, input_ids: Tensor, depth: int | None = None, *, seed: int = 0) -> DepthRecurrence:
+    """The recurrence of a loaded model over the steps of its core; its `finish` goes from the last state to logits.
 
     Args:
-        model: as `load` returns it; solve within `attention.forward_mode()` with a method that needs derivatives.
+        model: as `load` returns it; solve within `li.depth.forward_mode()` with a method that needs derivatives.
         input_ids: `(batch, tokens)`.
         depth: steps of the core; the model's mean recurrence when None.
         seed: of the initial state, which Huginn draws at random.
@@ -67,16 +81,26 @@ def over_depth(model: Any, input_ids: Tensor, depth: int | None = None, *, seed:
     Raises:
         ValueError: where the model adds noise at every step (`test_time_noise`), which is no recurrence.
     """
-    if getattr(model.config, "test_time_noise", 0):
-        raise ValueError("`config.test_time_noise` must be 0: noise drawn in every evaluation leaves no fixed point.")
+    check_no_noise(model)
     e, block_idx = model.embed_inputs(input_ids)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        h0 = model.initialize_state(e)
+    h0 = initial_state(model, e, seed)
     freqs = model.freqs_cis[:, : input_ids.shape[1]]
 
     def core(h: Tensor, rows: Tensor) -> Tensor:
         return model.core_block_forward(h, rows, freqs, None, None, block_idx, 0)[0]
 
     recurrence = injected(core, h0, e, model.config.mean_recurrence if depth is None else depth)
-    return HuginnDepth(recurrence, lambda last: model.predict_from_latents(recurrence.unflatten(last)).logits)
+    return replace(recurrence, head=lambda last: model.predict_from_latents(last.to(e.dtype)).logits)
+
+
+def check_no_noise(model: Any) -> None:
+    """The model draws nothing at random in a step."""
+    if getattr(model.config, "test_time_noise", 0):
+        raise ValueError("`config.test_time_noise` must be 0: noise drawn in every evaluation leaves no fixed point.")
+
+
+def initial_state(model: Any, e: Tensor, seed: int) -> Tensor:
+    """The model's random initial state of the shape of `e`, the same for a seed, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[e.device] if e.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        return model.initialize_state(e)

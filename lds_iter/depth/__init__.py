@@ -1,0 +1,30 @@
+"""Transformers as recurrences over depth, recurrent-depth language models, and generation of several tokens a pass."""
+
+from lds_iter.depth import hrm as hrm
+from lds_iter.depth import huginn as huginn
+from lds_iter.depth.attention import forward_mode as forward_mode
+from lds_iter.depth.block_trace import BlockTrace as BlockTrace
+from lds_iter.depth.hugging_face import over_depth as over_depth
+from lds_iter.depth.measure import ErrorMap as ErrorMap
+from lds_iter.depth.measure import contraction as contraction
+from lds_iter.depth.measure import error_map as error_map
+from lds_iter.depth.measure import relative_error as relative_error
+from lds_iter.depth.recurrence import DepthRecurrence as DepthRecurrence
+from lds_iter.depth.stacks import injected as injected
+from lds_iter.depth.stacks import loop as loop
+from lds_iter.depth.stacks import shared as shared
+from lds_iter.depth.stacks import stack as stack
+from lds_iter.depth.jacobi_decoding import greedy as greedy
+from lds_iter.depth.jacobi_decoding import jacobi_decoding as jacobi_decoding
+from lds_iter.depth.jacobi_decoding import looked_up as looked_up
+from lds_iter.depth.newest_states import Freeze as Freeze
+from lds_iter.depth.newest_states import newest_states as newest_states
+from lds_iter.depth.past import Memory as Memory
+from lds_iter.depth.past import View as View
+from lds_iter.depth.recurrent import Generated as Generated
+from lds_iter.depth.recurrent import RecurrentDepthModel as RecurrentDepthModel
+from lds_iter.depth.recurrent import Work as Work
+from lds_iter.depth.recurrent import agreement as agreement
+from lds_iter.depth.recurrent import one_by_one as one_by_one
+from lds_iter.depth.verified import verified as verified
+from lds_iter.depth.wavefront import wavefront as wavefront

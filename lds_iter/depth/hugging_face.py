@@ -65,7 +65,9 @@ def over_depth(model: nn.Module, *, layers: nn.ModuleList | None = None, **input
 
 
 @torch.no_grad()
-def _check_on_other_states(model: nn.Module, inputs: dict[str, Any], calls: list[Call], problem: DepthRecurrence) -> None:
+def _check_on_other_states(
+    model: nn.Module, inputs: dict[str, Any], calls: list[Call], problem: DepthRecurrence
+) -> None:
     """The model, run from other hidden states, and the recurrence do the same at every depth; then as recorded."""
     for run in watch_from(model, inputs, calls, others(calls[0].hidden)), calls:
         if len(run) != len(calls):

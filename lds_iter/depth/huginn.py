@@ -9,6 +9,9 @@ They share an interface (Geiping et al. 2025, `raven_modeling_minimal.py`):
 
 `iterate_one_step` is the same step under `torch.no_grad()`, which would hide the derivatives from Newton's kin and from
 training, so the step is taken from `core_block_forward`.
+
+`over_depth` is the recurrence over the steps of one sequence; `Huginn` makes the ways of generation of `lds_iter.depth`
+run on such a model.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lds_iter.depth.past import View
 from lds_iter.depth.recurrence import DepthRecurrence
 from lds_iter.depth.stacks import injected
 
@@ -104,3 +108,48 @@ def initial_state(model: Any, e: Tensor, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[e.device] if e.device.type == "cuda" else []):
         torch.manual_seed(seed)
         return model.initialize_state(e)
+
+
+class Huginn:
+    """A model like Huginn by the four functions of `RecurrentDepthModel`.
+
+    Its attention makes its own causal mask, so tokens at hand must follow one another: `one_by_one`, `newest_states` and
+    `verified` run on it, and `wavefront` does not.
+
+    Args:
+        model: as `load` returns it.
+        seed: of the initial states, which Huginn draws at random; here of a position always the same.
+
+    Raises:
+        ValueError: where the model adds noise at every step (`test_time_noise`).
+    """
+
+    def __init__(self, model: Any, *, seed: int = 0) -> None:
+        check_no_noise(model)
+        self.model, self.seed = model, seed
+
+    def embed(self, tokens: Tensor, positions: Tensor, past: View) -> Tensor:
+        return self.model.embed_inputs(tokens, cache_position=_line(positions, past), past_key_values=past)[0]
+
+    def start(self, e: Tensor, positions: Tensor) -> Tensor:
+        seeds = [self.seed * 1_000_003 + position for position in positions[0].tolist()]
+        starts = [initial_state(self.model, part, seed) for part, seed in zip(e.split(1, dim=1), seeds, strict=True)]
+        return torch.cat(starts, dim=1) if starts else e
+
+    def step(self, h: Tensor, e: Tensor, positions: Tensor, past: View) -> Tensor:
+        freqs = self.model.freqs_cis[:, _line(positions, past)]
+        before_core = torch.tensor(len(self.model.transformer.prelude) - 1)  # the model counts on in place
+        return self.model.core_block_forward(h, e, freqs, None, past, before_core, 0)[0]
+
+    def decode(self, h: Tensor, positions: Tensor, past: View) -> Tensor:
+        return self.model.predict_from_latents(h, cache_position=_line(positions, past), past_key_values=past).logits
+
+
+def _line(positions: Tensor, past: View) -> Tensor:
+    """The positions `(n,)` of tokens that follow one another, of all sequences alike."""
+    if past.items is not None:
+        raise ValueError(
+            "Huginn's attention takes no mask, which tokens at several depths side by side need. Type "
+            "`li.depth.verified(model, prompt, count, depth)`, whose tokens are exactly those of the loop."
+        )
+    return positions[0]

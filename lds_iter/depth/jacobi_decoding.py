@@ -11,7 +11,7 @@ So every iteration accepts the right prefix and one token more, and the outcome 
 states are whole numbers, and so are the residuals, so `rtol = atol = 0` is met exactly. "The greedy one" supposes that
 the model gives a token the same logits in any company, which float32 does up to ties and half precision does not.
 
-`parallel_generate` does the same with a key-value cache, batches, stopping criteria and sampling; this is the one to
+`parallel_generate` does the same with a window, a key-value cache, batches, stopping criteria and sampling; this is the one to
 read.
 """
 
@@ -106,16 +106,16 @@ def greedy(model: LanguageModel, prompt: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def jacobi_decoding(
-    model: LanguageModel, prompt: Tensor, count: int, *, ahead: int | None = None, draft: Tensor | None = None
-) -> Decoded:
+def jacobi_decoding(model: LanguageModel, prompt: Tensor, count: int, *, draft: Tensor | None = None) -> Decoded:
     """Exactly the greedy tokens in float32, several per pass where the guess is right.
+
+    Every round is one pass over all tokens to come, and `li.solve` makes two more to check the model; there is no
+    window, since a window that slides is evaluated in two calls. `parallel_generate` has one that slides in one call.
 
     Args:
         model: any causal language model.
         prompt: `(P,)`, int64, at least one token.
         count: how many tokens to generate.
-        ahead: how many tokens beyond the accepted ones to guess, the window; all of them when None.
         draft: the first guess, `(count,)`, int64; token 0 everywhere when None.
 
     Raises:
@@ -127,7 +127,7 @@ def jacobi_decoding(
     if draft is not None:
         _check_draft(draft, count)
         guess = draft.to(line.s0).expand(count, count).tril()
-    solution = solve(line, line.s0, line.inputs, Picard(), guess=guess, rtol=0, atol=0, window=ahead)
+    solution = solve(line, line.s0, line.inputs, Picard(), guess=guess, rtol=0, atol=0)
     tokens = solution.states[-1].long()
     return Decoded(tokens, int(solution.iterations), line.tally.passes, line.tally.evaluated)
 

@@ -23,7 +23,6 @@ What comes out of the one loop is the wavefront sampler:
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +74,9 @@ class Lattice:
     def split(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """A record `(..., D)` as states `(..., count, width)` and tokens `(..., count)`, int64."""
         states, tokens = s.split([self.count * self.width, self.count], dim=-1)
-        return states.unflatten(-1, (self.count, self.width)), (tokens / SCALE).round().clamp(0, self._vocabulary - 1).long()
+        return states.unflatten(-1, (self.count, self.width)), (tokens / SCALE).round().clamp(
+            0, self._vocabulary - 1
+        ).long()
 
     def __call__(self, s: Tensor, k: Tensor) -> Tensor:
         """Rows `(n, D)` to the next ones: every row by itself, but equal work is done once."""

@@ -36,7 +36,10 @@ class View:
         old = self._memory.slots.get((self._part, int(layer)))
         if old is None:
             return keys, values
-        k, v = (torch.cat([part.expand(new.shape[0], -1, -1, -1), new], -2) for part, new in zip(old, (keys, values), strict=True))
+        k, v = (
+            torch.cat([part.expand(new.shape[0], -1, -1, -1), new], -2)
+            for part, new in zip(old, (keys, values), strict=True)
+        )
         return k, v
 
     def get_seq_length(self, layer: int = 0) -> int:  # noqa: ARG002

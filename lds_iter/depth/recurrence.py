@@ -72,7 +72,9 @@ class DepthRecurrence:
             ValueError: for a bare stack, which has nothing above its layers.
         """
         if self.head is None:
-            raise ValueError("This recurrence is a bare stack of layers without a head. Type `problem.unflatten(last)`.")
+            raise ValueError(
+                "This recurrence is a bare stack of layers without a head. Type `problem.unflatten(last)`."
+            )
         return self.head(self.unflatten(last))
 
 

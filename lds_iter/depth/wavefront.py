@@ -37,8 +37,6 @@ def wavefront(
     counted = Counted(model)
     lattice = Lattice(counted, prompt, count, rows, inner)
     before = counted.work
-    solution = solve(
-        lattice, lattice.s0, lattice.inputs, Record(lattice), rtol=0, atol=TOLERANCE, window=flight * rows
-    )
+    solution = solve(lattice, lattice.s0, lattice.inputs, Record(lattice), rtol=0, atol=TOLERANCE, window=flight * rows)
     _, tokens = lattice.split(solution.states[-1])
     return Generated(tokens, counted.work - before, int(solution.iterations))

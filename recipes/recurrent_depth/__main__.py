@@ -62,7 +62,7 @@ def main(
     tokens = encode(prompt)
     lines = list(generation(model, tokens, count, depth, flights, freezes, inner))
     console.print(generation_table(f"Generation over (token, depth), R = {depth} steps a token", lines))
-    plain = list(ordinary(model, tokens, count, depth, 16))
+    plain = list(ordinary(model, tokens, count, depth))
     console.print(generation_table(f"The same as an ordinary model of depth {depth}: Jacobi decoding", plain))
     console.print(prompt + decode(lines[0].tokens), markup=False)
     chosen = [row for row in measured if row.depth == PICTURED_DEPTH or row.title.startswith("rxn")] or measured[:2]

@@ -58,7 +58,9 @@ def measure_depth(title: str, problem: DepthRecurrence) -> Measured:
         depth=len(exact),
         contraction=li.depth.contraction(problem, exact),
         early_exit=1 + int((to_end > TOLERANCE).sum()),
-        maps={name: li.depth.error_map(problem, method, exact, tolerance=TOLERANCE) for name, method in methods.items()},
+        maps={
+            name: li.depth.error_map(problem, method, exact, tolerance=TOLERANCE) for name, method in methods.items()
+        },
     )
 
 
@@ -123,7 +125,7 @@ def generation(
         yield way(f"newest states, {change:g}, verified", run)
 
 
-def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int, ahead: int) -> Iterator[Way]:
+def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int) -> Iterator[Way]:
     """The same model as an ordinary one, its depth fixed and out of sight: greedy and Jacobi decoding."""
 
     @torch.no_grad()
@@ -135,11 +137,11 @@ def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int, ahea
     yield Way("one pass a token", count, None, 1.0, 1.0, count, seconds, exact)
     drafts = {"from nothing": None, "draft looked up in the prompt": li.depth.looked_up(prompt, count)}
     for name, draft in drafts.items():
-        run = functools.partial(li.depth.jacobi_decoding, language_model, prompt, count, ahead=ahead, draft=draft)
+        run = functools.partial(li.depth.jacobi_decoding, language_model, prompt, count, draft=draft)
         done, took = _timed(run)
         same = agreement(done.tokens, exact)
         saved, work = count / done.passes, done.evaluated / read
-        yield Way(f"Jacobi, {ahead} ahead, {name}", done.passes, None, saved, work, same, took, done.tokens)
+        yield Way(f"Jacobi, {name}", done.passes, None, saved, work, same, took, done.tokens)
 
 
 def _timed(run: Callable[[], T]) -> tuple[T, float]:

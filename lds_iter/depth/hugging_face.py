@@ -81,9 +81,8 @@ def _check_on_other_states(
             if not agree(after[depth], call.output.to(after.dtype), call.output.dtype):
                 raise ValueError(
                     f"Layer {depth} ({type(call.layer).__name__}) by itself does not do what it does in the model. In "
-                    "order of likelihood: `past_key_values` with tokens in it was passed (pass all tokens and no cache); "
-                    "the layer is random (type `model.eval()`); it keeps a state of its own; it reads more of the run "
-                    "than its arguments. `li.depth.loop(layers, h0)` takes layers that you wrap yourself."
+                    "order of likelihood: it is random (type `model.eval()`); it keeps a state of its own; it reads "
+                    "more of the run than its arguments. `li.depth.loop(layers, h0)` takes layers that you wrap."
                 )
 
 

@@ -54,8 +54,8 @@ def load(
         )
     if revision is None and not Path(name).is_dir():
         raise ValueError(
-            f"`{name}` is not a folder, and without `revision` the code of today's newest commit would run, whatever it "
-            'is. Type revision="<the commit that you read>".'
+            f"`{name}` is not a folder, and without `revision` the code of today's newest commit would run, whatever "
+            'it is. Type revision="<the commit that you read>".'
         )
     from transformers import AutoConfig
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
@@ -113,8 +113,8 @@ def initial_state(model: Any, e: Tensor, seed: int) -> Tensor:
 class Huginn:
     """A model like Huginn by the four functions of `RecurrentDepthModel`.
 
-    Its attention makes its own causal mask, so tokens at hand must follow one another: `one_by_one`, `newest_states` and
-    `verified` run on it, and `wavefront` does not.
+    Its attention makes its own causal mask, so tokens at hand must follow one another: `one_by_one`, `newest_states`
+    and `verified` run on it, and `wavefront` does not.
 
     Args:
         model: as `load` returns it.

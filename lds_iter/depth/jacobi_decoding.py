@@ -11,8 +11,8 @@ So every iteration accepts the right prefix and one token more, and the outcome 
 states are whole numbers, and so are the residuals, so `rtol = atol = 0` is met exactly. "The greedy one" supposes that
 the model gives a token the same logits in any company, which float32 does up to ties and half precision does not.
 
-`parallel_generate` does the same with a window, a key-value cache, batches, stopping criteria and sampling; this is the one to
-read.
+`parallel_generate` does the same with a window, a key-value cache, batches, stopping criteria and sampling; this is the
+one to read.
 """
 
 from __future__ import annotations

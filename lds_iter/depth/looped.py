@@ -34,8 +34,8 @@ class Looped:
         missing = [part for part in PARTS if not hasattr(getattr(model, "model", None), part)]
         if missing or not hasattr(model, "lm_head"):
             raise TypeError(
-                f"`model` must have layers like Llama's: {type(model).__name__} has no model.{', model.'.join(missing)} "
-                "or lm_head. Write the four functions of `li.depth.RecurrentDepthModel` for it."
+                f"`model` must have layers like Llama's, with `model.{', model.'.join(PARTS)}` and `lm_head`, got "
+                f"{type(model).__name__}. Write the four functions of `li.depth.RecurrentDepthModel` for it."
             )
         self.model = model
 

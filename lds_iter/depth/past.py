@@ -36,11 +36,8 @@ class View:
         old = self._memory.slots.get((self._part, int(layer)))
         if old is None:
             return keys, values
-        k, v = (
-            torch.cat([part.expand(new.shape[0], -1, -1, -1), new], -2)
-            for part, new in zip(old, (keys, values), strict=True)
-        )
-        return k, v
+        before = [part.expand(keys.shape[0], -1, -1, -1) for part in old]
+        return torch.cat([before[0], keys], dim=-2), torch.cat([before[1], values], dim=-2)
 
     def get_seq_length(self, layer: int = 0) -> int:  # noqa: ARG002
         """How many settled tokens there are."""
@@ -61,7 +58,7 @@ class Memory:
     """Keys and values of settled tokens, by part of the model and layer, `(N, heads, L, head width)` each."""
 
     def __init__(self) -> None:
-        self.slots: dict[Hashable, tuple[Tensor, Tensor]] = {}
+        self.slots: dict[tuple[Hashable, int], tuple[Tensor, Tensor]] = {}
         self.length = 0
 
     def view(self, part: Hashable, items: Tensor | None = None) -> View:

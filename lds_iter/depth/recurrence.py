@@ -52,8 +52,9 @@ class DepthRecurrence:
         except RuntimeError as error:
             if any(word in str(error) for word in ("scaled_dot_product", "attention", "transformer_encoder")):
                 error.add_note(
-                    "The attention kernel has no forward-mode derivative. Solve within `with li.depth.forward_mode():`, "
-                    'or load the model with attn_implementation="eager". `li.Jacobi()` and `li.Picard()` need none.'
+                    "The attention kernel has no forward-mode derivative. Solve within `with "
+                    'li.depth.forward_mode():`, or load the model with attn_implementation="eager". `li.Jacobi()` and '
+                    "`li.Picard()` need none."
                 )
             raise
 

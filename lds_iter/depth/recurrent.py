@@ -5,10 +5,10 @@
     h = step(h, e)               the core, R times
     logits = decode(h)           the coda
 
-Each takes the positions of its tokens and a cache, `past`, whose `update(keys, values, layer)` a layer of attention calls
-as it would a transformers `Cache`, and whose `mask` says which keys each token reads. A token's keys and values at step
-r are read at step r: this is what the model computes on the whole sequence at once, and what it was trained for. All
-ways of generation here are measured against that loop.
+Each takes the positions of its tokens and a cache, `past`, whose `update(keys, values, layer)` a layer of attention
+calls as it would that of a transformers `Cache`, and whose `mask` says which keys each token reads. A token's keys and
+values at step r are read at step r: so does the model on the whole sequence at once, and so it was trained. All ways of
+generation here are measured against that loop.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ def loop(blocks: Sequence[Hidden], h0: Tensor, *, dims: int = 2) -> DepthRecurre
 def stack(layers: Sequence[nn.Module], h0: Tensor, *, dims: int = 2) -> DepthRecurrence:
     """Different layers of one kind, all at once: their parameters, stacked, are the inputs of the recurrence.
 
-    Layer t is evaluated as layer 0 with the parameters of layer t. Each layer runs once by itself, too, and layers whose
-    results differ raise: numbers of heads, activations and scales that depend on the depth are no parameters.
+    Layer t is evaluated as layer 0 with the parameters of layer t. Each layer runs once by itself, too, and layers
+    whose results differ raise: numbers of heads, activations and scales that depend on the depth are no parameters.
     Gradients reach the layers' own parameters.
 
     Args:

@@ -77,6 +77,6 @@ def _eager(kind: Any, folder: Path) -> Any:
         logging.enable_progress_bar()
 
 
-def _trained(title: str, model: Any, inputs: dict[str, Tensor]) -> Trained:
+def _trained(title: str, model: Any, inputs: dict[str, Any]) -> Trained:
     model.requires_grad_(False)
     return Trained(title, model, inputs, over_depth(model, **inputs))

@@ -29,8 +29,8 @@ def verified(
         count: how many tokens to generate.
         depth: R, steps of the core for each token.
         rule: when drafted tokens settle; `Freeze()` when None. No rule changes a token; it changes the work.
-        block: how many tokens to draft between two passes. A longer block takes fewer passes and wastes more behind a
-            wrong draft.
+        block: how many tokens to draft between two passes, at most; and at most twice as many as the pass before
+            accepted, since all work behind a wrong draft is lost.
 
     Raises:
         ValueError: for a prompt of another shape, and for `count`, `depth` or `block` below 1.
@@ -39,10 +39,10 @@ def verified(
     counted, memory, tokens = Counted(model), Memory(), prompt
     if len(prompt) > 1:
         memory.keep(all_steps(counted, memory, prompt[:-1], depth)[1], len(prompt) - 1)
-    before, total, rounds, checks = counted.work, len(prompt) + count, 0, 0
+    before, total, rounds, checks, most = counted.work, len(prompt) + count, 0, 0, block
     while len(tokens) < total:
         front = Front(newest(memory, depth), tokens[-1:])
-        drafted, more = draft(counted, front, min(block, total - len(tokens)), depth, rule or Freeze())
+        drafted, more = draft(counted, front, min(most, total - len(tokens)), depth, rule or Freeze())
         read = torch.cat([tokens[-1:], drafted])[: total - len(tokens)]  # what follows the last token is not asked for
         logits, views = all_steps(counted, memory, read, depth)
         says = logits.argmax(-1)
@@ -50,4 +50,5 @@ def verified(
         accepted = says[: right + 1]
         memory.keep(views, len(accepted))
         tokens, rounds, checks = torch.cat([tokens, accepted]), rounds + more, checks + 1
+        most = min(block, 2 * len(accepted))
     return Generated(tokens[len(prompt) :], counted.work - before, rounds, checks)

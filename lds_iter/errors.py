@@ -37,6 +37,10 @@ class SolveError(RuntimeError):
         super().__init__(message)
         self.solution = solution
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles carry the light solution: without a graph and without the inputs of the solve."""
+        return type(self), (str(self), self.solution.light())
+
 
 def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, max_iters: int) -> str:
     """What happened, the likely causes, most likely first, and what to type."""

@@ -1,21 +1,23 @@
 """Transformers as recurrences over depth, recurrent-depth language models, and generation of several tokens a pass."""
 
-from lds_iter.depth import hrm as hrm
-from lds_iter.depth import huginn as huginn
 from lds_iter.depth.attention import forward_mode as forward_mode
 from lds_iter.depth.block_trace import BlockTrace as BlockTrace
 from lds_iter.depth.drafts import CoupledNoise as CoupledNoise
 from lds_iter.depth.drafts import Draft as Draft
 from lds_iter.depth.drafts import Lookup as Lookup
 from lds_iter.depth.drafts import own_words as own_words
+from lds_iter.depth.hrm import hrm_over_depth as hrm_over_depth
+from lds_iter.depth.hrm import load_hrm as load_hrm
 from lds_iter.depth.hugging_face import over_depth as over_depth
 from lds_iter.depth.huginn import Huginn as Huginn
+from lds_iter.depth.huginn import huginn_over_depth as huginn_over_depth
+from lds_iter.depth.huginn import load_huginn as load_huginn
 from lds_iter.depth.jacobi_decoding import greedy as greedy
 from lds_iter.depth.jacobi_decoding import jacobi_decoding as jacobi_decoding
 from lds_iter.depth.jacobi_decoding import looked_up as looked_up
 from lds_iter.depth.looped import Looped as Looped
 from lds_iter.depth.measure import ErrorMap as ErrorMap
-from lds_iter.depth.measure import contraction as contraction
+from lds_iter.depth.measure import growth_per_layer as growth_per_layer
 from lds_iter.depth.measure import error_map as error_map
 from lds_iter.depth.measure import relative_error as relative_error
 from lds_iter.depth.newest_states import Freeze as Freeze

@@ -22,7 +22,7 @@ from lds_iter.depth.watch import Call, without_caches
 from lds_iter.recurrence import ravel
 
 
-def load(name: str) -> nn.Module:
+def load_hrm(name: str) -> nn.Module:
     """A model of the kind `hrm_text`, from the Hub or a folder, with attention that has forward-mode derivatives."""
     from transformers import AutoModelForCausalLM
 
@@ -32,11 +32,11 @@ def load(name: str) -> nn.Module:
     return model.eval()
 
 
-def over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> DepthRecurrence:
+def hrm_over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> DepthRecurrence:
     """The recurrence of a loaded `HrmTextForCausalLM`; its `finish` goes from the last state to logits.
 
     Args:
-        model: as `load` returns it, in evaluation mode.
+        model: as `load_hrm` returns it, in evaluation mode.
         input_ids: `(batch, tokens)`.
         inputs: what else its forward takes, such as `attention_mask`.
 
@@ -44,7 +44,7 @@ def over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> DepthRecurrence:
         ValueError: where the recurrence does not give the logits of the model, on hidden states of no particular kind.
     """
     low, high, config = model.model.L_module, model.model.H_module, model.config
-    calls = _record(model, {"input_ids": input_ids, **inputs})
+    calls = _record_stacks(model, {"input_ids": input_ids, **inputs})
     by_kind = [next(call for call in calls if call.layer is stack) for stack in (low, high)]
     kinds = torch.tensor(([0] * config.L_cycles + [1]) * config.H_cycles, device=input_ids.device)
     embedded = model.model.embed_tokens(input_ids)
@@ -69,12 +69,12 @@ def over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> DepthRecurrence:
         return model.lm_head(states[..., 0, :, :].to(embedded.dtype))
 
     problem = DepthRecurrence(f, s0, kinds, torch.Size((2, *embedded.shape[1:])), head)
-    _check(model, inputs, problem, others(embedded), start)
+    _check_on_other_embeddings(model, inputs, problem, others(embedded), start)
     return problem
 
 
 @torch.no_grad()
-def _check(model: Any, inputs: dict[str, Any], problem: DepthRecurrence, embedded: Tensor, start: Any) -> None:
+def _check_on_other_embeddings(model: Any, inputs: dict[str, Any], problem: DepthRecurrence, embedded: Tensor, start: Any) -> None:
     """The recurrence from other embeddings than the recorded ones gives the logits that the model gives."""
     theirs = model(inputs_embeds=embedded, use_cache=False, **inputs).logits
     s = ravel(start(embedded), batch_dims=1)[0].unsqueeze(0)
@@ -87,7 +87,7 @@ def _check(model: Any, inputs: dict[str, Any], problem: DepthRecurrence, embedde
         )
 
 
-def _record(model: Any, inputs: dict[str, Any]) -> list[Call]:
+def _record_stacks(model: Any, inputs: dict[str, Any]) -> list[Call]:
     """The calls of the two stacks in one run of the model."""
     calls: list[Call] = []
 

@@ -10,7 +10,7 @@ They share an interface (Geiping et al. 2025, `raven_modeling_minimal.py`):
 `iterate_one_step` is the same step under `torch.no_grad()`, which would hide the derivatives from Newton's kin and from
 training, so the step is taken from `core_block_forward`.
 
-`over_depth` is the recurrence over the steps of one sequence; `Huginn` makes the ways of generation of `lds_iter.depth`
+`huginn_over_depth` is the recurrence over the steps of one sequence; `Huginn` makes the ways of generation of `lds_iter.depth`
 run on such a model.
 """
 
@@ -30,7 +30,7 @@ from lds_iter.depth.stacks import injected
 INTERFACE = ("embed_inputs", "initialize_state", "core_block_forward", "predict_from_latents")
 
 
-def load(
+def load_huginn(
     name: str = "tomg-group-umd/huginn-0125", *, trust_remote_code: bool = False, revision: str | None = None
 ) -> nn.Module:
     """A recurrent-depth model from the Hub or a folder, in float32, by the code that comes with it.
@@ -50,7 +50,7 @@ def load(
     if not trust_remote_code:
         raise ValueError(
             f"`{name}` comes with Python code of its own, which loading runs. Read it, then type "
-            f'huginn.load("{name}", trust_remote_code=True, revision="<the commit that you read>").'
+            f'li.depth.load_huginn("{name}", trust_remote_code=True, revision="<the commit that you read>").'
         )
     if revision is None and not Path(name).is_dir():
         raise ValueError(
@@ -73,11 +73,11 @@ def load(
     return kind.from_pretrained(name, config=config, dtype=torch.float32, revision=revision).eval()
 
 
-def over_depth(model: Any, input_ids: Tensor, depth: int | None = None, *, seed: int = 0) -> DepthRecurrence:
+def huginn_over_depth(model: Any, input_ids: Tensor, depth: int | None = None, *, seed: int = 0) -> DepthRecurrence:
     """The recurrence of a loaded model over the steps of its core; its `finish` goes from the last state to logits.
 
     Args:
-        model: as `load` returns it; solve within `li.depth.forward_mode()` with a method that needs derivatives.
+        model: as `load_huginn` returns it; solve within `li.depth.forward_mode()` with a method that needs derivatives.
         input_ids: `(batch, tokens)`.
         depth: steps of the core; the model's mean recurrence when None.
         seed: of the initial state, which Huginn draws at random.
@@ -91,7 +91,7 @@ def over_depth(model: Any, input_ids: Tensor, depth: int | None = None, *, seed:
     freqs = model.freqs_cis[:, : input_ids.shape[1]]
 
     def core(h: Tensor, rows: Tensor) -> Tensor:
-        return model.core_block_forward(h, rows, freqs, None, None, block_idx, 0)[0]
+        return model.core_block_forward(h, rows, freqs, None, None, block_idx.clone(), 0)[0]  # it counts on in place
 
     recurrence = injected(core, h0, e, model.config.mean_recurrence if depth is None else depth)
     return replace(recurrence, head=lambda last: model.predict_from_latents(last.to(e.dtype)).logits)
@@ -117,7 +117,7 @@ class Huginn:
     and `verified` run on it, and `wavefront` does not.
 
     Args:
-        model: as `load` returns it.
+        model: as `load_huginn` returns it.
         seed: of the initial states, which Huginn draws at random; here of a position always the same.
 
     Raises:

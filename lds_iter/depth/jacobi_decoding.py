@@ -125,7 +125,7 @@ def jacobi_decoding(model: LanguageModel, prompt: Tensor, count: int, *, draft: 
     line = Line(model, prompt, count)
     guess = torch.zeros(count, count, device=prompt.device)
     if draft is not None:
-        _check_draft(draft, count)
+        _check_one_draft(draft, count)
         guess = draft.to(line.s0).expand(count, count).tril()
     solution = solve(line, line.s0, line.inputs, Picard(), guess=guess, rtol=0, atol=0)
     tokens = solution.states[-1].long()
@@ -167,7 +167,7 @@ def _check_prompt(prompt: Tensor, count: int) -> None:
     _check_tokens("prompt", prompt)
 
 
-def _check_draft(draft: Tensor, count: int) -> None:
+def _check_one_draft(draft: Tensor, count: int) -> None:
     if draft.shape != (count,):
         raise ValueError(f"`draft` must be ({count},), one guess for every token, got {tuple(draft.shape)}.")
     _check_tokens("draft", draft)

@@ -161,7 +161,7 @@ class Record(LDSApproximation):
     def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
         rows, count = self.lattice.rows, self.lattice.count
         device = lin.residual.device
-        k = torch.arange(lin.start, lin.start + lin.residual.shape[0], device=device)
+        k = torch.arange(lin.rows.start, lin.rows.start + lin.residual.shape[0], device=device)
         own = torch.arange(count, device=device) == (k // rows)[:, None]
         says = own & (k % rows == rows - 1)[:, None]
         computed = torch.cat([own.repeat_interleave(self.lattice.width, dim=1), says], dim=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lds_iter.depth.past import View
 from lds_iter.depth.watch import hidden_of
 
-PARTS = ("embed_tokens", "layers", "rotary_emb", "norm")
+LLAMA_PARTS = ("embed_tokens", "layers", "rotary_emb", "norm")
 
 
 class Looped:
@@ -31,10 +31,10 @@ class Looped:
     """
 
     def __init__(self, model: Any) -> None:
-        missing = [part for part in PARTS if not hasattr(getattr(model, "model", None), part)]
+        missing = [part for part in LLAMA_PARTS if not hasattr(getattr(model, "model", None), part)]
         if missing or not hasattr(model, "lm_head"):
             raise TypeError(
-                f"`model` must have layers like Llama's, with `model.{', model.'.join(PARTS)}` and `lm_head`, got "
+                f"`model` must have layers like Llama's, with `model.{', model.'.join(LLAMA_PARTS)}` and `lm_head`, got "
                 f"{type(model).__name__}. Write the four functions of `li.depth.RecurrentDepthModel` for it."
             )
         self.model = model

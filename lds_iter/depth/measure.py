@@ -75,7 +75,7 @@ def error_map(
     return ErrorMap(errors, first if first < len(errors) else None)
 
 
-def contraction(problem: DepthRecurrence, exact: Tensor, *, directions: int = 4, seed: int = 0) -> float:
+def growth_per_layer(problem: DepthRecurrence, exact: Tensor, *, directions: int = 4, seed: int = 0) -> float:
     """How a small change of the state grows per layer, along the true states: the geometric mean over the depth.
 
     Random tangents are pushed through the layers' Jacobians (`exp` of the largest Lyapunov exponent, in the limit of

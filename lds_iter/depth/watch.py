@@ -206,5 +206,5 @@ def _is_chain(calls: list[Call]) -> bool:
 def _way_round(model: nn.Module) -> str:
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind == "hrm_text":
-        return "Type `li.depth.hrm.over_depth(model, input_ids)`, which knows this kind of model."
+        return "Type `li.depth.hrm_over_depth(model, input_ids)`, which knows this kind of model."
     return "Type `li.depth.loop(layers, h0)` with layers of your own."

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lds_iter.diagnostics.reporting import Report
 from lds_iter.solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from lds_iter.diagnostics import Report
 
 
 def convergence_map(

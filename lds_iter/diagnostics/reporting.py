@@ -14,7 +14,7 @@ from lds_iter.diagnostics.exponents import Lyapunov, lyapunov_of
 from lds_iter.solution import Result, Solution
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 WORTH_TRYING = 0.25
 """Above this many iterations per step even free parallel hardware gains less than four times."""
@@ -83,16 +83,6 @@ class Report:
             "condition": f"log mu from {float(lower[solved].min()):.3g} to {float(upper[solved].max()):.3g}, by the "
             "exponent",
         }
-
-    def plot(self, sequence: int = 0) -> Figure:
-        """The convergence map (if the solve was recorded) over the growth of a small difference; needs matplotlib.
-
-        Args:
-            sequence: which sequence of a batch, counted over the flattened batch dimensions.
-        """
-        from lds_iter.diagnostics.pictures import report_picture
-
-        return report_picture(self, sequence)
 
 
 def report(solution: Solution, *, prefix: int | None = 10_000) -> Report:

@@ -28,7 +28,7 @@ class Measured:
     Attributes:
         title: what it is.
         depth: T, calls of a layer.
-        contraction: growth of a small change per layer, see `measure.contraction`.
+        contraction: growth of a small change per layer, see `li.depth.growth_per_layer`.
         early_exit: the first depth whose state is within the tolerance of the last one, layer by layer; a network that
             is done early needs no iteration over depth, only to stop.
         maps: per method.
@@ -56,7 +56,7 @@ def measure_depth(title: str, problem: DepthRecurrence) -> Measured:
     return Measured(
         title=title,
         depth=len(exact),
-        contraction=li.depth.contraction(problem, exact),
+        contraction=li.depth.growth_per_layer(problem, exact),
         early_exit=1 + int((to_end > TOLERANCE).sum()),
         maps={
             name: li.depth.error_map(problem, method, exact, tolerance=TOLERANCE) for name, method in methods.items()

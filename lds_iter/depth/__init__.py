@@ -17,8 +17,8 @@ from lds_iter.depth.jacobi_decoding import jacobi_decoding as jacobi_decoding
 from lds_iter.depth.jacobi_decoding import looked_up as looked_up
 from lds_iter.depth.looped import Looped as Looped
 from lds_iter.depth.measure import ErrorMap as ErrorMap
-from lds_iter.depth.measure import growth_per_layer as growth_per_layer
 from lds_iter.depth.measure import error_map as error_map
+from lds_iter.depth.measure import growth_per_layer as growth_per_layer
 from lds_iter.depth.measure import relative_error as relative_error
 from lds_iter.depth.newest_states import Freeze as Freeze
 from lds_iter.depth.newest_states import newest_states as newest_states

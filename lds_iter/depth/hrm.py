@@ -74,7 +74,9 @@ def hrm_over_depth(model: Any, input_ids: Tensor, **inputs: Any) -> DepthRecurre
 
 
 @torch.no_grad()
-def _check_on_other_embeddings(model: Any, inputs: dict[str, Any], problem: DepthRecurrence, embedded: Tensor, start: Any) -> None:
+def _check_on_other_embeddings(
+    model: Any, inputs: dict[str, Any], problem: DepthRecurrence, embedded: Tensor, start: Any
+) -> None:
     """The recurrence from other embeddings than the recorded ones gives the logits that the model gives."""
     theirs = model(inputs_embeds=embedded, use_cache=False, **inputs).logits
     s = ravel(start(embedded), batch_dims=1)[0].unsqueeze(0)

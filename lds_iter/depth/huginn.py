@@ -10,8 +10,8 @@ They share an interface (Geiping et al. 2025, `raven_modeling_minimal.py`):
 `iterate_one_step` is the same step under `torch.no_grad()`, which would hide the derivatives from Newton's kin and from
 training, so the step is taken from `core_block_forward`.
 
-`huginn_over_depth` is the recurrence over the steps of one sequence; `Huginn` makes the ways of generation of `lds_iter.depth`
-run on such a model.
+`huginn_over_depth` is the recurrence over the steps of one sequence; with `Huginn` the ways of generation of
+`lds_iter.depth` run on such a model.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class Lattice:
         which = fresh.cumsum(0) - 1
         new_states[torch.arange(len(k), device=k.device), column] = h[which].to(s.dtype)
         ends = last.nonzero().flatten()
-        new_tokens[ends, column[ends]] = says[which[ends]] * SCALE
+        new_tokens[ends, column[ends]] = says[which[ends]].to(s.dtype) * SCALE
         return torch.cat([new_states.flatten(1), new_tokens], dim=1)
 
     def _prefill(self, e: Tensor, positions: Tensor) -> Tensor:

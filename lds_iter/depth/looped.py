@@ -34,8 +34,8 @@ class Looped:
         missing = [part for part in LLAMA_PARTS if not hasattr(getattr(model, "model", None), part)]
         if missing or not hasattr(model, "lm_head"):
             raise TypeError(
-                f"`model` must have layers like Llama's, with `model.{', model.'.join(LLAMA_PARTS)}` and `lm_head`, got "
-                f"{type(model).__name__}. Write the four functions of `li.depth.RecurrentDepthModel` for it."
+                f"`model` must have layers like Llama's, with `model.{', model.'.join(LLAMA_PARTS)}` and `lm_head`, "
+                f"got {type(model).__name__}. Write the four functions of `li.depth.RecurrentDepthModel` for it."
             )
         self.model = model
 

@@ -25,6 +25,7 @@ def parallel_generate(
     ahead: int = 16,
     draft: Draft = own_words,
     seed: int | None = None,
+    streamer: Any = None,
     **generate_arguments: Any,
 ) -> Any:
     """`model.generate(input_ids, ...)`, several tokens a pass.
@@ -37,8 +38,9 @@ def parallel_generate(
         draft: where drafts come from: `own_words` (Jacobi decoding), `Lookup()`, or a callable of your own.
         seed: of the noise, with `do_sample=True`: the tokens depend on it and not on `ahead` or `draft`. Drawn from
             torch's generator when None.
+        streamer: gets every token as it is accepted; of transformers.
         generate_arguments: as `generate` takes them, such as `max_new_tokens`, `eos_token_id`, `stopping_criteria`,
-            `logits_processor`, `streamer`, `do_sample`. `use_cache=False` serves models whose cache cannot roll back.
+            `logits_processor`, `do_sample`. `use_cache=False` serves models whose cache cannot roll back.
 
     Returns:
         What `generate` returns: tokens `(B, n + new)`, or with `return_dict_in_generate=True` an output that also says
@@ -54,8 +56,8 @@ def parallel_generate(
     """
     if attention_mask is not None:
         generate_arguments["attention_mask"] = attention_mask
-    mine = {"custom_generate": parallel_decode, "ahead": ahead, "draft": draft, "seed": seed}
-    return model.generate(input_ids, **mine, **generate_arguments)
+    mine = {"custom_generate": parallel_decode, "ahead": ahead, "draft": draft, "seed": seed, "tokens_to": streamer}
+    return model.generate(input_ids, streamer=streamer, **mine, **generate_arguments)
 
 
 @torch.no_grad()
@@ -71,17 +73,20 @@ def parallel_decode(
     ahead: int = 16,
     draft: Draft = own_words,
     seed: int | None = None,
+    tokens_to: Any = None,
     **model_kwargs: Any,
 ) -> Any:
     """The decoding loop of `parallel_generate`, as `custom_generate` of transformers' `generate` takes it.
 
-    `generate` prepares everything but the last three named arguments; see `parallel_generate` for those. Processors and
-    stopping criteria are called once for each accepted token, in order, as `generate` calls them.
+    `generate` prepares everything but `ahead`, `draft` and `seed`, for which see `parallel_generate`, and `tokens_to`:
+    transformers 5.23 gives the prompt to a `streamer` and forgets it on the way to a callable; name it here, too.
+    Processors and stopping criteria are called once for each accepted token, in order, as `generate` calls them.
     """
     _check(model, generation_config, synced_gpus, ahead, model_kwargs)
     noise = None
     if generation_config.do_sample:
         noise = CoupledNoise(int(torch.randint(1 << 62, ())) if seed is None else seed)
+    streamer = tokens_to if streamer is None else streamer
     run = Rounds(
         model, input_ids, model_kwargs, generation_config, logits_processor, stopping_criteria, noise, streamer
     )

@@ -83,7 +83,9 @@ class Wrapped(nn.Module):
 def test_no_recording_keeps_a_live_cache(make, way):
     """Layers that were handed a cache would append to it, and read stale keys, every time they are evaluated."""
     model, ids = make(), torch.randint(5, 60, (2, 9))
-    outer = {"wrapped": lambda m: Wrapped(m).eval(), "compiled": lambda m: torch.compile(m, backend="eager")}.get(way, lambda m: m)(model)
+    outer = {"wrapped": lambda m: Wrapped(m).eval(), "compiled": lambda m: torch.compile(m, backend="eager")}.get(
+        way, lambda m: m
+    )(model)
     given = {"use_cache": {"use_cache": True}, "empty cache": {"past_key_values": transformers.DynamicCache()}}
     problem = depth.over_depth(outer, input_ids=ids, **given.get(way, {}))
     plain = depth.over_depth(model, input_ids=ids)
@@ -153,7 +155,9 @@ def test_half_precision_checkpoints_are_cast_at_the_edge(dtype):
     problem = depth.over_depth(model, input_ids=ids)
     solution = problem.solve(li.Jacobi())
     assert solution.states.dtype == problem.sequential().dtype == torch.float32
-    assert torch.equal(problem.finish(solution.states[-1]).logits, model(ids).logits)  # the same layers on the same rows
+    assert torch.equal(
+        problem.finish(solution.states[-1]).logits, model(ids).logits
+    )  # the same layers on the same rows
 
 
 class Layered(nn.Module):

@@ -11,7 +11,6 @@ from bench import depth as bench
 from bench.depth_page import page
 from recipes.recurrent_depth.compare import over_depth
 from recipes.recurrent_depth.deep_stacks import DeepStack, adjoint, mlp, residual
-from recipes.recurrent_depth.measure import contraction
 from recipes.recurrent_depth.model import WEIGHTS, RecurrentDepth, Shape, load, save
 from recipes.recurrent_depth.text import bigram_loss, encode, topics
 from recipes.recurrent_depth.train import Pieces, Recipe, Training, held_out_loss, unroll
@@ -30,7 +29,7 @@ def test_the_trained_model_beats_a_bigram_by_far_and_gains_from_depth():
 @torch.no_grad()
 def test_the_trained_core_contracts():
     problem = over_depth(load(), encode(topics()[1][:64]), 32)
-    assert contraction(problem, problem.sequential()) < 0.8
+    assert li.depth.growth_per_layer(problem, problem.sequential()) < 0.8
 
 
 def test_weights_are_small_and_come_back(tmp_path):

@@ -50,9 +50,7 @@ def parallel_generate(
         ValueError: for what this cannot do: beams, encoder-decoder models, caches that cannot roll back; says what to
             type instead.
 
-    Example:
-        >>> li.depth.parallel_generate(model, ids, max_new_tokens=64)  # the tokens of model.generate(...)
-        >>> model.generate(ids, max_new_tokens=64, custom_generate=li.depth.parallel_decode, ahead=16)  # the same call
+    The same by transformers' own call: `model.generate(ids, custom_generate=li.depth.parallel_decode, ahead=16)`.
     """
     if attention_mask is not None:
         generate_arguments["attention_mask"] = attention_mask

@@ -6,12 +6,17 @@ from lds_iter import diagnostics as diagnostics
 from lds_iter import kernels as kernels
 from lds_iter import nn as nn
 from lds_iter.auto import Auto as Auto
+from lds_iter.by_hand import Iterate as Iterate
+from lds_iter.by_hand import finish as finish
+from lds_iter.by_hand import iterate as iterate
+from lds_iter.by_hand import start as start
 from lds_iter.compile.compiled import Compiled as Compiled
 from lds_iter.compile.compiled import cuda_graphs as cuda_graphs
 from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDerivatives
 from lds_iter.derivatives.closed_form import ElementwiseDerivatives as ElementwiseDerivatives
 from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
+from lds_iter.derivatives.linearization import linearization as linearization
 from lds_iter.errors import PerformanceWarning as PerformanceWarning
 from lds_iter.errors import SolveError as SolveError
 from lds_iter.gradients.adjoints import AbstractAdjoint as AbstractAdjoint

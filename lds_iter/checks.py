@@ -177,9 +177,9 @@ def _check_same_row(one: Tensor, once: Tensor, three: Tensor, drew: bool, hint: 
     difference = float((once[0] - three[1]).abs().max())
     what = "draws random numbers" if same else f"gave different values for the same row (difference {difference:.2g})"
     raise ValueError(
-        f"`f` {what}. In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and pass "
-        "it in `inputs`); it mixes time steps (batch norm in training mode, `cumsum` or attention over the first dimension); "
-        f"it keeps a state between calls. `f` must map every row by itself.{hint}"
+        f"`f` {what}. In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and "
+        "pass it in `inputs`); it mixes time steps (batch norm in training mode, `cumsum` or attention over the first "
+        f"dimension); it keeps a state between calls. `f` must map every row by itself.{hint}"
     )
 
 

@@ -131,11 +131,16 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
     Returns:
         The tensor, and the inverse, which takes `(..., D)` with any leading dimensions back to the structure.
 
+    Raises:
+        TypeError, ValueError: for a structure without tensors, of several dtypes, or of different batches.
+
     Example:
         >>> flat, unravel = li.ravel((torch.zeros(2, 3), torch.ones(2, 4)), batch_dims=1)
         >>> flat.shape, [leaf.shape for leaf in unravel(flat)]
         (torch.Size([2, 7]), [torch.Size([2, 3]), torch.Size([2, 4])])
     """
+    if isinstance(batch_dims, bool) or not isinstance(batch_dims, int) or batch_dims < 0:
+        raise ValueError(f"`batch_dims` must be a whole number, 0 or more, got {batch_dims!r}.")
     leaves, spec = pytree.tree_flatten(state)
     if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise TypeError(f"`state` must be a pytree of tensors, with at least one, got {type(state).__name__}.")
@@ -180,6 +185,12 @@ def check_order(f: Any) -> None:
 def fold(f: Function) -> Function:
     """Adapt a function or module that takes states `(N, D)` and inputs `(N, ...)` to any number of leading dimensions.
 
+    Args:
+        f: `(s, u) -> s` on states `(N, D)`, such as `lambda h, x: cell(x, h)`.
+
+    Returns:
+        The same for states `(n, *batch, D)` and inputs that begin with the same leading dimensions.
+
     Example:
         >>> cell = torch.nn.GRUCell(3, 4)
         >>> step = li.fold(lambda h, x: cell(x, h))
@@ -189,6 +200,8 @@ def fold(f: Function) -> Function:
     Raises:
         TypeError: for a cell of `torch.nn`, which takes the input first and the state second.
     """
+    if isinstance(f, type) or not callable(f):
+        raise TypeError(f"`f` must be a function (s, u) -> s or a module, got {f!r}.")
     check_order(f)
 
     def folded(s: Tensor, inputs: Any) -> Tensor:

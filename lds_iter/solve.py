@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -125,31 +125,71 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
-    length, tolerances, wanted = _check(f, s0, inputs, rtol, atol)
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
-    approximation: LDSApproximation | AbstractStrategy = check_method(Newton() if method is None else method)
-    gradients.check_method(approximation)
-    limits = check_numbers(length, max_iters=max_iters, window=window)
     check_callable("callback", callback)
     check_callable("stop", stop)
-    with torch.no_grad():
-        given = guess(f, s0, inputs, length) if callable(guess) else guess
-    check_guess(given, s0, length)
-    options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
+    given = check_arguments(f, s0, inputs, method, guess, rtol=rtol, atol=atol, max_iters=max_iters, window=window)
+    gradients.check_method(given.method)
+    problem, approximation, options, length = given.problem, given.method, given.options, given.problem.length
     recorder = Recorder() if record else None
     ending = None if stop is None else stops(stop)
     with progress_bar(length, progress) as bar:
         watching = (ending, recorder, bar, None if callback is None else calls(callback))
         observers = tuple(observer for observer in watching if observer is not None)
-        problem = Problem(f, s0, inputs, length)
         try:
-            state, states = gradients.solve(problem, approximation, given, options, observers, wanted=wanted)
+            state, states = gradients.solve(
+                problem, approximation, given.guess, options, observers, wanted=given.wanted
+            )
         except Interrupted as interrupted:
             raise _interrupt(problem, interrupted.state) from None
-    solution = replace(_solution(problem, state, recorder), states=states)
+    solution = replace(solution_of(problem, state, recorder), states=states)
     if throw and solution.failed:
-        raise SolveError(explain_failure(solution, approximation, *tolerances, limits["max_iters"]), solution)
+        raise SolveError(explain_failure(solution, approximation, options.rtol, options.atol, given.limit), solution)
     return solution
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a solve, checked.
+
+    Attributes:
+        problem: `f`, `s0`, `inputs` and T.
+        method: an instance.
+        guess: the states to begin with, `(T, *batch, D)`.
+        options: tolerances, limit and window.
+        wanted: whether values of `f` carry a gradient.
+        limit: of iterations.
+    """
+
+    problem: Problem
+    method: LDSApproximation | AbstractStrategy
+    guess: Tensor
+    options: LoopOptions
+    wanted: bool
+    limit: int
+
+
+def check_arguments(
+    f: Callable[[Tensor, Any], Tensor],
+    s0: Tensor,
+    inputs: Any,
+    method: LDSApproximation | AbstractStrategy | None,
+    guess: Tensor | Guess,
+    *,
+    rtol: float | None,
+    atol: float | None,
+    max_iters: int | None,
+    window: int | None,
+) -> Arguments:
+    """Check what every solve takes, once, before any iteration; see `solve` for each."""
+    length, tolerances, wanted = _check(f, s0, inputs, rtol, atol)
+    approximation = check_method(Newton() if method is None else method)
+    limits = check_numbers(length, max_iters=max_iters, window=window)
+    with torch.no_grad():
+        given = guess(f, s0, inputs, length) if callable(guess) else guess
+    check_guess(given, s0, length)
+    options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
+    return Arguments(Problem(f, s0, inputs, length), approximation, given, options, wanted, limits["max_iters"])
 
 
 def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
@@ -161,7 +201,7 @@ def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
         residual=state.residual.masked_fill(running, torch.nan),  # that of the iterate before
     )
     interrupt = KeyboardInterrupt()
-    interrupt.solution = _solution(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
+    interrupt.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
     interrupt.add_note("The states reached are in the attribute `solution` of this exception.")
     return interrupt
 
@@ -170,10 +210,17 @@ def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
 def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
     """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
 
-    Takes `f`, `s0` and `inputs` as `solve` does; differentiable by ordinary autograd.
+    Differentiable by ordinary autograd, any number of times. Where no gradient is wanted and `f` has compiled steps,
+    these run.
+
+    Args:
+        f, s0, inputs: see `solve`.
 
     Returns:
         The states `(T, *batch, D)`.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work.
     """
     length, *_ = _check(f, s0, inputs, None, None)
     if not torch.is_grad_enabled():
@@ -208,7 +255,8 @@ def _check(
     return length, (rtol, atol), check_f(f, s0, inputs, length)
 
 
-def _solution(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:
+def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:
+    """What a solve returns, from the last state of the loop."""
     fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
     trajectory, carry = state.states.detach(), state.carry
 

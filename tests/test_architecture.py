@@ -22,6 +22,7 @@ FLOORS = [
     ["compile"],
     ["checks"],
     ["solve"],
+    ["by_hand"],
     ["diagnostics"],
     ["nn"],
     ["ode", "mcmc", "depth", "diffusion"],

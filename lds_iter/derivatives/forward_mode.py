@@ -24,6 +24,11 @@ class FunctionDerivatives(AbstractDerivatives):
     """Derivatives of a plain function by `torch.func`: `D` forward-mode products for anything but `jvp` and `vjp`.
 
     The products run under `vmap`, several at a time, within `CHUNK_ELEMENTS`.
+
+    Args:
+        f: `(s, u) -> s`, batched over all leading dimensions.
+        prev: the states to take derivatives at, `(n, *batch, D)`.
+        inputs: of these rows.
     """
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:

@@ -69,6 +69,9 @@ def report_picture(report: Report, sequence: int = 0) -> Figure:
     Args:
         report: of `li.diagnostics.report`.
         sequence: which sequence of a batch, counted over the flattened batch dimensions.
+
+    Raises:
+        ValueError: for a sequence that the batch does not have.
     """
     import matplotlib.pyplot as plt
 

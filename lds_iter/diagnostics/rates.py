@@ -80,6 +80,9 @@ def contraction(
     Returns:
         A `Contraction`.
 
+    Raises:
+        TypeError: for a method that chooses no transition.
+
     Example:
         >>> step = lambda s, u: torch.tanh(0.5 * s + 0.1 * s.flip(-1) + u)
         >>> found = li.diagnostics.contraction(step, torch.zeros(2), torch.randn(300, 2), li.QuasiNewton())

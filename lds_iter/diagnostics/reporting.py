@@ -88,14 +88,15 @@ class Report:
 def report(solution: Solution, *, prefix: int | None = 10_000) -> Report:
     """Look back at a solve: was it worth it, how sensitive is the recurrence, how exact are the states.
 
-    Takes the solution alone, which must not have been made light.
-
     Args:
         solution: of `li.solve`; with `record=True` its picture has a convergence map.
         prefix: time steps to take the exponent from; None for all. The error estimate takes them all.
 
     Returns:
         A `Report`.
+
+    Raises:
+        RuntimeError: for a solution that has been made light or was pickled.
 
     Example:
         >>> solution = li.solve(lambda s, u: 0.5 * s + u, torch.zeros(2), torch.ones(1000, 2))

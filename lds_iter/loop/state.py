@@ -153,11 +153,11 @@ def start(problem: Problem, method: LDSApproximation, guess: Tensor, options: Lo
         proposal=None,
         frontier=count,
         result=torch.full_like(count, int(Result.RUNNING)),
-        iterations=count,
+        iterations=count.clone(),  # compilers tell tensors from aliases
         residual=real,
-        accepted_residual=real,
-        evaluations=count,
-        resets=count,
+        accepted_residual=real.clone(),
+        evaluations=count.clone(),
+        resets=count.clone(),
         age=count.new_zeros((problem.length, *count.shape), dtype=torch.int32) if sliding else None,
         carry=method.init(guess),
     )

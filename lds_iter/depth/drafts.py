@@ -14,7 +14,12 @@ Draft = Callable[[Tensor, Tensor], Tensor]
 
 
 def own_words(tokens: Tensor, said: Tensor) -> Tensor:  # noqa: ARG001
-    """The model's own words of its last pass, which it said after drafted tokens: Jacobi decoding."""
+    """The model's own words of its last pass, which it said after drafted tokens: Jacobi decoding.
+
+    Args:
+        tokens: all so far, `(B, n)`; not looked at.
+        said: the model's own words for the next ones, `(B, ahead)`; returned.
+    """
     return said
 
 
@@ -27,6 +32,9 @@ class Lookup:
 
     Attributes:
         match: how many tokens have to agree.
+
+    Raises:
+        ValueError: for `match` below 1.
     """
 
     match: int = 3

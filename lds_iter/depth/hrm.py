@@ -23,7 +23,14 @@ from lds_iter.recurrence import ravel
 
 
 def load_hrm(name: str) -> nn.Module:
-    """A model of the kind `hrm_text`, from the Hub or a folder, with attention that has forward-mode derivatives."""
+    """A model of the kind `hrm_text`, in evaluation mode and float32, with attention that has forward-mode derivatives.
+
+    Args:
+        name: of a model on the Hub, or a folder.
+
+    Raises:
+        ValueError: for a model of another kind.
+    """
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(name, attn_implementation="eager", dtype=torch.float32)

@@ -97,7 +97,16 @@ class Decoded:
 
 @torch.no_grad()
 def greedy(model: LanguageModel, prompt: Tensor, count: int) -> Tensor:
-    """The loop that Jacobi decoding replaces: one pass of the model per token."""
+    """The loop that Jacobi decoding replaces: one pass of the model per token.
+
+    Args:
+        model: any causal language model.
+        prompt: `(P,)`, int64, at least one token.
+        count: how many tokens to generate.
+
+    Raises:
+        TypeError, ValueError: as `jacobi_decoding`.
+    """
     _check_prompt(prompt, count)
     tokens = prompt
     for _ in range(count):
@@ -134,7 +143,16 @@ def jacobi_decoding(model: LanguageModel, prompt: Tensor, count: int, *, draft: 
 
 def looked_up(prompt: Tensor, count: int, *, match: int = 3) -> Tensor:
     """A draft from the prompt itself: what followed the latest earlier occurrence of its last `match` tokens, repeated
-    as needed (prompt lookup decoding, Saxena 2023); the last token, repeated, where there is none."""
+    as needed (prompt lookup decoding, Saxena 2023); the last token, repeated, where there is none.
+
+    Args:
+        prompt: `(P,)`, at least one token.
+        count: how many tokens to draft.
+        match: how many tokens have to agree.
+
+    Raises:
+        ValueError: for `match` below 1.
+    """
     if match < 1:
         raise ValueError(f"`match` must be at least 1, got {match}.")
     if len(prompt) > match:

@@ -37,7 +37,11 @@ class Watched(LDSApproximation):
 
 
 def relative_error(states: Tensor, exact: Tensor) -> Tensor:
-    """`|s_t - exact_t| / |exact_t|` at each depth, the largest of a batch, `(T,)`; norms over D."""
+    """`|s_t - exact_t| / |exact_t|` at each depth, the largest of a batch, `(T,)`; norms over D.
+
+    Args:
+        states, exact: `(T, *batch, D)` each.
+    """
     error = (states - exact).norm(dim=-1) / exact.norm(dim=-1)
     return error.view(len(error), -1).amax(1)
 

@@ -27,6 +27,9 @@ class Freeze:
         change: a token settles when a step changes its state by at most this, relative to its norm.
         inner: steps of the core between two looks at the coda.
         flight: tokens in flight at most.
+
+    Raises:
+        ValueError: for `inner` or `flight` below 1, and a negative `change`.
     """
 
     change: float = 0.003

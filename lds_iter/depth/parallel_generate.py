@@ -76,9 +76,19 @@ def parallel_decode(
 ) -> Any:
     """The decoding loop of `parallel_generate`, as `custom_generate` of transformers' `generate` takes it.
 
-    `generate` prepares everything but `ahead`, `draft` and `seed`, for which see `parallel_generate`, and `tokens_to`:
-    transformers 5.23 gives the prompt to a `streamer` and forgets it on the way to a callable; name it here, too.
     Processors and stopping criteria are called once for each accepted token, in order, as `generate` calls them.
+
+    Args:
+        model, input_ids, logits_processor, stopping_criteria, generation_config: as `generate` prepares them.
+        synced_gpus: must be False.
+        streamer: gets every token as it is accepted.
+        ahead, draft, seed: see `parallel_generate`.
+        tokens_to: a streamer. transformers 5.23 gives the prompt to its `streamer` and forgets it on the way to a
+            callable, so name it here as well.
+        model_kwargs: what else the model is called with: its cache, masks, positions.
+
+    Raises:
+        ValueError: see `parallel_generate`.
     """
     _check(model, generation_config, synced_gpus, ahead, model_kwargs)
     noise = None

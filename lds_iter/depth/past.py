@@ -17,6 +17,11 @@ from torch import Tensor
 class View:
     """The cache of one call of one part of a model; takes the place of a transformers `Cache` in attention layers.
 
+    Args:
+        memory: of the settled tokens.
+        part: of the model, such as "embed"; each part has keys and values of its own.
+        items: see below.
+
     Attributes:
         new: keys and values of the tokens at hand, by layer; filled while the call runs.
         items: None where the tokens at hand follow one another after the settled ones. Else `(N,)`: the tokens at hand

@@ -161,7 +161,11 @@ def one_by_one(model: RecurrentDepthModel, prompt: Tensor, count: int, depth: in
 
 
 def agreement(a: Tensor, b: Tensor) -> int:
-    """How many tokens are the same before the first that differs."""
+    """How many tokens are the same before the first that differs.
+
+    Args:
+        a, b: tokens, `(n,)` each.
+    """
     return int((a == b).to(torch.int64).cumprod(0).sum())
 
 

@@ -61,7 +61,16 @@ def injected(
 
 
 def loop(blocks: Sequence[Hidden], h0: Tensor, *, dims: int = 2) -> DepthRecurrence:
-    """Different layers, one call per row: for what `stack` cannot take. Layer t is evaluated on row t."""
+    """Different layers, one call per row: for what `stack` cannot take. Layer t is evaluated on row t.
+
+    Args:
+        blocks: at least one, see `Hidden`.
+        h0: see `shared`.
+        dims: see `shared`.
+
+    Raises:
+        ValueError: for no blocks.
+    """
 
     def f(s: Tensor, index: Tensor) -> Tensor:
         rows = zip(index.tolist(), s.split(1), strict=True)

@@ -1,6 +1,6 @@
-"""Train an ordinary stack so that its layers can run side by side: `python -m recipes.recurrent_depth.layer_parallel`.
+"""Train an ordinary stack for layers side by side: `python -m recipes.recurrent_depth.layer_parallel`.
 
-A residual stack, `h_t = h_{t-1} + g_t(h_{t-1})`, is a recurrence over depth, and one iteration of `li.Picard()` on it is
+A residual stack, `h_t = h_{t-1} + g_t(h_{t-1})`, is a recurrence over depth. One iteration of `li.Picard()` on it is
 
     h_t <- h_0 + sum over i <= t of g_i(guess of h_{i-1})
 
@@ -109,7 +109,7 @@ def train(depth: int, steps: int, penalty: Penalty, *, width: int = 64, seed: in
 
 @torch.no_grad()
 def losses(model: Stack, tokens: Tensor, iterations: Sequence[int]) -> dict[int, float]:
-    """Held-out cross-entropy in nats per character after so many iterations of `li.Picard()`, and layer by layer (0)."""
+    """Held-out loss in nats per character after so many iterations of `li.Picard()`, and layer by layer (0)."""
     pieces = tokens[: (len(tokens) - 1) // CONTEXT * CONTEXT + 1].unfold(0, CONTEXT + 1, CONTEXT)
     read, target = pieces[:, :-1], pieces[:, 1:].flatten()
     problem = li.depth.loop(list(model.layers), model.embedding(read))

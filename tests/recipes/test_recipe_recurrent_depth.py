@@ -1,5 +1,6 @@
 """`recipes.recurrent_depth`: its text and its command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from bench import generation as bench
+from recipes.recurrent_depth.model import load
 from recipes.recurrent_depth.text import decode, encode, topics
 
 ROOT = Path(__file__).parents[2]
@@ -33,3 +36,21 @@ def test_command_line(tmp_path):
     done = subprocess.run(wrong, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert "8,x" in done.stderr
+
+
+def test_the_page_of_generation_is_made_of_the_results_alone():
+    prompt, name = encode("A compound statement "), "newest states, 0.003, inner 4"
+    found = bench.row(name, load(), [prompt], [bench.loop_of(load(), prompt)], 1)
+    facts = {
+        "torch": "2",
+        "python": "3",
+        "cpu": "a",
+        "threads": 1,
+        "prompts": 1,
+        "count": 48,
+        "depth": 32,
+        "length": 21,
+    }
+    text = bench.page(json.loads(json.dumps({**facts, "count": 48, "depth": 32, "rounds": 1, "rows": [found]})))
+    assert f"| {name} | 1 | 1 of 1, least 48 |" in text
+    assert "1536 in the loop" in text

@@ -11,10 +11,10 @@ from bench import depth as bench
 from bench.depth_page import page
 from recipes.recurrent_depth.compare import over_depth
 from recipes.recurrent_depth.deep_stacks import DeepStack, adjoint, mlp, residual
-from recipes.recurrent_depth.model import WEIGHTS, RecurrentDepth, Shape, load, save
-from recipes.recurrent_depth.text import bigram_loss, encode, topics
 from recipes.recurrent_depth.layer_parallel import Penalty, losses, side_by_side
 from recipes.recurrent_depth.layer_parallel import train as train_stack
+from recipes.recurrent_depth.model import WEIGHTS, RecurrentDepth, Shape, load, save
+from recipes.recurrent_depth.text import bigram_loss, encode, topics
 from recipes.recurrent_depth.train import Pieces, Recipe, Training, held_out_loss, solved, unroll
 
 
@@ -79,11 +79,11 @@ def test_the_implicit_gradient_of_training_is_that_of_all_steps():
 
 
 def test_one_iteration_of_picard_is_all_layers_side_by_side_and_the_penalty_makes_it_right():
-    """Twenty steps on a narrow stack: the penalty brings one iteration closer to all layers than training without."""
+    """Ten steps on a narrow stack: the penalty brings one iteration closer to all layers than training without."""
     text = encode(topics()[1])[:2_000]
     apart = {}
     for weight in 0.0, 3.0:
-        model = train_stack(4, 20, Penalty(weight), width=16)
+        model = train_stack(4, 10, Penalty(weight), width=16)
         found = losses(model, text, [1, 4])
         assert found[4] == pytest.approx(found[0], abs=1e-4)  # as many iterations as layers; float32
         apart[weight] = found[1] - found[0]
@@ -101,7 +101,8 @@ def test_training_by_lightning_lowers_the_loss(states):
     from torch.utils.data import DataLoader
 
     text = encode(topics()[0][:20_000])
-    model, recipe = RecurrentDepth(Shape(width=16, heads=2)), Recipe(steps=30, batch=8, context=32, rate=1e-2, states=states)
+    model = RecurrentDepth(Shape(width=16, heads=2))
+    recipe = Recipe(steps=30, batch=8, context=32, rate=1e-2, states=states)
     before = held_out_loss(model, text, 4, context=32)
     trainer = pl.Trainer(
         max_steps=30, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,

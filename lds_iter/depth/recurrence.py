@@ -13,6 +13,7 @@ from torch import Tensor
 from lds_iter.derivatives.linearization import AbstractDerivatives, FunctionDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
+from lds_iter.recurrence import own_linearize
 from lds_iter.solution import Solution
 from lds_iter.solve import sequential, solve
 
@@ -47,8 +48,9 @@ class DepthRecurrence:
         Raises:
             MemoryError: where a method asks for Jacobians that do not fit in the memory of the device.
         """
+        f = Layers(self.f) if own_linearize(self.f) is None else self.f
         try:
-            return solve(Layers(self.f), self.s0, self.inputs, Jacobi() if method is None else method, **options)
+            return solve(f, self.s0, self.inputs, Jacobi() if method is None else method, **options)
         except RuntimeError as error:
             if any(word in str(error) for word in ("scaled_dot_product", "attention", "transformer_encoder")):
                 error.add_note(

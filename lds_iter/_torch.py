@@ -107,13 +107,3 @@ def has_tangent(tensor: Tensor) -> bool:
         if level is not None and level.key() == _functorch.TransformType.Jvp:
             return True
     return forward_ad.unpack_dual(tensor).tangent is not None
-
-
-def shares_memory(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are views of one memory."""
-    if one.numel() == 0 or one.device != other.device:
-        return False
-    try:
-        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # tensors under a transform of torch.func have no storage
-        return False

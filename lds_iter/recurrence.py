@@ -162,6 +162,28 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
     return flat, unravel
 
 
+def check_value(value: Any, prev: Tensor, who: str = "`f`") -> Tensor:
+    """`f(prev, u)`: a tensor like `prev`, at every call.
+
+    Args:
+        value: what came.
+        prev: the states that `f` was given, `(n, *batch, D)`.
+        who: what was called.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    if isinstance(value, Tensor) and value.shape == prev.shape and value.dtype == prev.dtype:
+        return value
+    got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise ValueError(
+        f"{who} must return the same kind of tensor at every call: given states {prev.dtype} {tuple(prev.shape)} it "
+        f"returned {got}. In order of likelihood: it depends on the number of rows; it counts its calls or changes "
+        "what it keeps; it has branches that return different types. `f` must map every row by itself, the same at "
+        "every call."
+    )
+
+
 def take_rows(inputs: Any, start: int, stop: int) -> Any:
     """The rows `[start, stop)` of every tensor of a pytree that leads with time."""
     return pytree.tree_map(lambda leaf: leaf[start:stop] if isinstance(leaf, Tensor) else leaf, inputs)

@@ -15,6 +15,7 @@ from lds_iter._torch import untraced
 from lds_iter.checks import (
     check_adjoint,
     check_callable,
+    check_ends,
     check_f,
     check_guess,
     check_inputs,
@@ -23,6 +24,7 @@ from lds_iter.checks import (
     check_numbers,
     check_state,
     check_tolerance,
+    last_inputs,
     note_on_derivatives,
 )
 from lds_iter.derivatives.linearization import linearize_along
@@ -36,7 +38,7 @@ from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
-from lds_iter.recurrence import detached, own_steps, take_rows
+from lds_iter.recurrence import check_value, detached, own_steps, take_rows
 from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.solution import Progress, Result, Solution
 
@@ -136,12 +138,15 @@ def solve(
     with progress_bar(length, progress) as bar:
         watching = (ending, recorder, bar, None if callback is None else calls(callback))
         observers = tuple(observer for observer in watching if observer is not None)
+        last = last_inputs(inputs, length)
         try:
             state, states = gradients.solve(
                 problem, approximation, given.guess, options, observers, wanted=given.wanted
             )
         except Interrupted as interrupted:
             raise _interrupt(problem, interrupted.state) from None
+    solved = state.result == int(Result.SUCCESS)
+    check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
     if throw and solution.failed:
         raise SolveError(explain_failure(solution, approximation, options.rtol, options.atol, given.limit), solution)
@@ -158,6 +163,7 @@ class Arguments:
         guess: the states to begin with, `(T, *batch, D)`.
         options: tolerances, limit and window.
         wanted: whether values of `f` carry a gradient.
+        first: the value of the first step, `(1, *batch, D)`.
         limit: of iterations.
     """
 
@@ -166,6 +172,7 @@ class Arguments:
     guess: Tensor
     options: LoopOptions
     wanted: bool
+    first: Tensor
     limit: int
 
 
@@ -182,14 +189,15 @@ def check_arguments(
     window: int | None,
 ) -> Arguments:
     """Check what every solve takes, once, before any iteration; see `solve` for each."""
-    length, tolerances, wanted = _check(f, s0, inputs, rtol, atol)
+    length, tolerances, wanted, first = _check(f, s0, inputs, rtol, atol)
     approximation = check_method(Newton() if method is None else method)
     limits = check_numbers(length, max_iters=max_iters, window=window)
     with torch.no_grad():
         given = guess(f, s0, inputs, length) if callable(guess) else guess
     check_guess(given, s0, length)
     options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
-    return Arguments(Problem(f, s0, inputs, length), approximation, given, options, wanted, limits["max_iters"])
+    problem = Problem(f, s0, inputs, length)
+    return Arguments(problem, approximation, given, options, wanted, first, limits["max_iters"])
 
 
 def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
@@ -227,7 +235,7 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
         return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
-        s = f(s, take_rows(inputs, t, t + 1))
+        s = check_value(f(s, take_rows(inputs, t, t + 1)), s)
         states.append(s)
     return torch.cat(states)
 
@@ -240,19 +248,23 @@ def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, 
         return done
     states, s = s0.new_empty(length, *s0.shape), s0.unsqueeze(0)
     for t in range(length):
-        states[t : t + 1] = f(s, take_rows(inputs, t, t + 1))
+        states[t : t + 1] = check_value(f(s, take_rows(inputs, t, t + 1)), s)
         s = states[t : t + 1]
     return states
 
 
 def _check(
     f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
-) -> tuple[int, tuple[float, float], bool]:
-    """Check what `solve` and `sequential` share; returns T, the tolerances, and whether `f` carries a gradient."""
+) -> tuple[int, tuple[float, float], bool, Tensor]:
+    """Check what `solve` and `sequential` share.
+
+    Returns:
+        T, the tolerances, whether `f` carries a gradient, and its value of the first step, `(1, *batch, D)`.
+    """
     check_state(s0)
     length = check_inputs(inputs, s0)
     rtol, atol = (check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol)))
-    return length, (rtol, atol), check_f(f, s0, inputs, length)
+    return length, (rtol, atol), *check_f(f, s0, inputs, length)
 
 
 def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.loop.state import LoopState, Problem
+from lds_iter.recurrence import check_value
 from lds_iter.solution import History, Progress, Result
 
 
@@ -54,7 +55,8 @@ class Recorder:
         reach = int(proposal.reach.max())
         lowest = int(torch.where(proposal.reach > 0, state.frontier, problem.length).min())
         start = min(lowest, reach - 1)
-        value = problem.f(state.states[start:reach], problem.inputs_at(start, reach))
+        prev = state.states[start:reach]
+        value = check_value(problem.f(prev, problem.inputs_at(start, reach)), prev)
         residual = (value - state.states[start + 1 : reach + 1]).abs().amax(-1)
         times = torch.arange(problem.length, device=value.device).view(-1, *[1] * state.frontier.ndim)
         seen = times < proposal.reach

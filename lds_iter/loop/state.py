@@ -176,7 +176,7 @@ def take_proposal(state: LoopState, length: int, *, reuse: bool = False) -> Loop
     proposal = state.proposal
     if proposal is None:
         return state
-    moves = proposal.moves & state.running
+    moves = proposal.moves & (state.result == int(Result.RUNNING))
     frontier = state.frontier + moves
     finished = moves & (frontier == length)
     states, spare = _moved(state, proposal, moves, length, reuse)

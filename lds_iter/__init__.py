@@ -27,11 +27,14 @@ from lds_iter.guesses import repeat_initial as repeat_initial
 from lds_iter.guesses import step_from_zero as step_from_zero
 from lds_iter.methods import AbstractDiagonal as AbstractDiagonal
 from lds_iter.methods import AbstractRule as AbstractRule
+from lds_iter.methods import After as After
 from lds_iter.methods import Below as Below
 from lds_iter.methods import BlockNewton as BlockNewton
 from lds_iter.methods import Chord as Chord
 from lds_iter.methods import Clipped as Clipped
+from lds_iter.methods import Dampable as Dampable
 from lds_iter.methods import Damped as Damped
+from lds_iter.methods import Elapsed as Elapsed
 from lds_iter.methods import ExactDiagonal as ExactDiagonal
 from lds_iter.methods import Filter as Filter
 from lds_iter.methods import Hutchinson as Hutchinson
@@ -45,7 +48,9 @@ from lds_iter.methods import Picard as Picard
 from lds_iter.methods import QuasiNewton as QuasiNewton
 from lds_iter.methods import Rotated as Rotated
 from lds_iter.methods import Smoother as Smoother
+from lds_iter.methods import SmallUpdate as SmallUpdate
 from lds_iter.methods import Stalled as Stalled
+from lds_iter.methods import StatefulTransition as StatefulTransition
 from lds_iter.methods import Switch as Switch
 from lds_iter.methods import Then as Then
 from lds_iter.methods import TransitionApproximation as TransitionApproximation
@@ -56,7 +61,7 @@ from lds_iter.recurrence import fold as fold
 from lds_iter.recurrence import ravel as ravel
 from lds_iter.scan.linear_scan import linear_scan as linear_scan
 from lds_iter.scan.linear_scan import reference_scan as reference_scan
-from lds_iter.scan.linear_scan import register_scan as register_scan
+from lds_iter.scan.registry import register_scan as register_scan
 from lds_iter.scan.transitions import AbstractTransition as AbstractTransition
 from lds_iter.scan.transitions import BlockDiagonal as BlockDiagonal
 from lds_iter.scan.transitions import Dense as Dense

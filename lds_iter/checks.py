@@ -17,7 +17,7 @@ from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.loop.contract import shares_memory
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_instance
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.recurrence import check_order, check_value, detached, own_linearize, take_rows
 
 ALONE = 1 / 64
@@ -424,7 +424,7 @@ def check_guess(guess: Any, s0: Tensor, length: int) -> None:
 
 def check_method(method: Any, *, transition: bool = False) -> Any:
     """`method`: an instance of the right kind."""
-    kind = TransitionApproximation if transition else LDSApproximation
+    kind = StatefulTransition if transition else LDSApproximation
     if transition or not isinstance(method, AbstractStrategy):
         check_instance("method", method, kind, "li.Newton()")
     return method

@@ -36,8 +36,9 @@ from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
+from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
 from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.solution import Progress, Result, Solution
@@ -79,7 +80,7 @@ def solve(
     record: bool = False,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
-    stop: Callable[[Progress], Tensor] | None = None,
+    stop: AbstractRule | Callable[[Progress], Tensor] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Evaluate `s_t = f(s_{t-1}, u_t)`, t = 1..T, for all t in parallel, by fixed-point iteration.
@@ -109,7 +110,8 @@ def solve(
         record: keep `Solution.history`: residuals per iteration and time, `iterations * T` numbers on the CPU.
         progress: show a bar of accepted rows, with iteration and residual.
         callback: called with a `Progress` after every evaluation.
-        stop: a rule of your own, asked after every evaluation: from a `Progress` to a bool per sequence, `(*batch)`.
+        stop: a rule such as `Below(1e-3) | Elapsed(60)`, or a function from a `Progress` to a bool per sequence,
+            `(*batch)`, asked after every evaluation.
             The sequences for which it is true end there with `Result.STOPPED`, which is no error.
         throw: raise `SolveError` when a sequence does not converge; otherwise see `Solution.result`.
 
@@ -129,6 +131,7 @@ def solve(
     """
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
     check_callable("callback", callback)
+    stop = None if stop is None else asked(stop)
     check_callable("stop", stop)
     given = check_arguments(f, s0, inputs, method, guess, rtol=rtol, atol=atol, max_iters=max_iters, window=window)
     gradients.check_method(given.method)
@@ -272,7 +275,7 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
     fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
     trajectory, carry = state.states.detach(), state.carry
 
-    def estimate(method: TransitionApproximation | None) -> Tensor:
+    def estimate(method: StatefulTransition | None) -> Tensor:
         with torch.no_grad():
             return _error_estimate(fixed, trajectory, Newton() if method is None else method)
 
@@ -290,7 +293,7 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
     )
 
 
-def _error_estimate(problem: Problem, trajectory: Tensor, method: TransitionApproximation) -> Tensor:
+def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransition) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
     check_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))

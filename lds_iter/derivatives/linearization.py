@@ -121,7 +121,7 @@ class Linearization:
         def kept(one: Any, other: Any) -> Any:
             if not isinstance(one, Tensor):
                 return one
-            mask = self.active.reshape(*self.active.shape, *[1] * (one.ndim - self.active.ndim))
+            mask = self.active.reshape((*self.active.shape, *[1] * (one.ndim - self.active.ndim)))
             return torch.where(mask, one, other)
 
         return pytree.tree_map(kept, new, old)

@@ -24,8 +24,7 @@ from lds_iter.checks import check_method
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import along
 from lds_iter.diagnostics.singular import Inverse, in_float64, norm
-from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.transitions import dense
+from lds_iter.methods.base import StatefulTransition
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def contraction(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,
     inputs: Any,
-    method: TransitionApproximation,
+    method: StatefulTransition,
     *,
     states: Tensor | None = None,
     prefix: int | None = 256,
@@ -94,11 +93,11 @@ def contraction(
         return _contraction(along(f, s0, inputs, states, prefix).whole(), method)
 
 
-def _contraction(lin: Linearization, method: TransitionApproximation) -> Contraction:
+def _contraction(lin: Linearization, method: StatefulTransition) -> Contraction:
     transition = in_float64(method.transition(lin))
     inverse = Inverse(transition)
     like = lin.prev.double()
-    missed = lin.jacobian().double() - dense(transition, like).matrix
+    missed = lin.jacobian().double() - transition.dense(like).matrix
     missed[0] = 0
     gaps = torch.linalg.matrix_norm(missed, ord=2)
 

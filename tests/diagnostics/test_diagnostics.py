@@ -177,7 +177,7 @@ def test_contraction_against_dense_matrices(name):
     s0, inputs = torch.zeros(width, dtype=DOUBLE), torch.randn(n, width, dtype=DOUBLE)
     found = d.contraction(f, s0, inputs, method)
     (lin,) = d.linearizations(li.solve(f, s0, inputs, atol=0, rtol=0))
-    transition = li.scan.dense(method.transition(lin), lin.prev).matrix
+    transition = method.transition(lin).dense(lin.prev).matrix
     jacobians = lin.jacobian()
     system = residual_jacobian(transition)
     missed = system - residual_jacobian(jacobians)

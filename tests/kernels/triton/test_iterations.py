@@ -171,8 +171,8 @@ def test_the_iterations_are_well_formed_operations():
     for name, operation in ("gru", "gru_iteration_"), ("tanh", "rnn_iteration_"), ("lstm", "lstm_iteration_"):
         given = problem(name, 4, (2,), 3)
         f, s0, u = given.f, given.s0, given.inputs
-        own = (u, f._weight, False) if name == "tanh" else (*u, f._weight_hh if name == "lstm" else f._weight)
-        own = (*own, f._bias_n) if name == "gru" else own
+        own = (u, f.weights.hh, False) if name == "tanh" else (*u, f.weights.hh)
+        own = (*own, f.weights.inner_bias) if name == "gru" else own
         own = [x.detach() if isinstance(x, torch.Tensor) else x for x in own]
         rest = (torch.zeros(4, *s0.shape, device=DEVICE), s0, 0, lo, hi, 0.0, 1e-5)
         checks = ("test_schema", "test_faketensor")

@@ -64,7 +64,7 @@ def measure_depth(title: str, problem: DepthRecurrence) -> Measured:
     )
 
 
-def catalogue(width: int) -> dict[str, li.TransitionApproximation]:
+def catalogue(width: int) -> dict[str, li.LDSApproximation]:
     """The methods that fit a hidden sequence, by the names that tables use; `width` is that of one token."""
     return {
         "Jacobi": li.Jacobi(),

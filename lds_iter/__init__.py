@@ -1,6 +1,7 @@
 """Sequential recurrences, evaluated in parallel over time by fixed-point iteration."""
 
 from lds_iter import auto as auto
+from lds_iter import depth as depth
 from lds_iter import diagnostics as diagnostics
 from lds_iter import kernels as kernels
 from lds_iter import nn as nn

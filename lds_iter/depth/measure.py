@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import lds_iter as li
+from lds_iter.depth.recurrence import DepthRecurrence
+from lds_iter.derivatives.linearization import FunctionDerivatives, Linearization
+from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import take_rows
-from recipes.recurrent_depth.depth import DepthRecurrence
 
 
 @dataclass(frozen=True)
-class Watched(li.LDSApproximation):
+class Watched(LDSApproximation):
     """A method, unchanged, with the relative error of every iterate at every depth.
 
     Attributes:
@@ -23,20 +24,24 @@ class Watched(li.LDSApproximation):
         errors: a line `(T,)` per iterate, the guess first; filled while it runs.
     """
 
-    method: li.LDSApproximation
+    method: LDSApproximation
     exact: Tensor
     errors: list[Tensor] = field(default_factory=list)
 
     def init(self, guess: Tensor) -> Any:
         return self.method.init(guess)
 
-    def update(self, lin: li.Linearization, carry: Any) -> tuple[Tensor, Any]:
+    def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
         self.errors.append(relative_error(lin.value - lin.residual, self.exact))
         return self.method.update(lin, carry)
 
 
 def relative_error(states: Tensor, exact: Tensor) -> Tensor:
-    """`|s_t - exact_t| / |exact_t|` at each depth, the largest of a batch, `(T,)`; norms over D."""
+    """`|s_t - exact_t| / |exact_t|` at each depth, the largest of a batch, `(T,)`; norms over D.
+
+    Args:
+        states, exact: `(T, *batch, D)` each.
+    """
     error = (states - exact).norm(dim=-1) / exact.norm(dim=-1)
     return error.view(len(error), -1).amax(1)
 
@@ -56,7 +61,7 @@ class ErrorMap:
 
 
 def error_map(
-    problem: DepthRecurrence, method: li.LDSApproximation, exact: Tensor, *, tolerance: float = 1e-3
+    problem: DepthRecurrence, method: LDSApproximation, exact: Tensor, *, tolerance: float = 1e-3
 ) -> ErrorMap:
     """Solve to rounding and compare every iterate with the layer-by-layer states.
 
@@ -74,7 +79,7 @@ def error_map(
     return ErrorMap(errors, first if first < len(errors) else None)
 
 
-def contraction(problem: DepthRecurrence, exact: Tensor, *, directions: int = 4, seed: int = 0) -> float:
+def growth_per_layer(problem: DepthRecurrence, exact: Tensor, *, directions: int = 4, seed: int = 0) -> float:
     """How a small change of the state grows per layer, along the true states: the geometric mean over the depth.
 
     Random tangents are pushed through the layers' Jacobians (`exp` of the largest Lyapunov exponent, in the limit of
@@ -93,7 +98,7 @@ def contraction(problem: DepthRecurrence, exact: Tensor, *, directions: int = 4,
     growth = []
     for t in range(prev.shape[0]):
         inputs = take_rows(problem.inputs, t, t + 1)
-        step = li.FunctionDerivatives(problem.f, prev[t : t + 1], inputs)
+        step = FunctionDerivatives(problem.f, prev[t : t + 1], inputs)
         pushed = torch.stack([step.jvp(direction.unsqueeze(0))[0] for direction in v])
         scale = pushed.flatten(1).norm(dim=1) / v.flatten(1).norm(dim=1)
         growth.append(scale.log())

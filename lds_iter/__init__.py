@@ -4,6 +4,7 @@ from lds_iter import auto as auto
 from lds_iter import diagnostics as diagnostics
 from lds_iter import kernels as kernels
 from lds_iter import nn as nn
+from lds_iter import ode as ode
 from lds_iter.auto import Auto as Auto
 from lds_iter.compile.compiled import Compiled as Compiled
 from lds_iter.compile.compiled import cuda_graphs as cuda_graphs

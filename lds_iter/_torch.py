@@ -13,7 +13,9 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch._compile import _disable_dynamo
+from torch.autograd import forward_ad
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -28,8 +30,8 @@ REASON = (
 def on_host(tensor: Tensor) -> bool:
     """Whether the host reads this tensor for free. Where it does, the loop looks and takes short cuts; where it does
     not, it masks instead of looking, and computes what may turn out not to be needed. A compiled loop does not look:
-    what it would see would be baked into the graph."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+    what it would see would be baked into the graph. Nor does one that autograd records, for short cuts write in place."""
+    return tensor.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class StopFlag:
@@ -91,3 +93,24 @@ def untraced(function: Callable[P, R]) -> Callable[P, R]:
         return disabled(*args, **kwargs) if "torch._dynamo" in sys.modules else function(*args, **kwargs)
 
     return called
+
+
+def has_tangent(tensor: Tensor) -> bool:
+    """Whether a forward-mode derivative is being taken with respect to this tensor, by dual numbers or torch.func."""
+    if forward_ad._current_level < 0:
+        return False
+    if _functorch.is_functorch_wrapped_tensor(tensor):
+        level = _functorch.peek_interpreter_stack()
+        if level is not None and level.key() == _functorch.TransformType.Jvp:
+            return True
+    return forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def shares_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are views of one memory."""
+    if one.numel() == 0 or one.device != other.device:
+        return False
+    try:
+        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # tensors under a transform of torch.func have no storage
+        return False

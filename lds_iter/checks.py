@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.gradients.implicit import AbstractAdjoint
+from lds_iter._torch import has_tangent, shares_memory
+from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.recurrence import check_order, take_rows
+from lds_iter.recurrence import check_order, detached, own_linearize, take_rows
 
 
 def check_names(taker: str, given: Iterable[str], known: Sequence[str]) -> None:
@@ -110,7 +112,11 @@ def _name(path: tuple[Any, ...]) -> str:
 
 
 def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
-    """`f`: maps rows to rows, each by itself, the same at every call. Looks at one row, then at two.
+    """`f`: maps rows to rows, each by itself, the same at every call. Looks at one row, then at three.
+
+    The three rows are the second step, the first, and the second again from a state that differs in the first batch
+    element. The value of the middle one must not depend on the company; the last one must agree with the first in all
+    other batch elements.
 
     Returns:
         Whether values of `f` carry a gradient here: something in it requires one, and grad mode is on.
@@ -118,28 +124,130 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
     if isinstance(f, type) or not callable(f):
         raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
     check_order(f)
+    random = _random_state(s0)
     one: Any = _called(f, s0.unsqueeze(0), take_rows(inputs, 0, 1))
     _check_value(one, s0, 1, inputs)
+    check_transforms(one, s0, inputs)
     with torch.no_grad():
-        rows = min(2, length)
-        pair = s0.detach().expand(rows, *s0.shape).contiguous()
-        two: Any = _called(f, pair, take_rows(inputs, 0, rows))
-        _check_value(two, s0, rows, inputs)
-        scale = float(one.abs().max())
-        if bool(one.isfinite().all()) and not torch.allclose(one[0], two[0], rtol=1e-3, atol=1e-3 * scale):
-            raise ValueError(
-                f"`f` gave different values for the same row (difference {float((one[0] - two[0]).abs().max()):.2g})."
-                " In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and pass it in "
-                "`inputs`); it mixes time steps (batch norm in training mode, attention over the first dimension); it "
-                "keeps a state between calls. `f` must map every row by itself."
-            )
+        once = one.detach().clone()
+        drew = not torch.equal(random, (random := _random_state(s0)))
+        second = min(1, length - 1)
+        moved = _with_another_first_element(s0.detach())
+        states = torch.stack([s0.detach(), s0.detach(), moved])
+        rows = torch.tensor([second, 0, second], device=s0.device)
+        three: Any = _called(f, states, pytree.tree_map(lambda leaf: _picked(leaf, rows), inputs))
+        _check_value(three, s0, 3, inputs)
+        drew = drew and not torch.equal(random, _random_state(s0))
+        _check_same_row(one, once, three, drew, _flat_inputs(states, inputs))
+        _check_batch(three, s0)
+        own = own_linearize(f)
+        if own is not None:
+            _check_linearize(own, once, s0, take_rows(inputs, 0, 1))
     return one.requires_grad
+
+
+def _picked(leaf: Any, rows: Tensor) -> Any:
+    return leaf.detach().index_select(0, rows) if isinstance(leaf, Tensor) else leaf
+
+
+def _random_state(like: Tensor) -> Tensor:
+    """The state of the generator that random functions draw from on this device."""
+    return torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
+
+
+def _with_another_first_element(s0: Tensor) -> Tensor:
+    """`s0` with another state of the first batch element; all of it where there is no batch."""
+    moved = s0.clone()
+    first = moved[(0,) * (s0.ndim - 1)]
+    first += 0.1 * (1 + first.abs())
+    return moved
+
+
+def _check_same_row(one: Tensor, once: Tensor, three: Tensor, drew: bool, hint: str) -> None:
+    """The first step gave the same value alone and between others."""
+    if shares_memory(one, three):
+        raise ValueError(
+            "`f` returns the same memory at every call, so a later call changes what an earlier one returned (a "
+            "captured graph does, and `out=`). Return `value.clone()`."
+        )
+    scale = float(once.abs().max())
+    same = torch.allclose(once[0], three[1], rtol=1e-3, atol=1e-3 * scale) or not bool(once.isfinite().all())
+    if same and not drew:
+        return
+    difference = float((once[0] - three[1]).abs().max())
+    what = "draws random numbers" if same else f"gave different values for the same row (difference {difference:.2g})"
+    raise ValueError(
+        f"`f` {what}. In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and pass it in "
+        "`inputs`); it mixes time steps (batch norm in training mode, `cumsum` or attention over the first dimension); "
+        f"it keeps a state between calls. `f` must map every row by itself.{hint}"
+    )
+
+
+def _check_batch(three: Tensor, s0: Tensor) -> None:
+    """Other batch elements do not feel a change of the first one."""
+    if s0[..., 0].numel() == 1:
+        return
+    before, after = (row.reshape(-1, s0.shape[-1])[1:] for row in (three[0], three[2]))
+    scale = float(before.abs().max())
+    if bool(before.isfinite().all()) and not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * scale):
+        raise ValueError(
+            "`f` mixes the elements of a batch: another state of the first one changes the values of others by up to "
+            f"{float((before - after).abs().max()):.2g}. In order of likelihood: a mean, a norm or attention over a "
+            "batch dimension; a reshape that moves D into the batch. If they belong together, they are one state: type "
+            "`s0.flatten()`, or li.ravel, and unflatten inside `f`."
+        )
+
+
+def _check_linearize(own: Any, once: Tensor, s0: Tensor, inputs: Any) -> None:
+    """The value of a recurrence's own linearization is that of the recurrence."""
+    derivatives: Any = own(s0.detach().unsqueeze(0), detached(inputs))
+    value = getattr(derivatives, "value", None)
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"`linearize` of `f` must return an li.AbstractDerivatives with a `value`, got {type(derivatives).__name__}."
+        )
+    scale = float(once.abs().max())
+    if value.shape != once.shape or not torch.allclose(value, once, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+        raise ValueError(
+            "`f.linearize(s, u).value` is not `f(s, u)`: the solve would be that of another recurrence. Compute the "
+            "value in both by the same function."
+        )
+
+
+def check_transforms(one: Tensor, s0: Tensor, inputs: Any) -> None:
+    """No forward-mode derivative is being taken, for the loop would not carry it.
+
+    Args:
+        one: a value of `f`.
+        s0, inputs: see `solve`.
+    """
+    given = [one, s0, *(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))]
+    if any(has_tangent(leaf) for leaf in given):
+        raise NotImplementedError(
+            "`solve` has no forward-mode derivative (torch.func.jvp, jacfwd, dual tensors): its result would come "
+            "without a tangent. What works under every transform is li.sequential(f, s0, inputs); in reverse mode "
+            "`solve` works with `.backward()` and torch.autograd.grad."
+        )
+
+
+def check_tolerance(name: str, value: Any, dtype: torch.dtype) -> float:
+    """`rtol`, `atol`: a finite number, 0 or more, that the states' dtype can hold."""
+    value = (1e-5 if dtype == torch.float32 else 1e-10) if value is None else value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= torch.finfo(dtype).max:
+        raise ValueError(f"`{name}` must be a finite number, 0 or more, got {value!r}.")
+    return float(value)
+
+
+def check_callable(name: str, value: Any) -> None:
+    """`callback`, `stop`: a function of a `Progress`, or None."""
+    if value is not None and (isinstance(value, type) or not callable(value)):
+        raise TypeError(f"`{name}` must be a function of a li.Progress, or None, got {value!r}.")
 
 
 def _called(f: Any, s: Tensor, inputs: Any) -> Any:
     """`f(s, inputs)`, on copies; what goes wrong inside it gets a note on how it was called."""
     s, inputs = pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (s, inputs))
-    before = _versions((s, inputs))
+    before = pytree.tree_map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, (s, inputs))
     try:
         value = f(s, inputs)
     except Exception as error:
@@ -153,7 +261,7 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
             + _flat_inputs(s, inputs)
         )
         raise
-    if _versions((s, inputs)) != before:
+    if not _equal((s, inputs), before):
         raise ValueError(
             "`f` changes its arguments in place (`s.mul_(...)`, `u += ...`), which are read again. Write "
             "`s = s * ...`, or start with `s = s.clone()`."
@@ -172,10 +280,16 @@ def note_on_derivatives(error: RuntimeError) -> None:
         )
 
 
-def _versions(tensors: Any) -> list[int]:
-    """How often each tensor has been written to."""
-    leaves = [leaf for leaf in pytree.tree_leaves(tensors) if isinstance(leaf, Tensor)]
-    return [leaf._version for leaf in leaves if not leaf.is_inference()]
+def _equal(given: Any, before: Any) -> bool:
+    """Whether these pytrees hold the same numbers, NaN equal to NaN."""
+    pairs = zip(pytree.tree_leaves(given), pytree.tree_leaves(before), strict=True)
+    return all(
+        torch.allclose(one, other, rtol=0, atol=0, equal_nan=True)
+        if one.is_floating_point()
+        else torch.equal(one, other)
+        for one, other in pairs
+        if isinstance(one, Tensor)
+    )
 
 
 def _flat_inputs(s: Tensor, inputs: Any) -> str:
@@ -247,7 +361,15 @@ def check_numbers(length: int, **numbers: int | None) -> dict[str, int]:
     checked = {}
     for name, number in numbers.items():
         least = 1 if name == "window" else 0
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < least):
+        whole = length if number is None else _whole(number)
+        if whole is None or whole < least:
             raise ValueError(f"`{name}` must be a whole number, {least} or more, or None for T; got {number!r}.")
-        checked[name] = length if number is None else number
+        checked[name] = whole
     return checked
+
+
+def _whole(number: Any) -> int | None:
+    """A whole number of any kind as an int (numpy's too); None where it is none."""
+    if isinstance(number, bool) or not hasattr(number, "__index__") or isinstance(number, Tensor):
+        return None
+    return operator.index(number)

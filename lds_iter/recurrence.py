@@ -1,13 +1,124 @@
-"""Adapters between what users have and the layout of `solve`: one state tensor, D last, any leading dimensions."""
+"""All that a recurrence may be and may offer, and adapters from what users have to the layout of `solve`.
+
+A recurrence is any callable `f(s, u)`, batched over all leading dimensions. It may know more than its value; every part
+is optional, and is looked up here and nowhere else. A wrapper of a recurrence delegates every part that it does not
+change.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+Function = Callable[[Tensor, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class IterationRequest:
+    """What a recurrence needs to compute one whole iteration.
+
+    Attributes:
+        method: the method whose iteration is wanted.
+        inputs: of the rows at hand, a pytree of tensors that lead with n.
+        states: the state before each row at hand and, last, the one after them, `(n + 1, *batch, D)`.
+        proposal: of the same shape; takes the proposed states, from its second row on.
+        s0: what a row falls back to where nothing is finite, `(*batch, D)`.
+        start: the time of the first row at hand.
+        lo: the first row of each sequence that is not accepted yet, int64, `(*batch)`.
+        hi: the time after the last row of each sequence that may move, `(*batch)`.
+        rtol, atol: of the stopping rule.
+    """
+
+    method: Any
+    inputs: Any
+    states: Tensor
+    proposal: Tensor
+    s0: Tensor
+    start: int
+    lo: Tensor
+    hi: Tensor
+    rtol: float
+    atol: float
+
+
+@dataclass(frozen=True)
+class IterationResult:
+    """What such an iteration measured; all but `finite` have shape `(*batch)`.
+
+    Attributes:
+        lo: the first row that is not accepted yet.
+        residual: the largest residual of the open rows.
+        excess: by how much a residual exceeds the relative tolerance at most; 0 where none does.
+        accepted: the largest residual of the rows accepted now.
+        resets: proposed rows that were not finite and were replaced.
+        broken: whether `f` of the frontier row is not finite.
+        finite: whether the proposals are repaired and hold `f` at the frontier row; if not, the loop does it.
+    """
+
+    lo: Tensor
+    residual: Tensor
+    excess: Tensor
+    accepted: Tensor
+    resets: Tensor
+    broken: Tensor
+    finite: bool = True
+
+
+class Recurrence(Protocol):
+    """An `f` that knows more than its value. Every part but the call is optional.
+
+    - `linearize(s, u) -> AbstractDerivatives`: value and derivatives in closed form.
+    - `steps(s0, inputs) -> Tensor | None`: all states `(T, *batch, D)`, step by step in compiled code.
+    - `fused_iteration(request) -> IterationResult | None`: a whole iteration, on a CPU or a device.
+    - `solve_adjoint(prev, inputs, g) -> Tensor | None`: the adjoint recurrence, solved directly.
+    - `iterate(problem, method, state, options)`: an iteration of the loop in place of `loop.iterate`, as `Compiled` has.
+    - `iterate_adjoint(states, inputs, g, method, options)`: the same for the solve of a gradient.
+    - `is_linear: bool`: whether `f` is affine in the state.
+
+    A part that returns None leaves this case to the library.
+    """
+
+    def __call__(self, s: Tensor, inputs: Any) -> Tensor: ...
+
+
+def own_linearize(f: Any) -> Callable[[Tensor, Any], Any] | None:
+    """The closed-form derivatives of a recurrence, `(s, inputs) -> AbstractDerivatives`."""
+    return getattr(f, "linearize", None)
+
+
+def own_steps(f: Any) -> Callable[[Tensor, Any], Tensor | None] | None:
+    """Its evaluation step by step in compiled code, `(s0, inputs) -> states`."""
+    return getattr(f, "steps", None)
+
+
+def own_fused_iteration(f: Any) -> Callable[[IterationRequest], IterationResult | None] | None:
+    """Its whole iterations."""
+    return getattr(f, "fused_iteration", None)
+
+
+def own_solve_adjoint(f: Any) -> Callable[[Tensor, Any, Tensor], Tensor | None] | None:
+    """Its direct solution of the adjoint recurrence, `(prev, inputs, g) -> l`."""
+    return getattr(f, "solve_adjoint", None)
+
+
+def own_iterate(f: Any) -> Callable[..., Any] | None:
+    """Its iteration of the loop."""
+    return getattr(f, "iterate", None)
+
+
+def own_iterate_adjoint(f: Any) -> Callable[..., Tensor] | None:
+    """Its iterations of the adjoint recurrence."""
+    return getattr(f, "iterate_adjoint", None)
+
+
+def is_linear(f: Any) -> bool:
+    """Whether a recurrence says that it is affine in the state."""
+    return getattr(f, "is_linear", False) is True
 
 
 def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], Any]]:
@@ -66,7 +177,7 @@ def check_order(f: Any) -> None:
         )
 
 
-def fold(f: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
+def fold(f: Function) -> Function:
     """Adapt a function or module that takes states `(N, D)` and inputs `(N, ...)` to any number of leading dimensions.
 
     Example:

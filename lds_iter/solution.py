@@ -20,7 +20,7 @@ class Decision:
     """One decision of a strategy such as `Auto`; print it.
 
     Attributes:
-        sweep: how many evaluations along the guess came before.
+        count: how many evaluations along the guess came before.
         row: how many rows of the slowest sequence were accepted by then.
         choice: what it went on with.
         why: the reason, in words, with the figures that it went by.
@@ -28,7 +28,7 @@ class Decision:
         sequential: seconds that step-by-step evaluation was expected to take from there on; None likewise.
     """
 
-    sweep: int
+    count: int
     row: int
     choice: str
     why: str
@@ -36,7 +36,7 @@ class Decision:
     sequential: float | None = None
 
     def __str__(self) -> str:
-        text = f"sweep {self.sweep}, row {self.row}: {self.choice}, since {self.why}"
+        text = f"evaluation {self.count}, row {self.row}: {self.choice}, since {self.why}"
         if self.projected is None or self.sequential is None:
             return text
         return f"{text} (to go: {duration(self.projected)}; step by step {duration(self.sequential)})"
@@ -59,21 +59,39 @@ class Result(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a callback sees: one iterate, with its own residual. Reading a tensor of an accelerator waits for it.
+    """What a callback sees: one iterate, with its own residual. Every field is a copy.
+
+    Reading a tensor of an accelerator waits for it.
 
     Attributes:
-        sweep: evaluations of `f` along the guess before this one.
+        count: evaluations of `f` along the guess before this one.
         iterations: updates that led to this iterate, per sequence, `(*batch)`.
         accepted: rows that will not move any more, per sequence, `(*batch)`.
         residual: the largest residual in the rows at hand, per sequence, `(*batch)`.
         result: the `Result` codes, `Result.RUNNING` while it goes on, `(*batch)`.
+        resets: proposed rows that were not finite and were replaced so far, per sequence, `(*batch)`.
+        carry: what the method remembers, of the method's own type.
     """
 
-    sweep: int
+    count: int
     iterations: Tensor
     accepted: Tensor
     residual: Tensor
     result: Tensor
+    resets: Tensor
+    carry: Any
+    _states: Callable[[], Tensor]
+    _update: Callable[[], Tensor]
+
+    @property
+    def states(self) -> Tensor:
+        """The states of this iterate, `(T, *batch, D)`."""
+        return self._states()
+
+    @property
+    def update(self) -> Tensor:
+        """The update `d` proposed from it, `(T, *batch, D)`; zero where nothing is to move."""
+        return self._update()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from lds_iter._torch import untraced
 from lds_iter.checks import (
     check_adjoint,
+    check_callable,
     check_f,
     check_guess,
     check_inputs,
@@ -21,21 +22,23 @@ from lds_iter.checks import (
     check_names,
     check_numbers,
     check_state,
+    check_tolerance,
     note_on_derivatives,
 )
-from lds_iter.compile.compiled import Compiled
 from lds_iter.derivatives.linearization import linearize_along
 from lds_iter.errors import SolveError, explain_failure
-from lds_iter.gradients.implicit import AbstractAdjoint, Implicit, Solved, Unroll
+from lds_iter.gradients.adjoints import AbstractAdjoint
+from lds_iter.gradients.implicit import Implicit
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.iteration import TILE_ELEMENTS
-from lds_iter.loop.observers import progress_bar
-from lds_iter.loop.run import iterate, run
-from lds_iter.loop.state import AbstractStrategy, Problem, Rules, Workspace
+from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
+from lds_iter.loop.run import Interrupted
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.methods.newton import Newton
-from lds_iter.recurrence import detached, take_rows
-from lds_iter.solution import History, Progress, Solution
+from lds_iter.recurrence import detached, own_steps, take_rows
+from lds_iter.scan.linear_scan import linear_scan
+from lds_iter.solution import Progress, Result, Solution
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -122,33 +125,45 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
-    length, rules_rtol, rules_atol, wanted = _check(f, s0, inputs, rtol, atol)
+    length, tolerances, wanted = _check(f, s0, inputs, rtol, atol)
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
     approximation: LDSApproximation | AbstractStrategy = check_method(Newton() if method is None else method)
-    if isinstance(gradients, Unroll) and isinstance(approximation, AbstractStrategy):
-        raise TypeError(
-            f"`adjoint=li.Unroll()` differentiates the iterations of one method, and {type(approximation).__name__} "
-            "has several. Leave `adjoint` out (the implicit gradient is exact), or type method=li.Newton()."
-        )
+    gradients.check_method(approximation)
     limits = check_numbers(length, max_iters=max_iters, window=window)
+    check_callable("callback", callback)
+    check_callable("stop", stop)
     with torch.no_grad():
-        start = guess(f, s0, inputs, length) if callable(guess) else guess
-        check_guess(start, s0, length)
-        problem = Problem(f, s0.detach(), detached(inputs), length)
-        with progress_bar(length, progress) as bar:
-            observers = tuple(observer for observer in (bar, callback) if observer is not None)
-            rules = Rules(rules_rtol, rules_atol, limits["max_iters"], limits["window"], record, observers, stop)
-            body = f.iterate if isinstance(f, Compiled) else iterate
-            state = run(problem, approximation, start.detach(), rules, body)
-        solution = _solution(problem, state, record)
-    if wanted:
-        attached = Problem(f, s0, inputs, length)
-        solved = Solved(attached, approximation, rules, start.detach(), solution.states, int(state.iterations.max()))
-        solution = replace(solution, states=gradients.attach(solved))
+        given = guess(f, s0, inputs, length) if callable(guess) else guess
+    check_guess(given, s0, length)
+    options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
+    recorder = Recorder() if record else None
+    ending = None if stop is None else stops(stop)
+    with progress_bar(length, progress) as bar:
+        watching = (ending, recorder, bar, None if callback is None else calls(callback))
+        observers = tuple(observer for observer in watching if observer is not None)
+        problem = Problem(f, s0, inputs, length)
+        try:
+            state, states = gradients.solve(problem, approximation, given, options, observers, wanted=wanted)
+        except Interrupted as interrupted:
+            raise _interrupt(problem, interrupted.state) from None
+    solution = replace(_solution(problem, state, recorder), states=states)
     if throw and solution.failed:
-        message = explain_failure(solution, approximation, rules_rtol, rules_atol, limits["max_iters"])
-        raise SolveError(message, solution)
+        raise SolveError(explain_failure(solution, approximation, *tolerances, limits["max_iters"]), solution)
     return solution
+
+
+def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
+    """The interrupt of a solve, with the states that it had reached."""
+    running = state.running
+    state = replace(
+        state,
+        result=state.result.masked_fill(running, int(Result.STOPPED)),
+        residual=state.residual.masked_fill(running, torch.nan),  # that of the iterate before
+    )
+    interrupt = KeyboardInterrupt()
+    interrupt.solution = _solution(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
+    interrupt.add_note("The states reached are in the attribute `solution` of this exception.")
+    return interrupt
 
 
 @_teach_spelling
@@ -161,6 +176,8 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
         The states `(T, *batch, D)`.
     """
     length, *_ = _check(f, s0, inputs, None, None)
+    if not torch.is_grad_enabled():
+        return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
         s = f(s, take_rows(inputs, t, t + 1))
@@ -168,54 +185,58 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
     return torch.cat(states)
 
 
+def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, length: int) -> Tensor:
+    """The same where no gradient is wanted: by compiled steps where `f` has them, else into one tensor."""
+    own = own_steps(f)
+    done = None if own is None else own(s0, inputs)
+    if done is not None:
+        return done
+    states, s = s0.new_empty(length, *s0.shape), s0.unsqueeze(0)
+    for t in range(length):
+        states[t : t + 1] = f(s, take_rows(inputs, t, t + 1))
+        s = states[t : t + 1]
+    return states
+
+
 def _check(
     f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
-) -> tuple[int, float, float, bool]:
-    """Check what `solve` and `sequential` share; returns T, the tolerances, and whether `f` carries gradients."""
+) -> tuple[int, tuple[float, float], bool]:
+    """Check what `solve` and `sequential` share; returns T, the tolerances, and whether values of `f` carry a gradient."""
     check_state(s0)
     length = check_inputs(inputs, s0)
-    default = 1e-5 if s0.dtype == torch.float32 else 1e-10
-    tolerances = []
-    for name, value in ("rtol", rtol), ("atol", atol):
-        value = default if value is None else value
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < float("inf"):
-            raise ValueError(f"`{name}` must be a finite number, 0 or more, got {value!r}.")
-        tolerances.append(float(value))
-    wanted = check_f(f, s0, inputs, length)
-    return length, tolerances[0], tolerances[1], wanted
+    rtol, atol = (check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol)))
+    return length, (rtol, atol), check_f(f, s0, inputs, length)
 
 
-def _solution(problem: Problem, state: Workspace, record: bool) -> Solution:
-    buffer = state.buffer  # all that the estimate keeps of the work space
-    history = None
-    if record:
-        history = History(torch.stack(state.residuals), torch.stack(state.maps), torch.stack(state.fronts))
+def _solution(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:
+    fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+    trajectory, carry = state.states.detach(), state.carry
 
     def estimate(method: TransitionApproximation | None) -> Tensor:
         with torch.no_grad():
-            return _error_estimate(problem, buffer, Newton() if method is None else method)
+            return _error_estimate(fixed, trajectory, Newton() if method is None else method)
 
     return Solution(
-        buffer[1:],
+        state.states[1:],
         state.result,
         state.iterations,
-        state.residual,
-        history,
+        state.residual.detach(),
+        None if recorder is None else recorder.history(),
         state.evaluations,
         state.resets,
-        state.carry,
+        carry,
         state.decisions,
         estimate,
     )
 
 
-def _error_estimate(problem: Problem, buffer: Tensor, method: TransitionApproximation) -> Tensor:
+def _error_estimate(problem: Problem, trajectory: Tensor, method: TransitionApproximation) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
     check_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
-    along = linearize_along(problem.f, buffer[:-1], buffer[1:], problem.inputs, rows=rows, age=problem.length)
-    for lin in along:
-        stretches.append(lin.after(d).scan(method.transition(lin), lin.residual))
+    prev, states = trajectory[:-1], trajectory[1:]
+    for lin in linearize_along(problem.f, prev, states, problem.inputs, rows=rows, iteration=problem.length):
+        stretches.append(linear_scan(method.transition(lin), lin.residual, d))
         d = stretches[-1][-1]
     return torch.cat(stretches)

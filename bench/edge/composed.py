@@ -31,7 +31,7 @@ class Causal(li.LDSApproximation):
         return torch.full_like(guess[..., :1], 0.25)
 
     def update(self, lin, carry):
-        now = slice(lin.start, lin.start + len(lin.residual))
+        now = slice(lin.rows.start, lin.rows.start + len(lin.residual))
         k, carry = carry[now], carry.clone()
         d = lin.scan(li.Dense((1 - k).unsqueeze(-1) * lin.jacobian()), lin.residual)
         size = d.abs().amax(-1, keepdim=True) / extent(lin)

@@ -20,15 +20,23 @@ from torch.utils import _pytree as pytree
 from lds_iter import _torch
 from lds_iter._torch import StopFlag
 from lds_iter.compile import graphs
-from lds_iter.compile.graphs import Body
-from lds_iter.derivatives.linearization import AbstractDerivatives, linearize
-from lds_iter.loop.run import iterate
-from lds_iter.loop.state import Problem, Rules, Workspace
+from lds_iter.compile.graphs import Graph
+from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.linearization import linearize
+from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.recurrence import (
+    IterationRequest,
+    IterationResult,
+    is_linear,
+    own_fused_iteration,
+    own_solve_adjoint,
+    own_steps,
+)
 from lds_iter.solution import Result
 
 
-class Code:
+class CompileCache:
     """What one compiler has compiled: a body for every method and tolerance. The recurrence is an argument of each."""
 
     def __init__(self, compiler: Callable[..., Any]) -> None:
@@ -38,21 +46,21 @@ class Code:
                 '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
             )
         self.compiler = compiler
-        self._bodies: dict[tuple[Any, ...], Body] = {}
+        self._graphs: dict[tuple[Any, ...], Graph] = {}
 
-    def body(self, make: Callable[..., Body], method: LDSApproximation, rules: Rules) -> Body:
+    def graph(self, make: Callable[..., Graph], method: LDSApproximation, options: LoopOptions) -> Graph:
         """The compiled `make(method, rtol, atol)`."""
-        given = method, rules.rtol, rules.atol
+        given = method, options.rtol, options.atol
         try:
-            body = self._bodies.get((make, *given))
+            graph = self._graphs.get((make, *given))
         except TypeError as error:
             raise TypeError(
                 f"`method` must be hashable to be compiled, so that its code is found again, got {method!r}. Type "
                 "@dataclass(frozen=True) above the class, or frozen=True, eq=False if it holds tensors."
             ) from error
-        if body is None:
-            body = self._bodies[make, *given] = self.compiler(make(*given), fullgraph=True)
-        return body
+        if graph is None:
+            graph = self._graphs[make, *given] = self.compiler(make(*given), fullgraph=True)
+        return graph
 
 
 class Compiled:
@@ -84,59 +92,76 @@ class Compiled:
         True
     """
 
-    def __init__(self, f: Callable[[Tensor, Any], Tensor], compiler: Callable[..., Any] | Code = torch.compile) -> None:
+    def __init__(
+        self, f: Callable[[Tensor, Any], Tensor], compiler: Callable[..., Any] | CompileCache = torch.compile
+    ) -> None:
         if isinstance(f, type) or not callable(f) or isinstance(f, Compiled):
             raise TypeError(f"`f` must be a recurrence, a callable f(s, u) that is not compiled yet, got {f!r}.")
         self.f = f
-        self.code = compiler if isinstance(compiler, Code) else Code(compiler)
+        self.code = compiler if isinstance(compiler, CompileCache) else CompileCache(compiler)
 
     def __call__(self, s: Tensor, inputs: Any) -> Tensor:
         """`f(s, inputs)`, uncompiled."""
         return self.f(s, inputs)
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether `f` is affine in the state."""
+        return is_linear(self.f)
+
     def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
         """The derivatives of `f`: its own where it offers them, else by `torch.func`."""
         return linearize(self.f, s, inputs)
 
-    def iterate(self, problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules) -> Tensor:
-        """One iteration, as `loop.iterate`, compiled where the host does not look."""
-        if rules.watched(problem.length):
-            return iterate(problem, method, state, rules)
-        limit = torch.zeros_like(state.iterations) + rules.max_iters
-        body = self.code.body(graphs.iteration, method, rules)
-        with _explained(f"iteration of {method!r}"):
-            fields, finished = body(
-                self.f,
-                graphs.fields_of(state),
-                graphs.age_of(state.sweeps, state.buffer),
-                limit,
-                problem.s0,
-                problem.inputs,
-            )
-        for name, value in zip(graphs.FIELDS, fields, strict=True):
-            setattr(state, name, value)
-        state.sweeps += 1
-        return finished
+    def steps(self, s0: Tensor, inputs: Any) -> Tensor | None:
+        """All states step by step, where `f` has that in compiled code."""
+        own = own_steps(self.f)
+        return None if own is None else own(s0, inputs)
 
-    def solve_adjoint(self, states: Tensor, inputs: Any, g: Tensor, method: LDSApproximation, rules: Rules) -> Tensor:
-        """All `l_t` of `adjoint.solve_adjoint`, `(T, *batch, D)`: one call of one graph where `method` is exact for
-        linear recurrences, and a call for each further iteration otherwise.
+    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
+        """A whole iteration of `f`'s own, where it has one; for solves that run uncompiled."""
+        own = own_fused_iteration(self.f)
+        return None if own is None else own(request)
+
+    def solve_adjoint(self, prev: Tensor, inputs: Any, g: Tensor) -> Tensor | None:
+        """The adjoint recurrence solved directly, where `f` does that."""
+        own = own_solve_adjoint(self.f)
+        return None if own is None else own(prev, inputs, g)
+
+    def iterate(self, problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions) -> LoopState:
+        """One iteration, as `loop.iterate`, compiled."""
+        limit = torch.zeros_like(state.iterations) + options.max_iters
+        if state.proposal is None:  # an empty one, so that the first iteration is no graph of its own
+            nothing = torch.zeros_like(state.iterations)
+            empty = Proposal(state.states.clone(), 0, problem.length, nothing > 0, nothing, nothing.clone())
+            state = dataclasses.replace(state, proposal=empty)
+        graph = self.code.graph(graphs.iteration, method, options)
+        with _explained(f"iteration of {method!r}"):
+            size = graphs.size_of(state.count, state.states)
+            fields = graph(self.f, graphs.fields_of(state), size, limit, problem.s0, problem.inputs)
+        return graphs.state_of(fields, state.count + 1)
+
+    def iterate_adjoint(
+        self, states: Tensor, inputs: Any, g: Tensor, method: LDSApproximation, options: LoopOptions
+    ) -> Tensor:
+        """All `l_t` of `solve_adjoint`, `(T, *batch, D)`: one call of one graph where `method` is exact for linear
+        recurrences, and a call for each further iteration otherwise.
 
         Args:
             states: the solution, `(T, *batch, D)`, T at least 2.
             inputs: of `f`, without gradients.
             g: the gradients of the states.
             method: for the reversed recurrence.
-            rules: its tolerances; nobody watches.
+            options: its tolerances.
         """
         given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
-        sweeps, stop = 2, StopFlag(lag=_torch.lags(g))
+        count, stop = 2, StopFlag(lag=_torch.lags(g))
         with _explained(f"adjoint by {method!r}"):
-            found, parts, fields = self.code.body(graphs.adjoint_begins, method, rules)(*given)
+            found, parts, fields = self.code.graph(graphs.first_adjoint_step, method, options)(*given)
             while not stop.posted((fields[graphs.RESULT] != Result.RUNNING).all()):
-                body = self.code.body(graphs.adjoint_goes_on, method, rules)
-                found, parts, fields = body(*given, parts, fields, graphs.age_of(sweeps, states))
-                sweeps += 1
+                graph = self.code.graph(graphs.next_adjoint_step, method, options)
+                found, parts, fields = graph(*given, parts, fields, graphs.size_of(count, states))
+                count += 1
         return found
 
 
@@ -167,7 +192,7 @@ def _explanation(what: str, error: Exception) -> str:
     )
 
 
-def cuda_graphs(body: Body, **options: Any) -> Body:
+def cuda_graphs(body: Graph, **options: Any) -> Graph:
     """A compiler for `Compiled` whose iterations are CUDA graphs: no launches but one, where these take the time.
 
     `torch.compile(mode="reduce-overhead")`, with what that mode asks of a loop around it: an iteration is a step of its

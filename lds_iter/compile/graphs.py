@@ -1,44 +1,46 @@
 """What `Compiled` compiles: an iteration, and the solve of a gradient, as functions from tensors to tensors.
 
-    buffer, frontier, result, counts, residuals, carry  ->  the same, one iteration later
+    states, frontier, result, counts, residuals, carry, proposal  ->  the same, one iteration later
 
-The frontier is a tensor in it, the scans are operators (`scan_operators`), and the age of the rows, an integer by which
-`Then` and `Chord` choose, enters as the size of an empty tensor, which a compiler may leave open. The recurrence is an
-argument too: compilers take the tensors in it for inputs, so that one with other weights is no other graph.
+The iteration is `loop.iterate` itself. The frontier is a tensor in it, the scans are operators (`scan.operators`), and
+the count of iterations, an integer by which `Then` and `Chord` choose, enters as the size of an empty tensor, which a
+compiler may leave open. The recurrence is an argument too: compilers take the tensors in it for inputs, so that one with
+other weights is no other graph.
 """
 
 from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.reverse_mode import ReverseDerivatives
 from lds_iter.gradients.adjoint_recurrence import (
-    Fixed,
-    Parts,
-    Transposed,
-    backwards,
+    AdjointRecurrence,
+    CachedJacobian,
+    JacobianParts,
+    finish_adjoint,
     normalized,
-    unwound,
+    reversed_inputs,
     without_nonfinite,
 )
-from lds_iter.loop.run import iterate
-from lds_iter.loop.state import Problem, Rules, Workspace
+from lds_iter.loop.iteration import evaluate, iterate
+from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, start, take_proposal
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
+from lds_iter.recurrence import Function, own_linearize
 from lds_iter.scan import operators as operators  # they keep the graphs small
 
-Function = Callable[[Tensor, Any], Tensor]
-Body = Callable[..., Any]
+Graph = Callable[..., Any]
 Fields = tuple[Any, ...]
 
-FIELDS = (
-    "buffer",
+STATE = (
+    "states",
     "frontier",
     "result",
     "iterations",
@@ -48,86 +50,101 @@ FIELDS = (
     "resets",
     "carry",
 )
-"""What an iteration changes in a `Workspace`."""
+"""What a graph takes of a `LoopState`."""
 
-RESULT = FIELDS.index("result")
+PROPOSAL = ("states", "moves", "reach", "resets")
+"""What it takes of the pending proposal."""
 
-
-def fields_of(state: Workspace) -> Fields:
-    """What a body takes and returns of a workspace."""
-    return tuple(getattr(state, name) for name in FIELDS)
+RESULT = STATE.index("result")
 
 
-def age_of(sweeps: int, like: Tensor) -> Tensor:
+def fields_of(state: LoopState) -> Fields:
+    """What a graph takes and returns of a state."""
+    fields = tuple(getattr(state, name) for name in STATE)
+    return fields if state.proposal is None else (*fields, *(getattr(state.proposal, name) for name in PROPOSAL))
+
+
+def state_of(fields: Fields, count: int) -> LoopState:
+    """The state with these fields: all rows at hand, no sliding window."""
+    given, rest = dict(zip(STATE, fields[: len(STATE)], strict=True)), fields[len(STATE) :]
+    length = given["states"].shape[0] - 1
+    proposal = None
+    if rest:
+        states, moves, reach, resets = rest
+        proposal = Proposal(states, 0, length, moves, reach, resets)
+    return LoopState(proposal=proposal, age=None, count=count, **given)
+
+
+def size_of(count: int, like: Tensor) -> Tensor:
     """How many iterations came before, as the size of an empty tensor."""
-    age = like.new_empty(sweeps + 2, 0)  # compilers take sizes of 0 and 1 for special ones
-    torch._dynamo.maybe_mark_dynamic(age, 0)
-    return age
+    size = like.new_empty(count + 2, 0)  # compilers take sizes of 0 and 1 for special ones
+    torch._dynamo.maybe_mark_dynamic(size, 0)
+    return size
 
 
-def iteration(method: LDSApproximation, rtol: float, atol: float) -> Body:
-    """One iteration: of `f`, the fields, the age, the limit of iterations, `s0` and the inputs; returns the fields, and
-    the sequences whose last row it accepted."""
+def iteration(method: LDSApproximation, rtol: float, atol: float) -> Graph:
+    """One iteration: of `f`, the fields, the count, the limit of iterations, `s0` and the inputs, the fields."""
 
-    def body(f: Function, fields: Fields, age: Tensor, limit: Tensor, s0: Tensor, inputs: Any) -> tuple[Fields, Tensor]:
-        state = _workspace(fields, age)
-        length = state.buffer.shape[0] - 1
-        rules = Rules(rtol, atol, limit, length, record=False, observers=())
-        finished = iterate(Problem(_Traceable(f), s0, inputs, length), method, state, rules)
-        return fields_of(state), finished
+    def graph(f: Function, fields: Fields, size: Tensor, limit: Tensor, s0: Tensor, inputs: Any) -> Fields:
+        state = state_of(fields, size.shape[0] - 2)
+        length = state.states.shape[0] - 1
+        options = LoopOptions(rtol, atol, limit, length)
+        return fields_of(iterate(Problem(_Traceable(f), s0, inputs, length), method, state, options))
 
-    return _with_code_of_its_own(body)
+    return _copy_code_object(graph)
 
 
-def adjoint_begins(method: LDSApproximation, rtol: float, atol: float) -> Body:
-    """The solve of a gradient by one iteration of `method`, and a Jacobi sweep, whose residual is that of the result.
+def first_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Graph:
+    """The solve of a gradient by one iteration of `method`, and a Jacobi iteration, whose residual is the result's.
 
     For a method that is exact for linear recurrences, as Newton's is, that is all. Takes `f`, the states, its inputs
     and the gradients of the states, `(T, *batch, D)`; returns the adjoints, the parts of the Jacobian that the method
     has asked for, and the fields.
     """
 
-    def body(f: Function, states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, Parts, Fields]:
-        reversed_ = _Reversed(f, states, inputs, g, None)
-        state = Workspace.start(reversed_.problem, method, reversed_.guess, reversed_.rules(rtol, atol))
-        for step in method, Jacobi():
-            iterate(reversed_.problem, step, state, reversed_.rules(rtol, atol))
-        return reversed_.adjoint(state), reversed_.fixed.parts, fields_of(state)
+    def graph(f: Function, states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, JacobianParts, Fields]:
+        adjoint = _Adjoint(f, states, inputs, g, None)
+        options = adjoint.options(rtol, atol)
+        state = start(adjoint.problem, method, adjoint.guess, options)
+        state = evaluate(adjoint.problem, method, state, options)
+        carry = state.carry
+        state = evaluate(adjoint.problem, Jacobi(), take_proposal(state, adjoint.problem.length), options)
+        state = replace(state, carry=carry)
+        return adjoint.finished(state), adjoint.cached.parts, fields_of(state)
 
-    return _with_code_of_its_own(body)
-
-
-def adjoint_goes_on(method: LDSApproximation, rtol: float, atol: float) -> Body:
-    """One more iteration of what `adjoint_begins` began: of the same, the parts, the fields and the age."""
-
-    def body(
-        f: Function, states: Tensor, inputs: Any, g: Tensor, parts: Parts, fields: Fields, age: Tensor
-    ) -> tuple[Tensor, Parts, Fields]:
-        reversed_, state = _Reversed(f, states, inputs, g, parts), _workspace(fields, age)
-        iterate(reversed_.problem, method, state, reversed_.rules(rtol, atol))
-        return reversed_.adjoint(state), reversed_.fixed.parts, fields_of(state)
-
-    return _with_code_of_its_own(body)
+    return _copy_code_object(graph)
 
 
-class _Reversed:
+def next_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Graph:
+    """One more iteration of what `first_adjoint_step` began: of the same, the parts, the fields and the count."""
+
+    def graph(
+        f: Function, states: Tensor, inputs: Any, g: Tensor, parts: JacobianParts, fields: Fields, size: Tensor
+    ) -> tuple[Tensor, JacobianParts, Fields]:
+        adjoint, state = _Adjoint(f, states, inputs, g, parts), state_of(fields, size.shape[0] - 2)
+        state = iterate(adjoint.problem, method, state, adjoint.options(rtol, atol))
+        return adjoint.finished(state), adjoint.cached.parts, fields_of(state)
+
+    return _copy_code_object(graph)
+
+
+class _Adjoint:
     """The adjoint recurrence along a solution, for one trace."""
 
-    def __init__(self, f: Function, states: Tensor, inputs: Any, g: Tensor, parts: Parts | None) -> None:
+    def __init__(self, f: Function, states: Tensor, inputs: Any, g: Tensor, parts: JacobianParts | None) -> None:
         self._known, g = without_nonfinite(g)
         g, self._scale = normalized(g)
-        prev, u, g_before = backwards(states, inputs, g)
-        self.fixed, self.guess = Fixed(_Traceable(f).linearize(prev, u), parts), g_before
-        transposed = Transposed(lambda prev, u: self.fixed)  # noqa: ARG005
-        self.problem = Problem(transposed, g[-1], (prev, u, g_before), states.shape[0] - 1)
+        prev, u, g_before = reversed_inputs(states, inputs, g)
+        self.cached, self.guess = CachedJacobian(_Traceable(f).linearize(prev, u), parts), g_before
+        recurrence = AdjointRecurrence(lambda prev, u: self.cached)  # noqa: ARG005
+        self.problem = Problem(recurrence, g[-1], (prev, u, g_before), states.shape[0] - 1)
 
-    def rules(self, rtol: float, atol: float) -> Rules:
+    def options(self, rtol: float, atol: float) -> LoopOptions:
         rows = self.problem.length
-        limit = torch.full((), rows, device=self.guess.device)
-        return Rules(rtol, atol, limit, rows, record=False, observers=())
+        return LoopOptions(rtol, atol, torch.full((), rows, device=self.guess.device), rows)
 
-    def adjoint(self, state: Workspace) -> Tensor:
-        return unwound(state, self._scale, self._known)
+    def finished(self, state: LoopState) -> Tensor:
+        return finish_adjoint(state, self._scale, self._known)
 
 
 class _Traceable:
@@ -140,19 +157,11 @@ class _Traceable:
         return self._f(s, inputs)
 
     def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
-        own = getattr(self._f, "linearize", None)
+        own = own_linearize(self._f)
         return ReverseDerivatives(self._f, s, inputs) if own is None else own(s, inputs)
 
 
-def _workspace(fields: Fields, age: Tensor) -> Workspace:
-    """The workspace of a trace; copies where the loop writes in place, which the compiler undoes."""
-    given = dict(zip(FIELDS, fields, strict=True))
-    for name in "buffer", "iterations", "evaluations", "resets":
-        given[name] = given[name].clone()
-    return Workspace(**given, spare=torch.empty_like(given["buffer"]), age=None, sweeps=age.shape[0] - 2)
-
-
-def _with_code_of_its_own(body: types.FunctionType | Any) -> Body:
-    """Compilers keep what they compile with the code of a function. A copy of the code makes it this body's own: it
-    counts against no other body's limit, and dies with it."""
-    return types.FunctionType(body.__code__.replace(), body.__globals__, body.__name__, None, body.__closure__)
+def _copy_code_object(graph: types.FunctionType | Any) -> Graph:
+    """Compilers keep what they compile with the code of a function. A copy of the code makes it this graph's own: it
+    counts against no other graph's limit, and dies with it."""
+    return types.FunctionType(graph.__code__.replace(), graph.__globals__, graph.__name__, None, graph.__closure__)

@@ -1,6 +1,6 @@
-"""Derivatives of `f` along a guess: by torch.func, by reverse mode, or closed forms of its own."""
+"""Derivatives of `f` along a guess: by forward mode, by reverse mode, or closed forms of its own."""
 
-from lds_iter.derivatives.linearization import AbstractDerivatives as AbstractDerivatives
-from lds_iter.derivatives.linearization import ElementwiseDerivatives as ElementwiseDerivatives
-from lds_iter.derivatives.linearization import FunctionDerivatives as FunctionDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDerivatives
+from lds_iter.derivatives.closed_form import ElementwiseDerivatives as ElementwiseDerivatives
+from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lds_iter.derivatives.linearization import CHUNK_ELEMENTS, AbstractDerivatives
+from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
 
 MOST_CHUNKS = 16
 """Each is traced for itself: more of them would take long to compile."""

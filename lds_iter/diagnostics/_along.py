@@ -45,7 +45,7 @@ class Along:
     def stretches(self, rows: int) -> Iterator[Linearization]:
         """Linearizations of at most `rows` rows each, in order; nothing in them is accepted or cut."""
         before = torch.cat([self.s0.unsqueeze(0), self.states[:-1]])
-        return linearize_along(self.f, before, self.states, self.inputs, rows=rows, age=LATE)
+        return linearize_along(self.f, before, self.states, self.inputs, rows=rows, iteration=LATE)
 
     def whole(self) -> Linearization:
         """One linearization of all rows."""

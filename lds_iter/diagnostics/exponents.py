@@ -148,12 +148,12 @@ def _measured(
     """Push a frame along the stretches; the growth between bounds makes the blocks, what is before them is left out."""
     growth = frame.new_zeros(len(bounds), *frame.shape[:-2], frame.shape[-1])
     for lin in stretches:
-        stop = lin.start + lin.prev.shape[0]
-        inner = [bound for bound in bounds if lin.start < bound < stop]
-        edges = [lin.start, *inner, min(stop, bounds[-1])]
+        stop = lin.rows.start + lin.prev.shape[0]
+        inner = [bound for bound in bounds if lin.rows.start < bound < stop]
+        edges = [lin.rows.start, *inner, min(stop, bounds[-1])]
         for first, last in itertools.pairwise(edges):
             if first < last:
-                frame, grown = evaluation.push(lin, first - lin.start, last - lin.start, frame)
+                frame, grown = evaluation.push(lin, first - lin.rows.start, last - lin.rows.start, frame)
                 growth[sum(bound <= first for bound in bounds)] += grown
         if stop >= bounds[-1]:
             break

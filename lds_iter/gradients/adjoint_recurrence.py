@@ -6,22 +6,28 @@ The derivatives of `f` along the solution do not change over the iterations, so 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.derivatives.linearization import AbstractDerivatives, linearize
-from lds_iter.loop.state import Workspace
-from lds_iter.recurrence import take_rows
+from lds_iter import _torch
+from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.linearization import linearize
+from lds_iter.gradients.unchanged import Unchanged
+from lds_iter.loop.run import run
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.recurrence import Function, own_iterate_adjoint, own_solve_adjoint, take_rows
 from lds_iter.solution import Result
 
-Parts = dict[str, Tensor]
+JacobianParts = dict[str, Tensor]
 """What a method has asked for: of the Jacobian `"full"`, `"diagonal"`, `"blocks 2"` and so on."""
 
 
-class Fixed:
+class CachedJacobian:
     """The derivatives of `f` at the solution; what a method asks for is computed once.
 
     Args:
@@ -29,9 +35,9 @@ class Fixed:
         parts: what of them is known already.
     """
 
-    def __init__(self, of_f: AbstractDerivatives, parts: Parts | None = None) -> None:
+    def __init__(self, of_f: AbstractDerivatives, parts: JacobianParts | None = None) -> None:
         self.of_f = of_f
-        self.parts: Parts = {} if parts is None else dict(parts)
+        self.parts: JacobianParts = {} if parts is None else dict(parts)
 
     def jacobian(self) -> Tensor:
         return self._part("full", self.of_f.jacobian)
@@ -48,17 +54,16 @@ class Fixed:
         return self.parts[name]
 
 
-class Transposed:
+class AdjointRecurrence:
     """The adjoint recurrence; its inputs are `(states, inputs of f, g)`, all reversed in time.
 
     Args:
         along: the derivatives of `f` at some rows, from the states before them and their inputs.
     """
 
-    linear_in_state = True
-    """What `Auto` goes by: a method that is exact for linear recurrences takes one iteration."""
+    is_linear = True
 
-    def __init__(self, along: Callable[[Tensor, Any], Fixed]) -> None:
+    def __init__(self, along: Callable[[Tensor, Any], CachedJacobian]) -> None:
         self._along = along
 
     def __call__(self, adjoint: Tensor, inputs: tuple[Tensor, Any, Tensor]) -> Tensor:
@@ -72,7 +77,7 @@ class Transposed:
 class TransposedDerivatives(AbstractDerivatives):
     """Those of `l -> J^T l + g`."""
 
-    def __init__(self, fixed: Fixed, adjoint: Tensor, g: Tensor) -> None:
+    def __init__(self, fixed: CachedJacobian, adjoint: Tensor, g: Tensor) -> None:
         self._fixed = fixed
         self.value = fixed.of_f.vjp(adjoint).add_(g)
 
@@ -92,22 +97,38 @@ class TransposedDerivatives(AbstractDerivatives):
         return self._fixed.block_diagonal(size).mT
 
 
-def by_stretch(f: Callable[[Tensor, Any], Tensor], *, keep: bool) -> Callable[[Tensor, Any], Fixed]:
+def linearize_once(
+    f: Function, states: Tensor, unchanged: Unchanged | None, *, keep: bool
+) -> Callable[[Tensor, Any], CachedJacobian]:
     """Each stretch of rows is linearized once (`keep`), unless a window slides and would leave more and more of them
-    behind."""
-    known: dict[tuple[int, int], Fixed] = {}
+    behind.
 
-    def along(prev: Tensor, u: Any) -> Fixed:
-        rows = (prev.data_ptr(), prev.shape[0])  # `prev` is a stretch of one tensor that outlives this function
-        fixed = known.get(rows) or Fixed(linearize(f, prev, u))
+    Args:
+        f: the recurrence.
+        states: the solution reversed in time without its last row, `(T - 1, *batch, D)`; each stretch is a part of it.
+        unchanged: what the value of `f` must still be.
+        keep: whether to keep the stretches.
+    """
+    known: dict[tuple[int, int], CachedJacobian] = {}
+    row = max(1, states[0].numel() * states.element_size())
+
+    def along(prev: Tensor, u: Any) -> CachedJacobian:
+        key = (prev.data_ptr(), prev.shape[0])  # `prev` is a stretch of one tensor that outlives this function
+        cached = known.get(key)
+        if cached is not None:
+            return cached
+        cached = CachedJacobian(linearize(f, prev, u))
+        if unchanged is not None:
+            first = len(states) - (key[0] - states.data_ptr()) // row
+            unchanged.check_value(cached.of_f.value.flip(0), slice(first - prev.shape[0] + 1, first + 1))
         if keep:
-            known[rows] = fixed
-        return fixed
+            known[key] = cached
+        return cached
 
     return along
 
 
-def backwards(states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, Any, Tensor]:
+def reversed_inputs(states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, Any, Tensor]:
     """The inputs of the adjoint recurrence, from those of `f` and the gradients `g` of the states, `(T, *batch, D)`.
 
     Row t of the reversed recurrence maps l_{t+1} to l_t, t = T-1 .. 1, and needs f at (s_t, u_{t+1}).
@@ -129,7 +150,68 @@ def without_nonfinite(g: Tensor) -> tuple[Tensor, Tensor]:
     return known, g.where(known, 0)
 
 
-def unwound(state: Workspace, scale: Tensor, known: Tensor) -> Tensor:
+def finish_adjoint(state: LoopState, scale: Tensor, known: Tensor) -> Tensor:
     """All `l_t`, `(T, *batch, D)`, from the end of the reversed solve; NaN where there is no finite adjoint."""
     lost = (state.result != int(Result.SUCCESS)) | ~known
-    return (state.buffer.flip(0) * scale).masked_fill(lost.unsqueeze(-1), torch.nan)
+    return (state.states.flip(0) * scale).masked_fill(lost.unsqueeze(-1), torch.nan)
+
+
+def direct_adjoint(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
+    """The adjoint where `f` solves it directly; None where it cannot.
+
+    That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians
+    (see `lds_iter.kernels.cpu.cells`).
+
+    Args:
+        problem: detached.
+        prev: the states before each step, `(T, *batch, D)`.
+        g: the gradients of the states, `(T, *batch, D)`.
+    """
+    own = own_solve_adjoint(problem.f)
+    if own is None or not _torch.on_host(g) or not _finite(g):
+        return None
+    found = own(prev, problem.inputs, g)
+    if found is None or _finite(found):
+        return found
+    return found.masked_fill(~found.isfinite().all(-1).all(0)[..., None], torch.nan)
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all numbers are; the sum, one pass and nothing allocated, mostly answers."""
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
+
+
+def solve_adjoint(
+    problem: Problem,
+    states: Tensor,
+    g: Tensor,
+    method: LDSApproximation | AbstractStrategy,
+    options: LoopOptions,
+    unchanged: Unchanged | None = None,
+) -> Tensor:
+    """All `l_t`, `(T, *batch, D)`; NaN where no finite adjoint exists, as autograd would have it.
+
+    Args:
+        problem: detached.
+        states: the solution, `(T, *batch, D)`.
+        g: the gradients of the states.
+        method: for the reversed recurrence.
+        options: tolerances, in units of the largest gradient of each sequence, and the window.
+        unchanged: what the value of `f` must still be; None for no look.
+    """
+    if problem.length == 1:
+        return g
+    rows = problem.length - 1
+    options = replace(options, max_iters=rows, window=min(options.window, rows))
+    f, own = problem.f, own_iterate_adjoint(problem.f)
+    if own is not None and isinstance(method, LDSApproximation) and options.window == rows:
+        if unchanged is not None:
+            prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
+            unchanged.check_value(f(prev, problem.inputs), slice(0, problem.length))
+        return own(states, problem.inputs, g, method, options)
+    known, g = without_nonfinite(g)
+    g, scale = normalized(g)
+    inputs = reversed_inputs(states, problem.inputs, g)
+    along = linearize_once(f, inputs[0], unchanged, keep=options.window == rows)
+    adjoint = AdjointRecurrence(along)
+    return finish_adjoint(run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options), scale, known)

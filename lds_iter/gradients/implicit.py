@@ -14,54 +14,21 @@ which released quasi-DEER code uses, is 19 to 59 % off.)
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lds_iter import _torch
-from lds_iter.compile.compiled import Compiled
-from lds_iter.derivatives.linearization import linearize_along
-from lds_iter.gradients.adjoint_recurrence import (
-    Transposed,
-    backwards,
-    by_stretch,
-    normalized,
-    unwound,
-    without_nonfinite,
-)
+from lds_iter.gradients.adjoint_recurrence import direct_adjoint, solve_adjoint
+from lds_iter.gradients.adjoints import AbstractAdjoint
+from lds_iter.gradients.unchanged import Unchanged
 from lds_iter.loop.run import run
-from lds_iter.loop.state import AbstractStrategy, Problem, Rules
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.chord import Chord
-from lds_iter.methods.compose import Damped, Then
-from lds_iter.methods.levenberg_marquardt import LevenbergMarquardt
-from lds_iter.methods.switch import Switch
-from lds_iter.methods.trust_region import TrustRegion
-from lds_iter.recurrence import detached
-
-
-@dataclass(frozen=True)
-class Solved:
-    """A solved trajectory, as an adjoint gets it: `problem` still attached to autograd, `states` not."""
-
-    problem: Problem
-    method: LDSApproximation | AbstractStrategy
-    rules: Rules
-    guess: Tensor
-    states: Tensor
-    iterations: int
-
-
-class AbstractAdjoint(ABC):
-    """How gradients reach the parameters of `f`, `s0` and `inputs` from the states of a solution."""
-
-    @abstractmethod
-    def attach(self, solved: Solved) -> Tensor:
-        """The states, `(T, *batch, D)`, with a gradient."""
+from lds_iter.recurrence import detached, own_solve_adjoint
 
 
 @dataclass(frozen=True)
@@ -73,11 +40,13 @@ class Implicit(AbstractAdjoint):
 
     Attributes:
         method: for the adjoint; when None a direct solve where the recurrence has one, else that of the solve, without
-            warm-up and damping (`Then`, `Switch`, `Damped`, `TrustRegion`, `LevenbergMarquardt`, `Chord`), which a
-            linear recurrence does not need.
+            warm-up and damping, which a linear recurrence does not need (`method.for_adjoint()`).
         rtol: on the residual of the adjoint; that of the solve when None.
         atol: likewise, in units of the largest incoming gradient.
         window: rows beyond the frontier; that of the solve when None.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work.
     """
 
     method: LDSApproximation | AbstractStrategy | None = None
@@ -85,52 +54,82 @@ class Implicit(AbstractAdjoint):
     atol: float | None = None
     window: int | None = None
 
-    def attach(self, solved: Solved) -> Tensor:
-        problem, states = solved.problem, solved.states
+    def __post_init__(self) -> None:
+        if self.method is not None and not isinstance(self.method, LDSApproximation | AbstractStrategy):
+            raise TypeError(f"`method` must be an instance such as li.Newton(), or None, got {self.method!r}.")
+        for name in "rtol", "atol":
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` must be a finite number, 0 or more, or None, got {value!r}.")
+        window = self.window
+        if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
+            raise ValueError(f"`window` must be a whole number, 1 or more, or None, got {window!r}.")
+
+    def check_method(self, method: LDSApproximation | AbstractStrategy) -> None:
+        """Any method will do."""
+
+    def solve(
+        self,
+        problem: Problem,
+        method: LDSApproximation | AbstractStrategy,
+        guess: Tensor,
+        options: LoopOptions,
+        observers: Sequence[Observer],
+        *,
+        wanted: bool,
+    ) -> tuple[LoopState, Tensor]:
+        fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+        with torch.no_grad():
+            state = run(fixed, method, guess.detach(), options, observers)
+        states = state.states[1:]
+        return state, self.attach(problem, fixed, method, options, states) if wanted else states
+
+    def attach(
+        self,
+        problem: Problem,
+        fixed: Problem,
+        method: LDSApproximation | AbstractStrategy,
+        options: LoopOptions,
+        states: Tensor,
+    ) -> Tensor:
+        """The states with a gradient.
+
+        Args:
+            problem: still attached to autograd.
+            fixed: the same, detached.
+            method: of the solve.
+            options: of the solve.
+            states: the solution, `(T, *batch, D)`, without a graph.
+        """
         prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
         value = problem.f(prev, problem.inputs)
-        if not value.requires_grad:
-            return states
-        method = _without_warm_up(solved.method) if self.method is None else self.method
+        own = method.for_adjoint() if self.method is None else self.method
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
-        rules = replace(solved.rules, max_iters=problem.length, record=False, observers=(), stop=None, **given)
-        fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+        options = replace(options, max_iters=problem.length, **given)
         # kept only for those that solve their adjoint directly, which keep it for their gradients anyway
-        before = prev.detach() if self.method is None and _own(problem) is not None else None
+        before = prev.detach() if self.method is None and own_solve_adjoint(problem.f) is not None else None
+        unchanged = Unchanged.of(value)
 
         def adjoint(g: Tensor) -> Tensor:
-            direct = None if before is None else _direct(fixed, before, g)
-            return solve_adjoint(fixed, states, g, method, rules) if direct is None else direct
+            unchanged.check_parameters()
+            direct = None if before is None else direct_adjoint(fixed, before, g)
+            return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else direct
 
-        try:
-            return _Attached.apply(value, states, adjoint)
-        except RuntimeError as error:
-            if "functorch" not in str(error):
-                raise
-            raise RuntimeError(
-                "`solve` under torch.func.grad (vjp, jacrev ...) cannot attach its gradient. Use torch.autograd.grad "
-                "or `.backward()` on the states; what works under every transform is li.sequential(f, s0, inputs)."
-            ) from error
+        return _attached(value, states, adjoint)
 
 
-@dataclass(frozen=True)
-class Unroll(AbstractAdjoint):
-    """Ordinary backpropagation through the iterations of the solve, from its guess.
-
-    As exact as the iterations carry information: in `k` Jacobi sweeps a gradient reaches back `k` steps. Memory and
-    time grow with the iterations; differentiable twice. A check on `Implicit`, and for studying the iteration itself.
-    """
-
-    def attach(self, solved: Solved) -> Tensor:
-        problem, states = solved.problem, solved.guess
-        assert isinstance(solved.method, LDSApproximation)  # `solve` has refused a strategy
-        carry = solved.method.init(states)
-        for age in range(max(1, solved.iterations)):
-            prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
-            lin = next(linearize_along(problem.f, prev, states, problem.inputs, rows=problem.length, age=age))
-            d, carry = solved.method.update(lin, carry)
-            states = states + d
-        return states
+def _attached(value: Tensor, states: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
+    try:
+        return _Attached.apply(value, states, adjoint)  # pyright: ignore[reportReturnType]
+    except RuntimeError as error:
+        if "functorch" not in str(error):
+            raise
+        raise RuntimeError(
+            "`solve` under torch.func.grad (vjp, jacrev ...) cannot attach its gradient. Use torch.autograd.grad "
+            "or `.backward()` on the states; what works under every transform is li.sequential(f, s0, inputs)."
+        ) from error
 
 
 class _Attached(torch.autograd.Function):
@@ -149,61 +148,3 @@ class _Attached(torch.autograd.Function):
                 "derivatives type `adjoint=li.Unroll()`, or use li.sequential(f, s0, inputs)."
             )
         return ctx.adjoint(g), None, None
-
-
-def _direct(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
-    """The adjoint where `f` has a method `adjoint(prev, inputs, g)` that solves it as it is; None where it cannot.
-
-    That is Newton's one iteration, with a scan that knows how `f` makes its Jacobians
-    (see `lds_iter.kernels.cpu.cells`).
-    """
-    own = _own(problem)
-    if own is None or not _torch.on_host(g) or not _finite(g):
-        return None
-    found = own(prev, problem.inputs, g)
-    if found is None or _finite(found):
-        return found
-    return found.masked_fill(~found.isfinite().all(-1).all(0)[..., None], torch.nan)
-
-
-def _own(problem: Problem) -> Callable[[Tensor, Any, Tensor], Tensor | None] | None:
-    """The method `adjoint` of the recurrence, compiled or not, where it has one."""
-    f = problem.f.f if isinstance(problem.f, Compiled) else problem.f
-    return getattr(f, "adjoint", None)
-
-
-def _finite(x: Tensor) -> bool:
-    """Whether all numbers are; the sum, one pass and nothing allocated, mostly answers."""
-    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
-
-
-def solve_adjoint(
-    problem: Problem, states: Tensor, g: Tensor, method: LDSApproximation | AbstractStrategy, rules: Rules
-) -> Tensor:
-    """All `l_t` of a detached problem; NaN where no finite adjoint exists, as autograd would have it."""
-    if problem.length == 1:
-        return g
-    rows = problem.length - 1
-    rules = replace(rules, max_iters=rows, window=min(rules.window, rows))
-    f = problem.f
-    if isinstance(f, Compiled) and isinstance(method, LDSApproximation) and not rules.watched(rows):
-        return f.solve_adjoint(states, problem.inputs, g, method, rules)
-    known, g = without_nonfinite(g)
-    g, scale = normalized(g)
-    inputs = backwards(states, problem.inputs, g)
-    transposed = Transposed(by_stretch(f, keep=rules.window == rows))
-    return unwound(run(Problem(transposed, g[-1], inputs, rows), method, inputs[2], rules), scale, known)
-
-
-def _without_warm_up(method: LDSApproximation | AbstractStrategy) -> LDSApproximation | AbstractStrategy:
-    match method:
-        case AbstractStrategy():
-            return method.for_adjoint()
-        case Then(second=second) | Switch(second=second):
-            return _without_warm_up(second)
-        case Damped(method=inner) | TrustRegion(method=inner) | Chord(method=inner):
-            return _without_warm_up(inner)
-        case LevenbergMarquardt(approximation=inner):
-            return _without_warm_up(inner)
-        case _:
-            return method

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lds_iter import _torch
-from lds_iter.loop.scan_plan import ScanPlan
+from lds_iter.scan.cut import Cut
 
 ACCEPTED_ULPS = 4
 """A row is accepted at a residual of at most this many units in the last place of the row's largest number (in `f`'s
@@ -62,12 +62,12 @@ class OpenRows:
         times = _times(start, rows, self.lo)
         return ((times >= self.lo) & (times < self.hi)).unsqueeze(-1)
 
-    def confine_(self, x: Tensor, start: int) -> None:
-        """Zero the rows of `x` (which begins at time `start`) that may not move, in place."""
-        stop = start + x.shape[0]
+    def confine(self, x: Tensor, start: int) -> Tensor:
+        """`x`, whose first row is that of time `start`, with zeros in the rows that may not move; in place without autograd."""
         if self.extremes is None:
-            x.masked_fill_(~self.mask(start, x.shape[0]), 0)
-            return
+            closed = ~self.mask(start, x.shape[0])
+            return x.masked_fill(closed, 0) if torch.is_grad_enabled() else x.masked_fill_(closed, 0)
+        stop = start + x.shape[0]
         lo_min, lo_max, hi_min, hi_max = self.extremes
         if lo_min > start:
             x[: lo_min - start] = 0
@@ -80,26 +80,32 @@ class OpenRows:
             first = max(hi_min, start)
             tail = x[first - start :]
             tail.masked_fill_(~self.mask(first, tail.shape[0]), 0)
+        return x
 
-    def plan(self, start: int, grid: int) -> ScanPlan:
-        """How to scan rows that begin at time `start`."""
+    def cut(self, start: int) -> Cut:
+        """How to scan rows whose first is that of time `start`."""
         lowest, highest = (None, None) if self.extremes is None else self.extremes[:2]
-        return ScanPlan(start, grid, self.lo, lowest, highest, self.hi)
+        return Cut(start, self.lo, lowest, highest)
 
-    def take_frontier_(self, new: Tensor, value: Tensor, start: int) -> Tensor:
-        """Set each frontier row of `new` to `value`; true for the sequences where that is not finite, `(*batch)`."""
+    def with_frontier(self, new: Tensor, value: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """`new` with each frontier row set to `value`, in place without autograd; and where that is not finite.
+
+        Args:
+            new, value: `(n, *batch, D)`, the first row that of time `start`.
+        """
         rows = new.shape[0]
         if not self.touches(start, start + rows):
-            return torch.zeros_like(self.lo, dtype=torch.bool)
+            return new, torch.zeros_like(self.lo, dtype=torch.bool)
         if self.extremes is not None and self.extremes[0] == self.extremes[1] < self.extremes[2]:
             exact = value[self.extremes[0] - start]  # all sequences are at the same row
             new[self.extremes[0] - start] = exact
-            return ~exact.isfinite().all(-1)
+            return new, ~exact.isfinite().all(-1)
         inside = (self.lo >= start) & (self.lo < start + rows) & (self.lo < self.hi)
         index = (self.lo - start).clamp(0, rows - 1)[None, ..., None].expand(1, *new.shape[1:])
         exact = value.gather(0, index)
-        new.scatter_(0, index, torch.where(inside.unsqueeze(-1), exact, new.gather(0, index)))
-        return inside & ~exact[0].isfinite().all(-1)
+        taken = torch.where(inside.unsqueeze(-1), exact, new.gather(0, index))
+        new = new.scatter(0, index, taken) if torch.is_grad_enabled() else new.scatter_(0, index, taken)
+        return new, inside & ~exact[0].detach().isfinite().all(-1)
 
 
 def advance(
@@ -134,8 +140,8 @@ def _at_rounding_level(size: Tensor, value: Tensor, prev: Tensor, rtol: float, a
     """Whether a row's absolute residual is rounding alone, and within the stopping tolerance, `(n, *batch)`."""
     magnitude = value.abs()
     largest = torch.maximum(magnitude, prev.abs()).amax(-1, keepdim=True)
-    rounding = largest.mul_(ACCEPTED_ULPS * torch.finfo(size.dtype).eps)
-    bound = torch.minimum(rounding, magnitude.mul_(rtol).add_(atol))
+    rounding = largest * (ACCEPTED_ULPS * torch.finfo(size.dtype).eps)
+    bound = torch.minimum(rounding, magnitude * rtol + atol)
     return ((size <= bound) & (bound < torch.inf)).all(-1)  # false for NaN
 
 

@@ -1,18 +1,24 @@
-"""One sweep: evaluate `f` along the guess, measure the residual, accept rows, and collect the method's proposal.
+"""One iteration: take the pending update, evaluate `f` along it, measure, accept rows, and propose the next update.
 
     value_t = f(prev_t, u_t)                  prev_t = current guess of s_{t-1}; all t in one batched call
     r_t     = value_t - s_t                   the residual; zero for all t means solved
     d_t     = A_t d_{t-1} + G_t r_t           the method's proposal, one parallel scan
+    s_t    += d_t
 
-On a CPU the rows of a forward-in-time method are swept in tiles that fit the cache, the last `d` of one tile starting
-the scan of the next: the same iteration, in less memory.
+The scan runs on the update `d`, not on the states: the papers' form `s_t = A_t s_{t-1} + b_t` is equal on paper, and in
+floating point loses the guarantee on expanding systems. The proposal takes `value_p` of the frontier row p as it is
+(A_p = 0, G_p = I), so at least one row is accepted per iteration and T iterations suffice for any method.
+
+On a CPU the rows of a method that needs no memory are evaluated in tiles that fit the cache, the last `d` of one tile
+starting the scan of the next: the same iteration, in less memory.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,176 +26,238 @@ from torch import Tensor
 
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization, linearize
+from lds_iter.loop.contract import check_proposal, check_untouched, check_value, explained, own_memory
 from lds_iter.loop.frontier import OpenRows, advance
-from lds_iter.loop.fused import Moved, Settled, Sweeping
-from lds_iter.loop.state import Problem, Rules, Workspace
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.recurrence import IterationRequest, own_fused_iteration
 from lds_iter.solution import Result
 
 TILE_ELEMENTS = 1 << 18
 """Numbers of one sequence's tile per thread on a CPU (1 MiB in float32). Smaller ones fit a second-level cache better,
 but the cost of dispatching operations outweighs that. The batch does not enter: where a scan is split decides how it
-rounds, and batch mates must not feel each other even there."""
+rounds, and the elements of a batch must not influence each other even there."""
 
 
-@dataclass
-class Sweep:
-    """One evaluation of the rows `[start, stop)`, with the states that the method proposes for them."""
+@dataclass(frozen=True)
+class Extent:
+    """What one iteration looks at: the rows `[start, stop)`, the sequences that take part, and their open rows."""
 
     start: int
     stop: int
     active: Tensor
     rows: OpenRows
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the rows evaluated so far have shown, `(*batch)`.
+
+    Attributes:
+        rows: those still open.
+        excess: by how much a residual exceeds the relative tolerance at most.
+        residual: the largest one.
+        accepted: the largest one among the rows accepted now.
+        broken: whether `f` of the frontier row is not finite.
+        resets: proposed rows that were replaced.
+    """
+
+    rows: OpenRows
     excess: Tensor
     residual: Tensor
-    accepted_residual: Tensor
+    accepted: Tensor
     broken: Tensor
     resets: Tensor
 
 
-def sweep_over(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules) -> Sweep:
-    """Evaluate `f` along the guess, tile by tile, and collect proposals and residuals."""
-    start, stop, active, rows = _extent(state, rules, problem.length)
-    zero = torch.zeros_like(state.residual)
-    state.evaluations += rows.hi - rows.lo  # none where a sequence rests
-    sweep = Sweep(start, stop, active, rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
-    if rules.record:
-        state.maps.append(state.maps[-1].clone() if state.maps else _unseen(problem, state))
-    if _in_one_pass(problem, method, state, rules, sweep):
-        state.sweeps += 1
-        return sweep
-    d_before = torch.zeros_like(problem.s0)
-    grid = _grid(problem, rules.window)
-    forward = isinstance(method, TransitionApproximation) and _torch.on_host(problem.s0)
-    bounds = [start, *range(start + grid - start % grid, stop, grid), stop] if forward else [start, stop]
-    for first, last in itertools.pairwise(bounds):
-        if rows.passed(last):
-            sweep.start = last
-        else:
-            d_before = _tile(problem, method, state, rules, sweep, first, last, d_before)
-    state.sweeps += 1
-    return sweep
+def iterate(problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions) -> LoopState:
+    """One iteration, as a pure function: nothing that it is given changes.
 
+    Args:
+        problem: what is solved; see `start`.
+        method: the LDS approximation.
+        state: of the iteration before.
+        options: see `LoopOptions`.
 
-def _in_one_pass(problem: Problem, method: LDSApproximation, state: Workspace, rules: Rules, sweep: Sweep) -> bool:
-    """The whole sweep in one pass over memory, where method and recurrence allow; false where it is still to do.
-
-    Where a recurrence has a method for it: see `lds_iter.loop.fused`.
+    Returns:
+        The next iterate with its residual, its results, and the update proposed from it.
     """
-    own = getattr(problem.f, "sweep" if _torch.on_host(problem.s0) else "sweep_on_device", None)
-    if own is None:
-        return False
-    start, stop, lo, hi = sweep.start, sweep.stop, sweep.rows.lo, sweep.rows.hi
-    buffer, spare = state.buffer[start : stop + 1], state.spare[start : stop + 1]
-    inputs = problem.inputs_at(start, stop)
-    found = own(method, Sweeping(buffer, spare, problem.s0, start, lo, hi, rules.rtol, rules.atol), inputs)
-    if found is None:
-        return False
-    sweep.rows, sweep.residual, sweep.accepted_residual = OpenRows.of(found.lo, hi), found.residual, found.accepted
-    sweep.excess = found.residual if rules.rtol == 0 else found.excess
-    flawed = isinstance(found, Moved) and found.flawed
-    if isinstance(found, Settled):
-        sweep.resets, sweep.broken = found.resets, found.broken
-    if not (flawed or rules.record):
-        return True
-    value, new = linearize(problem.f, buffer[:-1], inputs).value, spare[1:]
-    if rules.record:
-        residual = value - buffer[1:]
-        sweep.rows.confine_(residual, start)
-        state.maps[-1][start:stop] = residual.abs().amax(-1).cpu()
-    if flawed:
-        _repair(new, new, value, buffer[1:], problem.s0, sweep)
-        sweep.broken = sweep.rows.take_frontier_(new, value, start)
-    return True
+    return evaluate(problem, method, take_proposal(state, problem.length), options)
 
 
-def _extent(state: Workspace, rules: Rules, length: int) -> tuple[int, int, Tensor, OpenRows]:
-    """The rows to sweep, the sequences that take part, and their open rows.
+def evaluate(
+    problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, *, reuse: bool = False
+) -> LoopState:
+    """Everything after the pending update has been taken. `reuse`: let the memory of the old proposal be overwritten."""
+    looks = _torch.on_host(state.result) or options.window < problem.length  # a sliding window reads its frontier anyway
+    if looks and not bool(state.running.any()):
+        return replace(state, count=state.count + 1)
+    extent = _extent(state, options, problem.length)
+    room = _room(state, reuse)
+    fused = _fused(problem, method, state, options, extent, room)
+    if fused is None:
+        measured, start, room, carry = _by_tiles(problem, method, state, options, extent, room)
+    else:
+        measured, start, carry = fused, extent.start, state.carry
+    evaluated = extent.rows.hi - extent.rows.lo
+    state = replace(state, carry=carry, count=state.count + 1, evaluations=state.evaluations + evaluated)
+    state, moves = _decide(state, measured, extent, options, problem.length)
+    reach = torch.where(extent.active, measured.rows.hi, 0)
+    return replace(state, proposal=Proposal(room, start, extent.stop, moves, reach, measured.resets))
+
+
+def _room(state: LoopState, reuse: bool) -> Tensor:
+    """Memory for the proposed states, with `s0` in its first row."""
+    if reuse and state.proposal is not None:
+        return state.proposal.states
+    room = torch.empty_like(state.states)
+    room[0] = state.states[0]
+    return room
+
+
+def _extent(state: LoopState, options: LoopOptions, length: int) -> Extent:
+    """The rows to evaluate, the sequences that take part, and their open rows.
 
     A window that slides reaches `window` rows beyond each sequence's own frontier. A sequence that would reach beyond
-    the rows at hand rests until the slowest ones have come up; it loses no iteration by that and does not feel it.
+    the rows at hand waits until the slowest ones have come up; it loses no iteration by that.
     """
-    running = state.result == int(Result.RUNNING)
     end = state.frontier.new_full((), length)
-    if rules.window >= length:
-        return 0, length, running, OpenRows.of(torch.where(running, state.frontier, end), end.expand_as(state.frontier))
-    spare = rules.window // 4 if state.frontier.numel() > 1 else 0
-    rows = min(length, rules.window + spare)
-    start = min(int(torch.where(running, state.frontier, end).min()), length - rows)
-    hi = (state.frontier + rules.window).clamp(max=length)
-    active = running & (hi <= start + rows)
+    if options.window >= length:
+        lo = torch.where(state.running, state.frontier, end)
+        return Extent(0, length, state.running, OpenRows.of(lo, end.expand_as(lo)))
+    spare = options.window // 4 if state.frontier.numel() > 1 else 0
+    rows = min(length, options.window + spare)
+    start = min(int(torch.where(state.running, state.frontier, end).min()), length - rows)
+    hi = (state.frontier + options.window).clamp(max=length)
+    active = state.running & (hi <= start + rows)
     stop = int(torch.where(active, hi, 0).max())
     lo = torch.where(active, state.frontier, end)
-    return start, stop, active, OpenRows.of(lo, torch.where(active, hi, end))
+    return Extent(start, stop, active, OpenRows.of(lo, torch.where(active, hi, end)))
 
 
-def _grid(problem: Problem, window: int) -> int:
-    """Where scans are split (see `ScanPlan`): at tiles on a CPU, and at the size of a window that slides."""
-    whole = problem.length if window >= problem.length else 1 << (window - 1).bit_length()
-    if not _torch.on_host(problem.s0):
-        return whole
-    return min(whole, max(1, TILE_ELEMENTS * torch.get_num_threads() // problem.s0.shape[-1]))
+def _fused(
+    problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, extent: Extent, room: Tensor
+) -> Measured | None:
+    """The iteration as the recurrence computes it by itself; None where it does not."""
+    own = own_fused_iteration(problem.f)
+    if own is None or torch.is_grad_enabled():
+        return None
+    start, stop, rows = extent.start, extent.stop, extent.rows
+    states, proposal = state.states[start : stop + 1], room[start : stop + 1]
+    inputs = problem.inputs_at(start, stop)
+    request = IterationRequest(
+        method, inputs, states, proposal, problem.s0, start, rows.lo, rows.hi, options.rtol, options.atol
+    )
+    found = own(request)
+    if found is None:
+        return None
+    rows = OpenRows.of(found.lo, rows.hi)
+    excess = found.residual if options.rtol == 0 else found.excess
+    measured = Measured(rows, excess, found.residual, found.accepted, found.broken, found.resets)
+    if found.finite:
+        return measured
+    value = linearize(problem.f, states[:-1], inputs).value
+    new, resets, _ = _repaired(proposal[1:], proposal[1:], value, states[1:], problem.s0)
+    _, broken = rows.with_frontier(new, value, start)
+    return replace(measured, broken=broken, resets=resets)
 
 
-def _tile(
-    problem: Problem,
-    method: LDSApproximation,
-    state: Workspace,
-    rules: Rules,
-    sweep: Sweep,
-    first: int,
-    last: int,
-    d_before: Tensor,
-) -> Tensor:
-    """Sweep the rows `[first, last)`; returns `d` of the last one."""
-    prev, states = state.buffer[first:last], state.buffer[first + 1 : last + 1]
-    derivatives = linearize(problem.f, prev, problem.inputs_at(first, last))
-    value = derivatives.value
+def _by_tiles(
+    problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, extent: Extent, room: Tensor
+) -> tuple[Measured, int, Tensor, Any]:
+    """The iteration tile by tile: what it measured, where its proposals begin, those, and the method's carry."""
+    zero = torch.zeros_like(state.residual)
+    measured = Measured(extent.rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
+    start, d, carry, parts = extent.start, torch.zeros_like(problem.s0), state.carry, []
+    for first, last in _tiles(method, state, extent, options.window >= problem.length):
+        if measured.rows.passed(last):
+            start = last
+            continue
+        tile = Extent(first, last, extent.active, measured.rows)
+        lin, measured = _look(problem, state, options, tile, measured, d)
+        if _torch.on_host(lin.value) and last == extent.stop and _all_solved(measured, extent, options, problem.length):
+            break  # the iteration that finds everything solved needs no proposal
+        out = None if torch.is_grad_enabled() else room[first + 1 : last + 1]
+        new, measured, d, carry = _propose(problem, method, state, lin, measured, carry, out)
+        parts.append(new)
+    if torch.is_grad_enabled() and parts:
+        room = torch.cat([state.states[: start + 1], *parts, state.states[extent.stop + 1 :]])
+    return measured, start, room, carry
+
+
+def _tiles(method: LDSApproximation, state: LoopState, extent: Extent, whole: bool) -> Iterator[tuple[int, int]]:
+    """The bounds of the tiles; on a grid that begins at time 0 where all rows are at hand."""
+    start, stop = extent.start, extent.stop
+    if not (method.runs_forward and state.carry is None and _torch.on_host(state.result)):
+        return iter([(start, stop)])
+    size = max(1, TILE_ELEMENTS * torch.get_num_threads() // state.states.shape[-1])
+    first = start + size - start % size if whole else start + size
+    return itertools.pairwise([start, *range(first, stop, size), stop])
+
+
+def _look(
+    problem: Problem, state: LoopState, options: LoopOptions, tile: Extent, measured: Measured, d: Tensor
+) -> tuple[Linearization, Measured]:
+    """Evaluate `f` along the guess in one tile, accept rows, and measure the residual."""
+    first, last = tile.start, tile.stop
+    prev, states, inputs = state.states[first:last], state.states[first + 1 : last + 1], problem.inputs_at(first, last)
+    with explained(tile, state), check_untouched((state.states,), "`f`"):
+        derivatives = linearize(problem.f, prev, inputs)
+    value = check_value(derivatives.value, prev)
     residual = value - states
-    rows, accepted = advance(sweep.rows, residual, value, prev, first, rules.rtol, rules.atol)
-    rows.confine_(residual, first)
-    sweep.rows, sweep.accepted_residual = rows, torch.maximum(sweep.accepted_residual, accepted)
-    _measure(residual, value, rules, sweep)
-    if rules.record:
-        state.maps[-1][first:last] = residual.abs().amax(-1).cpu()
-    if (
-        _torch.on_host(value)
-        and last == sweep.stop
-        and torch.equal(converged(sweep, problem.length, rules), sweep.active)
-    ):
-        return d_before  # the sweep that finds everything solved needs no proposal
-    age = state.sweeps if state.age is None else state.age[first:last].unsqueeze(-1)
-    plan = rows.plan(first, _grid(problem, rules.window))
-    lin = Linearization(prev, residual, derivatives, first, age, sweep.active, plan, d_before)
-    d, state.carry = method.update(lin, state.carry)
-    _check_update(method, d, residual)
-    rows.confine_(d, first)
-    new = torch.add(states, d, out=state.spare[first + 1 : last + 1])
-    d_last = _repair(new, d, value, states, problem.s0, sweep)
-    sweep.broken = sweep.broken | rows.take_frontier_(new, value, first)
-    return d_last
+    plain = residual.detach()
+    rows, accepted = advance(measured.rows, plain, value.detach(), prev.detach(), first, options.rtol, options.atol)
+    residual = rows.confine(residual, first)
+    largest, excess = _sizes(residual.detach(), value.detach(), options, measured)
+    measured = replace(
+        measured,
+        rows=rows,
+        accepted=torch.maximum(measured.accepted, accepted),
+        residual=torch.maximum(measured.residual, largest),
+        excess=excess,
+    )
+    iteration = state.count if state.age is None else state.age[first:last].unsqueeze(-1)
+    return (
+        Linearization(
+            prev, states, residual, derivatives, inputs, slice(first, last), iteration, tile.active,
+            _f=problem.f, _cut=rows.cut(first), _end=rows.hi, _before=d,
+        ),
+        measured,
+    )  # fmt: skip
 
 
-def _check_update(method: LDSApproximation, d: Any, residual: Tensor) -> None:
-    if not isinstance(d, Tensor) or d.shape != residual.shape or d.dtype != residual.dtype:
-        got = f"{d.dtype} {tuple(d.shape)}" if isinstance(d, Tensor) else type(d).__name__
-        raise ValueError(
-            f"`{type(method).__name__}.update` must propose an update like the residual, {residual.dtype} "
-            f"{tuple(residual.shape)}, got {got}."
-        )
+def _propose(
+    problem: Problem, method: LDSApproximation, state: LoopState, lin: Linearization, measured: Measured, carry: Any,
+    out: Tensor | None,
+) -> tuple[Tensor, Measured, Tensor, Any]:  # fmt: skip
+    """The proposed states of one tile, what they add to the measurements, `d` of the last row, and the carry.
+
+    `out` takes the states; None where autograd records.
+    """
+    first, rows = lin.rows.start, measured.rows
+    tile = Extent(first, lin.rows.stop, lin.active, rows)
+    with explained(tile, state), check_untouched((state.states, lin.value), f"`{type(method).__name__}.update`"):
+        answer = method.update(lin, carry)
+    d, carry = check_proposal(method, answer, lin)
+    d = own_memory(d, (state.states, lin.value, lin.residual))
+    carry = own_memory(carry, (state.states, d))
+    d = rows.confine(d, first)
+    new = torch.add(lin.states, d) if out is None else torch.add(lin.states, d, out=out)
+    new, resets, d_last = _repaired(new, d, lin.value, lin.states, problem.s0)
+    new, broken = rows.with_frontier(new, lin.value, first)
+    measured = replace(measured, broken=measured.broken | broken, resets=measured.resets + resets)
+    return new, measured, d_last, carry
 
 
-def _measure(residual: Tensor, value: Tensor, rules: Rules, sweep: Sweep) -> None:
-    """The largest residual, and by how much it exceeds its relative part, per sequence; NaN where a residual is NaN."""
+def _sizes(residual: Tensor, value: Tensor, options: LoopOptions, measured: Measured) -> tuple[Tensor, Tensor]:
+    """The largest residual of this tile; and of all so far, by how much one exceeds its relative part; `(*batch)`."""
     largest = _largest(residual)
-    sweep.residual = torch.maximum(sweep.residual, largest)
-    if rules.rtol == 0:
-        sweep.excess = sweep.residual
-    else:
-        if _torch.on_host(largest) and bool((sweep.excess > rules.atol).all()):
-            return  # no sequence can converge in this sweep any more
-        largest = residual.abs().sub_(value.abs(), alpha=rules.rtol).amax((0, -1))
-        sweep.excess = torch.maximum(sweep.excess, largest)
+    if options.rtol == 0:
+        return largest, torch.maximum(measured.residual, largest)
+    if _torch.on_host(largest) and bool((measured.excess > options.atol).all()):
+        return largest, measured.excess  # no sequence can converge in this iteration any more
+    excess = residual.abs().sub_(value.abs(), alpha=options.rtol).amax((0, -1))
+    return largest, torch.maximum(measured.excess, excess)
 
 
 def _largest(residual: Tensor) -> Tensor:
@@ -200,25 +268,53 @@ def _largest(residual: Tensor) -> Tensor:
     return torch.maximum(-low, high).view(residual.shape[1:-1])
 
 
-def _repair(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor, sweep: Sweep) -> Tensor:
-    """Replace rows that are not finite by `f`'s value (the Jacobi step), or by `s0` where that is not finite either.
+def _repaired(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Replace rows that are not finite by `f`'s value (a Jacobi step), or by `s0` where that is not finite either; in
+    place without autograd.
 
-    Left as they were, states so large that `f` overflows would stay until the frontier reaches them. Counted.
+    Left as they were, states so large that `f` overflows would stay until the frontier reaches them.
+
+    Returns:
+        The states, how many rows were replaced, `(*batch)`, and the update of the last row.
     """
     if _torch.on_host(new) and math.isfinite(new.sum()):
-        return d[-1]
+        return new, torch.zeros(new.shape[1:-1], dtype=torch.int64), d[-1]
     bad = ~new.isfinite().all(-1, keepdim=True)
     instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)
-    new.copy_(torch.where(bad, instead, new))
-    sweep.resets = sweep.resets + bad.squeeze(-1).sum(0)
-    return torch.where(bad[-1], instead[-1] - states[-1], d[-1])
+    d_last = torch.where(bad[-1], instead[-1] - states[-1], d[-1])
+    repaired = torch.where(bad, instead, new)
+    return repaired if torch.is_grad_enabled() else new.copy_(repaired), bad.squeeze(-1).sum(0), d_last
 
 
-def converged(sweep: Sweep, length: int, rules: Rules) -> Tensor:
+def _decide(
+    state: LoopState, measured: Measured, extent: Extent, options: LoopOptions, length: int
+) -> tuple[LoopState, Tensor]:
+    """Give results to the sequences that are done, with this very iterate's residual; and those that go on."""
+    active, rows = extent.active, measured.rows
+    accepted = torch.maximum(state.accepted_residual, measured.accepted)
+    solved = _solved(measured, extent, options, length)
+    moves = active & ~solved
+    broken = moves & measured.broken
+    moves = (moves ^ broken) & (rows.lo < rows.hi)
+    result = state.result.masked_fill(solved, int(Result.SUCCESS)).masked_fill(broken, int(Result.NONFINITE))
+    if not isinstance(options.max_iters, int) or state.count > options.max_iters:
+        exhausted = moves & (state.iterations >= options.max_iters)
+        result, moves = result.masked_fill(exhausted, int(Result.MAX_ITERS)), moves ^ exhausted
+    state = replace(
+        state,
+        frontier=torch.where(active, rows.lo, state.frontier),
+        accepted_residual=accepted,
+        residual=torch.where(active, torch.maximum(accepted, measured.residual), state.residual),
+        result=result,
+    )
+    return state, moves
+
+
+def _solved(measured: Measured, extent: Extent, options: LoopOptions, length: int) -> Tensor:
     """The sequences whose residual is within tolerance in all rows to the end, `(*batch)`."""
-    within = sweep.active & (sweep.excess <= rules.atol)
-    return within if rules.window >= length else within & (sweep.rows.hi == length)
+    within = extent.active & (measured.excess <= options.atol)
+    return within if options.window >= length else within & (measured.rows.hi == length)
 
 
-def _unseen(problem: Problem, state: Workspace) -> Tensor:
-    return torch.full((problem.length, *state.frontier.shape), torch.nan, dtype=state.buffer.dtype)
+def _all_solved(measured: Measured, extent: Extent, options: LoopOptions, length: int) -> bool:
+    return torch.equal(_solved(measured, extent, options, length), extent.active)

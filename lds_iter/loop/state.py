@@ -1,62 +1,95 @@
-"""What the loop works on: the problem, the rules, and everything that changes while it runs."""
+"""What the loop works on: the problem, the options, and the state that one iteration turns into the next."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from lds_iter import _torch
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.recurrence import take_rows
-from lds_iter.solution import Decision, Progress, Result
+from lds_iter.recurrence import Function, take_rows
+from lds_iter.solution import Decision, Result
 
 
 @dataclass(frozen=True)
 class Problem:
     """A recurrence whose arguments have been checked. `s0`: `(*batch, D)`; leaves of `inputs`: `(T, ...)`."""
 
-    f: Callable[[Tensor, Any], Tensor]
+    f: Function
     s0: Tensor
     inputs: Any
     length: int
 
     def inputs_at(self, start: int, stop: int) -> Any:
+        """The inputs of the time steps `[start, stop)`."""
         whole = start == 0 and stop == self.length
         return self.inputs if whole else take_rows(self.inputs, start, stop)
 
 
 @dataclass(frozen=True)
-class Rules:
-    """How to run the loop: tolerances on the residual, iteration limit (a tensor where the loop is compiled, so that it
-    is not part of the graph), window, who watches, and who may stop it."""
+class LoopOptions:
+    """How to iterate.
+
+    Attributes:
+        rtol, atol: of the stopping test on the residual.
+        max_iters: the limit of updates per sequence; a tensor where the loop is compiled, so that it is not part of the
+            graph.
+        window: rows beyond the frontier that are evaluated at once; T is the textbook algorithm.
+    """
 
     rtol: float
     atol: float
     max_iters: int | Tensor
     window: int
-    record: bool
-    observers: tuple[Callable[[Progress], object], ...]
-    stop: Callable[[Progress], Tensor] | None = None
-
-    def watched(self, length: int) -> bool:
-        """Whether the host looks at every iteration: a recording, a callback, a rule, the frontier of a window."""
-        return self.record or bool(self.observers) or self.stop is not None or self.window < length
 
 
-@dataclass
-class Workspace:
-    """What the loop works on.
+@dataclass(frozen=True)
+class Proposal:
+    """The update that an iteration has computed, and that the next one takes.
 
-    `buffer` holds s0 and then the states, so that states and predecessors are views of it; `spare`, of the same layout,
-    takes the proposals.
+    Attributes:
+        states: `s0` and the states that the update leads to, `(T + 1, *batch, D)`; valid in the rows `[start, stop)`.
+        start, stop: the rows, as times.
+        moves: the sequences that the update is for, bool, `(*batch)`.
+        reach: the time after the last row of each sequence that was evaluated; 0 where none was, int64, `(*batch)`.
+        resets: proposed rows that were not finite and were replaced, int64, `(*batch)`.
     """
 
-    buffer: Tensor
-    spare: Tensor
+    states: Tensor
+    start: int
+    stop: int
+    moves: Tensor
+    reach: Tensor
+    resets: Tensor
+
+
+@dataclass(frozen=True)
+class LoopState:
+    """One iterate, and the update proposed from it. All fields but `proposal` belong to the same iterate.
+
+    Attributes:
+        states: `s0` and the current guess of all states, `(T + 1, *batch, D)`.
+        proposal: the pending update; None before the first evaluation.
+        frontier: rows accepted so far, per sequence, int64, `(*batch)`.
+        result: `Result` codes, per sequence.
+        iterations: updates made so far, per sequence.
+        residual: the largest residual of the rows evaluated last, per sequence.
+        accepted_residual: the largest residual at which a row was accepted, per sequence.
+        evaluations: rows of `f` evaluated from the frontier on, per sequence.
+        resets: rows replaced because they were not finite, per sequence.
+        age: updates that each row has had, int32, `(T, *batch)`, in a sliding window; else None.
+        carry: what the method remembers.
+        count: evaluations along the guess so far.
+        decisions: what a strategy decided.
+    """
+
+    states: Tensor
+    proposal: Proposal | None
     frontier: Tensor
     result: Tensor
     iterations: Tensor
@@ -66,44 +99,115 @@ class Workspace:
     resets: Tensor
     age: Tensor | None
     carry: Any
-    sweeps: int = 0
-    residuals: list[Tensor] = field(default_factory=list)
-    maps: list[Tensor] = field(default_factory=list)
-    fronts: list[Tensor] = field(default_factory=list)
+    count: int = 0
     decisions: tuple[Decision, ...] = ()
 
-    @staticmethod
-    def start(problem: Problem, method: LDSApproximation, guess: Tensor, rules: Rules) -> Workspace:
-        batch = problem.s0.shape[:-1]
-        count = torch.zeros(batch, dtype=torch.int64, device=guess.device)
-        real = guess.new_zeros(batch)
-        windowed = rules.window < problem.length
-        age = count.new_zeros((problem.length, *batch), dtype=torch.int32) if windowed else None
-        buffer = torch.cat([problem.s0.unsqueeze(0), guess])
-        spare = torch.empty_like(buffer)
-        spare[0] = problem.s0
-        return Workspace(
-            buffer=buffer,
-            spare=spare,
-            frontier=count,
-            result=torch.full_like(count, int(Result.RUNNING)),
-            iterations=count.clone(),
-            residual=real,
-            accepted_residual=real.clone(),
-            evaluations=count.clone(),
-            resets=count.clone(),
-            age=age,
-            carry=method.init(guess),
-        )
+    @property
+    def update(self) -> Tensor:
+        """The pending update `d`, `(T, *batch, D)`; zero where nothing is proposed."""
+        d = torch.zeros_like(self.states[1:])
+        if self.proposal is not None:
+            rows = slice(1 + self.proposal.start, 1 + self.proposal.stop)
+            moved = self.proposal.states[rows] - self.states[rows]
+            d[self.proposal.start : self.proposal.stop] = torch.where(self.proposal.moves.unsqueeze(-1), moved, 0)
+        return d
+
+    @property
+    def running(self) -> Tensor:
+        """The sequences without a result, bool, `(*batch)`."""
+        return self.result == int(Result.RUNNING)
+
+
+class Observer(Protocol):
+    """Called after every iteration with its state; may return another one, in which sequences have ended."""
+
+    def __call__(self, problem: Problem, state: LoopState, /) -> LoopState | None: ...
 
 
 class AbstractStrategy(ABC):
     """What may stand in place of a method and chooses methods itself, iteration by iteration (see `lds_iter.auto`)."""
 
     @abstractmethod
-    def run(self, problem: Problem, guess: Tensor, rules: Rules) -> Workspace:
+    def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
         """Solve, as `loop.run` does with one method."""
 
-    def for_adjoint(self) -> AbstractStrategy:
+    @abstractmethod
+    def for_adjoint(self) -> AbstractStrategy | LDSApproximation:
         """What solves the recurrence of the gradient."""
-        return self
+
+
+def start(problem: Problem, method: LDSApproximation, guess: Tensor, options: LoopOptions) -> LoopState:
+    """The state before the first iteration.
+
+    Args:
+        problem: what is to be solved.
+        method: whose carry begins.
+        guess: the states to begin with, `(T, *batch, D)`.
+        options: how to iterate.
+    """
+    count = torch.zeros(problem.s0.shape[:-1], dtype=torch.int64, device=guess.device)
+    real = guess.new_zeros(count.shape)
+    sliding = options.window < problem.length
+    return LoopState(
+        states=torch.cat([problem.s0.unsqueeze(0), guess]),
+        proposal=None,
+        frontier=count,
+        result=torch.full_like(count, int(Result.RUNNING)),
+        iterations=count,
+        residual=real,
+        accepted_residual=real,
+        evaluations=count,
+        resets=count,
+        age=count.new_zeros((problem.length, *count.shape), dtype=torch.int32) if sliding else None,
+        carry=method.init(guess),
+    )
+
+
+def take_proposal(state: LoopState, length: int, *, reuse: bool = False) -> LoopState:
+    """Make the pending update the iterate of the sequences that go on.
+
+    Its frontier row is exact, so one more row is accepted; a sequence whose last row that is has been solved.
+
+    Args:
+        state: the iterate and its proposal.
+        length: T.
+        reuse: let the memory of `state` be overwritten; `state` must not be used again.
+    """
+    proposal = state.proposal
+    if proposal is None:
+        return state
+    moves = proposal.moves & state.running
+    frontier = state.frontier + moves
+    finished = moves & (frontier == length)
+    states, spare = _moved(state, proposal, moves, length, reuse)
+    return replace(
+        state,
+        states=states,
+        proposal=replace(proposal, states=spare, moves=torch.zeros_like(moves)),
+        frontier=frontier,
+        iterations=state.iterations + moves,
+        resets=state.resets + torch.where(moves, proposal.resets, 0),
+        age=None if state.age is None else _older(state.age, proposal, state.frontier, moves),
+        residual=torch.where(finished, state.accepted_residual, state.residual),
+        result=state.result.masked_fill(finished, int(Result.SUCCESS)),
+    )
+
+
+def _moved(state: LoopState, proposal: Proposal, moves: Tensor, length: int, reuse: bool) -> tuple[Tensor, Tensor]:
+    """The states after the update, and memory of the same shape whose contents nobody needs."""
+    whole = proposal.stop - proposal.start == length
+    if whole and reuse and _torch.on_host(moves) and bool(moves.all()):
+        return proposal.states, state.states
+    rows = slice(1 + proposal.start, 1 + proposal.stop)
+    if reuse:
+        target = state.states[rows]
+        target.copy_(torch.where(moves.unsqueeze(-1), proposal.states[rows], target))
+        return state.states, proposal.states
+    new = torch.where(moves.unsqueeze(-1), proposal.states[rows], state.states[rows])
+    return torch.cat([state.states[: rows.start], new, state.states[rows.stop :]]), proposal.states
+
+
+def _older(age: Tensor, proposal: Proposal, frontier: Tensor, moves: Tensor) -> Tensor:
+    """The ages after one more update of the rows in the window."""
+    times = torch.arange(age.shape[0], device=age.device).view(-1, *[1] * moves.ndim)
+    return age + ((times >= frontier) & (times < proposal.reach) & moves)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -16,7 +16,13 @@ class LDSApproximation(ABC):
 
     The loop accepts rows, replaces what is not finite, and takes the frontier row from `f` itself, so that any proposal
     ends at the sequential trajectory; a good one gets there in few iterations.
+
+    Attributes:
+        runs_forward: whether the update of a row depends on earlier rows only, so that the loop may compute it a stretch
+            of rows at a time while the carry is None.
     """
+
+    runs_forward: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, guess: Tensor) -> Any:
@@ -25,6 +31,10 @@ class LDSApproximation(ABC):
         Args:
             guess: the states that the iteration starts from, `(T, *batch, D)`.
         """
+
+    def for_adjoint(self) -> LDSApproximation:
+        """What solves the adjoint recurrence, which is linear: itself, unless it only helps on nonlinear problems."""
+        return self
 
     @abstractmethod
     def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
@@ -45,6 +55,8 @@ class TransitionApproximation(LDSApproximation):
     Such an update runs forward in time, so the loop may evaluate it a stretch of rows at a time.
     """
 
+    runs_forward: ClassVar[bool] = True
+
     @abstractmethod
     def transition(self, lin: Linearization) -> AbstractTransition:
         """The matrices `A_t` for the rows at hand."""
@@ -53,4 +65,4 @@ class TransitionApproximation(LDSApproximation):
         return None
 
     def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
-        return lin.solve_in_place(self.transition(lin)), carry
+        return lin.scan(self.transition(lin), lin.residual), carry

@@ -42,18 +42,21 @@ class Chord(LDSApproximation):
         check_transition_method("method", self.method)
         check_count("refresh", self.refresh, least=1)
 
+    def for_adjoint(self) -> LDSApproximation:
+        return self.method.for_adjoint()
+
     def init(self, guess: Tensor) -> None:
         return None
 
     def update(self, lin: Linearization, carry: Kept | None) -> tuple[Tensor, Kept]:
-        if isinstance(lin.age, int) and (carry is None or lin.age % self.refresh == 0):
-            kept = Kept(lin.start, self.method.transition(lin))
-        elif isinstance(lin.age, int) and _none_enters(lin):
+        if isinstance(lin.iteration, int) and (carry is None or lin.iteration % self.refresh == 0):
+            kept = Kept(lin.rows.start, self.method.transition(lin))
+        elif isinstance(lin.iteration, int) and _none_enters(lin):
             assert carry is not None
             kept = carry
         else:
-            kept = _renewed(carry, self.method.transition(lin), lin.start, _due(lin, self.refresh))
-        return lin.solve_in_place(_rows(kept.transition, lin.start - kept.start, lin.residual.shape[0])), kept
+            kept = _renewed(carry, self.method.transition(lin), lin.rows.start, _due(lin, self.refresh))
+        return lin.scan(_rows(kept.transition, lin.rows.start - kept.start, lin.residual.shape[0]), lin.residual), kept
 
 
 def _none_enters(lin: Linearization) -> bool:
@@ -65,7 +68,7 @@ def _due(lin: Linearization, refresh: int) -> Tensor:
     """The rows to renew, `(n, *batch, 1)`, or `(1, *batch, 1)` where all have the same age, which is not due."""
     entered = torch.zeros_like(lin.active) if lin.entered is None else lin.entered
     entered = entered[None, ..., None]
-    return entered if isinstance(lin.age, int) else (lin.age % refresh == 0) | entered
+    return entered if isinstance(lin.iteration, int) else (lin.iteration % refresh == 0) | entered
 
 
 def _rows(transition: AbstractTransition, first: int, count: int) -> AbstractTransition:

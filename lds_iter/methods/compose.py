@@ -10,7 +10,7 @@ from torch import Tensor
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_count, check_transition_method
-from lds_iter.methods.base import TransitionApproximation
+from lds_iter.methods.base import LDSApproximation, TransitionApproximation
 from lds_iter.scan.transitions import AbstractTransition, clipped, scaled, select
 
 
@@ -30,6 +30,9 @@ class Damped(TransitionApproximation):
         check_transition_method("method", self.method)
         if not 0 <= self.k <= 1:
             raise ValueError(f"`k` must lie in [0, 1], got {self.k}.")
+
+    def for_adjoint(self) -> LDSApproximation:
+        return self.method.for_adjoint()
 
     def transition(self, lin: Linearization) -> AbstractTransition:
         return scaled(self.method.transition(lin), 1 - self.k)
@@ -82,10 +85,13 @@ class Then(TransitionApproximation):
         check_transition_method("second", self.second)
         check_count("iterations", self.iterations, least=0)
 
+    def for_adjoint(self) -> LDSApproximation:
+        return self.second.for_adjoint()
+
     def transition(self, lin: Linearization) -> AbstractTransition:
-        if isinstance(lin.age, int):
-            return (self.first if lin.age < self.iterations else self.second).transition(lin)
-        young = lin.age < self.iterations
+        if isinstance(lin.iteration, int):
+            return (self.first if lin.iteration < self.iterations else self.second).transition(lin)
+        young = lin.iteration < self.iterations
         if _torch.on_host(young) and not bool(young.any()):
             return self.second.transition(lin)
         return select(young, self.first.transition(lin), self.second.transition(lin), lin.residual)

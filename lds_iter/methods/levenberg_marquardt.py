@@ -80,7 +80,7 @@ class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
     def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
-        done = compiled.filtered(transition, lin.residual, precision, lin.free)
+        done = compiled.filtered(transition, lin.residual, precision, lin._behind)
         return _by_scans(self._in_parallel, lin, transition, precision) if done is None else done
 
     @staticmethod
@@ -96,17 +96,17 @@ class Smoother(KalmanForm):
     """The estimate of `d_t` from all rows: the Levenberg-Marquardt step, which minimises the damped sum of squares."""
 
     def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
-        done = compiled.smoothed(transition, lin.residual, precision, lin.free)
+        done = compiled.smoothed(transition, lin.residual, precision, lin._behind)
         return _by_scans(self._in_parallel, lin, transition, precision) if done is None else done
 
     @staticmethod
     def _in_parallel(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-        transition = scaled(transition, lin.free.to(lin.residual.dtype))
+        transition = scaled(transition, lin._behind.to(lin.residual.dtype))
         gains = _gains(lin, transition, precision)
         keep, gain = gains.keep, gains.gain
         filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))
         ahead = map_leaves(lambda leaf: torch.cat([leaf[1:], torch.zeros_like(leaf[:1])]), transition.transpose())
-        z = lin.scan_back(keep.after(ahead), filtered)
+        z = lin.scan(keep.after(ahead), filtered, reverse=True)
         return filtered - gain.mv(ahead.mv(torch.cat([z[1:], torch.zeros_like(z[:1])])))
 
 
@@ -141,6 +141,9 @@ class LevenbergMarquardt(LDSApproximation):
             )
         check_transition_method("approximation", self.approximation)
         check_instance("form", self.form, KalmanForm, "Filter() or Smoother()")
+
+    def for_adjoint(self) -> LDSApproximation:
+        return self.approximation.for_adjoint()
 
     def init(self, guess: Tensor) -> None:
         return None
@@ -180,19 +183,21 @@ def _by_scans(
 
 def _gains(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Gains:
     """`G_t` and `K_t`; I and 0 up to the frontier row, and in sequences without damping."""
-    return kalman_gains(transition, torch.where(lin.free, precision.unsqueeze(-1), 0), lin.cells)
+    return kalman_gains(
+        transition, torch.where(lin._behind, precision.unsqueeze(-1), 0), [(slice(0, lin.residual.shape[0]), 0)]
+    )
 
 
 def _filtered(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
     """The filter's estimates for full matrices, or for blocks as if each were a sequence of its own."""
-    (j,), free = leaves(transition), lin.free
+    (j,), free = leaves(transition), lin._behind
     q = torch.where(free, precision.unsqueeze(-1), 0)
     if isinstance(transition, BlockDiagonal):
         free, q = (x.expand(j.shape[:-2]) for x in (free, q))
     n, size = j.shape[0], j.shape[-1]
     parts = j.reshape(n, -1, size, size), lin.residual.reshape(n, -1, size), q.reshape(n, -1, 1), free.reshape(n, -1, 1)
     found, gain, before = [], torch.zeros_like(parts[0][0]), torch.zeros_like(parts[1][0])
-    for rows, missing in lin.cells:
+    for rows, missing in [(slice(0, lin.residual.shape[0]), 0)]:
         part_j, r, part_q, part_free = (headed(x[rows], missing) for x in parts)
         d, gain = filtered(part_j, r, part_q, ~part_free, gain, before)
         before = d[-1]

@@ -57,7 +57,7 @@ class Hutchinson(AbstractDiagonal):
     def __call__(self, lin: Linearization) -> Tensor:
         total = torch.zeros_like(lin.residual)
         for probe in range(self.probes):
-            z = random_signs(self.seed + 0x51ED27 * probe, lin.start, lin.residual)
+            z = random_signs(self.seed + 0x51ED27 * probe, lin.rows.start, lin.residual)
             total += z * lin.jvp(z.expand_as(total).contiguous())
         return total / self.probes
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import AbstractDerivatives, Linearization
+from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.scan.linear_scan import linear_scan, register_scan

@@ -94,6 +94,9 @@ class Switch(LDSApproximation):
         check_instance("second", self.second, LDSApproximation, "Newton() or TrustRegion(Newton())")
         check_instance("when", self.when, AbstractRule, "Below(0.1) or Stalled()")
 
+    def for_adjoint(self) -> LDSApproximation:
+        return self.second.for_adjoint()
+
     def init(self, guess: Tensor) -> Switched:
         unknown = guess.new_full(guess.shape[1:-1], torch.inf)
         return Switched(unknown < 0, self.when.init(unknown), self.first.init(guess), self.second.init(guess))
@@ -119,5 +122,5 @@ class Switch(LDSApproximation):
 def _some(which: Tensor, lin: Linearization) -> bool:
     """Whether there may be any. The host looks where that is free, or where a window slides, whose frontier it reads at
     every iteration anyway; elsewhere both methods run."""
-    looks = _torch.on_host(which) or isinstance(lin.age, Tensor)
+    looks = _torch.on_host(which) or isinstance(lin.iteration, Tensor)
     return bool(which.any()) if looks else True

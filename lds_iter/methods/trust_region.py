@@ -92,6 +92,9 @@ class TrustRegion(LDSApproximation):
         if not self.step > 0:
             raise ValueError(f"`step` must be above 0, got {self.step}. math.inf does not bound the steps.")
 
+    def for_adjoint(self) -> LDSApproximation:
+        return self.method.for_adjoint()
+
     def init(self, guess: Tensor) -> Trust:
         k = guess.new_full(guess.shape[1:-1], self.k)
         return Trust(k, torch.zeros_like(k, dtype=torch.int64))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from lds_iter.auto import CANDIDATES, Auto, Candidate
-from lds_iter.compile.compiled import Code
+from lds_iter.auto import Auto
+from lds_iter.compile.compiled import CompileCache
 from lds_iter.kernels.cpu.build import function
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
@@ -64,16 +64,9 @@ def _compiled(module: torch.nn.Module) -> bool:
     )
 
 
-IN_BLOCKS = tuple(
-    Candidate(BlockNewton(2), expected=9, linear=8) if isinstance(one.method, QuasiNewton) else one
-    for one in CANDIDATES
-)
-"""For an LSTM, whose state is a pair of numbers for each unit."""
-
-
 def default_auto(module: object) -> Auto:
     """A strategy of a layer's own, which learns from one forward to the next."""
-    return Auto(IN_BLOCKS) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else Auto()
+    return Auto()
 
 
 def check_budget(window: Any, max_iters: Any, length: int) -> int:
@@ -161,11 +154,11 @@ def check_compiler(
     return compiler
 
 
-def code_of(compiler: Callable[..., Any] | None, known: Code | None) -> Code | None:
+def code_of(compiler: Callable[..., Any] | None, known: CompileCache | None) -> CompileCache | None:
     """What a layer compiles its solves into, or has already; None where it does not."""
     if compiler is None:
         return None
-    return known if known is not None and known.compiler is compiler else Code(compiler)
+    return known if known is not None and known.compiler is compiler else CompileCache(compiler)
 
 
 def without_what_was_found(state: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import CompiledCell, Form, Tensors
-from lds_iter.loop.fused import Moved, Sweeping
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.nn._fused import FusedDerivatives
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 PAIRS = BlockNewton(2)
 FORMS = ((Newton(), Form.FULL), (QuasiNewton(), Form.DIAGONAL), (PAIRS, Form.BLOCKS))
@@ -57,14 +57,10 @@ class Recipe:
             return plain(s, tensors)
         return FusedDerivatives(done[0], done[1], lambda: plain(s, tensors), lambda: self.cell.jacobian(s, tensors))
 
-    def sweep(self, method: LDSApproximation, sweeping: Sweeping, tensors: Tensors) -> Moved | None:
+    def fused_iteration(self, request: IterationRequest, tensors: Tensors) -> IterationResult | None:
         """One iteration of the methods that compiled code has; None of others."""
-        form = self._form(method)
-        return None if form is None else self.cell.sweep(form, sweeping, tensors)
-
-    def serves(self, method: LDSApproximation, s: Tensor, tensors: Tensors) -> bool:
-        """Whether `sweep` has such iterations, on rows like these."""
-        return self._form(method) is not None and self.cell.sweeps(s, tensors)
+        form = self._form(request.method)
+        return None if form is None else self.cell.iteration(form, request, tensors)
 
     def _form(self, method: LDSApproximation) -> Form | None:
         form = next((form for known, form in FORMS if method == known), None)

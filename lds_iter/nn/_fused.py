@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 
 
 class FusedDerivatives(AbstractDerivatives):

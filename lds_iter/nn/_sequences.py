@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from lds_iter.derivatives.linearization import AbstractDerivatives, linearize
+from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.linearization import linearize
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,14 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from lds_iter.auto import Auto
-from lds_iter.compile.compiled import Code, Compiled
+from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.guesses import repeat_initial
-from lds_iter.loop.state import AbstractStrategy, Problem
+from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._against import Against
 from lds_iter.nn._arguments import check_budget
-from lds_iter.nn._kernel import Kernel
 from lds_iter.nn._sequences import Lengths, Masked, last, reverse
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -60,12 +57,12 @@ class Options:
     window: int | None
     max_iters: int
     warm_start: WarmStart | None
-    code: Code | None
+    code: CompileCache | None
 
 
 def run(
     module: torch.nn.RNNBase,
-    layers: Callable[[int, bool], tuple[Recurrence, Kernel]],
+    layers: Callable[[int, bool], Recurrence],
     x: Tensor,
     lengths: Lengths | None,
     hx: tuple[Tensor, ...],
@@ -96,32 +93,20 @@ def run(
         outputs = []
         for backward in (False, True)[:directions]:
             place = len(solutions)
-            (f, kernel), start = layers(layer, backward), tuple(state[place] for state in hx)
+            f, start = layers(layer, backward), tuple(state[place] for state in hx)
             sequence = reverse(x, lengths) if backward else x
-            method = _facing(options.method, kernel, sequence, start, place)
-            states, solution = _solve(f, sequence, lengths, start, replace(options, method=method), (module, place))
+            states, solution = _solve(f, sequence, lengths, start, options, (module, place))
             solutions.append(solution)
             if solution.converged:
                 output, final = _read(f, states, lengths)
-            elif not isinstance(method, Against) or solution.failed:
-                raise OverBudget(solutions)
-            elif lengths is not None:
-                raise Elsewhere(solutions)
             else:
-                output, final = method.answer()
+                raise OverBudget(solutions)
             outputs.append(reverse(output, lengths) if backward else output)
             finals.append(final)
         x = outputs[0] if directions == 1 else torch.cat(outputs, -1)
         if module.dropout > 0 and layer + 1 < module.num_layers:
             x = functional.dropout(x, module.dropout, module.training)
     return x, tuple(torch.stack(kind) for kind in zip(*finals, strict=True)), solutions
-
-
-def _facing(
-    method: LDSApproximation | AbstractStrategy, kernel: Kernel, x: Tensor, start: tuple[Tensor, ...], place: int
-) -> LDSApproximation | AbstractStrategy:
-    """`Auto` with torch's kernel as its sequential evaluation; any other method as it is."""
-    return Against(method, kernel, x, start, kernel.training(x), place) if isinstance(method, Auto) else method
 
 
 def _solve(
@@ -133,10 +118,6 @@ def _solve(
     place: tuple[torch.nn.Module, int],
 ) -> tuple[Tensor, Solution]:
     """One layer and direction: its states, with a gradient where one is wanted, and the solution without."""
-    if isinstance(options.method, Against):
-        declined = _declined(f, x, lengths, start, options.method, options.window)
-        if declined is not None:
-            return declined.states, declined
     s0, u = _begin(f, x, start)
     if not all(bool(leaf.detach().sum().isfinite()) for leaf in pytree.tree_leaves((s0, u))):
         raise NotFinite
@@ -158,24 +139,6 @@ def _solve(
     if warm is not None and solution.converged:
         warm.remember(place, solution.states.detach())
     return solution.states, solution.light()
-
-
-def _declined(
-    f: Recurrence,
-    x: Tensor,
-    lengths: Lengths | None,
-    start: tuple[Tensor, ...],
-    method: Against,
-    window: int | None,
-) -> Solution | None:
-    """The decision for torch's kernel where the first rows tell enough for it; None where it is to be tried."""
-
-    def rows(count: int) -> Any:
-        u = _begin(f, x[:count].detach(), start)[1]
-        return u if lengths is None else (u, lengths.mask[:count])
-
-    s0 = _state(f, start).detach()
-    return method.declines(Problem(f if lengths is None else Masked(f), s0, None, x.shape[0]), rows, window)
 
 
 def _begin(f: Recurrence, x: Tensor, start: tuple[Tensor, ...]) -> tuple[Tensor, Any]:

@@ -19,15 +19,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter._torch import kept
-from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import GRU, Tensors
 from lds_iter.kernels.triton.cells import iterations
 from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.loop.fused import Moved, Settled, Sweeping
-from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import SMALL_WIDTH, check_shapes, layer_weights, own_blocks, product, scaled_sum
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor]
 
@@ -86,19 +85,14 @@ class GRURecurrence:
         value, diagonal = cells.gru_step(h, *u, self._weight, self._bias_n)
         return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: self._plain(h, self._tensors(u)))
 
-    def sweep(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Moved | None:
-        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that."""
-        return COMPILED.sweep(method, sweeping, self._tensors(u))
+    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
+        """A whole iteration: in compiled code on a CPU, in one kernel on a CUDA device."""
+        u = request.inputs
+        if request.s0.device.type == "cpu":
+            return COMPILED.fused_iteration(request, self._tensors(u))
+        return iterations.gru(request.method, request, u, self._weight, self._bias_n)
 
-    def serves(self, method: LDSApproximation, h: Tensor, u: Gates) -> bool:
-        """Whether `sweep` computes iterations of the method, on rows like these."""
-        return COMPILED.serves(method, h, self._tensors(u))
-
-    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
-        """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
-        return iterations.gru(method, sweeping, u, self._weight, self._bias_n)
-
-    def adjoint(self, h: Tensor, u: Gates, g: Tensor) -> Tensor | None:
+    def solve_adjoint(self, h: Tensor, u: Gates, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
 
         Args:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,11 +13,10 @@ from torch.nn.utils.rnn import PackedSequence
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method, check_names
-from lds_iter.compile.compiled import Code
+from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._against import timed, untimed_kernels
 from lds_iter.nn._arguments import (
     check_budget,
     check_compiler,
@@ -28,10 +26,8 @@ from lds_iter.nn._arguments import (
     initial_states,
     without_what_was_found,
 )
-from lds_iter.nn._kernel import Kernel
-from lds_iter.nn._resting import SHORTEST, SHORTEST_IN_TRAINING, Resting
 from lds_iter.nn._sequences import like_input, time_first
-from lds_iter.nn._stack import Elsewhere, NotFinite, Options, OverBudget, Recurrence, run
+from lds_iter.nn._stack import NotFinite, Options, OverBudget, Recurrence, run
 from lds_iter.nn._weights import layer_weights
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -83,9 +79,8 @@ class ParallelLayers(torch.nn.RNNBase):
     max_iters: int = 100
     warm_start: WarmStart | None = None
     compiler: Callable[..., Any] | None = None
-    _code: Code | None = None
+    _code: CompileCache | None = None
     _auto: Auto | None = None
-    _resting: Resting | None = None
     last_solution: tuple[Solution, ...] = ()
     _warned: bool = False
 
@@ -134,22 +129,14 @@ class ParallelLayers(torch.nn.RNNBase):
     @untraced
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
-        if self._rests(input):
-            return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
         states = initial_states(self, input, hx)
         if states is None:
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
-        untimed = untimed_kernels(self, self._strategy(), input, states)
-        if untimed:
-            self.last_solution = ()
-            return timed(untimed, partial(super().forward, input, hx))  # pyright: ignore[reportAttributeAccessIssue]
         try:
             with torch.autocast(states[0].device.type, enabled=False):
                 return self._parallel(input, states)
         except NotFinite:
             self.last_solution = ()
-        except Elsewhere as choice:
-            self.last_solution = choice.solutions
         except OverBudget as failure:
             self.last_solution = failure.solutions
             if not self._warned:
@@ -162,19 +149,16 @@ class ParallelLayers(torch.nn.RNNBase):
         compute = torch.promote_types(dtype, torch.float32)  # half precision is too coarse for residuals
         x, lengths = time_first(input, self.batch_first)
 
-        def layers(layer: int, backward: bool) -> tuple[Recurrence, Kernel]:
+        def layers(layer: int, backward: bool) -> Recurrence:
             weights = layer_weights(self, layer, backward)
             weights = {name: weight.to(compute) for name, weight in weights.items()}
-            return self._recurrence(weights), Kernel(self, weights)
+            return self._recurrence(weights)
 
         method = self._strategy()
         options = Options(method, self.rtol, self.atol, self.window, self.max_iters, self.warm_start, self._compiled())
         states = tuple(state.to(compute) for state in states)
         output, finals, solutions = run(self, layers, x.to(compute), lengths, states, options)
         self.last_solution = tuple(solutions)
-        if isinstance(method, Auto):
-            self._resting = Resting.after(self._resting, input, solutions)
-            method.costs.idle = 0
         finals = tuple(final.to(dtype) for final in finals)
         if not isinstance(input, PackedSequence) and input.dim() == 2:
             finals = tuple(final.squeeze(1) for final in finals)
@@ -192,25 +176,10 @@ class ParallelLayers(torch.nn.RNNBase):
             self._auto = default_auto(self)
         return self._auto
 
-    def _compiled(self) -> Code | None:
+    def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
         self._code = code_of(self.compiler, self._code)
         return self._code
-
-    def _rests(self, input: Any) -> bool:
-        """Whether torch's kernel shall answer without further thought: `Auto`, and short or decided not long ago."""
-        if not isinstance(self.method, Auto | None) or not isinstance(input, Tensor) or input.dim() not in (2, 3):
-            return False
-        time = input.shape[1 if self.batch_first and input.dim() == 3 else 0]
-        training = torch.is_grad_enabled() and (input.requires_grad or self.weight_hh_l0.requires_grad)
-        if time > (SHORTEST_IN_TRAINING if training else SHORTEST):
-            if self._resting is None or not self._resting.goes_on(input):
-                return False
-            method = self._strategy()
-            assert isinstance(method, Auto)
-            method.costs.idle += 1
-        self.last_solution = ()
-        return True
 
     def __getstate__(self) -> dict[str, Any]:
         return without_what_was_found(super().__getstate__())

@@ -30,15 +30,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter._torch import kept
-from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import LSTM, Tensors
 from lds_iter.kernels.triton.cells import iterations
 from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.loop.fused import Moved, Settled, Sweeping
-from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 Gates: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -127,19 +126,16 @@ class LSTMRecurrence:
         value, blocks = cells.lstm_step(s, *u, self._weight_hh)
         return FusedDerivatives(value, blocks, lambda: LSTMDerivatives(s, u, self))
 
-    def sweep(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Moved | None:
-        """One iteration of `Newton()`, `BlockNewton(2)` or `QuasiNewton()` in compiled code; None: the loop does it."""
-        return None if self.projection is not None else COMPILED.sweep(method, sweeping, (*u, *self.weights))
+    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
+        """A whole iteration: in compiled code on a CPU, in one kernel on a CUDA device."""
+        u = request.inputs
+        if self.projection is not None:
+            return None
+        if request.s0.device.type == "cpu":
+            return COMPILED.fused_iteration(request, (*u, *self.weights))
+        return iterations.lstm(request.method, request, u, self._weight_hh)
 
-    def serves(self, method: LDSApproximation, s: Tensor, u: Gates) -> bool:
-        """Whether `sweep` computes iterations of the method, on rows like these."""
-        return self.projection is None and COMPILED.serves(method, s, (*u, *self.weights))
-
-    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Gates) -> Settled | None:
-        """One iteration of `BlockNewton(2)` on CUDA, in one launch, for the loop; None where it must do that."""
-        return None if self.projection is not None else iterations.lstm(method, sweeping, u, self._weight_hh)
-
-    def adjoint(self, s: Tensor, u: Gates, g: Tensor) -> Tensor | None:
+    def solve_adjoint(self, s: Tensor, u: Gates, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that. `g` is like the
         states before each row, `s` `(T, *batch, 2 D)`."""
         return None if self.projection is not None else LSTM.adjoint(s, (*u, *self.weights), g)

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.checks import check_method
-from lds_iter.compile.compiled import Code, Compiled
+from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.errors import warn_of_slowness
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
@@ -78,7 +78,7 @@ class Recurrent(torch.nn.Module):
 
     last_solution: Solution | None = None
     _auto: Auto | None = None
-    _code: Code | None = None
+    _code: CompileCache | None = None
     _warned: bool = False
 
     def __init__(

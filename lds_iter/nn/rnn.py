@@ -14,15 +14,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from lds_iter._torch import kept
-from lds_iter.derivatives.linearization import AbstractDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import RNN_RELU, RNN_TANH, Tensors
 from lds_iter.kernels.triton.cells import iterations
 from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.loop.fused import Moved, Settled, Sweeping
-from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._compiled import Recipe
 from lds_iter.nn._fused import FusedDerivatives
 from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 Slope = Callable[[Tensor], Tensor]
 
@@ -92,19 +91,14 @@ class RNNRecurrence:
         rest = RNNDerivatives(value, self._slope, self._weight, self._diagonal)
         return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: rest)
 
-    def sweep(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Moved | None:
-        """One iteration of `Newton()` or `QuasiNewton()` in compiled code, for the loop; None where it must do that."""
-        return self._compiled.sweep(method, sweeping, (u, self._weight))
+    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
+        """A whole iteration: in compiled code on a CPU, in one kernel on a CUDA device."""
+        u = request.inputs
+        if request.s0.device.type == "cpu":
+            return self._compiled.fused_iteration(request, (u, self._weight))
+        return iterations.rnn(request.method, request, u, self._weight, self._relu)
 
-    def serves(self, method: LDSApproximation, h: Tensor, u: Tensor) -> bool:
-        """Whether `sweep` computes iterations of the method, on rows like these."""
-        return self._compiled.serves(method, h, (u, self._weight))
-
-    def sweep_on_device(self, method: LDSApproximation, sweeping: Sweeping, u: Tensor) -> Settled | None:
-        """One iteration of `QuasiNewton()` on CUDA, in one launch, for the loop; None where it must do that."""
-        return iterations.rnn(method, sweeping, u, self._weight, self._relu)
-
-    def adjoint(self, h: Tensor, u: Tensor, g: Tensor) -> Tensor | None:
+    def solve_adjoint(self, h: Tensor, u: Tensor, g: Tensor) -> Tensor | None:
         """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
 
         Args:

@@ -40,6 +40,8 @@ Operator = Callable[[Any, Tensor, Tensor | None], Tensor]
 
 _OPERATORS: dict[type[AbstractTransition], Operator] = {}
 
+_RUN_ONCE: dict[str, Callable[[AbstractTransition, Tensor], bool]] = {}
+
 
 def register_scan(structure: type[AbstractTransition], device_type: str | None = None) -> Callable[[Scan], Scan]:
     """Decorator: use this function to scan `structure` on devices of `device_type` (all devices when None).
@@ -76,6 +78,22 @@ def register_reverse_scan(structure: type[AbstractTransition], device_type: str)
         return scan
 
     return register
+
+
+def register_runs_once(device_type: str, predicate: Callable[[AbstractTransition, Tensor], bool]) -> None:
+    """Say which scans of a device run through time once, so that they round alike wherever they begin.
+
+    Args:
+        device_type: such as "cpu".
+        predicate: `(transition, x) -> bool`, for a scan of `x`, `(n, *batch, D)`.
+    """
+    _RUN_ONCE[device_type] = predicate
+
+
+def runs_once(transition: AbstractTransition, x: Tensor) -> bool:
+    """Whether a scan of `x`, `(n, *batch, D)`, runs through time once on its device."""
+    predicate = _RUN_ONCE.get(x.device.type)
+    return predicate is not None and not torch.is_grad_enabled() and predicate(transition, x)
 
 
 def linear_scan(

@@ -112,7 +112,7 @@ class Secant(li.LDSApproximation):
         if isinstance(carry, int):
             carry = Changes.none(carry, known.argument, self.depth)
         slope = known.recurrence.slopes(self.variance)[known.steps].view(-1, 1, 1)
-        rows = slice(lin.start, lin.start + len(lin.residual))
+        rows = slice(lin.rows.start, lin.rows.start + len(lin.residual))
         carry = carry.then(rows, known, slope, lin.active)
         return self._scan(known, lin.residual, slope, carry.x[:, rows], carry.y[:, rows]), carry
 

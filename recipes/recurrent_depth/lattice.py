@@ -145,7 +145,7 @@ class Record(li.LDSApproximation):
 
     def update(self, lin: li.Linearization, carry: Any) -> tuple[Tensor, Any]:
         rows, count = self.lattice.depths.rows, self.lattice.count
-        k = torch.arange(lin.start, lin.start + lin.residual.shape[0])
+        k = torch.arange(lin.rows.start, lin.rows.start + lin.residual.shape[0])
         own = torch.arange(count) == (k // rows)[:, None]
         says = own & (k % rows == rows - 1)[:, None]
         if self.lattice.depths.halt > 0:

@@ -145,7 +145,7 @@ class Direct(Cell):
 
     calls = 0
 
-    def adjoint(self, prev, inputs, g):
+    def solve_adjoint(self, prev, inputs, g):
         self.calls += 1
         found = [g[-1]]
         for t in range(len(g) - 1, 0, -1):

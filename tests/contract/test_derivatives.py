@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from problems import CLOSE, problem
 
 import lds_iter as li
-from lds_iter.derivatives import linearization
+from lds_iter.derivatives import forward_mode
 
 
 def reference_jacobian(f, s, u):
@@ -33,8 +33,8 @@ def test_derivatives_of_a_function(chunk, length, batch, seed):
     f, (_, u) = tanh_rnn(4, seed=seed), problem(length, batch, seed=seed)
     s = torch.randn_like(u)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(linearization, "CHUNK_ELEMENTS", chunk)
-        check_derivatives(linearization.FunctionDerivatives(f, s, u), f(s, u), reference_jacobian(f, s, u))
+        patch.setattr(forward_mode, "CHUNK_ELEMENTS", chunk)
+        check_derivatives(li.FunctionDerivatives(f, s, u), f(s, u), reference_jacobian(f, s, u))
 
 
 def test_derivatives_of_an_elementwise_recurrence():
@@ -51,7 +51,7 @@ def test_closed_form_derivatives_of_the_gru(length, batch, seed):
     x, s = torch.randn(length, *batch, 3, dtype=torch.float64), torch.randn(length, *batch, 4, dtype=torch.float64)
     with torch.no_grad():
         u = f.inputs(x)
-        automatic = linearization.FunctionDerivatives(lambda s, u: f(s, u), s, u)
+        automatic = li.FunctionDerivatives(lambda s, u: f(s, u), s, u)
         check_derivatives(f.linearize(s, u), automatic.value, automatic.jacobian())
         flat = torch.stack(
             [module(x.reshape(-1, 1, 3)[i], s.reshape(-1, 1, 4)[i])[0][0] for i in range(s[..., 0].numel())]
@@ -78,7 +78,7 @@ def test_the_gru_recurrence_equals_torch_in_both_directions(method, bias):
 
 
 def test_own_derivatives_mean_that_no_autodiff_runs(monkeypatch):
-    monkeypatch.setattr(linearization, "FunctionDerivatives", None)
+    monkeypatch.setattr("lds_iter.derivatives.linearization.FunctionDerivatives", None)
     _, f = gru(4)
     with torch.no_grad():
         u = f.inputs(torch.randn(30, 2, 3, dtype=torch.float64))

@@ -117,7 +117,7 @@ def response(method, transitions, carry, kept):
         case li.TrustRegion():
             return torch.linalg.inv(system((1 - carry.k) * transitions.of(method.method)))
         case li.Chord():
-            if carry is None or transitions.lin.age % method.refresh == 0:
+            if carry is None or transitions.lin.iteration % method.refresh == 0:
                 kept["first"], kept["matrices"] = transitions.first, transitions.of(method.method)
             return torch.linalg.inv(system(kept["matrices"][transitions.first - kept["first"] :]))
         case _:

@@ -260,7 +260,7 @@ class SolvesItsAdjoint:
     def __call__(self, s, u):
         return 0.5 * s + u
 
-    def adjoint(self, prev, u, g):
+    def solve_adjoint(self, prev, u, g):
         found = torch.stack([sum(0.5 ** (k - t) * g[k] for k in range(t, len(g))) for t in range(len(g))])
         found[1, 0] = torch.inf
         return found

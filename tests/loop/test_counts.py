@@ -8,7 +8,7 @@ import torch
 
 import lds_iter as li
 from bench import counts, problems
-from lds_iter.derivatives.linearization import FunctionDerivatives
+from lds_iter.derivatives.forward_mode import FunctionDerivatives
 
 
 def needed(problem, method, guess, rule, atol, limit=None):

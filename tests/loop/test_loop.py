@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from problems import CLOSE, problem
 
 import lds_iter as li
-from lds_iter.loop import iteration as sweep
+from lds_iter.loop import iteration
 
 SOME = [li.Newton(), li.QuasiNewton(), li.Picard(), li.Jacobi(), Noise()]
 WINDOWS = [None, 1, 7, 30]
@@ -87,7 +87,7 @@ def test_a_window_bounds_the_rows_per_evaluation_and_the_wasted_work():
 def test_tiles_on_a_cpu_change_nothing_but_rounding(name, tile, monkeypatch):
     s0, u = problem(45, (2,))
     f = tanh_rnn(4)
-    monkeypatch.setattr(sweep, "TILE_ELEMENTS", 4 * tile)
+    monkeypatch.setattr(iteration, "TILE_ELEMENTS", 4 * tile)
     solution = li.solve(f, s0, u, {**METHODS, **ADVERSARIES}[name], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(solution.states, loop(f, s0, u), **CLOSE)
 
@@ -142,7 +142,7 @@ def test_callbacks_see_every_iterate_once_and_the_progress_bar_ends_full(capsys)
     s0, u = problem(60, (2,))
     seen = []
     solution = li.solve(elementwise, s0, u, li.Jacobi(), callback=seen.append, progress=True, record=True)
-    assert [p.sweep for p in seen] == list(range(int(solution.iterations.max()) + 1))
+    assert [p.count for p in seen] == list(range(int(solution.iterations.max()) + 1))
     assert torch.equal(torch.stack([p.residual for p in seen]), solution.history.residual)
     assert (seen[-1].result == li.Result.SUCCESS).all()
     bar = capsys.readouterr().err

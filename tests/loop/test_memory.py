@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import lds_iter as li
-from lds_iter.derivatives.linearization import CHUNK_ELEMENTS
+from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS
 
 
 class PeakStorage(TorchDispatchMode):

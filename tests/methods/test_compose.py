@@ -65,7 +65,7 @@ class Counting(li.TransitionApproximation):
     calls: list
 
     def transition(self, lin):
-        self.calls.append(lin.age)
+        self.calls.append(lin.iteration)
         return li.Dense(lin.jacobian())
 
 
@@ -153,7 +153,7 @@ def test_where_chooses_per_row():
     @dataclass(frozen=True)
     class Look(li.TransitionApproximation):
         def transition(self, lin):
-            chosen = (torch.arange(lin.start, lin.start + len(lin.residual)) % 2 == 0)[:, None]
+            chosen = (torch.arange(lin.rows.start, lin.rows.start + len(lin.residual)) % 2 == 0)[:, None]
             mixed = li.Where(lambda _: chosen, li.Newton(), li.QuasiNewton()).transition(lin)
             seen.append((chosen[:, 0], mixed, lin.jacobian()))
             return mixed
@@ -385,7 +385,7 @@ def test_rows_behind_the_first_far_one_take_the_value_of_f(damping):
     method, inputs = li.TrustRegion(Far(3.0)), torch.ones(60, 2, 1, dtype=F64)
     inputs[:, 1] = 0
     inputs[30, 1] = 1  # alone, and as far at its time
-    lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, age=0))
+    lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, iteration=0))
     k = torch.full((2,), damping, dtype=F64)
     d, trust = method.update(lin, li.Trust(k, torch.zeros(2, dtype=torch.int64)))
     assert trust.rejected.tolist() == [1, 1]
@@ -403,7 +403,7 @@ def test_updates_that_are_not_finite_are_left_to_f():
         return 0 * s + u
 
     inputs = torch.ones(60, 1, dtype=F64)
-    lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, age=0))
+    lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, iteration=0))
     method = li.TrustRegion(Far(1e200))
     d, trust = method.update(lin, method.init(inputs))
     assert int(trust.rejected) == 1

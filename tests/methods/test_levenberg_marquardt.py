@@ -9,12 +9,11 @@ from catalogue import RotationScale, tanh_rnn
 from given_lds import given_lds, linearization, proposal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lds_iter.scan.cut import Cut
 
 import lds_iter as li
 from bench.edge.problems import sine
 from bench.kalman import PAGE, costs, lorenz96, page
-from lds_iter.gradients.implicit import _without_warm_up
-from lds_iter.loop.scan_plan import ScanPlan
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
 SHAPES = st.tuples(st.integers(1, 50), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([1, 2, 3, 5]))
@@ -101,7 +100,7 @@ def test_cells_of_any_size_hand_on_their_gains():
     """A grid of 37 rows, which end within a block, and a window that begins within a cell."""
     matrices, residual = given_lds((100, (), 3), 0)
     whole = linearization(matrices, residual)
-    cut = dataclasses.replace(whole, start=5, _plan=ScanPlan(5, 37, torch.tensor(4), 4, 4))
+    cut = dataclasses.replace(whole, rows=slice(5, 42), _cut=Cut(5, torch.tensor(4), 4, 4))
     expected = proposal(li.LevenbergMarquardt(30.0), whole)
     torch.testing.assert_close(proposal(li.LevenbergMarquardt(30.0), cut), expected, **CLOSE)
 
@@ -213,9 +212,8 @@ def test_a_trust_region_anneals_a_precision_in_float32():
 
 def test_the_adjoint_is_solved_without_damping():
     for form in li.Filter(), li.Smoother():
-        assert _without_warm_up(li.LevenbergMarquardt(1.0, li.Damped(li.BlockNewton(2), 0.1), form)) == li.BlockNewton(
-            2
-        )
+        method = li.LevenbergMarquardt(1.0, li.Damped(li.BlockNewton(2), 0.1), form)
+        assert method.for_adjoint() == li.BlockNewton(2)
 
 
 @pytest.mark.parametrize("sigma2", [0, -1.0, float("inf"), float("nan"), "1", True, None])

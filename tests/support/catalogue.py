@@ -39,7 +39,7 @@ class RandomTransition(li.TransitionApproximation):
         *lead, width = lin.residual.shape
         generator = torch.Generator().manual_seed(self.seed)
         matrix = torch.randn(10_000, width, width, generator=generator, dtype=lin.residual.dtype)
-        matrix = matrix[lin.start : lin.start + lead[0]].view(lead[0], *[1] * len(lead[1:]), width, width)
+        matrix = matrix[lin.rows.start : lin.rows.start + lead[0]].view(lead[0], *[1] * len(lead[1:]), width, width)
         return li.Dense(self.size * matrix.expand(*lead, width, width))
 
 

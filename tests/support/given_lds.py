@@ -3,7 +3,7 @@
 import torch
 
 import lds_iter as li
-from lds_iter.loop.scan_plan import ScanPlan
+from lds_iter.scan.cut import Cut
 
 
 class Given(li.AbstractDerivatives):
@@ -42,9 +42,10 @@ def linearization(matrices, residual, frontier=None):
     frontier = torch.full(batch, -1) if frontier is None else frontier
     times = torch.arange(n).view(-1, *[1] * len(batch))
     residual = torch.where((times >= frontier).unsqueeze(-1), residual, 0)
-    plan = ScanPlan(0, n, frontier, int(frontier.min()), int(frontier.max()))
-    zero = torch.zeros_like(residual[0])
-    return li.Linearization(zero, residual, Given(matrices, residual), 0, 0, frontier < n, plan, zero)
+    cut = Cut(0, frontier, int(frontier.min()), int(frontier.max()))
+    zero = torch.zeros_like(residual)
+    given = Given(matrices, residual)
+    return li.Linearization(zero, zero, residual, given, zero, slice(0, n), 0, frontier < n, _cut=cut)
 
 
 def proposal(method, lin):

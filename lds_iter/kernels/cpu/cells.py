@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, traced
-from lds_iter.loop.fused import Moved, Sweeping
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 WIDEST = 768
 """Up to this width times gates the weights of one vector of channels fit the first-level cache; beyond, a matrix
@@ -134,32 +134,33 @@ class CompiledCell:
         )  # fmt: skip
         return out
 
-    def sweep(self, form: Form, sweeping: Sweeping, tensors: Tensors) -> Moved | None:
+    def iteration(self, form: Form, request: IterationRequest, tensors: Tensors) -> IterationResult | None:
         """One iteration, in which a full Jacobian is never formed.
 
         Args:
             form: of `A_t`.
-            sweeping: over states of `parts D` numbers.
+            request: over states of `parts D` numbers.
             tensors: see `step`; the rows at hand.
         """
-        prev, spare = sweeping.buffer[:-1], sweeping.spare
+        prev, spare = request.states[:-1], request.proposal
         if not self._serves(prev, tensors) or not plain(spare, dtype=prev.dtype) or not spare.is_contiguous():
             return None
         run = self._sweep(prev.dtype)
         if run is None:
             return None
-        lo, hi = sweeping.lo.clone(memory_format=torch.contiguous_format), sweeping.hi.contiguous()
+        lo, hi = request.lo.clone(memory_format=torch.contiguous_format), request.hi.contiguous()
         found, table = prev.new_empty(3, *lo.shape), _table(tensors)
         flawed = run(
             ctypes.addressof(table), prev.data_ptr(), spare[1:].data_ptr(), found.data_ptr(), lo.data_ptr(),
-            hi.data_ptr(), sweeping.start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
-            torch.get_num_threads(), sweeping.rtol, sweeping.atol,
+            hi.data_ptr(), request.start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
+            torch.get_num_threads(), request.rtol, request.atol,
         )  # fmt: skip
         residual, excess, accepted = found
-        return Moved(lo, residual, excess, accepted, bool(flawed))
+        nothing = torch.zeros_like(lo)
+        return IterationResult(lo, residual, excess, accepted, nothing, nothing > 0, finite=not flawed)
 
-    def sweeps(self, s: Tensor, tensors: Tensors) -> bool:
-        """Whether `sweep` is there for such rows."""
+    def has_iteration(self, s: Tensor, tensors: Tensors) -> bool:
+        """Whether `iteration` is there for such rows."""
         return self._serves(s, tensors) and self._sweep(s.dtype) is not None
 
     def _sweep(self, dtype: torch.dtype) -> Callable[..., int] | None:

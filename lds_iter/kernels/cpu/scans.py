@@ -18,6 +18,7 @@ from lds_iter.scan.linear_scan import (
     block_diagonal_scan,
     diagonal_scan,
     reference_scan,
+    register_runs_once,
     register_scan,
     scaled_identity_scan,
 )
@@ -98,6 +99,9 @@ def in_steps(transition: AbstractTransition, x: Tensor) -> bool:
     if torch.is_grad_enabled() or _prepared(a, x, None) is None:
         return False
     return function("scan", name, x.dtype, arguments) is not None
+
+
+register_runs_once("cpu", in_steps)
 
 
 def _loop(a: Tensor, x: Tensor, initial: Tensor | None) -> None:

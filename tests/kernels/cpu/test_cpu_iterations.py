@@ -75,13 +75,13 @@ def test_batch_mates_and_threads_do_not_matter_to_the_bit(kind, form, window):
             assert alone.iterations == together.iterations[mate]
             assert torch.equal(alone.residual, together.residual[mate])
         g, prev = torch.randn_like(h), torch.cat([h[:1], together.states[:-1]])
-        adjoint, cell = f.adjoint(prev, u, g), CELLS[kind][3]
+        adjoint, cell = f.solve_adjoint(prev, u, g), CELLS[kind][3]
         squares = cell.gradients(prev, tensors(kind, f, u), g, matrices=True)[1]
-        assert torch.equal(f.adjoint(prev[:, 1].contiguous(), mates(u, (slice(None), 1)), g[:, 1]), adjoint[:, 1])
+        assert torch.equal(f.solve_adjoint(prev[:, 1].contiguous(), mates(u, (slice(None), 1)), g[:, 1]), adjoint[:, 1])
         torch.set_num_threads(2)
         try:
             assert torch.equal(li.solve(f, h[0], u, METHODS[form], window=window).states, together.states)
-            assert torch.equal(f.adjoint(prev, u, g), adjoint)
+            assert torch.equal(f.solve_adjoint(prev, u, g), adjoint)
             again = cell.gradients(prev, tensors(kind, f, u), g, matrices=True)[1]
             assert all(torch.equal(one, other) for one, other in zip(again, squares, strict=True))
         finally:
@@ -152,7 +152,7 @@ def test_on_poisoned_memory(kind, form):
         def run(f=f, u=u, h=h, g=g, cell=CELLS[kind][3]):
             solution = li.solve(f, h[0], u, METHODS[form], guess=h)
             made, squares = cell.gradients(h, tensors(kind, f, u), g, matrices=True)
-            return solution.states, f.adjoint(h, u, g), *cell.step(h, tensors(kind, f, u), blocks=True), *made, *squares
+            return solution.states, f.solve_adjoint(h, u, g), *cell.step(h, tensors(kind, f, u), blocks=True), *made, *squares
 
         expected = run()
         torch.use_deterministic_algorithms(True)  # fills new memory with NaN

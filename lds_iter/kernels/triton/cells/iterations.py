@@ -12,61 +12,65 @@ import torch
 from torch import Tensor
 
 from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.loop.fused import Settled, Sweeping
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.recurrence import IterationRequest, IterationResult
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
 """The fields of `lds_iter.kernels.triton.cells.settling.Outcome`."""
 
 
-def _fits(sweeping: Sweeping, u: tuple[Tensor, ...], weight: Tensor) -> bool:
+def _fits(request: IterationRequest, u: tuple[Tensor, ...], weight: Tensor) -> bool:
     """Whether a kernel sweeps there: see `cells.fused`; contiguous, as solvers have it."""
-    tensors = (sweeping.buffer, sweeping.spare, *u)
+    tensors = (request.states, request.proposal, *u)
     plain = all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
-    return plain and cells.fused(sweeping.buffer, weight) and sweeping.lo.numel() > 0
+    return plain and cells.fused(request.states, weight) and request.lo.numel() > 0
 
 
-def _rest(at: Sweeping) -> tuple[Any, ...]:
+def _rest(at: IterationRequest) -> tuple[Any, ...]:
     """What the operations take after `states` and the cell's own: from `new` on, the batch as one dimension."""
-    s0 = at.s0.reshape(-1, at.buffer.shape[-1]).contiguous()
+    s0 = at.s0.reshape(-1, at.states.shape[-1]).contiguous()
     lo, hi = (times.reshape(-1).contiguous() for times in (at.lo, at.hi))
-    return _rows(at.spare[1:]), s0, at.start, lo, hi, at.rtol, at.atol
+    return _rows(at.proposal[1:]), s0, at.start, lo, hi, at.rtol, at.atol
 
 
-def _settled(sweeping: Sweeping, found: Found) -> Settled:
+def _settled(request: IterationRequest, found: Found) -> IterationResult:
     """What an operation found, by sequence."""
     lo, measured, resets, broken = found
-    batch = sweeping.lo.shape
+    batch = request.lo.shape
     residual, excess, accepted = (part.view(batch) for part in measured.unbind(-1))
-    return Settled(lo.view(batch), residual, excess, accepted, resets.view(batch), broken.view(batch))
+    return IterationResult(lo.view(batch), residual, excess, accepted, resets.view(batch), broken.view(batch))
 
 
-def gru(method: LDSApproximation, sweeping: Sweeping, u: Any, weight: Tensor, bias: Tensor) -> Settled | None:
+def gru(
+    method: LDSApproximation, request: IterationRequest, u: Any, weight: Tensor, bias: Tensor
+) -> IterationResult | None:
     """A quasi-Newton iteration of a GRU; None where the loop must do it."""
-    if method != QuasiNewton() or not _fits(sweeping, u, weight):
+    if method != QuasiNewton() or not _fits(request, u, weight):
         return None
     gates = [_rows(gate) for gate in u]
     own = (*gates, weight.contiguous(), bias.contiguous())
-    return _settled(sweeping, gru_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
+    return _settled(request, gru_iteration_(_rows(request.states), *own, *_rest(request)))
 
 
-def rnn(method: LDSApproximation, sweeping: Sweeping, u: Tensor, weight: Tensor, relu: bool) -> Settled | None:
+def rnn(
+    method: LDSApproximation, request: IterationRequest, u: Tensor, weight: Tensor, relu: bool
+) -> IterationResult | None:
     """A quasi-Newton iteration of a plain network; None where the loop must do it."""
-    if method != QuasiNewton() or not _fits(sweeping, (u,), weight):
+    if method != QuasiNewton() or not _fits(request, (u,), weight):
         return None
     own = (_rows(u), weight.contiguous(), relu)
-    return _settled(sweeping, rnn_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
+    return _settled(request, rnn_iteration_(_rows(request.states), *own, *_rest(request)))
 
 
-def lstm(method: LDSApproximation, sweeping: Sweeping, u: Any, weight: Tensor) -> Settled | None:
+def lstm(method: LDSApproximation, request: IterationRequest, u: Any, weight: Tensor) -> IterationResult | None:
     """An iteration of an LSTM with the 2x2 blocks of its Jacobians; None where the loop must do it."""
-    if method != BlockNewton(2) or not _fits(sweeping, u, weight):
+    if method != BlockNewton(2) or not _fits(request, u, weight):
         return None
     gates = [_rows(gate) for gate in u]
     own = (*gates, weight.contiguous())
-    return _settled(sweeping, lstm_iteration_(_rows(sweeping.buffer), *own, *_rest(sweeping)))
+    return _settled(request, lstm_iteration_(_rows(request.states), *own, *_rest(request)))
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -1,0 +1,64 @@
+"""Derivatives of a plain function by forward mode.
+
+`f(s, u)` acts on every row (time step and batch element) by itself, so its Jacobian with respect to all states is block
+diagonal, and one forward-mode product with the same tangent in every row gives one column of every block at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter._torch import kept
+from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
+
+FORWARD_MODE = threading.RLock()
+"""The levels of torch's forward mode belong to the process: products of two threads at once would mix."""
+
+
+class FunctionDerivatives(AbstractDerivatives):
+    """Derivatives of a plain function by `torch.func`: `D` forward-mode products for anything but `jvp` and `vjp`.
+
+    The products run under `vmap`, several at a time, within `CHUNK_ELEMENTS`.
+    """
+
+    def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:
+        self._f = lambda s: f(s, inputs)
+        self._prev = prev
+        self.value = self._f(prev)
+
+    def jvp(self, v: Tensor) -> Tensor:
+        with FORWARD_MODE:
+            return torch.func.jvp(self._f, (self._prev,), (v,))[1]
+
+    @kept
+    def _pullback(self) -> Callable[[Tensor], tuple[Tensor]]:
+        return torch.func.vjp(self._f, self._prev)[1]
+
+    def vjp(self, w: Tensor) -> Tensor:
+        return self._pullback(w)[0]
+
+    def jacobian(self) -> Tensor:
+        return self._per_column(lambda column, _: column).movedim(0, -1)
+
+    def diagonal(self) -> Tensor:
+        return self._per_column(lambda column, e: (column * e).sum(-1)).movedim(0, -1)
+
+    def block_diagonal(self, size: int) -> Tensor:
+        def own_block(column: Tensor, e: Tensor) -> Tensor:
+            return (column.unflatten(-1, (-1, size)) * e.view(-1, size).sum(-1, keepdim=True)).sum(-2)
+
+        columns = self._per_column(own_block)  # (D, n, *batch, size)
+        return columns.unflatten(0, (-1, size)).movedim((0, 1), (-3, -1))
+
+    def _per_column(self, keep: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """What `keep(J e_j, e_j)` retains of every column `j`, stacked in front."""
+        width = self._prev.shape[-1]
+        chunk = max(1, CHUNK_ELEMENTS // max(1, self._prev.numel()))
+        basis = torch.eye(width, dtype=self._prev.dtype, device=self._prev.device)
+        push = torch.func.vmap(lambda e: keep(self.jvp(e.expand_as(self._prev)), e), chunk_size=min(chunk, width))
+        return push(basis)

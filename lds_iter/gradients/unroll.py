@@ -1,0 +1,44 @@
+"""Backpropagation through the iterations of the solve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lds_iter.gradients.adjoints import AbstractAdjoint
+from lds_iter.loop.run import run
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
+from lds_iter.methods.base import LDSApproximation
+
+
+@dataclass(frozen=True)
+class Unroll(AbstractAdjoint):
+    """Ordinary backpropagation through the iterations of the solve, from its guess.
+
+    The loop runs as it always does, frontier, window and repairs included, and autograd records it. As exact as the
+    iterations carry information: in `k` Jacobi iterations a gradient reaches back `k` steps from rows that have not been
+    accepted. Memory and time grow with the iterations; differentiable twice. It also reaches the guess and the
+    parameters of the method. A check on `Implicit`, and for studying the iteration itself.
+    """
+
+    def check_method(self, method: LDSApproximation | AbstractStrategy) -> None:
+        if isinstance(method, AbstractStrategy):
+            raise TypeError(
+                f"`adjoint=li.Unroll()` differentiates the iterations of one method, and {type(method).__name__} has "
+                "several. Leave `adjoint` out (the implicit gradient is exact), or type method=li.Newton()."
+            )
+
+    def solve(
+        self,
+        problem: Problem,
+        method: LDSApproximation | AbstractStrategy,
+        guess: Tensor,
+        options: LoopOptions,
+        observers: Sequence[Observer],
+        *,
+        wanted: bool,  # noqa: ARG002
+    ) -> tuple[LoopState, Tensor]:
+        state = run(problem, method, guess, options, observers)
+        return state, state.states[1:]

@@ -16,7 +16,7 @@ from lds_iter.ode.explicit import ExplicitRungeKutta, ExplicitStep
 from lds_iter.ode.field import Func, make_field
 from lds_iter.ode.grids import check_times, subdivided
 from lds_iter.ode.methods import ADAPTIVE, find_method
-from lds_iter.ode.odeint import integrate
+from lds_iter.ode.integrate import integrate
 
 COARSE_STEPS = 128
 """The coarse pass takes so many steps or more."""

@@ -7,7 +7,7 @@ rounding allows; then the iteration ends when the residual is at rounding level 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,27 +45,22 @@ def per_step(rtol: float | None, atol: float | None, steps: int, dtype: torch.dt
 
 @dataclass
 class AtRounding:
-    """A rule for `stop`: true for sequences whose residual is at rounding level and falls no further.
+    """A rule for `stop`: true for sequences whose residual is at rounding level and falls no further."""
 
-    Attributes:
-        scale: the largest number of each sequence, `(*batch)`.
-    """
-
-    scale: Tensor
-    _least: Tensor | None = field(default=None, init=False)
-    _idle: Tensor | None = field(default=None, init=False)
+    _least: Tensor | None = None
+    _idle: Tensor | None = None
 
     def __call__(self, progress: Progress) -> Tensor:
-        return self.ended(progress.residual)
+        return self.ended(progress.residual, progress.states)
 
-    def ended(self, residual: Tensor) -> Tensor:
-        """The same from the residual of each sequence, `(*batch)`."""
-        unit = torch.finfo(residual.dtype).eps * self.scale
+    def ended(self, residual: Tensor, states: Tensor) -> Tensor:
+        """The same from the residual of each sequence, `(*batch)`, and its states, `(T, *batch, D)`."""
         if self._least is None or self._idle is None:
             self._least, self._idle = residual.clone(), torch.zeros_like(residual, dtype=torch.int64)
             return torch.zeros_like(residual, dtype=torch.bool)
-        fallen = residual < self._least / 2
+        fallen = ~(residual >= self._least / 2)
         self._idle = torch.where(fallen, 0, self._idle + 1)
         self._least = torch.where(fallen, residual, self._least)
+        unit = torch.finfo(residual.dtype).eps * states.abs().amax((0, -1))
         slow = (self._idle >= STALLED_ITERATIONS) & (residual <= STALLED_ULPS * unit)
         return slow | ((self._idle > 0) & (residual <= ROUNDING_ULPS * unit))

@@ -72,7 +72,7 @@ def solve_implicit(
     callback: Callable[[Progress], object] | None,
 ) -> Solution:
     """All states of an implicit method, without gradients: a correction is within `atol + rtol |y|` for every number."""
-    states, rounding, age = guess, AtRounding(), 0
+    states, rounding, age = guess.contiguous(), AtRounding(), 0
     iterations = torch.zeros_like(s0[..., 0], dtype=torch.int64)
     while True:
         before = torch.cat([s0.unsqueeze(0), states[:-1]])

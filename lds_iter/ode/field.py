@@ -60,7 +60,7 @@ class Field:
         return along.value, along.jacobian()
 
     def _at_one_time(self, t: Tensor, s: Tensor) -> Tensor:
-        slope = self.func(t, self.unravel(s))
+        slope = self.func(t, pytree.tree_map(lambda leaf: leaf[0], self.unravel(s.unsqueeze(0))))
         if isinstance(slope, Tensor):
             slope = slope.reshape(*slope.shape[: self.batch_dims], -1)
         else:

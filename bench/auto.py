@@ -28,7 +28,7 @@ from bench.auto_problems import Case, Layer, Recurrence, cases
 from bench.machine import describe, results_folder
 from bench.pages import between
 from bench.timing import alternately, first_run
-from lds_iter.nn._arguments import default_auto
+from lds_iter.nn.options import default_auto
 
 WARM = 12
 """Solves that a kept `Auto` learns from before it is timed."""

@@ -175,12 +175,13 @@ def measure_step(width: int, length: int, device: str) -> dict[str, Any]:
     with torch.device(device), torch.no_grad():
         f, states = li.nn.GRURecurrence.from_module(torch.nn.GRU(width, width)), torch.randn(length + 1, 1, width)
         u, lo = f.inputs(torch.randn(length, 1, width)), torch.zeros(1, dtype=torch.int64)
-    weights, rows = (f._weight.detach(), f._bias_n.detach()), (0, lo, lo + length, 0.0, 1e-5)
+    weights = tuple(leaf.detach() for leaf in f.weights.leaves)
+    rows = (0, lo, lo + length, 0.0, 1e-5)
     new = torch.empty_like(states[1:])
 
     @torch.no_grad()
     def plain() -> tuple[Tensor, Tensor]:
-        at = GRUDerivatives(states[:-1], u, f._weights, f._diagonals, f._bias_n)
+        at = GRUDerivatives(states[:-1], u, f.weights)
         return at.value, at.diagonal()
 
     found, wanted = cells.gru_step(states[:-1], *u, *weights), plain()

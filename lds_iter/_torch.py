@@ -28,9 +28,12 @@ REASON = (
 
 
 def on_host(tensor: Tensor) -> bool:
-    """Whether the host reads this tensor for free. Where it does, the loop looks and takes short cuts; where it does
-    not, it masks instead of looking, and computes what may turn out not to be needed. A compiled loop does not look:
-    what it would see would be baked into the graph. Nor does one that autograd records, for short cuts write in place."""
+    """Whether the host reads this tensor for free.
+
+    Where it does, the loop looks and takes short cuts; where it does not, it masks instead of looking, and computes
+    what may turn out not to be needed. A compiled loop does not look, for what it saw would be baked into the graph.
+    Nor does one that autograd records, for short cuts write in place.
+    """
     return tensor.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
@@ -104,13 +107,3 @@ def has_tangent(tensor: Tensor) -> bool:
         if level is not None and level.key() == _functorch.TransformType.Jvp:
             return True
     return forward_ad.unpack_dual(tensor).tangent is not None
-
-
-def shares_memory(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are views of one memory."""
-    if one.numel() == 0 or one.device != other.device:
-        return False
-    try:
-        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):  # tensors under a transform of torch.func have no storage
-        return False

@@ -12,12 +12,17 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter._torch import has_tangent, shares_memory
+from lds_iter._torch import has_tangent
 from lds_iter.gradients.adjoints import AbstractAdjoint
+from lds_iter.loop.contract import shares_memory
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_instance
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.recurrence import check_order, detached, own_linearize, take_rows
+from lds_iter.methods.base import LDSApproximation, StatefulTransition
+from lds_iter.recurrence import check_order, check_value, detached, own_linearize, take_rows
+
+ALONE = 1 / 64
+"""How far the value of a row, in parts of the largest number, may depend on its company: `f` may compute in bfloat16,
+inside, where values differ by some units of 1 / 256 when a product is summed in another order."""
 
 
 def check_names(taker: str, given: Iterable[str], known: Sequence[str]) -> None:
@@ -111,15 +116,16 @@ def _name(path: tuple[Any, ...]) -> str:
     return "inputs" + "".join(str(key) for key in path)
 
 
-def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
+def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> tuple[bool, Tensor]:
     """`f`: maps rows to rows, each by itself, the same at every call. Looks at one row, then at three.
 
-    The three rows are the second step, the first, and the second again from a state that differs in the first batch
-    element. The value of the middle one must not depend on the company; the last one must agree with the first in all
-    other batch elements.
+    The three rows are the second step from another state, the first step, and the second step from the state of the
+    first row, but for the first batch element. The value of the middle one must not depend on the company; the last one
+    must agree with the first in all other batch elements.
 
     Returns:
-        Whether values of `f` carry a gradient here: something in it requires one, and grad mode is on.
+        Whether values of `f` carry a gradient here: something in it requires one, and grad mode is on; and its value of
+        the first step, `(1, *batch, D)`.
     """
     if isinstance(f, type) or not callable(f):
         raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
@@ -132,8 +138,8 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
         once = one.detach().clone()
         drew = not torch.equal(random, (random := _random_state(s0)))
         second = min(1, length - 1)
-        moved = _with_another_first_element(s0.detach())
-        states = torch.stack([s0.detach(), s0.detach(), moved])
+        other = _nearby(s0.detach())
+        states = torch.stack([other, s0.detach(), _with_another_first_element(other)])
         rows = torch.tensor([second, 0, second], device=s0.device)
         three: Any = _called(f, states, pytree.tree_map(lambda leaf: _picked(leaf, rows), inputs))
         _check_value(three, s0, 3, inputs)
@@ -143,7 +149,57 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> bool:
         own = own_linearize(f)
         if own is not None:
             _check_linearize(own, once, s0, take_rows(inputs, 0, 1))
-    return one.requires_grad
+    return one.requires_grad, once
+
+
+def last_inputs(inputs: Any, length: int) -> Any:
+    """A copy of the inputs of the last step, for `check_ends`."""
+    rows = take_rows(detached(inputs), length - 1, length)
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, rows)
+
+
+def check_ends(
+    f: Any, trajectory: Tensor, first: Tensor, last: Any, solved: Tensor, s0: Tensor, rtol: float, atol: float
+) -> None:
+    """The solution is one of `f` by itself: its first and its last step, evaluated alone, give the states found.
+
+    What `f` does only with many rows, or from some call on, the look before the first iteration cannot see. It shows at
+    the last row, which had most rows for company in the loop.
+
+    Args:
+        f: the recurrence.
+        trajectory: `s0` and the states, `(T + 1, *batch, D)`.
+        first: the value of the first step before the solve, `(1, *batch, D)`.
+        last: the inputs of the last step, as they were before the solve.
+        solved: the sequences to look at, bool, `(*batch)`.
+        s0: as given.
+        rtol, atol: to which the states have been solved.
+
+    Raises:
+        ValueError: when they do not.
+    """
+    if not bool(solved.any()):
+        return
+    prev = trajectory[-2:-1]
+    random, again = _random_state(s0), first
+    if len(trajectory) > 2:
+        with torch.no_grad():
+            again = check_value(_called(f, prev, last), prev)
+    drew = not torch.equal(random, _random_state(s0))
+    alone = torch.cat([first, again])[:, solved]
+    found = torch.stack([trajectory[1], trajectory[-1]])[:, solved]
+    room = ALONE * alone.abs().max() + rtol * alone.abs() + atol
+    same = bool(((alone - found).abs() <= room).all()) and torch.equal(trajectory[0], s0)
+    if same and not drew:
+        return
+    raise ValueError(
+        f"`f` {'draws random numbers' if same else 'alone gives other values for the first or last step than in company'}"
+        f" (difference {float((alone - found).abs().max()):.2g}), so what was solved is not its recurrence. In order of "
+        "likelihood: "
+        "it mixes time steps when there are many (attention, `cumsum`, a mean over the first dimension); it is random; "
+        "it counts its calls or keeps a state; it writes into its arguments; its `linearize` gives another value. `f` "
+        "must map every row by itself, the same at every call."
+    )
 
 
 def _picked(leaf: Any, rows: Tensor) -> Any:
@@ -155,10 +211,16 @@ def _random_state(like: Tensor) -> Tensor:
     return torch.cuda.get_rng_state(like.device) if like.is_cuda else torch.get_rng_state()
 
 
-def _with_another_first_element(s0: Tensor) -> Tensor:
-    """`s0` with another state of the first batch element; all of it where there is no batch."""
-    moved = s0.clone()
-    first = moved[(0,) * (s0.ndim - 1)]
+def _nearby(s: Tensor) -> Tensor:
+    """States near `s`, a tenth of their size away, each coordinate by another distance."""
+    steps = torch.linspace(0.05, 0.1, s.shape[-1], dtype=s.dtype, device=s.device)
+    return s + steps * (1 + s.abs())
+
+
+def _with_another_first_element(s: Tensor) -> Tensor:
+    """`s` with another state of the first batch element; all of it where there is no batch."""
+    moved = s.clone()
+    first = moved[(0,) * (s.ndim - 1)]
     first += 0.1 * (1 + first.abs())
     return moved
 
@@ -170,17 +232,26 @@ def _check_same_row(one: Tensor, once: Tensor, three: Tensor, drew: bool, hint: 
             "`f` returns the same memory at every call, so a later call changes what an earlier one returned (a "
             "captured graph does, and `out=`). Return `value.clone()`."
         )
-    scale = float(once.abs().max())
-    same = torch.allclose(once[0], three[1], rtol=1e-3, atol=1e-3 * scale) or not bool(once.isfinite().all())
+    same = _nearly(three[1], once[0])
     if same and not drew:
         return
     difference = float((once[0] - three[1]).abs().max())
     what = "draws random numbers" if same else f"gave different values for the same row (difference {difference:.2g})"
     raise ValueError(
-        f"`f` {what}. In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and pass it in "
-        "`inputs`); it mixes time steps (batch norm in training mode, `cumsum` or attention over the first dimension); "
-        f"it keeps a state between calls. `f` must map every row by itself.{hint}"
+        f"`f` {what}. In order of likelihood: it is random (dropout: call `.eval()`; noise: draw it once and "
+        "pass it in `inputs`); it mixes time steps (batch norm in training mode, `cumsum` or attention over the first "
+        f"dimension); it keeps a state between calls. `f` must map every row by itself.{hint}"
     )
+
+
+def _nearly(value: Tensor, before: Tensor) -> bool:
+    """Whether two evaluations of the same rows agree, to a thousandth of the largest number; true where not finite.
+
+    They differ by rounding alone where `f` keeps its contract, which in half precision, inside of `f`, is not little.
+    """
+    if not bool(before.isfinite().all()):
+        return True
+    return bool(((value - before).abs() <= 1e-3 * (before.abs() + before.abs().max())).all())
 
 
 def _check_batch(three: Tensor, s0: Tensor) -> None:
@@ -188,8 +259,7 @@ def _check_batch(three: Tensor, s0: Tensor) -> None:
     if s0[..., 0].numel() == 1:
         return
     before, after = (row.reshape(-1, s0.shape[-1])[1:] for row in (three[0], three[2]))
-    scale = float(before.abs().max())
-    if bool(before.isfinite().all()) and not torch.allclose(before, after, rtol=1e-3, atol=1e-3 * scale):
+    if not _nearly(after, before):
         raise ValueError(
             "`f` mixes the elements of a batch: another state of the first one changes the values of others by up to "
             f"{float((before - after).abs().max()):.2g}. In order of likelihood: a mean, a norm or attention over a "
@@ -204,10 +274,9 @@ def _check_linearize(own: Any, once: Tensor, s0: Tensor, inputs: Any) -> None:
     value = getattr(derivatives, "value", None)
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"`linearize` of `f` must return an li.AbstractDerivatives with a `value`, got {type(derivatives).__name__}."
+            f"`linearize` of `f` must return li.AbstractDerivatives with a `value`, got {type(derivatives).__name__}."
         )
-    scale = float(once.abs().max())
-    if value.shape != once.shape or not torch.allclose(value, once, rtol=1e-3, atol=1e-3 * scale, equal_nan=True):
+    if value.shape != once.shape or not _nearly(value, once):
         raise ValueError(
             "`f.linearize(s, u).value` is not `f(s, u)`: the solve would be that of another recurrence. Compute the "
             "value in both by the same function."
@@ -271,6 +340,11 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
 
 def note_on_derivatives(error: RuntimeError) -> None:
     """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
+    if "random operation" in str(error):
+        error.add_note(
+            "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in `inputs`; "
+            "call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
+        )
     if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
         error.add_note(
             "This came from the derivative of `f`. In order of likelihood: it leaves torch on the way (numpy, "
@@ -350,7 +424,7 @@ def check_guess(guess: Any, s0: Tensor, length: int) -> None:
 
 def check_method(method: Any, *, transition: bool = False) -> Any:
     """`method`: an instance of the right kind."""
-    kind = TransitionApproximation if transition else LDSApproximation
+    kind = StatefulTransition if transition else LDSApproximation
     if transition or not isinstance(method, AbstractStrategy):
         check_instance("method", method, kind, "li.Newton()")
     return method

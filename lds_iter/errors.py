@@ -30,12 +30,17 @@ class SolveError(RuntimeError):
     """A solve in which some sequence did not converge; nothing is lost.
 
     Attributes:
+        message: what happened, the likely causes, and what to type.
         solution: the states reached, with result codes, counts and residuals per sequence.
     """
 
     def __init__(self, message: str, solution: Solution) -> None:
         super().__init__(message)
-        self.solution = solution
+        self.message, self.solution = message, solution
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles carry the light solution: without a graph and without the inputs of the solve."""
+        return type(self), (str(self), self.solution.light())
 
 
 def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, max_iters: int) -> str:

@@ -76,7 +76,7 @@ class Recurrence(Protocol):
     - `steps(s0, inputs) -> Tensor | None`: all states `(T, *batch, D)`, step by step in compiled code.
     - `fused_iteration(request) -> IterationResult | None`: a whole iteration, on a CPU or a device.
     - `solve_adjoint(prev, inputs, g) -> Tensor | None`: the adjoint recurrence, solved directly.
-    - `iterate(problem, method, state, options)`: an iteration of the loop in place of `loop.iterate`, as `Compiled` has.
+    - `iterate(problem, method, state, options)`: an iteration in place of `loop.iterate`, as `Compiled` has.
     - `iterate_adjoint(states, inputs, g, method, options)`: the same for the solve of a gradient.
     - `is_linear: bool`: whether `f` is affine in the state.
 
@@ -131,11 +131,16 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
     Returns:
         The tensor, and the inverse, which takes `(..., D)` with any leading dimensions back to the structure.
 
+    Raises:
+        TypeError, ValueError: for a structure without tensors, of several dtypes, or of different batches.
+
     Example:
         >>> flat, unravel = li.ravel((torch.zeros(2, 3), torch.ones(2, 4)), batch_dims=1)
         >>> flat.shape, [leaf.shape for leaf in unravel(flat)]
         (torch.Size([2, 7]), [torch.Size([2, 3]), torch.Size([2, 4])])
     """
+    if isinstance(batch_dims, bool) or not isinstance(batch_dims, int) or batch_dims < 0:
+        raise ValueError(f"`batch_dims` must be a whole number, 0 or more, got {batch_dims!r}.")
     leaves, spec = pytree.tree_flatten(state)
     if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise TypeError(f"`state` must be a pytree of tensors, with at least one, got {type(state).__name__}.")
@@ -155,6 +160,28 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
         return pytree.tree_unflatten(shaped, spec)
 
     return flat, unravel
+
+
+def check_value(value: Any, prev: Tensor, who: str = "`f`") -> Tensor:
+    """`f(prev, u)`: a tensor like `prev`, at every call.
+
+    Args:
+        value: what came.
+        prev: the states that `f` was given, `(n, *batch, D)`.
+        who: what was called.
+
+    Raises:
+        ValueError: when it is something else.
+    """
+    if isinstance(value, Tensor) and value.shape == prev.shape and value.dtype == prev.dtype:
+        return value
+    got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise ValueError(
+        f"{who} must return the same kind of tensor at every call: given states {prev.dtype} {tuple(prev.shape)} it "
+        f"returned {got}. In order of likelihood: it depends on the number of rows; it counts its calls or changes "
+        "what it keeps; it has branches that return different types. `f` must map every row by itself, the same at "
+        "every call."
+    )
 
 
 def take_rows(inputs: Any, start: int, stop: int) -> Any:
@@ -180,6 +207,12 @@ def check_order(f: Any) -> None:
 def fold(f: Function) -> Function:
     """Adapt a function or module that takes states `(N, D)` and inputs `(N, ...)` to any number of leading dimensions.
 
+    Args:
+        f: `(s, u) -> s` on states `(N, D)`, such as `lambda h, x: cell(x, h)`.
+
+    Returns:
+        The same for states `(n, *batch, D)` and inputs that begin with the same leading dimensions.
+
     Example:
         >>> cell = torch.nn.GRUCell(3, 4)
         >>> step = li.fold(lambda h, x: cell(x, h))
@@ -189,6 +222,8 @@ def fold(f: Function) -> Function:
     Raises:
         TypeError: for a cell of `torch.nn`, which takes the input first and the state second.
     """
+    if isinstance(f, type) or not callable(f):
+        raise TypeError(f"`f` must be a function (s, u) -> s or a module, got {f!r}.")
     check_order(f)
 
     def folded(s: Tensor, inputs: Any) -> Tensor:

@@ -5,14 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from lds_iter.methods.base import TransitionApproximation
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ class Solution:
         """Whether every sequence ended with `Result.SUCCESS`."""
         return bool((self.result == Result.SUCCESS).all())
 
-    def error_estimate(self, method: TransitionApproximation | None = None) -> Tensor:
+    def error_estimate(self, method: Any = None) -> Tensor:
         """How far the states still are from the sequential trajectory, to first order: `d_t = A_t d_{t-1} + r_t`.
 
         Near-identity and expanding recurrences turn a small residual into a large error; one more scan shows it. With
@@ -171,16 +166,6 @@ class Solution:
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_estimate": no_estimate}
-
-    def plot(self, sequence: int = 0) -> Figure:
-        """The convergence map, residual over iteration and time; needs `record=True` and the `plot` extra.
-
-        Args:
-            sequence: which sequence of a batch, counted over the flattened batch dimensions.
-        """
-        from lds_iter.diagnostics.pictures import convergence_map
-
-        return convergence_map(self, sequence)
 
     def __repr__(self) -> str:
         names = [Result(int(code)).name for code in self.result.unique()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -15,6 +15,7 @@ from lds_iter._torch import untraced
 from lds_iter.checks import (
     check_adjoint,
     check_callable,
+    check_ends,
     check_f,
     check_guess,
     check_inputs,
@@ -23,6 +24,7 @@ from lds_iter.checks import (
     check_numbers,
     check_state,
     check_tolerance,
+    last_inputs,
     note_on_derivatives,
 )
 from lds_iter.derivatives.linearization import linearize_along
@@ -34,9 +36,10 @@ from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
+from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
-from lds_iter.recurrence import detached, own_steps, take_rows
+from lds_iter.methods.rules import AbstractRule, asked
+from lds_iter.recurrence import check_value, detached, own_steps, take_rows
 from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.solution import Progress, Result, Solution
 
@@ -77,7 +80,7 @@ def solve(
     record: bool = False,
     progress: bool = False,
     callback: Callable[[Progress], object] | None = None,
-    stop: Callable[[Progress], Tensor] | None = None,
+    stop: AbstractRule | Callable[[Progress], Tensor] | None = None,
     throw: bool = True,
 ) -> Solution:
     """Evaluate `s_t = f(s_{t-1}, u_t)`, t = 1..T, for all t in parallel, by fixed-point iteration.
@@ -107,7 +110,8 @@ def solve(
         record: keep `Solution.history`: residuals per iteration and time, `iterations * T` numbers on the CPU.
         progress: show a bar of accepted rows, with iteration and residual.
         callback: called with a `Progress` after every evaluation.
-        stop: a rule of your own, asked after every evaluation: from a `Progress` to a bool per sequence, `(*batch)`.
+        stop: a rule such as `Below(1e-3) | Elapsed(60)`, or a function from a `Progress` to a bool per sequence,
+            `(*batch)`, asked after every evaluation.
             The sequences for which it is true end there with `Result.STOPPED`, which is no error.
         throw: raise `SolveError` when a sequence does not converge; otherwise see `Solution.result`.
 
@@ -125,31 +129,78 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
-    length, tolerances, wanted = _check(f, s0, inputs, rtol, atol)
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
-    approximation: LDSApproximation | AbstractStrategy = check_method(Newton() if method is None else method)
-    gradients.check_method(approximation)
-    limits = check_numbers(length, max_iters=max_iters, window=window)
     check_callable("callback", callback)
+    stop = None if stop is None else asked(stop)
     check_callable("stop", stop)
-    with torch.no_grad():
-        given = guess(f, s0, inputs, length) if callable(guess) else guess
-    check_guess(given, s0, length)
-    options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
+    given = check_arguments(f, s0, inputs, method, guess, rtol=rtol, atol=atol, max_iters=max_iters, window=window)
+    gradients.check_method(given.method)
+    problem, approximation, options, length = given.problem, given.method, given.options, given.problem.length
     recorder = Recorder() if record else None
     ending = None if stop is None else stops(stop)
     with progress_bar(length, progress) as bar:
         watching = (ending, recorder, bar, None if callback is None else calls(callback))
         observers = tuple(observer for observer in watching if observer is not None)
-        problem = Problem(f, s0, inputs, length)
+        last = last_inputs(inputs, length)
         try:
-            state, states = gradients.solve(problem, approximation, given, options, observers, wanted=wanted)
+            state, states = gradients.solve(
+                problem, approximation, given.guess, options, observers, wanted=given.wanted
+            )
         except Interrupted as interrupted:
             raise _interrupt(problem, interrupted.state) from None
-    solution = replace(_solution(problem, state, recorder), states=states)
+    solved = state.result == int(Result.SUCCESS)
+    check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
+    solution = replace(solution_of(problem, state, recorder), states=states)
     if throw and solution.failed:
-        raise SolveError(explain_failure(solution, approximation, *tolerances, limits["max_iters"]), solution)
+        raise SolveError(explain_failure(solution, approximation, options.rtol, options.atol, given.limit), solution)
     return solution
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The arguments of a solve, checked.
+
+    Attributes:
+        problem: `f`, `s0`, `inputs` and T.
+        method: an instance.
+        guess: the states to begin with, `(T, *batch, D)`.
+        options: tolerances, limit and window.
+        wanted: whether values of `f` carry a gradient.
+        first: the value of the first step, `(1, *batch, D)`.
+        limit: of iterations.
+    """
+
+    problem: Problem
+    method: LDSApproximation | AbstractStrategy
+    guess: Tensor
+    options: LoopOptions
+    wanted: bool
+    first: Tensor
+    limit: int
+
+
+def check_arguments(
+    f: Callable[[Tensor, Any], Tensor],
+    s0: Tensor,
+    inputs: Any,
+    method: LDSApproximation | AbstractStrategy | None,
+    guess: Tensor | Guess,
+    *,
+    rtol: float | None,
+    atol: float | None,
+    max_iters: int | None,
+    window: int | None,
+) -> Arguments:
+    """Check what every solve takes, once, before any iteration; see `solve` for each."""
+    length, tolerances, wanted, first = _check(f, s0, inputs, rtol, atol)
+    approximation = check_method(Newton() if method is None else method)
+    limits = check_numbers(length, max_iters=max_iters, window=window)
+    with torch.no_grad():
+        given = guess(f, s0, inputs, length) if callable(guess) else guess
+    check_guess(given, s0, length)
+    options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
+    problem = Problem(f, s0, inputs, length)
+    return Arguments(problem, approximation, given, options, wanted, first, limits["max_iters"])
 
 
 def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
@@ -161,7 +212,7 @@ def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
         residual=state.residual.masked_fill(running, torch.nan),  # that of the iterate before
     )
     interrupt = KeyboardInterrupt()
-    interrupt.solution = _solution(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
+    interrupt.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
     interrupt.add_note("The states reached are in the attribute `solution` of this exception.")
     return interrupt
 
@@ -170,17 +221,24 @@ def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
 def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
     """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
 
-    Takes `f`, `s0` and `inputs` as `solve` does; differentiable by ordinary autograd.
+    Differentiable by ordinary autograd, any number of times. Where no gradient is wanted and `f` has compiled steps,
+    these run.
+
+    Args:
+        f, s0, inputs: see `solve`.
 
     Returns:
         The states `(T, *batch, D)`.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work.
     """
     length, *_ = _check(f, s0, inputs, None, None)
     if not torch.is_grad_enabled():
         return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
-        s = f(s, take_rows(inputs, t, t + 1))
+        s = check_value(f(s, take_rows(inputs, t, t + 1)), s)
         states.append(s)
     return torch.cat(states)
 
@@ -193,26 +251,31 @@ def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, 
         return done
     states, s = s0.new_empty(length, *s0.shape), s0.unsqueeze(0)
     for t in range(length):
-        states[t : t + 1] = f(s, take_rows(inputs, t, t + 1))
+        states[t : t + 1] = check_value(f(s, take_rows(inputs, t, t + 1)), s)
         s = states[t : t + 1]
     return states
 
 
 def _check(
     f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
-) -> tuple[int, tuple[float, float], bool]:
-    """Check what `solve` and `sequential` share; returns T, the tolerances, and whether values of `f` carry a gradient."""
+) -> tuple[int, tuple[float, float], bool, Tensor]:
+    """Check what `solve` and `sequential` share.
+
+    Returns:
+        T, the tolerances, whether `f` carries a gradient, and its value of the first step, `(1, *batch, D)`.
+    """
     check_state(s0)
     length = check_inputs(inputs, s0)
     rtol, atol = (check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol)))
-    return length, (rtol, atol), check_f(f, s0, inputs, length)
+    return length, (rtol, atol), *check_f(f, s0, inputs, length)
 
 
-def _solution(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:
+def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:
+    """What a solve returns, from the last state of the loop."""
     fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
     trajectory, carry = state.states.detach(), state.carry
 
-    def estimate(method: TransitionApproximation | None) -> Tensor:
+    def estimate(method: StatefulTransition | None) -> Tensor:
         with torch.no_grad():
             return _error_estimate(fixed, trajectory, Newton() if method is None else method)
 
@@ -230,7 +293,7 @@ def _solution(problem: Problem, state: LoopState, recorder: Recorder | None) -> 
     )
 
 
-def _error_estimate(problem: Problem, trajectory: Tensor, method: TransitionApproximation) -> Tensor:
+def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransition) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
     check_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))

@@ -85,6 +85,9 @@ class Compiled:
         f: as given.
         code: what it has compiled.
 
+    Raises:
+        TypeError: for an `f` that is no recurrence or is compiled already, or a `compiler` that is no function.
+
     Example:
         >>> import functools
         >>> f = li.Compiled(lambda s, u: (0.5 * s + u).tanh(), functools.partial(torch.compile, backend="eager"))

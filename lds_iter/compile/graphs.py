@@ -4,8 +4,8 @@
 
 The iteration is `loop.iterate` itself. The frontier is a tensor in it, the scans are operators (`scan.operators`), and
 the count of iterations, an integer by which `Then` and `Chord` choose, enters as the size of an empty tensor, which a
-compiler may leave open. The recurrence is an argument too: compilers take the tensors in it for inputs, so that one with
-other weights is no other graph.
+compiler may leave open. The recurrence is an argument too: compilers take the tensors in it for inputs, so that one
+with other weights is no other graph.
 """
 
 from __future__ import annotations

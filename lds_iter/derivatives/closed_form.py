@@ -50,10 +50,20 @@ class ElementwiseDerivatives(AbstractDerivatives):
     Attributes:
         value: `f(s, u)`, `(n, *batch, D)`.
         slope: `d f_i / d s_i`, the same shape.
+
+    Raises:
+        ValueError: when the shapes differ.
     """
 
     value: Tensor
     slope: Tensor
+
+    def __post_init__(self) -> None:
+        if self.slope.shape != self.value.shape:
+            raise ValueError(
+                f"`slope` must have the shape of `value`, {tuple(self.value.shape)}, got {tuple(self.slope.shape)}: one "
+                "number per coordinate of every row, from the `linearize` of your `f`."
+            )
 
     def jvp(self, v: Tensor) -> Tensor:
         return self.slope * v

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lds_iter._torch import kept
 from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
+from lds_iter.recurrence import check_value
 
 FORWARD_MODE = threading.RLock()
 """The levels of torch's forward mode belong to the process: products of two threads at once would mix."""
@@ -24,10 +25,15 @@ class FunctionDerivatives(AbstractDerivatives):
     """Derivatives of a plain function by `torch.func`: `D` forward-mode products for anything but `jvp` and `vjp`.
 
     The products run under `vmap`, several at a time, within `CHUNK_ELEMENTS`.
+
+    Args:
+        f: `(s, u) -> s`, batched over all leading dimensions.
+        prev: the states to take derivatives at, `(n, *batch, D)`.
+        inputs: of these rows.
     """
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:
-        self._f = lambda s: f(s, inputs)
+        self._f = lambda s: check_value(f(s, inputs), s)
         self._prev = prev
         self.value = self._f(prev)
 

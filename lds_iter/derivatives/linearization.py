@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.forward_mode import FORWARD_MODE, FunctionDerivatives
-from lds_iter.recurrence import Function, own_linearize, take_rows
+from lds_iter.recurrence import Function, check_value, own_linearize, take_rows
 from lds_iter.scan.cut import Cut, cut_scan
 from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.scan.transitions import AbstractTransition
@@ -21,7 +21,11 @@ from lds_iter.scan.transitions import AbstractTransition
 def linearize(f: Function, prev: Tensor, inputs: Any) -> AbstractDerivatives:
     """`f` and its derivatives at `prev`: the recurrence's own where it offers them, else by `torch.func`."""
     own = own_linearize(f)
-    return FunctionDerivatives(f, prev, inputs) if own is None else own(prev, inputs)
+    if own is None:
+        return FunctionDerivatives(f, prev, inputs)
+    derivatives = own(prev, inputs)
+    check_value(getattr(derivatives, "value", derivatives), prev, "`f.linearize(s, u).value`")
+    return derivatives
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ class Linearization:
         def kept(one: Any, other: Any) -> Any:
             if not isinstance(one, Tensor):
                 return one
-            mask = self.active.reshape(*self.active.shape, *[1] * (one.ndim - self.active.ndim))
+            mask = self.active.reshape((*self.active.shape, *[1] * (one.ndim - self.active.ndim)))
             return torch.where(mask, one, other)
 
         return pytree.tree_map(kept, new, old)

@@ -103,7 +103,13 @@ class _Witness(TransitionApproximation):
 def linearizations(solution: Solution) -> list[Linearization]:
     """`f` linearized along the own states of a solution, in stretches of time; derivatives are computed when asked for.
 
-    What a diagnostic of your own starts from. The solution must not have been made light.
+    What a diagnostic of your own starts from.
+
+    Args:
+        solution: of `li.solve`, not made light.
+
+    Raises:
+        RuntimeError: for a solution that has been made light or was pickled.
     """
     check_solution(solution)
     witness = _Witness([])

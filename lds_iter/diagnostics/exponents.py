@@ -126,7 +126,13 @@ def lyapunov_of(
 ) -> Lyapunov:
     """The Lyapunov exponents along a solution, from its own transitions, by a scan.
 
-    Takes nothing but the solution, which must not have been made light; the arguments are those of `lyapunov`.
+    Args:
+        solution: of `li.solve`, not made light.
+        prefix, exponents, blocks, discard: see `lyapunov`.
+
+    Raises:
+        RuntimeError: for a solution that has been made light or was pickled.
+        ValueError: for more exponents than the state has numbers.
 
     Example:
         >>> solution = li.solve(lambda s, u: torch.cos(s) + u, torch.zeros(2), torch.randn(500, 2))

@@ -49,7 +49,13 @@ class Law(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a law says about a longer sequence; float64, `(*batch)`, but for `law`: `Law` codes, int64."""
+    """What a law says about a longer sequence.
+
+    Attributes:
+        law: `Law` codes, int64, `(*batch)`.
+        expected: the count that it expects, float64, `(*batch)`.
+        low, high: the range that it gives, float64, `(*batch)`.
+    """
 
     law: Tensor
     expected: Tensor

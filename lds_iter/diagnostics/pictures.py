@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lds_iter.diagnostics.reporting import Report
 from lds_iter.solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from lds_iter.diagnostics import Report
 
 
 def convergence_map(
@@ -70,6 +69,9 @@ def report_picture(report: Report, sequence: int = 0) -> Figure:
     Args:
         report: of `li.diagnostics.report`.
         sequence: which sequence of a batch, counted over the flattened batch dimensions.
+
+    Raises:
+        ValueError: for a sequence that the batch does not have.
     """
     import matplotlib.pyplot as plt
 

@@ -148,6 +148,9 @@ def predict_iterations(
     Returns:
         A `Prediction`.
 
+    Raises:
+        TypeError, ValueError: for arguments that `solve` refuses.
+
     Example:
         >>> forget = lambda s, u: torch.tanh(0.5 * s + u)
         >>> print(li.diagnostics.predict_iterations(forget, torch.zeros(2), torch.randn(8000, 2)))

@@ -24,8 +24,7 @@ from lds_iter.checks import check_method
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import along
 from lds_iter.diagnostics.singular import Inverse, in_float64, norm
-from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.transitions import dense
+from lds_iter.methods.base import StatefulTransition
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def contraction(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,
     inputs: Any,
-    method: TransitionApproximation,
+    method: StatefulTransition,
     *,
     states: Tensor | None = None,
     prefix: int | None = 256,
@@ -80,6 +79,9 @@ def contraction(
     Returns:
         A `Contraction`.
 
+    Raises:
+        TypeError: for a method that chooses no transition.
+
     Example:
         >>> step = lambda s, u: torch.tanh(0.5 * s + 0.1 * s.flip(-1) + u)
         >>> found = li.diagnostics.contraction(step, torch.zeros(2), torch.randn(300, 2), li.QuasiNewton())
@@ -91,11 +93,11 @@ def contraction(
         return _contraction(along(f, s0, inputs, states, prefix).whole(), method)
 
 
-def _contraction(lin: Linearization, method: TransitionApproximation) -> Contraction:
+def _contraction(lin: Linearization, method: StatefulTransition) -> Contraction:
     transition = in_float64(method.transition(lin))
     inverse = Inverse(transition)
     like = lin.prev.double()
-    missed = lin.jacobian().double() - dense(transition, like).matrix
+    missed = lin.jacobian().double() - transition.dense(like).matrix
     missed[0] = 0
     gaps = torch.linalg.matrix_norm(missed, ord=2)
 

@@ -14,7 +14,7 @@ from lds_iter.diagnostics.exponents import Lyapunov, lyapunov_of
 from lds_iter.solution import Result, Solution
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 WORTH_TRYING = 0.25
 """Above this many iterations per step even free parallel hardware gains less than four times."""
@@ -84,21 +84,9 @@ class Report:
             "exponent",
         }
 
-    def plot(self, sequence: int = 0) -> Figure:
-        """The convergence map (if the solve was recorded) over the growth of a small difference; needs matplotlib.
-
-        Args:
-            sequence: which sequence of a batch, counted over the flattened batch dimensions.
-        """
-        from lds_iter.diagnostics.pictures import report_picture
-
-        return report_picture(self, sequence)
-
 
 def report(solution: Solution, *, prefix: int | None = 10_000) -> Report:
     """Look back at a solve: was it worth it, how sensitive is the recurrence, how exact are the states.
-
-    Takes the solution alone, which must not have been made light.
 
     Args:
         solution: of `li.solve`; with `record=True` its picture has a convergence map.
@@ -106,6 +94,9 @@ def report(solution: Solution, *, prefix: int | None = 10_000) -> Report:
 
     Returns:
         A `Report`.
+
+    Raises:
+        RuntimeError: for a solution that has been made light or was pickled.
 
     Example:
         >>> solution = li.solve(lambda s, u: 0.5 * s + u, torch.zeros(2), torch.ones(1000, 2))

@@ -28,7 +28,7 @@ from lds_iter.gradients.unchanged import Unchanged
 from lds_iter.loop.run import run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.recurrence import detached, own_solve_adjoint
+from lds_iter.recurrence import check_value, detached, own_solve_adjoint
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Implicit(AbstractAdjoint):
             states: the solution, `(T, *batch, D)`, without a graph.
         """
         prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
-        value = problem.f(prev, problem.inputs)
+        value = check_value(problem.f(prev, problem.inputs), prev)
         own = method.for_adjoint() if self.method is None else self.method
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
         options = replace(options, max_iters=problem.length, **given)

@@ -18,8 +18,8 @@ class Unroll(AbstractAdjoint):
     """Ordinary backpropagation through the iterations of the solve, from its guess.
 
     The loop runs as it always does, frontier, window and repairs included, and autograd records it. As exact as the
-    iterations carry information: in `k` Jacobi iterations a gradient reaches back `k` steps from rows that have not been
-    accepted. Memory and time grow with the iterations; differentiable twice. It also reaches the guess and the
+    iterations carry information: in `k` Jacobi iterations a gradient reaches back `k` steps from rows that are not
+    accepted yet. Memory and time grow with the iterations; differentiable twice. It also reaches the guess and the
     parameters of the method. A check on `Implicit`, and for studying the iteration itself.
     """
 

@@ -1,7 +1,7 @@
 """What `f` and a method must not do while the loop runs: checked at every call, at the cost of comparing numbers.
 
-The contract of `f` is checked before the first iteration (see `lds_iter.checks`). What only a later call breaks is found
-here: another shape or type, writing into the states, an error inside.
+The contract of `f` is checked before the first iteration (see `lds_iter.checks`). What only a later call breaks is
+found here: another shape or type, writing into the states, an error inside.
 """
 
 from __future__ import annotations
@@ -15,40 +15,49 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter._torch import shares_memory
-from lds_iter.derivatives.linearization import Linearization
+from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.linearization import Linearization, linearize
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.recurrence import Function
+
+CAME_UP = "This came up in a solve"
 
 
-def check_value(value: Any, prev: Tensor) -> Tensor:
-    """`f(prev, u)`: a tensor like `prev`."""
-    if isinstance(value, Tensor) and value.shape == prev.shape and value.dtype == prev.dtype:
-        return value
-    got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    raise ValueError(
-        f"`f` must return the same kind of tensor at every call: given states {prev.dtype} {tuple(prev.shape)} it "
-        f"returned {got}, and did not in the check before the first iteration. In order of likelihood: it depends on "
-        "the number of rows; it counts its calls or changes what it keeps; it has branches that return different "
-        "types. `f` must map every row by itself, the same at every call."
-    )
+def linearized(f: Function, prev: Tensor, inputs: Any, states: Tensor, where: str) -> AbstractDerivatives:
+    """`f` and its derivatives at `prev`, which is part of `states`; `where` goes into a note on an error inside."""
+    with _guarded((states, *_tensors_of(inputs)), "`f`", "`f`", where):
+        return linearize(f, prev, inputs)
 
 
-def check_proposal(method: LDSApproximation, answer: Any, lin: Linearization) -> tuple[Tensor, Any]:
-    """What `update` returned: `(d, carry)`, `d` like the residual."""
-    name = type(method).__name__
+def proposed(
+    method: LDSApproximation, lin: Linearization, carry: Any, states: Tensor, where: str
+) -> tuple[Tensor, Any]:
+    """The update that a method proposes, and its next carry, in memory of their own.
+
+    Args:
+        method: the LDS approximation.
+        lin: `f` along the guess.
+        carry: of the iteration before.
+        states: of the loop, of which parts are in `lin`.
+        where: for a note on an error inside.
+    """
+    name = f"`{type(method).__name__}.update`"
+    owned = (states, lin.derivatives.value, *_tensors_of(lin.inputs))
+    with _guarded(owned, f"`f` or {name}", f"{name}, which may evaluate `f` and its derivatives", where):
+        answer = method.update(lin, carry)
     if not isinstance(answer, tuple) or len(answer) != 2:
         raise TypeError(
-            f"`{name}.update` must return `(d, carry)`, got {_described(answer)}. A method that remembers nothing "
-            "returns `d, None`."
+            f"{name} must return `(d, carry)`, got {_described(answer)}. A method that remembers nothing returns "
+            "`d, None`."
         )
-    d, carry = answer
-    residual = lin.residual
+    d, residual = answer[0], lin.residual
     if not isinstance(d, Tensor) or d.shape != residual.shape or d.dtype != residual.dtype:
         raise ValueError(
-            f"`{name}.update` must propose an update like the residual, {residual.dtype} {tuple(residual.shape)}, got "
+            f"{name} must propose an update like the residual, {residual.dtype} {tuple(residual.shape)}, got "
             f"{_described(d)}."
         )
-    return d, carry
+    d = _own_memory(d, (states, lin.derivatives.value, residual))
+    return d, _own_memory(answer[1], (states, d))
 
 
 def _described(value: Any) -> str:
@@ -56,37 +65,33 @@ def _described(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def check_untouched(tensors: tuple[Tensor, ...], who: str) -> Iterator[None]:
-    """Raise if these states or values are written into meanwhile."""
-    if torch.compiler.is_compiling() or any(tensor.is_inference() for tensor in tensors):
-        yield
-        return
-    before = [tensor._version for tensor in tensors]
-    yield
-    if [tensor._version for tensor in tensors] != before:
-        raise ValueError(
-            f"{who} writes into the states that it is given, which the loop reads again. Write `s = s * ...` in place "
-            "of `s.mul_(...)`, or start with `s = s.clone()`."
-        )
-
-
-@contextlib.contextmanager
-def explained(extent: Any, state: Any) -> Iterator[None]:
-    """Say of an error inside of `f` or a method at which time steps and in which iteration it came."""
+def _guarded(tensors: tuple[Tensor, ...], who: str, whose: str, where: str) -> Iterator[None]:
+    """Raise if these states, values or inputs are written into, and say of an error inside whose it is, and where."""
     if torch.compiler.is_compiling():
         yield
         return
+    before = None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
     try:
         yield
     except Exception as error:
-        where = f"time steps {extent.start} to {extent.stop - 1} (counted from 0), iteration {state.count}"
-        note = f"This came up in a solve, at {where}."
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        if not any(note.startswith(CAME_UP) for note in getattr(error, "__notes__", ())):
+            error.add_note(f"{CAME_UP}, inside of {whose}, at {where}.")
         raise
+    if before is not None and [tensor._version for tensor in tensors] != before:
+        raise ValueError(
+            f"{who} writes into the states or inputs given to it, which the loop reads again. Write `s = s * ...` in "
+            "place of `s.mul_(...)`, or start with `s = s.clone()`."
+        )
 
 
-def own_memory(value: Any, owned: tuple[Tensor, ...]) -> Any:
+def _tensors_of(inputs: Any) -> tuple[Tensor, ...]:
+    """The tensors of a pytree."""
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    return tuple(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
+
+
+def _own_memory(value: Any, owned: tuple[Tensor, ...]) -> Any:
     """A pytree or dataclass with a copy of every tensor that shares memory with one that the loop owns."""
     if value is None:
         return None
@@ -98,12 +103,22 @@ def own_memory(value: Any, owned: tuple[Tensor, ...]) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _rebuilt(value, owned)
     if type(value) in pytree.SUPPORTED_NODES:
-        return pytree.tree_map(lambda leaf: own_memory(leaf, owned), value)
+        return pytree.tree_map(lambda leaf: _own_memory(leaf, owned), value)
     return value
 
 
 def _rebuilt(value: Any, owned: tuple[Tensor, ...]) -> Any:
     fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
-    made = {name: own_memory(field, owned) for name, field in fields.items()}
+    made = {name: _own_memory(field, owned) for name, field in fields.items()}
     same = all(made[name] is field for name, field in fields.items())
     return value if same else dataclasses.replace(value, **made)
+
+
+def shares_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are views of one memory."""
+    if one.numel() == 0 or one.device != other.device:
+        return False
+    try:
+        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):  # tensors under a transform of torch.func have no storage
+        return False

@@ -10,6 +10,7 @@ Every sequence of the batch has its own open rows `[lo, hi)`. Nothing here mixes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,6 +26,14 @@ the rounding errors of `f` are those of its larger intermediate results."""
 
 FIRST_SEARCH = 32
 """Rows that the first search for the new frontier looks at; each further search looks at twice as many."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """What some proposals were held to, `(*batch)`: rows replaced, and whether the frontier row is not finite."""
+
+    resets: Tensor
+    broken: Tensor
 
 
 @dataclass(frozen=True)
@@ -62,8 +71,62 @@ class OpenRows:
         times = _times(start, rows, self.lo)
         return ((times >= self.lo) & (times < self.hi)).unsqueeze(-1)
 
-    def confine(self, x: Tensor, start: int) -> Tensor:
-        """`x`, whose first row is that of time `start`, with zeros in the rows that may not move; in place without autograd."""
+    def accept(
+        self, residual: Tensor, value: Tensor, prev: Tensor, start: int, rtol: float, atol: float
+    ) -> tuple[OpenRows, Tensor, Tensor]:
+        """Accept the rows at the frontier whose residual is at rounding level.
+
+        Args:
+            residual, value, prev: `(n, *batch, D)`; the first row is that of time `start`.
+
+        Returns:
+            The rows that are still open; the residual, zero in all others; and the largest residual among the rows
+            accepted now, `(*batch)`.
+        """
+        rows, accepted = _advanced(self, residual.detach(), value.detach(), prev.detach(), start, rtol, atol)
+        return rows, rows._confine(residual, start), accepted
+
+    def hold(
+        self, d: Tensor, states: Tensor, value: Tensor, s0: Tensor, start: int, out: Tensor | None
+    ) -> tuple[Tensor, Tensor, Held]:
+        """The states that an update leads to: closed rows stay, the frontier row takes `f`'s value, all are finite.
+
+        Rows that are not finite take `f`'s value (a Jacobi step), or `s0` where that is not finite either. Left as they
+        were, states so large that `f` overflows would stay until the frontier reaches them.
+
+        Args:
+            d, states, value: update, guess, and `f` along it, `(n, *batch, D)`; the first row is that of `start`.
+            s0: `(*batch, D)`.
+            out: takes the states; None where autograd records.
+
+        Returns:
+            The states, the update of the last row, `(*batch, D)`, and what was held.
+        """
+        d = self._confine(d, start)
+        new = torch.add(states, d) if out is None else torch.add(states, d, out=out)
+        new, last, resets = self.repair(new, d, states, value, s0)
+        new, broken = self.with_frontier(new, value, start)
+        return new, last, Held(resets, broken)
+
+    def repair(
+        self, new: Tensor, d: Tensor, states: Tensor, value: Tensor, s0: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`new` with rows that are not finite replaced; `d` of the last row; and how many were replaced, `(*batch)`."""
+        if self.extremes is not None and math.isfinite(new.sum()):
+            return new, d[-1], torch.zeros(new.shape[1:-1], dtype=torch.int64)
+        bad = ~new.isfinite().all(-1, keepdim=True)
+        instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)
+        last = torch.where(bad[-1], instead[-1] - states[-1], d[-1])
+        repaired = torch.where(bad, instead, new)
+        return repaired if torch.is_grad_enabled() else new.copy_(repaired), last, bad.squeeze(-1).sum(0)
+
+    def cut(self, start: int) -> Cut:
+        """How to scan rows whose first is that of time `start`."""
+        lowest, highest = (None, None) if self.extremes is None else self.extremes[:2]
+        return Cut(start, self.lo, lowest, highest)
+
+    def _confine(self, x: Tensor, start: int) -> Tensor:
+        """`x` with zeros in the rows that may not move, in place without autograd; its first row is that of `start`."""
         if self.extremes is None:
             closed = ~self.mask(start, x.shape[0])
             return x.masked_fill(closed, 0) if torch.is_grad_enabled() else x.masked_fill_(closed, 0)
@@ -81,11 +144,6 @@ class OpenRows:
             tail = x[first - start :]
             tail.masked_fill_(~self.mask(first, tail.shape[0]), 0)
         return x
-
-    def cut(self, start: int) -> Cut:
-        """How to scan rows whose first is that of time `start`."""
-        lowest, highest = (None, None) if self.extremes is None else self.extremes[:2]
-        return Cut(start, self.lo, lowest, highest)
 
     def with_frontier(self, new: Tensor, value: Tensor, start: int) -> tuple[Tensor, Tensor]:
         """`new` with each frontier row set to `value`, in place without autograd; and where that is not finite.
@@ -108,17 +166,9 @@ class OpenRows:
         return new, inside & ~exact[0].detach().isfinite().all(-1)
 
 
-def advance(
+def _advanced(
     rows: OpenRows, residual: Tensor, value: Tensor, prev: Tensor, start: int, rtol: float, atol: float
 ) -> tuple[OpenRows, Tensor]:
-    """Accept the rows at the frontier whose residual is at rounding level.
-
-    Args:
-        residual, value, prev: `(n, *batch, D)`, beginning at time `start`.
-
-    Returns:
-        The rows that are still open, and the largest residual among those accepted now, `(*batch)`.
-    """
     n = residual.shape[0]
     if not rows.touches(start, start + n):
         return rows, residual.new_zeros(rows.lo.shape)

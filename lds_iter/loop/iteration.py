@@ -16,7 +16,6 @@ starting the scan of the next: the same iteration, in less memory.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +25,8 @@ from torch import Tensor
 
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization, linearize
-from lds_iter.loop.contract import check_proposal, check_untouched, check_value, explained, own_memory
-from lds_iter.loop.frontier import OpenRows, advance
+from lds_iter.loop.contract import linearized, proposed
+from lds_iter.loop.frontier import OpenRows
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import IterationRequest, own_fused_iteration
@@ -88,11 +87,12 @@ def iterate(problem: Problem, method: LDSApproximation, state: LoopState, option
 def evaluate(
     problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, *, reuse: bool = False
 ) -> LoopState:
-    """Everything after the pending update has been taken. `reuse`: let the memory of the old proposal be overwritten."""
-    looks = _torch.on_host(state.result) or options.window < problem.length  # a sliding window reads its frontier anyway
-    if looks and not bool(state.running.any()):
+    """Everything after the pending update has been taken; `reuse`: overwrite the memory of the old proposal."""
+    running = state.result == int(Result.RUNNING)
+    host = _torch.on_host(state.result)
+    if (host or options.window < problem.length) and not bool(running.any()):  # a sliding window looks anyway
         return replace(state, count=state.count + 1)
-    extent = _extent(state, options, problem.length)
+    extent = _extent(state, running, options, problem.length)
     room = _room(state, reuse)
     fused = _fused(problem, method, state, options, extent, room)
     if fused is None:
@@ -115,7 +115,7 @@ def _room(state: LoopState, reuse: bool) -> Tensor:
     return room
 
 
-def _extent(state: LoopState, options: LoopOptions, length: int) -> Extent:
+def _extent(state: LoopState, running: Tensor, options: LoopOptions, length: int) -> Extent:
     """The rows to evaluate, the sequences that take part, and their open rows.
 
     A window that slides reaches `window` rows beyond each sequence's own frontier. A sequence that would reach beyond
@@ -123,13 +123,13 @@ def _extent(state: LoopState, options: LoopOptions, length: int) -> Extent:
     """
     end = state.frontier.new_full((), length)
     if options.window >= length:
-        lo = torch.where(state.running, state.frontier, end)
-        return Extent(0, length, state.running, OpenRows.of(lo, end.expand_as(lo)))
+        lo = torch.where(running, state.frontier, end)
+        return Extent(0, length, running, OpenRows.of(lo, end.expand_as(lo)))
     spare = options.window // 4 if state.frontier.numel() > 1 else 0
     rows = min(length, options.window + spare)
-    start = min(int(torch.where(state.running, state.frontier, end).min()), length - rows)
+    start = min(int(torch.where(running, state.frontier, end).min()), length - rows)
     hi = (state.frontier + options.window).clamp(max=length)
-    active = state.running & (hi <= start + rows)
+    active = running & (hi <= start + rows)
     stop = int(torch.where(active, hi, 0).max())
     lo = torch.where(active, state.frontier, end)
     return Extent(start, stop, active, OpenRows.of(lo, torch.where(active, hi, end)))
@@ -157,7 +157,7 @@ def _fused(
     if found.finite:
         return measured
     value = linearize(problem.f, states[:-1], inputs).value
-    new, resets, _ = _repaired(proposal[1:], proposal[1:], value, states[1:], problem.s0)
+    new, _, resets = rows.repair(proposal[1:], proposal[1:], states[1:], value, problem.s0)
     _, broken = rows.with_frontier(new, value, start)
     return replace(measured, broken=broken, resets=resets)
 
@@ -175,7 +175,11 @@ def _by_tiles(
             continue
         tile = Extent(first, last, extent.active, measured.rows)
         lin, measured = _look(problem, state, options, tile, measured, d)
-        if _torch.on_host(lin.value) and last == extent.stop and _all_solved(measured, extent, options, problem.length):
+        if (
+            extent.rows.extremes is not None
+            and last == extent.stop
+            and _all_solved(measured, extent, options, problem.length)
+        ):
             break  # the iteration that finds everything solved needs no proposal
         out = None if torch.is_grad_enabled() else room[first + 1 : last + 1]
         new, measured, d, carry = _propose(problem, method, state, lin, measured, carry, out)
@@ -188,7 +192,7 @@ def _by_tiles(
 def _tiles(method: LDSApproximation, state: LoopState, extent: Extent, whole: bool) -> Iterator[tuple[int, int]]:
     """The bounds of the tiles; on a grid that begins at time 0 where all rows are at hand."""
     start, stop = extent.start, extent.stop
-    if not (method.runs_forward and state.carry is None and _torch.on_host(state.result)):
+    if not (method.runs_forward and state.carry is None and extent.rows.extremes is not None):
         return iter([(start, stop)])
     size = max(1, TILE_ELEMENTS * torch.get_num_threads() // state.states.shape[-1])
     first = start + size - start % size if whole else start + size
@@ -201,13 +205,9 @@ def _look(
     """Evaluate `f` along the guess in one tile, accept rows, and measure the residual."""
     first, last = tile.start, tile.stop
     prev, states, inputs = state.states[first:last], state.states[first + 1 : last + 1], problem.inputs_at(first, last)
-    with explained(tile, state), check_untouched((state.states,), "`f`"):
-        derivatives = linearize(problem.f, prev, inputs)
-    value = check_value(derivatives.value, prev)
-    residual = value - states
-    plain = residual.detach()
-    rows, accepted = advance(measured.rows, plain, value.detach(), prev.detach(), first, options.rtol, options.atol)
-    residual = rows.confine(residual, first)
+    derivatives = linearized(problem.f, prev, inputs, state.states, _where(first, last, state))
+    value = derivatives.value
+    rows, residual, accepted = measured.rows.accept(value - states, value, prev, first, options.rtol, options.atol)
     largest, excess = _sizes(residual.detach(), value.detach(), options, measured)
     measured = replace(
         measured,
@@ -234,19 +234,15 @@ def _propose(
 
     `out` takes the states; None where autograd records.
     """
-    first, rows = lin.rows.start, measured.rows
-    tile = Extent(first, lin.rows.stop, lin.active, rows)
-    with explained(tile, state), check_untouched((state.states, lin.value), f"`{type(method).__name__}.update`"):
-        answer = method.update(lin, carry)
-    d, carry = check_proposal(method, answer, lin)
-    d = own_memory(d, (state.states, lin.value, lin.residual))
-    carry = own_memory(carry, (state.states, d))
-    d = rows.confine(d, first)
-    new = torch.add(lin.states, d) if out is None else torch.add(lin.states, d, out=out)
-    new, resets, d_last = _repaired(new, d, lin.value, lin.states, problem.s0)
-    new, broken = rows.with_frontier(new, lin.value, first)
-    measured = replace(measured, broken=measured.broken | broken, resets=measured.resets + resets)
-    return new, measured, d_last, carry
+    first, last, value = lin.rows.start, lin.rows.stop, lin.derivatives.value
+    d, carry = proposed(method, lin, carry, state.states, _where(first, last, state))
+    new, d, held = measured.rows.hold(d, lin.states, value, problem.s0, first, out)
+    broken, resets = measured.broken | held.broken, measured.resets + held.resets
+    return new, replace(measured, broken=broken, resets=resets), d, carry
+
+
+def _where(first: int, last: int, state: LoopState) -> str:
+    return f"time steps {first} to {last - 1} (counted from 0), iteration {state.count}"
 
 
 def _sizes(residual: Tensor, value: Tensor, options: LoopOptions, measured: Measured) -> tuple[Tensor, Tensor]:
@@ -254,7 +250,7 @@ def _sizes(residual: Tensor, value: Tensor, options: LoopOptions, measured: Meas
     largest = _largest(residual)
     if options.rtol == 0:
         return largest, torch.maximum(measured.residual, largest)
-    if _torch.on_host(largest) and bool((measured.excess > options.atol).all()):
+    if measured.rows.extremes is not None and bool((measured.excess > options.atol).all()):
         return largest, measured.excess  # no sequence can converge in this iteration any more
     excess = residual.abs().sub_(value.abs(), alpha=options.rtol).amax((0, -1))
     return largest, torch.maximum(measured.excess, excess)
@@ -266,24 +262,6 @@ def _largest(residual: Tensor) -> Tensor:
         return residual.abs().amax((0, -1))
     low, high = torch.aminmax(residual)  # one pass, and nothing allocated
     return torch.maximum(-low, high).view(residual.shape[1:-1])
-
-
-def _repaired(new: Tensor, d: Tensor, value: Tensor, states: Tensor, s0: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Replace rows that are not finite by `f`'s value (a Jacobi step), or by `s0` where that is not finite either; in
-    place without autograd.
-
-    Left as they were, states so large that `f` overflows would stay until the frontier reaches them.
-
-    Returns:
-        The states, how many rows were replaced, `(*batch)`, and the update of the last row.
-    """
-    if _torch.on_host(new) and math.isfinite(new.sum()):
-        return new, torch.zeros(new.shape[1:-1], dtype=torch.int64), d[-1]
-    bad = ~new.isfinite().all(-1, keepdim=True)
-    instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)
-    d_last = torch.where(bad[-1], instead[-1] - states[-1], d[-1])
-    repaired = torch.where(bad, instead, new)
-    return repaired if torch.is_grad_enabled() else new.copy_(repaired), bad.squeeze(-1).sum(0), d_last
 
 
 def _decide(

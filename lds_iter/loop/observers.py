@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.loop.state import LoopState, Problem
+from lds_iter.recurrence import check_value
 from lds_iter.solution import History, Progress, Result
 
 
@@ -54,7 +55,8 @@ class Recorder:
         reach = int(proposal.reach.max())
         lowest = int(torch.where(proposal.reach > 0, state.frontier, problem.length).min())
         start = min(lowest, reach - 1)
-        value = problem.f(state.states[start:reach], problem.inputs_at(start, reach))
+        prev = state.states[start:reach]
+        value = check_value(problem.f(prev, problem.inputs_at(start, reach)), prev)
         residual = (value - state.states[start + 1 : reach + 1]).abs().amax(-1)
         times = torch.arange(problem.length, device=value.device).view(-1, *[1] * state.frontier.ndim)
         seen = times < proposal.reach
@@ -86,8 +88,8 @@ def stops(rule: Callable[[Progress], Tensor]) -> Callable[[Problem, LoopState], 
         if not isinstance(wanted, Tensor) or wanted.dtype != torch.bool or wanted.shape != shape:
             got = f"{wanted.dtype} {tuple(wanted.shape)}" if isinstance(wanted, Tensor) else repr(wanted)
             raise TypeError(
-                f"`stop` must return a bool for each sequence, torch.bool {tuple(shape)}, got {got}. Compare a field of "
-                "its argument: `lambda progress: progress.residual < 1e-3`."
+                f"`stop` must return a bool for each sequence, torch.bool {tuple(shape)}, got {got}. Compare a field "
+                "of its argument: `lambda progress: progress.residual < 1e-3`."
             )
         ended = state.running & wanted.to(state.result.device)
         return replace(state, result=state.result.masked_fill(ended, int(Result.STOPPED)))

@@ -153,11 +153,11 @@ def start(problem: Problem, method: LDSApproximation, guess: Tensor, options: Lo
         proposal=None,
         frontier=count,
         result=torch.full_like(count, int(Result.RUNNING)),
-        iterations=count,
+        iterations=count.clone(),  # compilers tell tensors from aliases
         residual=real,
-        accepted_residual=real,
-        evaluations=count,
-        resets=count,
+        accepted_residual=real.clone(),
+        evaluations=count.clone(),
+        resets=count.clone(),
         age=count.new_zeros((problem.length, *count.shape), dtype=torch.int32) if sliding else None,
         carry=method.init(guess),
     )
@@ -176,7 +176,7 @@ def take_proposal(state: LoopState, length: int, *, reuse: bool = False) -> Loop
     proposal = state.proposal
     if proposal is None:
         return state
-    moves = proposal.moves & state.running
+    moves = proposal.moves & (state.result == int(Result.RUNNING))
     frontier = state.frontier + moves
     finished = moves & (frontier == length)
     states, spare = _moved(state, proposal, moves, length, reuse)

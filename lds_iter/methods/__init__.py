@@ -1,13 +1,14 @@
 """The methods: one small object each, that supplies an LDS approximation to the loop."""
 
+from lds_iter.methods.advice import advice as advice
+from lds_iter.methods.base import Dampable as Dampable
 from lds_iter.methods.base import LDSApproximation as LDSApproximation
+from lds_iter.methods.base import StatefulTransition as StatefulTransition
 from lds_iter.methods.base import TransitionApproximation as TransitionApproximation
 from lds_iter.methods.block_newton import BlockNewton as BlockNewton
 from lds_iter.methods.chord import Chord as Chord
-from lds_iter.methods.compose import Clipped as Clipped
-from lds_iter.methods.compose import Damped as Damped
-from lds_iter.methods.compose import Then as Then
-from lds_iter.methods.compose import Where as Where
+from lds_iter.methods.clipped import Clipped as Clipped
+from lds_iter.methods.damped import Damped as Damped
 from lds_iter.methods.jacobi import Jacobi as Jacobi
 from lds_iter.methods.levenberg_marquardt import Filter as Filter
 from lds_iter.methods.levenberg_marquardt import KalmanForm as KalmanForm
@@ -21,9 +22,15 @@ from lds_iter.methods.quasi_newton import ExactDiagonal as ExactDiagonal
 from lds_iter.methods.quasi_newton import Hutchinson as Hutchinson
 from lds_iter.methods.quasi_newton import QuasiNewton as QuasiNewton
 from lds_iter.methods.rotated import Rotated as Rotated
-from lds_iter.methods.switch import AbstractRule as AbstractRule
-from lds_iter.methods.switch import Below as Below
-from lds_iter.methods.switch import Stalled as Stalled
+from lds_iter.methods.rules import AbstractRule as AbstractRule
+from lds_iter.methods.rules import After as After
+from lds_iter.methods.rules import Below as Below
+from lds_iter.methods.rules import Elapsed as Elapsed
+from lds_iter.methods.rules import SmallUpdate as SmallUpdate
+from lds_iter.methods.rules import Stalled as Stalled
+from lds_iter.methods.rules import asked as asked
 from lds_iter.methods.switch import Switch as Switch
+from lds_iter.methods.then import Then as Then
 from lds_iter.methods.trust_region import Trust as Trust
 from lds_iter.methods.trust_region import TrustRegion as TrustRegion
+from lds_iter.methods.where import Where as Where

@@ -1,28 +1,39 @@
-"""What a method is: the choice of an LDS approximation. It contains no loop and keeps no state of its own."""
+"""What a method is: the choice of an LDS approximation. It contains no loop and keeps no state of its own.
+
+- `LDSApproximation` proposes the update itself;
+- a `Dampable` one has an update for every damping k, as `TrustRegion` needs;
+- a `StatefulTransition` chooses `A_t`, and may remember something;
+- a `TransitionApproximation` chooses `A_t` and remembers nothing: what most users write.
+
+Each is a special case of the one before.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
-from lds_iter.scan.transitions import AbstractTransition
+from lds_iter.methods.spelling import Composable
+from lds_iter.scan.transitions import AbstractTransition, check_transition
 
 
-class LDSApproximation(ABC):
+class LDSApproximation(Composable, ABC):
     """A method in its most general form: it proposes an update of every state at hand.
 
     The loop accepts rows, replaces what is not finite, and takes the frontier row from `f` itself, so that any proposal
     ends at the sequential trajectory; a good one gets there in few iterations.
-
-    Attributes:
-        runs_forward: whether the update of a row depends on earlier rows only, so that the loop may compute it a stretch
-            of rows at a time while the carry is None.
     """
 
-    runs_forward: ClassVar[bool] = False
+    @property
+    def runs_forward(self) -> bool:
+        """Whether it remembers nothing and the update of a row depends on earlier rows only, so that the loop may
+        compute it a stretch of rows at a time."""
+        return False
 
     @abstractmethod
     def init(self, guess: Tensor) -> Any:
@@ -49,20 +60,108 @@ class LDSApproximation(ABC):
         """
 
 
-class TransitionApproximation(LDSApproximation):
-    """A method that is only a choice of `A_t`: the update is `d_t = A_t d_{t-1} + r_t`, one scan.
+class Dampable(LDSApproximation):
+    """A method whose update can be held back by a damping k between 0 (not at all) and 1 (a Jacobi iteration)."""
+
+    @abstractmethod
+    def damped_updates(self, lin: Linearization, carry: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
+        """The updates for all dampings, from one choice of `A`, and the next carry.
+
+        Args:
+            lin: `f` along the current guess.
+            carry: what the previous iteration returned.
+
+        Returns:
+            A function from k, one per sequence, `(*batch)`, or one per row, `(n, *batch)`, to `d`, of the shape of
+            `lin.residual`; and the carry.
+        """
+
+    @abstractmethod
+    def negligible_damping(self, eps: float) -> float:
+        """The k below which damping is as good as none, where numbers have the relative rounding error `eps`."""
+
+
+class StatefulTransition(Dampable):
+    """A method that is a choice of `A_t`, made with the help of what it remembers: `d_t = A_t d_{t-1} + r_t`, one scan.
+
+    Chords, secant updates and learned or adaptive choices are written so, and nest in every wrapper.
+    """
+
+    @abstractmethod
+    def choose(self, lin: Linearization, carry: Any) -> tuple[AbstractTransition, Any]:
+        """The matrices `A_t` for the rows at hand, and the next carry.
+
+        Args:
+            lin: `f` along the current guess. `lin.keep(new, old)` leaves alone what is known of sequences that wait.
+            carry: what the previous iteration returned.
+
+        Returns:
+            A transition of n rows, and the carry.
+        """
+
+    def for_adjoint(self) -> StatefulTransition:
+        return self
+
+    def transition(self, lin: Linearization) -> AbstractTransition:
+        """The matrices that it chooses before it remembers anything."""
+        return self.choose(lin, self.init(lin.states))[0]
+
+    def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
+        transition, carry = checked_choice(self, lin, carry)
+        return lin.scan(transition, lin.residual), carry
+
+    def damped_updates(self, lin: Linearization, carry: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
+        transition, carry = checked_choice(self, lin, carry)
+
+        def damped(k: Tensor) -> Tensor:
+            keep = (1 - k).unsqueeze(-1).expand(*lin.residual.shape[:-1], 1)
+            return lin.scan(transition.scaled(keep), lin.residual)
+
+        return damped, carry
+
+    def negligible_damping(self, eps: float) -> float:
+        return eps  # `1 - k` is rounded to 1
+
+
+class TransitionApproximation(StatefulTransition):
+    """A method that is a choice of `A_t` and remembers nothing.
 
     Such an update runs forward in time, so the loop may evaluate it a stretch of rows at a time.
     """
 
-    runs_forward: ClassVar[bool] = True
+    @property
+    def runs_forward(self) -> bool:
+        return True
 
     @abstractmethod
     def transition(self, lin: Linearization) -> AbstractTransition:
-        """The matrices `A_t` for the rows at hand."""
+        """The matrices `A_t` for the rows at hand.
+
+        Args:
+            lin: `f` along the current guess.
+        """
 
     def init(self, guess: Tensor) -> None:
         return None
 
-    def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
-        return lin.scan(self.transition(lin), lin.residual), carry
+    def choose(self, lin: Linearization, carry: Any) -> tuple[AbstractTransition, Any]:
+        return self.transition(lin), carry
+
+
+def checked_choice(method: StatefulTransition, lin: Linearization, carry: Any) -> tuple[AbstractTransition, Any]:
+    """What `method` chooses, checked against the rows at hand.
+
+    Raises:
+        TypeError, ValueError: for what is no transition of these rows; says what to return instead.
+    """
+    answer = method.choose(lin, carry)
+    if torch.compiler.is_compiling():
+        return answer
+    name = type(method).__name__
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise TypeError(
+            f"`{name}.choose` must return `(transition, carry)`, got {type(answer).__name__}. A method that remembers "
+            "nothing is a li.TransitionApproximation and returns the transition alone."
+        )
+    check_transition(answer[0], lin.residual, f"`{name}` must choose")
+    return answer

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.methods.arguments import check_count, fix
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.scan.transitions import BlockDiagonal
 
@@ -15,13 +16,15 @@ class BlockNewton(TransitionApproximation):
 
     Attributes:
         size: of a block; must divide D.
+
+    Raises:
+        ValueError: when `size` is no whole number, 1 or more; in a solve, when it does not divide D.
     """
 
     size: int
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ValueError(f"`size` must be at least 1, got {self.size}.")
+        fix(self, size=check_count("size", self.size, least=1))
 
     def transition(self, lin: Linearization) -> BlockDiagonal:
         width = lin.residual.shape[-1]

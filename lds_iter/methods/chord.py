@@ -1,4 +1,4 @@
-"""The chord method: keep a transition for several iterations.
+"""The parallel chord method: keep a transition for several iterations.
 
 Newton's iteration with a Jacobian that is renewed now and then (Ortega, Rheinboldt 1970, section 7.1): linear in place
 of quadratic convergence, but an iteration costs one evaluation of `f` and one scan. Pays where derivatives are dear.
@@ -7,84 +7,128 @@ of quadratic convergence, but an iteration costs one evaluation of `f` and one s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization
-from lds_iter.methods.arguments import check_count, check_transition_method
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.scan.transitions import AbstractTransition, leaves, map_leaves
+from lds_iter.methods.arguments import check_count, check_transition_method, fix
+from lds_iter.methods.base import StatefulTransition, checked_choice
+from lds_iter.scan.mixing import in_one_structure
+from lds_iter.scan.transitions import AbstractTransition, Diagonal, leaves, map_leaves, take
 
 
 @dataclass(frozen=True)
 class Kept:
-    """The transitions kept for the rows from time `start` on."""
+    """The transitions kept for the rows from time `start` on, and what the method inside remembers."""
 
     start: int
-    transition: AbstractTransition
+    transition: AbstractTransition | None
+    inner: Any
 
 
 @dataclass(frozen=True)
-class Chord(LDSApproximation):
-    """Renew the transition of a method only every `refresh` iterations of a row.
+class Chord(StatefulTransition):
+    """Renew the transition of a method only every `refresh` iterations of a row: the *parallel chord* method.
 
     Attributes:
-        method: whose transition to keep.
+        method: whose transition to keep. One that changes its structure is kept as `Diagonal` or `Dense`.
         refresh: iterations that share one; 1 changes nothing.
+
+    Raises:
+        TypeError: when `method` does not choose a transition.
+        ValueError: when `refresh` is no whole number, 1 or more.
     """
 
-    method: TransitionApproximation
+    method: StatefulTransition
     refresh: int
 
     def __post_init__(self) -> None:
         check_transition_method("method", self.method)
-        check_count("refresh", self.refresh, least=1)
+        fix(self, refresh=check_count("refresh", self.refresh, least=1))
 
-    def for_adjoint(self) -> LDSApproximation:
+    def for_adjoint(self) -> StatefulTransition:
         return self.method.for_adjoint()
 
-    def init(self, guess: Tensor) -> None:
-        return None
+    def init(self, guess: Tensor) -> Kept:
+        return Kept(0, None, self.method.init(guess))
 
-    def update(self, lin: Linearization, carry: Kept | None) -> tuple[Tensor, Kept]:
-        if isinstance(lin.iteration, int) and (carry is None or lin.iteration % self.refresh == 0):
-            kept = Kept(lin.rows.start, self.method.transition(lin))
-        elif isinstance(lin.iteration, int) and _none_enters(lin):
-            assert carry is not None
+    def choose(self, lin: Linearization, carry: Kept) -> tuple[AbstractTransition, Kept]:
+        due = self._due(lin)
+        if carry.transition is not None and _none(due):
             kept = carry
         else:
-            kept = _renewed(carry, self.method.transition(lin), lin.rows.start, _due(lin, self.refresh))
-        return lin.scan(_rows(kept.transition, lin.rows.start - kept.start, lin.residual.shape[0]), lin.residual), kept
+            fresh, inner = checked_choice(self.method, lin, carry.inner)
+            kept = Kept(lin.rows.start, _renewed(carry, fresh, lin, due), inner)
+        assert kept.transition is not None
+        first = lin.rows.start - kept.start
+        return take(kept.transition, slice(first, first + lin.residual.shape[0])), kept
+
+    def _due(self, lin: Linearization) -> bool | Tensor:
+        """The rows to renew: all or none, or `(n, *batch, 1)`."""
+        due = lin.iteration % self.refresh == 0
+        if lin.entered is None or (_torch.on_host(lin.entered) and not bool(lin.entered.any())):
+            return due
+        return due | lin.entered.expand(lin.residual.shape[:-1]).unsqueeze(-1)
 
 
-def _none_enters(lin: Linearization) -> bool:
-    """Whether nobody comes from another method. The host looks where that is free; elsewhere somebody may."""
-    return lin.entered is None or (_torch.on_host(lin.entered) and not bool(lin.entered.any()))
+def _none(due: bool | Tensor) -> bool:
+    """Whether no row is due. The host looks where that is free; elsewhere some row may be."""
+    return not due if isinstance(due, bool) else _torch.on_host(due) and not bool(due.any())
 
 
-def _due(lin: Linearization, refresh: int) -> Tensor:
-    """The rows to renew, `(n, *batch, 1)`, or `(1, *batch, 1)` where all have the same age, which is not due."""
-    entered = torch.zeros_like(lin.active) if lin.entered is None else lin.entered
-    entered = entered[None, ..., None]
-    return entered if isinstance(lin.iteration, int) else (lin.iteration % refresh == 0) | entered
-
-
-def _rows(transition: AbstractTransition, first: int, count: int) -> AbstractTransition:
-    return map_leaves(lambda leaf: leaf[first : first + count], transition)
-
-
-def _renewed(kept: Kept | None, fresh: AbstractTransition, start: int, due: Tensor) -> Kept:
-    """The rows from `start` on: fresh where a row is due or new, kept otherwise, also those beyond the rows at hand."""
-    if kept is None:
-        return Kept(start, fresh)
-    passed, stored = start - kept.start, iter(leaves(kept.transition))
+def _renewed(kept: Kept, fresh: AbstractTransition, lin: Linearization, due: bool | Tensor) -> AbstractTransition:
+    """The rows from the first one at hand on: fresh where a row is due or new, kept otherwise, also those behind the
+    rows at hand."""
+    if kept.transition is None or due is True:
+        return fresh
+    mask = torch.as_tensor(due, device=lin.residual.device).expand(*lin.residual.shape[:-1], 1)
+    old = take(kept.transition, slice(lin.rows.start - kept.start, None))
+    n, length = lin.residual.shape[0], _rows(old, lin.residual.shape[0])
+    if not _alike(old, fresh):
+        old, fresh = _aligned(old, fresh, length, lin.residual)
+    stored = iter(leaves(old))
 
     def renewed(leaf: Tensor) -> Tensor:
-        old, n = next(stored)[passed:], leaf.shape[0]
-        shared = min(n, old.shape[0])
-        mask = due[:shared].reshape(-1, *due.shape[1:-1], *[1] * (leaf.ndim - due.ndim + 1))
-        return torch.cat([torch.where(mask, leaf[:shared], old[:shared]), leaf[shared:], old[n:]])
+        before = next(stored)
+        batch = lin.residual.shape[1:-1]
+        leaf, before = (x.expand(x.shape[0], *batch, *x.shape[1 + len(batch) :]) for x in (leaf, before))
+        shared = min(n, length)
+        wide = mask[:shared].reshape(shared, *batch, *[1] * (leaf.ndim - 1 - len(batch)))
+        return torch.cat([torch.where(wide, leaf[:shared], before[:shared]), leaf[shared:], before[n:]])
 
-    return Kept(start, map_leaves(renewed, fresh))
+    return map_leaves(renewed, fresh)
+
+
+def _rows(transition: AbstractTransition, without_leaves: int) -> int:
+    """How many rows it has; one without tensors has as many as one likes."""
+    found = leaves(transition)
+    return found[0].shape[0] if found else without_leaves
+
+
+def _alike(one: AbstractTransition, other: AbstractTransition) -> bool:
+    """Whether two transitions differ in their numbers alone."""
+    if type(one) is not type(other):
+        return False
+    for name, a in vars(one).items():
+        b = vars(other)[name]
+        if isinstance(a, Tensor):
+            fits = isinstance(b, Tensor) and a.shape[-1:] == b.shape[-1:] and a.ndim == b.ndim and a.dtype == b.dtype
+        else:
+            fits = _alike(a, b) if isinstance(a, AbstractTransition) else a == b
+        if not fits:
+            return False
+    return True
+
+
+def _aligned(
+    old: AbstractTransition, fresh: AbstractTransition, length: int, like: Tensor
+) -> tuple[AbstractTransition, AbstractTransition]:
+    """Both in one structure: `Diagonal` if both are, else `Dense`. They may have different numbers of rows."""
+    rows = torch.zeros_like(like[:1]).expand(length, *like.shape[1:])
+    diagonal = isinstance(in_one_structure(take(old, slice(0, 1)), take(fresh, slice(0, 1)), like[:1])[0], Diagonal)
+    if diagonal:
+        return Diagonal(old.mv(torch.ones_like(rows))), Diagonal(fresh.mv(torch.ones_like(like)))
+    return old.dense(rows), fresh.dense(like)

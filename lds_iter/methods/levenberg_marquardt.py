@@ -11,7 +11,7 @@ filter, the smoother's forward half, is cheaper and on recurrences the better st
 Linderman, "Towards scalable and stable parallelization of nonlinear RNNs", NeurIPS 2024, whose theory is the smoother
 and whose code is the filter; parallel in time by Sarkka and Garcia-Fernandez, IEEE TAC 2021).
 
-With `q = 1 / sigma^2`, the gain `K_t` of `kalman_scan`, and `G_t = I - K_t`:
+With `q = 1 / sigma^2`, the gain `K_t` of `kalman`, and `G_t = I - K_t`:
 
     filter      d_t = G_t J_t d_{t-1} + G_t r_t          a scan forward
     smoother    z_t = d_t + G_t J_{t+1}^T z_{t+1}        a scan backward (Bryson and Frazier 1963), then
@@ -39,30 +39,30 @@ from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.kernels.cpu import kalman as compiled
-from lds_iter.methods.arguments import check_instance, check_transition_method
-from lds_iter.methods.base import LDSApproximation, TransitionApproximation
-from lds_iter.methods.kalman_filter import filtered
-from lds_iter.methods.kalman_scan import Gains, headed, kalman_gains
+from lds_iter.methods.arguments import check_instance, check_number, check_transition_method, fix
+from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition, checked_choice
+from lds_iter.methods.kalman import Gainable, kalman_gains
 from lds_iter.methods.newton import Newton
+from lds_iter.methods.spelling import Composable
 from lds_iter.scan.transitions import (
-    AbstractTransition,
     BlockDiagonal,
     Dense,
     Diagonal,
     Identity,
     ScaledIdentity,
     Zero,
-    leaves,
     map_leaves,
-    scaled,
 )
 
+LEAST_DAMPING = 1e-6
+"""In place of no damping, in a row of a sequence in which other rows are damped."""
 
-class KalmanForm(ABC):
+
+class KalmanForm(Composable, ABC):
     """Which of Kalman's estimates is the update."""
 
     @abstractmethod
-    def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
+    def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
         """The damped update of the rows at hand.
 
         Args:
@@ -79,77 +79,82 @@ class KalmanForm(ABC):
 class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
-    def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
+    def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
         done = compiled.filtered(transition, lin.residual, precision, lin._behind)
-        return _by_scans(self._in_parallel, lin, transition, precision) if done is None else done
-
-    @staticmethod
-    def _in_parallel(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or isinstance(transition, Diagonal):
-            keep = _gains(lin, transition, precision).keep
-            return lin.scan(keep.after(transition), keep.mv(lin.residual))
-        return _filtered(lin, transition, precision)
+        return _by_scans(_filtered, lin, transition, precision) if done is None else done
 
 
 @dataclass(frozen=True)
 class Smoother(KalmanForm):
     """The estimate of `d_t` from all rows: the Levenberg-Marquardt step, which minimises the damped sum of squares."""
 
-    def update(self, lin: Linearization, transition: Dense | BlockDiagonal | Diagonal, precision: Tensor) -> Tensor:
+    def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
         done = compiled.smoothed(transition, lin.residual, precision, lin._behind)
-        return _by_scans(self._in_parallel, lin, transition, precision) if done is None else done
-
-    @staticmethod
-    def _in_parallel(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-        transition = scaled(transition, lin._behind.to(lin.residual.dtype))
-        gains = _gains(lin, transition, precision)
-        keep, gain = gains.keep, gains.gain
-        filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))
-        ahead = map_leaves(lambda leaf: torch.cat([leaf[1:], torch.zeros_like(leaf[:1])]), transition.transpose())
-        z = lin.scan(keep.after(ahead), filtered, reverse=True)
-        return filtered - gain.mv(ahead.mv(torch.cat([z[1:], torch.zeros_like(z[:1])])))
+        return _by_scans(_smoothed, lin, transition, precision) if done is None else done
 
 
 @dataclass(frozen=True)
-class LevenbergMarquardt(LDSApproximation):
+class LevenbergMarquardt(Dampable):
     """A damped Newton or quasi-Newton step by Kalman's equations, for dynamics at the edge of stability.
 
     Minimises `sum_t |d_t - J_t d_{t-1} - r_t|^2 + |d_t|^2 / sigma2`, exactly (`Smoother()`) or forward in time
     (`Filter()`). `sigma2` to infinity is the method of `approximation` itself, to zero the guess does not move. An
     iteration costs up to about twice what `approximation` costs from the same Jacobians where compiled code serves (on
-    a CPU), with `Smoother()` three times, else up to four and ten times; sees all rows of the window at once.
+    a CPU), with `Smoother()` three times, else several times more; sees all rows of the window at once.
 
     Attributes:
         sigma2: the variance of the observation `d_t = 0`, in units of that of the process noise: weaker damping for
             larger numbers. Useful ones lie between 1 and 1e8, and depend on problem and T.
         approximation: chooses the Jacobian or what stands for it: `Newton()`, `QuasiNewton()`, `BlockNewton(k)`,
-            `Picard()`, or any method whose transition is `Dense`, `BlockDiagonal`, `Diagonal`, `ScaledIdentity`,
-            `Identity` or `Zero`.
+            `Picard()`, or any method that chooses a transition. Gains of a structure other than `Dense`,
+            `BlockDiagonal`, `Diagonal` and multiples of the identity are computed in full matrices, T D^2 numbers.
         form: `Filter()`, as released, or `Smoother()`, as in theory.
+
+    Raises:
+        TypeError: when `approximation` does not choose a transition, or `form` is no form.
+        ValueError: when `sigma2` is no finite number above 0.
     """
 
     sigma2: float
-    approximation: TransitionApproximation = field(default_factory=Newton)
+    approximation: StatefulTransition = field(default_factory=Newton)
     form: KalmanForm = field(default_factory=Filter)
 
     def __post_init__(self) -> None:
-        number = isinstance(self.sigma2, int | float) and not isinstance(self.sigma2, bool)
-        if not number or not 0 < self.sigma2 < math.inf:
+        try:
+            sigma2 = check_number("sigma2", self.sigma2, 0, math.inf, open_low=True)
+        except ValueError:
+            sigma2 = math.inf
+        if sigma2 == math.inf or 1 / sigma2 > torch.finfo(torch.float32).max:
             raise ValueError(
                 f"`sigma2` must be a finite number above 0, got {self.sigma2!r}. For no damping at all type the method "
                 "itself, such as li.Newton()."
             )
+        fix(self, sigma2=sigma2)
         check_transition_method("approximation", self.approximation)
         check_instance("form", self.form, KalmanForm, "Filter() or Smoother()")
 
     def for_adjoint(self) -> LDSApproximation:
         return self.approximation.for_adjoint()
 
-    def init(self, guess: Tensor) -> None:
-        return None
+    def init(self, guess: Tensor) -> Any:
+        return self.approximation.init(guess)
 
     def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
-        return self.damped(lin, lin.residual.new_full((), 1 / self.sigma2)), carry
+        transition, carry = self._chosen(lin, carry)
+        return self.form.update(lin, transition, lin.residual.new_full((), 1 / self.sigma2)), carry
+
+    def damped_updates(self, lin: Linearization, carry: Any) -> tuple[Callable[[Tensor], Tensor], Any]:
+        transition, carry = self._chosen(lin, carry)
+
+        def damped(k: Tensor) -> Tensor:
+            if k.ndim == lin.residual.ndim - 1:  # in a sequence no row may have a weight of 0, or all
+                k = torch.where(k.amax(0) > 0, k.clamp(min=LEAST_DAMPING), 0)
+            return self.form.update(lin, transition, k / (1 - k))
+
+        return damped, carry
+
+    def negligible_damping(self, eps: float) -> float:
+        return eps**2  # a precision bounds products of Jacobians by the root of its inverse; it is none at `1 / eps`
 
     def damped(self, lin: Linearization, precision: Tensor) -> Tensor:
         """The update with another damping, for methods that choose it as they go.
@@ -162,14 +167,23 @@ class LevenbergMarquardt(LDSApproximation):
         Returns:
             `d`, of the shape of `lin.residual`.
         """
-        transition = _with_known_structure(self.approximation, lin)
-        return self.form.update(lin, transition, precision)
+        return self.form.update(lin, self._chosen(lin, self.init(lin.states))[0], precision)
+
+    def _chosen(self, lin: Linearization, carry: Any) -> tuple[Gainable, Any]:
+        transition, carry = checked_choice(self.approximation, lin, carry)
+        match transition:
+            case Dense() | BlockDiagonal() | Diagonal():
+                return transition, carry
+            case ScaledIdentity() | Identity() | Zero():
+                return Diagonal(transition.mv(torch.ones_like(lin.residual))), carry
+            case _:
+                return transition.dense(lin.residual), carry
 
 
 def _by_scans(
-    run: Callable[[Linearization, AbstractTransition, Tensor], Tensor],
+    run: Callable[[Linearization, Gainable, Tensor], Tensor],
     lin: Linearization,
-    transition: AbstractTransition,
+    transition: Gainable,
     precision: Tensor,
 ) -> Tensor:
     """An update where compiled code does not serve. Scans take the weight of the observation as their unit of d, which
@@ -178,43 +192,28 @@ def _by_scans(
         return run(lin, transition, precision)
     root = torch.where(precision > 0, precision, 1).sqrt().unsqueeze(-1)
     change = root / torch.cat([root[:1], root[:-1]])
-    return run(replace(lin, residual=root * lin.residual), scaled(transition, change), precision) / root
+    return run(replace(lin, residual=root * lin.residual), transition.scaled(change), precision) / root
 
 
-def _gains(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Gains:
+def _gains(lin: Linearization, transition: Gainable, precision: Tensor) -> tuple[Gainable, Gainable]:
     """`G_t` and `K_t`; I and 0 up to the frontier row, and in sequences without damping."""
-    return kalman_gains(
-        transition, torch.where(lin._behind, precision.unsqueeze(-1), 0), [(slice(0, lin.residual.shape[0]), 0)]
-    )
+    return kalman_gains(transition, torch.where(lin._behind, precision.unsqueeze(-1), 0))
 
 
-def _filtered(lin: Linearization, transition: AbstractTransition, precision: Tensor) -> Tensor:
-    """The filter's estimates for full matrices, or for blocks as if each were a sequence of its own."""
-    (j,), free = leaves(transition), lin._behind
-    q = torch.where(free, precision.unsqueeze(-1), 0)
-    if isinstance(transition, BlockDiagonal):
-        free, q = (x.expand(j.shape[:-2]) for x in (free, q))
-    n, size = j.shape[0], j.shape[-1]
-    parts = j.reshape(n, -1, size, size), lin.residual.reshape(n, -1, size), q.reshape(n, -1, 1), free.reshape(n, -1, 1)
-    found, gain, before = [], torch.zeros_like(parts[0][0]), torch.zeros_like(parts[1][0])
-    for rows, missing in [(slice(0, lin.residual.shape[0]), 0)]:
-        part_j, r, part_q, part_free = (headed(x[rows], missing) for x in parts)
-        d, gain = filtered(part_j, r, part_q, ~part_free, gain, before)
-        before = d[-1]
-        found.append(d[missing:])
-    return torch.cat(found).view_as(lin.residual)
+def _filtered(lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
+    keep, _ = _gains(lin, transition, precision)
+    return lin.scan(keep @ transition, keep @ lin.residual)
 
 
-def _with_known_structure(method: TransitionApproximation, lin: Linearization) -> Dense | BlockDiagonal | Diagonal:
-    transition = method.transition(lin)
-    match transition:
-        case Dense() | BlockDiagonal() | Diagonal():
-            return transition
-        case ScaledIdentity() | Identity() | Zero():
-            return Diagonal(transition.mv(torch.ones_like(lin.residual)))
-        case _:
-            raise TypeError(
-                "LevenbergMarquardt knows the gains of the structures Dense, BlockDiagonal, Diagonal, ScaledIdentity, "
-                f"Identity and Zero, but {method!r} chose {type(transition).__name__}. Return one of these, such as "
-                "li.Dense(matrices), or use the method without LevenbergMarquardt."
-            )
+def _smoothed(lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
+    transition = transition.scaled(lin._behind.to(lin.residual.dtype))
+    keep, gain = _gains(lin, transition, precision)
+    filtered = lin.scan(keep @ transition, keep @ lin.residual)
+    ahead = map_leaves(_next_row, transition.T)
+    z = lin.scan(keep @ ahead, filtered, reverse=True)
+    return filtered - gain @ (ahead @ _next_row(z))
+
+
+def _next_row(x: Tensor) -> Tensor:
+    """Row t + 1 in place of row t; zero in the last."""
+    return torch.cat([x[1:], torch.zeros_like(x[:1])])

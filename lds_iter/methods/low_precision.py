@@ -6,7 +6,7 @@ the states reach full precision in nearly the same iterations, while the largest
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_transition_method
-from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.linear_scan import linear_scan, register_scan
-from lds_iter.scan.transitions import AbstractTransition, leaves, map_leaves, scaled
+from lds_iter.methods.base import StatefulTransition, checked_choice
+from lds_iter.scan.linear_scan import linear_scan
+from lds_iter.scan.registry import register_scan
+from lds_iter.scan.transitions import AbstractTransition, Factor, leaves, map_leaves
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Lowered(AbstractTransition):
     def transpose(self) -> Lowered:
         return Lowered(self.inner.transpose())
 
-    def scaled(self, factor: Tensor) -> Lowered:
-        return Lowered(scaled(self.inner, factor.to(self.dtype)))
+    def scaled(self, factor: Factor) -> Lowered:
+        return Lowered(self.inner.scaled(factor.to(self.dtype) if isinstance(factor, Tensor) else factor))
 
 
 @register_scan(Lowered)
@@ -51,23 +52,37 @@ def lowered_scan(transition: Lowered, x: Tensor, initial: Tensor | None = None) 
 
 
 @dataclass(frozen=True)
-class LowPrecision(TransitionApproximation):
+class LowPrecision(StatefulTransition):
     """Store and scan the transitions of a method in `dtype`.
 
     Attributes:
         method: whose transitions; one that has numbers (`Picard` and `Jacobi` have none).
         dtype: bfloat16 keeps the range of float32, so that products do not overflow early; float32 for a problem in
             float64. float16 overflows at 65504.
+
+    Raises:
+        TypeError: when `method` does not choose a transition, or `dtype` is none that can be computed with.
     """
 
-    method: TransitionApproximation
+    method: StatefulTransition
     dtype: torch.dtype = torch.bfloat16
 
     def __post_init__(self) -> None:
         check_transition_method("method", self.method)
-        if not isinstance(self.dtype, torch.dtype) or not self.dtype.is_floating_point:
+        usable = torch.bfloat16, torch.float16, torch.float32, torch.float64
+        if self.dtype not in usable:
             raise TypeError(f"`dtype` must be a floating-point torch.dtype such as torch.bfloat16, got {self.dtype!r}.")
 
-    def transition(self, lin: Linearization) -> AbstractTransition:
-        full = self.method.transition(lin)
-        return Lowered(map_leaves(lambda leaf: leaf.to(self.dtype), full)) if leaves(full) else full
+    @property
+    def runs_forward(self) -> bool:
+        return self.method.runs_forward
+
+    def for_adjoint(self) -> StatefulTransition:
+        return replace(self, method=self.method.for_adjoint())
+
+    def init(self, guess: Tensor) -> Any:
+        return self.method.init(guess)
+
+    def choose(self, lin: Linearization, carry: Any) -> tuple[AbstractTransition, Any]:
+        full, carry = checked_choice(self.method, lin, carry)
+        return Lowered(map_leaves(lambda leaf: leaf.to(self.dtype), full)) if leaves(full) else full, carry

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.methods.arguments import check_count, check_instance, fix
 from lds_iter.methods.base import TransitionApproximation
+from lds_iter.methods.spelling import Composable
 from lds_iter.scan.transitions import Diagonal
 
 
-class AbstractDiagonal(ABC):
+class AbstractDiagonal(Composable, ABC):
     """A way to get the diagonal of `J_t`."""
 
     @abstractmethod
@@ -40,19 +42,21 @@ class Hutchinson(AbstractDiagonal):
     """An estimate from `probes` forward-mode products, for states too wide for D of them.
 
     The signs are a function of seed, probe, time and coordinate alone: the same at every iteration (so the iteration
-    can settle), for every batch mate (so none depends on its neighbours), and whatever the window or the device.
+    can settle), for every batch element (so none depends on the others), and whatever the window or the device.
 
     Attributes:
         probes: how many products; the standard error falls with its square root.
-        seed: of the signs.
+        seed: of the signs, a whole number, 0 or more.
+
+    Raises:
+        ValueError: when `probes` or `seed` is no such number.
     """
 
     probes: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.probes < 1:
-            raise ValueError(f"`probes` must be at least 1, got {self.probes}.")
+        fix(self, probes=check_count("probes", self.probes, least=1), seed=check_count("seed", self.seed, least=0))
 
     def __call__(self, lin: Linearization) -> Tensor:
         total = torch.zeros_like(lin.residual)
@@ -84,9 +88,15 @@ class QuasiNewton(TransitionApproximation):
     Attributes:
         diagonal: `ExactDiagonal()`, or `Hutchinson(probes)`, best as `Clipped(QuasiNewton(Hutchinson()), 1)` far from
             the solution.
+
+    Raises:
+        TypeError: when `diagonal` is no instance of a way to get it.
     """
 
     diagonal: AbstractDiagonal = field(default_factory=ExactDiagonal)
+
+    def __post_init__(self) -> None:
+        check_instance("diagonal", self.diagonal, AbstractDiagonal, "ExactDiagonal() or Hutchinson(2)")
 
     def transition(self, lin: Linearization) -> Diagonal:
         return Diagonal(self.diagonal(lin))

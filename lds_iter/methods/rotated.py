@@ -6,6 +6,7 @@ couplings that `diag J` drops become small. A discrete cosine transform serves s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,9 +16,11 @@ from torch import Tensor
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_transition_method
-from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.linear_scan import linear_scan, register_scan
-from lds_iter.scan.transitions import AbstractTransition, leaves, scaled
+from lds_iter.methods.base import StatefulTransition, checked_choice
+from lds_iter.methods.spelling import same
+from lds_iter.scan.linear_scan import linear_scan
+from lds_iter.scan.registry import register_scan
+from lds_iter.scan.transitions import AbstractTransition, Factor, leaves
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +28,12 @@ class Basis:
     """An orthogonal matrix `(D, D)`, its columns the basis; the same at every step, so not a leaf of a transition."""
 
     matrix: Tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Basis) and same(self.matrix, other.matrix)
+
+    def __hash__(self) -> int:
+        return hash(self.matrix.shape)
 
     def into(self, x: Tensor) -> Tensor:
         """Coordinates in the basis, `Q^T x`."""
@@ -51,8 +60,8 @@ class Conjugated(AbstractTransition):
     def transpose(self) -> Conjugated:
         return Conjugated(self.inner.transpose(), self.basis)
 
-    def scaled(self, factor: Tensor) -> Conjugated:
-        return Conjugated(scaled(self.inner, factor), self.basis)
+    def scaled(self, factor: Factor) -> Conjugated:
+        return Conjugated(self.inner.scaled(factor), self.basis)
 
 
 @register_scan(Conjugated)
@@ -87,38 +96,67 @@ class _InBasis(AbstractDerivatives):
         return blocks.diagonal(dim1=-4, dim2=-2).movedim(-1, -3)
 
 
-@dataclass(frozen=True, eq=False)
-class Rotated(TransitionApproximation):
+@dataclass(frozen=True)
+class Rotated(StatefulTransition):
     """Let a method choose its transitions in the basis of the columns of `q`.
 
     Attributes:
         method: `QuasiNewton()`, say: the diagonal of `Q^T J Q`.
         q: an orthogonal matrix `(D, D)`; best on the device of the states, or every iteration copies it there.
+
+    Raises:
+        TypeError: when `method` does not choose a transition, or `q` is no square matrix of real numbers.
+        ValueError: when `q` is not orthogonal; in a solve, when D is another.
     """
 
-    method: TransitionApproximation
+    method: StatefulTransition
     q: Tensor
 
     def __post_init__(self) -> None:
         check_transition_method("method", self.method)
         q = self.q
-        if not isinstance(q, Tensor) or q.ndim != 2 or q.shape[0] != q.shape[1]:
+        if not isinstance(q, Tensor) or q.ndim != 2 or q.shape[0] != q.shape[1] or not q.numel() or q.is_meta:
             raise TypeError(f"`q` must be a square matrix, a tensor (D, D), got {getattr(q, 'shape', q)!r}.")
+        if q.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"`q` must be float32 or float64, got {q.dtype}. Type `q.double()`.")
         off = float((q.mT @ q - torch.eye(len(q), dtype=q.dtype, device=q.device)).abs().max())
         if not off <= 1e3 * torch.finfo(q.dtype).eps:  # room for a product of a few hundred rounded numbers
             raise ValueError(
                 f"`q` must be orthogonal; q^T q is off the identity by {off:.1e}. Type torch.linalg.qr(q).Q."
             )
 
-    def transition(self, lin: Linearization) -> AbstractTransition:
+    @property
+    def runs_forward(self) -> bool:
+        return self.method.runs_forward
+
+    def for_adjoint(self) -> StatefulTransition:
+        return replace(self, method=self.method.for_adjoint())
+
+    def init(self, guess: Tensor) -> Any:
+        return self.method.init(Basis(self.q).into(guess)) if guess.shape[-1] == len(self.q) else None
+
+    def choose(self, lin: Linearization, carry: Any) -> tuple[AbstractTransition, Any]:
         if lin.residual.shape[-1] != len(self.q):
             raise ValueError(f"`q` is for states of width {len(self.q)}, but D = {lin.residual.shape[-1]}.")
         basis = Basis(self.q)
         turned = replace(
             lin,
             prev=basis.into(lin.prev),
+            states=basis.into(lin.states),
             residual=basis.into(lin.residual),
             derivatives=_InBasis(lin.derivatives, basis),
+            _f=None if lin._f is None else _Turned(lin._f, basis),
         )
-        inner = self.method.transition(turned)
-        return Conjugated(inner, basis) if leaves(inner) else inner
+        inner, carry = checked_choice(self.method, turned, carry)
+        return Conjugated(inner, basis) if leaves(inner) else inner, carry
+
+
+@dataclass(frozen=True)
+class _Turned:
+    """`f` in the basis, for methods that evaluate it elsewhere."""
+
+    f: Callable[[Tensor, Any], Tensor]
+    basis: Basis
+
+    def __call__(self, s: Tensor, u: Any) -> Tensor:
+        return self.basis.into(self.f(self.basis.back(s), u))

@@ -2,75 +2,47 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization
-from lds_iter.methods.arguments import check_count, check_instance
+from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation
-
-
-class AbstractRule(ABC):
-    """When to go on to the next method, per sequence, from the largest residual of its open rows."""
-
-    @abstractmethod
-    def init(self, residual: Tensor) -> Any:
-        """The carry before the first iteration: None, or tensors `(*batch)`, one or a tuple; `residual`: inf."""
-
-    @abstractmethod
-    def holds(self, residual: Tensor, carry: Any) -> tuple[Tensor, Any]:
-        """Whether to change now, bool, and the next carry; `residual`: of this iterate, `(*batch)`."""
-
-
-@dataclass(frozen=True)
-class Below(AbstractRule):
-    """The largest residual has fallen to `residual`."""
-
-    residual: float
-
-    def init(self, residual: Tensor) -> None:
-        return None
-
-    def holds(self, residual: Tensor, carry: None) -> tuple[Tensor, None]:
-        return residual <= self.residual, None
-
-
-@dataclass(frozen=True)
-class Stalled(AbstractRule):
-    """The largest residual has not fallen below `factor` times its best for `patience` iterations in a row."""
-
-    patience: int = 3
-    factor: float = 0.9
-
-    def __post_init__(self) -> None:
-        check_count("patience", self.patience, least=1)
-        if not 0 < self.factor <= 1:
-            raise ValueError(f"`factor` must lie in (0, 1], got {self.factor}.")
-
-    def init(self, residual: Tensor) -> tuple[Tensor, Tensor]:
-        return residual, torch.zeros_like(residual)
-
-    def holds(self, residual: Tensor, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        best, since = carry
-        better = residual < self.factor * best
-        since = torch.where(better, 0, since + 1)
-        return since >= self.patience, (torch.where(better, residual, best), since)
+from lds_iter.methods.rules import AbstractRule
 
 
 @dataclass(frozen=True)
 class Switched:
-    """What a `Switch` remembers: who has changed, bool, `(*batch)`, and the carries of the rule and of both methods."""
+    """What a `Switch` remembers.
+
+    Attributes:
+        done: the sequences that have changed, bool, `(*batch)`.
+        iterations: updates of each sequence, int64, `(*batch)`.
+        since: updates that each sequence has had from the second method, int64, `(*batch)`.
+        moved: the largest number of the last update, `(*batch)`.
+        rule, first, second: the carries of the rule and of both methods.
+    """
 
     done: Tensor
+    iterations: Tensor
+    since: Tensor
+    moved: Tensor
     rule: Any
     first: Any
     second: Any
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What the rule looks at; see `rules.Seen`."""
+
+    iterations: Tensor
+    residual: Tensor
+    update: Tensor
 
 
 @dataclass(frozen=True)
@@ -81,8 +53,11 @@ class Switch(LDSApproximation):
     number of iterations there is `Then`, which also serves a sliding window row by row.
 
     Attributes:
-        first, second: any methods.
-        when: the rule: `Below`, `Stalled`, or your own.
+        first, second: any methods. The second one counts its own iterations.
+        when: the rule: `Below(0.1) | Stalled(5)`, `After(4)`, `SmallUpdate(1e-3)`, `Elapsed(1.0)` or your own.
+
+    Raises:
+        TypeError: for something else.
     """
 
     first: LDSApproximation
@@ -99,24 +74,37 @@ class Switch(LDSApproximation):
 
     def init(self, guess: Tensor) -> Switched:
         unknown = guess.new_full(guess.shape[1:-1], torch.inf)
-        return Switched(unknown < 0, self.when.init(unknown), self.first.init(guess), self.second.init(guess))
+        none = torch.zeros_like(unknown, dtype=torch.int64)
+        rule = self.when.init(_Seen(none, unknown, unknown[None, ..., None]))
+        return Switched(unknown < 0, none, none, unknown, rule, self.first.init(guess), self.second.init(guess))
 
     def update(self, lin: Linearization, carry: Switched) -> tuple[Tensor, Switched]:
-        now, rule = self.when.holds(lin.residual.abs().amax((0, -1)), carry.rule)
-        if rule is not None:  # those that rest keep what they have
-            rule = pytree.tree_map(lambda new, old: torch.where(lin.active, new, old), rule, carry.rule)
+        seen = _Seen(carry.iterations, lin.residual.abs().amax((0, -1)), carry.moved[None, ..., None])
+        now, rule = self.when.holds(seen, carry.rule)
+        rule = lin.keep(rule, carry.rule)
         done = carry.done | (now & lin.active)
         early, late = lin.active & ~done, lin.active & done
         first, second, d = carry.first, carry.second, torch.zeros_like(lin.residual)
         if _some(early, lin):
-            given = replace(lin, residual=lin.residual.clone(), active=early)
-            proposal, first = self.first.update(given, carry.first)
+            proposal, first = self.first.update(replace(lin, active=early), carry.first)
             d = torch.where(early[..., None], proposal, d)
         if _some(late, lin):
-            given = replace(lin, active=late, entered=late & ~carry.done)
+            given = replace(lin, active=late, iteration=_own_count(lin, carry.since, late), entered=late & ~carry.done)
             proposal, second = self.second.update(given, carry.second)
             d = torch.where(late[..., None], proposal, d)
-        return d, Switched(done, rule, first, second)
+        moved = lin.keep(d.abs().masked_fill(~lin.open, 0).amax((0, -1)), carry.moved)
+        return d, Switched(done, carry.iterations + lin.active, carry.since + late, moved, rule, first, second)
+
+
+def _own_count(lin: Linearization, since: Tensor, late: Tensor) -> int | Tensor:
+    """Updates that each row has had from the second method: all of its sequence, or all since the row came up."""
+    if isinstance(lin.iteration, int):
+        if _torch.on_host(since):
+            counts = since[late].unique()
+            if len(counts) == 1:
+                return int(counts)
+        return torch.where(late, since, 0).expand(lin.residual.shape[:-1]).unsqueeze(-1)
+    return torch.minimum(lin.iteration, since.to(lin.iteration.dtype).unsqueeze(-1))
 
 
 def _some(which: Tensor, lin: Linearization) -> bool:

@@ -1,8 +1,6 @@
 """Sequences as the solves want them, time first and padded, from any form that `torch.nn` takes, and back.
 
-A batch of unequal lengths is padded and solved on the padded time axis, with the recurrence masked: a padded row gives
-the state 0 whatever came before. Its residual is zero at once and its Jacobian is zero, so padding costs memory and
-arithmetic but no iterations, and causality keeps it out of the rows before it.
+A batch of unequal lengths is padded, and its recurrence masked (see `Masked`).
 """
 
 from __future__ import annotations
@@ -13,9 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
-
-from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.linearization import linearize
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def reverse(x: Tensor, lengths: Lengths | None) -> Tensor:
     return x.gather(0, lengths.order.expand(-1, -1, x.shape[-1]))
 
 
-def last(x: Tensor, lengths: Lengths | None) -> Tensor:
+def last_rows(x: Tensor, lengths: Lengths | None) -> Tensor:
     """The last row of every sequence of `(T, B, D)`, `(B, D)`."""
     if lengths is None:
         return x[-1]
@@ -79,39 +74,3 @@ def like_input(output: Tensor, x: Any, lengths: Lengths | None, batch_first: boo
     if x.dim() == 2:
         return output.squeeze(1)
     return output.transpose(0, 1) if batch_first else output
-
-
-class Masked:
-    """A recurrence whose state is 0 in padded rows. Its inputs are `(u, mask)`, the mask `(n, *batch, 1)`."""
-
-    def __init__(self, f: Any) -> None:
-        self._f = f
-
-    def __call__(self, s: Tensor, u: tuple[Any, Tensor]) -> Tensor:
-        return self._f(s, u[0]) * u[1]
-
-    def linearize(self, s: Tensor, u: tuple[Any, Tensor]) -> MaskedDerivatives:
-        return MaskedDerivatives(linearize(self._f, s, u[0]), u[1])
-
-
-class MaskedDerivatives(AbstractDerivatives):
-    """The derivatives of another recurrence, zero in padded rows."""
-
-    def __init__(self, inner: AbstractDerivatives, mask: Tensor) -> None:
-        self._inner, self._mask = inner, mask
-        self.value = inner.value * mask
-
-    def jvp(self, v: Tensor) -> Tensor:
-        return self._inner.jvp(v) * self._mask
-
-    def vjp(self, w: Tensor) -> Tensor:
-        return self._inner.vjp(w * self._mask)
-
-    def jacobian(self) -> Tensor:
-        return self._inner.jacobian() * self._mask.unsqueeze(-1)
-
-    def diagonal(self) -> Tensor:
-        return self._inner.diagonal() * self._mask
-
-    def block_diagonal(self, size: int) -> Tensor:
-        return self._inner.block_diagonal(size) * self._mask.unsqueeze(-1).unsqueeze(-1)

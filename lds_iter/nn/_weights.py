@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+WEIGHT_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
 def layer_weights(module: torch.nn.RNNBase, layer: int, backward: bool) -> dict[str, Tensor]:
@@ -18,24 +18,13 @@ def layer_weights(module: torch.nn.RNNBase, layer: int, backward: bool) -> dict[
     suffix = f"l{layer}" + ("_reverse" if backward else "")
     if not hasattr(module, f"weight_ih_{suffix}"):
         raise ValueError(f"{module} has no layer {layer}{' in the backward direction' if backward else ''}.")
-    found = {name: getattr(module, f"{name}_{suffix}", None) for name in NAMES}
+    found = {name: getattr(module, f"{name}_{suffix}", None) for name in WEIGHT_NAMES}
     return {name: weight for name, weight in found.items() if weight is not None}
 
 
-def product(h: Tensor, weight: Tensor) -> Tensor:
+def apply_weight(h: Tensor, weight: Tensor) -> Tensor:
     """`h W^T` in one matrix product over all rows, in memory of its own."""
     return (h.reshape(-1, h.shape[-1]) @ weight.T).view(*h.shape[:-1], weight.shape[0])
-
-
-def check_shapes(weight_ih: Tensor, weight_hh: Tensor, gates: int) -> int:
-    """The hidden width D, for `gates` gates."""
-    width, rows = weight_hh.shape[-1], "D" if gates == 1 else f"{gates} D"
-    if weight_hh.shape != (gates * width, width) or weight_ih.ndim != 2 or weight_ih.shape[0] != gates * width:
-        raise ValueError(
-            f"`weight_ih` and `weight_hh` must have shapes ({rows}, D_in) and ({rows}, D), got "
-            f"{tuple(weight_ih.shape)} and {tuple(weight_hh.shape)}."
-        )
-    return width
 
 
 SMALL_WIDTH = 16
@@ -52,7 +41,7 @@ def scaled_sum(slopes: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     width, all_slopes, every = slopes[0].shape[-1], torch.cat(list(slopes), -1), torch.stack(list(weights))
     own = torch.eye(width, dtype=every.dtype, device=every.device).unsqueeze(-1)
     spread = (every.unsqueeze(-2) * own).flatten(-2).flatten(0, 1)  # (K D, D D): W_k[i, :] stands at (k i, i :)
-    return product(all_slopes, spread.T).view(*slopes[0].shape, width)
+    return apply_weight(all_slopes, spread.T).view(*slopes[0].shape, width)
 
 
 def own_blocks(weight: Tensor, size: int) -> Tensor:

@@ -3,215 +3,144 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
-from lds_iter.checks import check_method, check_names
+from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
-from lds_iter.loop.state import AbstractStrategy
-from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._arguments import (
-    check_budget,
-    check_compiler,
-    code_of,
+from lds_iter.nn._boundary import is_short
+from lds_iter.nn._forward import forward_pass
+from lds_iter.nn._plan import OVER_BUDGET, SHORT, LayerOutcome, Plan
+from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
+from lds_iter.nn.options import (
+    OPTION_NAMES,
+    OWN_STATE,
+    Option,
+    SolveOptions,
+    cache_for,
     default_auto,
     explain_fallback,
-    initial_states,
-    without_what_was_found,
+    lasting,
+    restored,
 )
-from lds_iter.nn._sequences import like_input, time_first
-from lds_iter.nn._stack import NotFinite, Options, OverBudget, Recurrence, run
-from lds_iter.nn._weights import layer_weights
-from lds_iter.nn.gru import GRURecurrence
-from lds_iter.nn.lstm import LSTMRecurrence
-from lds_iter.nn.rnn import RNNRecurrence
-from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Solution
 
-TORCHS = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
+OF_TORCH = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
 """The names of the arguments of `torch.nn`'s layers, which do not spell them out themselves."""
-
-OURS = ("method", "rtol", "atol", "window", "max_iters", "warm_start", "compiler")
 
 
 class ParallelLayers(torch.nn.RNNBase):
-    """What `RNN`, `GRU` and `LSTM` share: the layer of `torch.nn`, solved in parallel over time.
+    """What `RNN`, `GRU` and `LSTM` share: the layer of `torch.nn`, evaluated faster, or in parallel over time.
 
-    Gradients come from the implicit adjoint of `solve`. Where a solve does not converge within its budget, the whole
-    forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for inputs
-    that are not finite. Half precision is solved in float32 and cast back.
+    By default a layer on a CPU takes its steps in compiled code, and torch's kernel serves where that cannot (no
+    compiler) or would be late (a short LSTM); on an accelerator `Auto` finds out whether a solve or torch's kernel is
+    faster. With a `method` that method solves every forward. Where a solve does not converge within its budget, the
+    whole forward is that of `torch.nn`, with one `PerformanceWarning` per module; so it is, without a warning, for
+    inputs that are not finite. Half precision is computed in float32 and cast to what torch returns.
 
-    The constructor takes the arguments of the layer of `torch.nn`, and these; each is an attribute too, and may be
-    changed at any time.
+    Gradients are exact and may be differentiated again. Torch's kernel answers while a call is recorded or transformed:
+    tracing, scripting, exporting, `torch.fx`, `torch.func`, forward-mode derivatives, meta and fake tensors.
+
+    The constructor takes the arguments of the layer of `torch.nn`, and those of `SolveOptions` by name; each of these
+    is an attribute too, and may be changed at any time.
 
     Args:
         arguments: those of the layer of `torch.nn`, by position.
-        method: of the solves, or `Auto(...)`. When None, an `Auto` of the layer's own, which chooses between parallel
-            evaluation and torch's kernel for each layer and direction, and learns from one forward to the next.
-        rtol: see `solve`.
-        atol: see `solve`.
-        window: see `solve`.
-        max_iters: the budget: iterations for every stretch of `window` time steps (all of them, without a window)
-            before the layer falls back.
-        warm_start: start from the states that each sample had last time.
-        compiler: runs the solves compiled, as `Compiled` does with such an argument: `torch.compile`. Needs a `method`.
-        named_arguments: those of the layer of `torch.nn`, by name; it refuses what it does not know.
+        named_arguments: those of the layer of `torch.nn`, and `method`, `rtol`, `atol`, `window`, `max_iters`,
+            `warm_start`, `compiler`; see `SolveOptions`.
 
     Attributes:
-        last_solution: of the last forward, a `Solution` for each layer and direction, in the order of torch's weights;
-            without a graph. Not copied or pickled with the module. Where `Auto` went to torch's kernel, its result
-            code is `STOPPED`, its residual NaN, and `decisions` says why; empty where torch's kernel answered
-            at once: for a short sequence, because of a decision not long ago, or, an LSTM's first, to be timed by it.
+        options: the `SolveOptions`.
+        last_plan: who computed the last forward, and why; None before the first. Not copied or pickled.
+        last_solution: of the last forward, where it was solved, a `Solution` for each layer and direction, in the order
+            of torch's weights, without a graph and in memory of its own; else empty. Not copied or pickled.
+
+    Raises:
+        TypeError: for arguments that neither torch nor `SolveOptions` knows.
+        ValueError: for options that cannot work.
     """
 
     # Defaults on the class: `parallelize` turns a module of `torch.nn` into one of these without calling `__init__`.
-    method: LDSApproximation | AbstractStrategy | None = None
-    rtol: float | None = None
-    atol: float | None = None
-    window: int | None = None
-    max_iters: int = 100
-    warm_start: WarmStart | None = None
-    compiler: Callable[..., Any] | None = None
-    _code: CompileCache | None = None
-    _auto: Auto | None = None
+    options: SolveOptions = SolveOptions()
+    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in OPTION_NAMES)
     last_solution: tuple[Solution, ...] = ()
+    last_plan: Plan | None = None
+    _auto: Auto | None = None
+    _cache: CompileCache | None = None
     _warned: bool = False
 
-    def __init__(
-        self,
-        *arguments: Any,
-        method: LDSApproximation | AbstractStrategy | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        window: int | None = None,
-        max_iters: int = 100,
-        warm_start: WarmStart | None = None,
-        compiler: Callable[..., Any] | None = None,
-        **named_arguments: Any,
-    ) -> None:
-        check_names(type(self).__name__, named_arguments, (*TORCHS, *OURS))
+    def __init__(self, *arguments: Any, **named_arguments: Any) -> None:
+        check_names(type(self).__name__, named_arguments, (*OF_TORCH, *OPTION_NAMES))
+        options = SolveOptions(**{name: named_arguments.pop(name) for name in OPTION_NAMES if name in named_arguments})
         super().__init__(*arguments, **named_arguments)
-        self.configure(
-            method=method,
-            rtol=rtol,
-            atol=atol,
-            window=window,
-            max_iters=max_iters,
-            warm_start=warm_start,
-            compiler=compiler,
-        )
-
-    def configure(
-        self,
-        *,
-        method: LDSApproximation | AbstractStrategy | None,
-        rtol: float | None,
-        atol: float | None,
-        window: int | None,
-        max_iters: int,
-        warm_start: WarmStart | None,
-        compiler: Callable[..., Any] | None,
-    ) -> None:
-        """Set the options of the solve; see the class for what each means."""
-        self.method = None if method is None else check_method(method)
-        self.rtol, self.atol = rtol, atol
-        check_budget(window, max_iters, 1)
-        self.window, self.max_iters, self.warm_start = window, max_iters, warm_start
-        self.compiler = check_compiler(compiler, self.method)
+        self.options = options
 
     @untraced
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
-        states = initial_states(self, input, hx)
-        if states is None:
+        if self.options.method is None and is_short(self, input):
+            if self.last_plan is not SHORT:
+                self._remember(LayerOutcome(None, SHORT))
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
-        try:
-            with torch.autocast(states[0].device.type, enabled=False):
-                return self._parallel(input, states)
-        except NotFinite:
-            self.last_solution = ()
-        except OverBudget as failure:
-            self.last_solution = failure.solutions
-            if not self._warned:
-                self._warned = True
-                warn_of_slowness(explain_fallback(self, self._strategy(), failure.solutions))
+        if traced_as_leaf(self, input):
+            return as_leaf(self, input, hx)
+        if recorded(input, hx):
+            return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
+        outcome = forward_pass(self, self.options, self._chooser, self._compiled(), input, hx)
+        self._remember(outcome)
+        if outcome.results is not None:
+            return outcome.results
         return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
 
-    def _parallel(self, input: Any, states: tuple[Tensor, ...]) -> tuple[Any, Any]:
-        dtype = layer_weights(self, 0, False)["weight_ih"].dtype
-        compute = torch.promote_types(dtype, torch.float32)  # half precision is too coarse for residuals
-        x, lengths = time_first(input, self.batch_first)
+    def _remember(self, outcome: LayerOutcome) -> None:
+        """Keep what came of a forward, and warn once of a solve that failed."""
+        self.last_solution, self.last_plan = outcome.solutions, outcome.plan
+        if outcome.plan is not OVER_BUDGET or self._warned:
+            return
+        self._warned = True
+        layer, backward = divmod(len(outcome.solutions) - 1, 2 if self.bidirectional else 1)
+        where, name = f" in layer {layer}" + (", backward" if backward else ""), type(self).__name__
+        instead = f"The result is that of torch.nn.{name}, step by step"
+        warn_of_slowness(explain_fallback(name, where, outcome.solutions[-1], instead))
 
-        def layers(layer: int, backward: bool) -> Recurrence:
-            weights = layer_weights(self, layer, backward)
-            weights = {name: weight.to(compute) for name, weight in weights.items()}
-            return self._recurrence(weights)
-
-        method = self._strategy()
-        options = Options(method, self.rtol, self.atol, self.window, self.max_iters, self.warm_start, self._compiled())
-        states = tuple(state.to(compute) for state in states)
-        output, finals, solutions = run(self, layers, x.to(compute), lengths, states, options)
-        self.last_solution = tuple(solutions)
-        finals = tuple(final.to(dtype) for final in finals)
-        if not isinstance(input, PackedSequence) and input.dim() == 2:
-            finals = tuple(final.squeeze(1) for final in finals)
-        shaped = like_input(output.to(dtype), input, lengths, self.batch_first)
-        return shaped, finals if isinstance(self, torch.nn.LSTM) else finals[0]
-
-    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
-        raise NotImplementedError
-
-    def _strategy(self) -> LDSApproximation | AbstractStrategy:
-        """The method; where none was given an `Auto` of the layer's own, which learns from forward to forward."""
-        if self.method is not None:
-            return self.method
-        if self._auto is None:
-            self._auto = default_auto(self)
+    def _chooser(self) -> Auto:
+        """What chooses on an accelerator where no method is given; it learns from one forward to the next."""
+        self._auto = self._auto or default_auto(self)
         return self._auto
 
     def _compiled(self) -> CompileCache | None:
         """What has been compiled, for the compiler of now."""
-        self._code = code_of(self.compiler, self._code)
-        return self._code
+        self._cache = cache_for(self.options.compiler, self._cache)
+        return self._cache
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """What `torch.jit.script` compiles instead: the layer of torch with the same parameters."""
+        made = object.__new__(next(kind for kind in type(self).__mro__ if kind.__module__.startswith("torch.nn")))
+        made.__dict__.update({name: value for name, value in vars(self).items() if name not in OWN_STATE})
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
-        return without_what_was_found(super().__getstate__())
+        return lasting(super().__getstate__())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(restored(state))
 
 
 class RNN(ParallelLayers, torch.nn.RNN):
-    """`torch.nn.RNN`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
-
-    The further arguments are those of `ParallelLayers`.
-    """
-
-    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
-        return RNNRecurrence(**weights, nonlinearity=self.nonlinearity)  # pyright: ignore[reportArgumentType]
+    """`torch.nn.RNN`, faster. All else is the same, and the options are those of `ParallelLayers`."""
 
 
 class GRU(ParallelLayers, torch.nn.GRU):
-    """`torch.nn.GRU`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
-
-    The further arguments are those of `ParallelLayers`.
-    """
-
-    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
-        return GRURecurrence(**weights)
+    """`torch.nn.GRU`, faster. All else is the same, and the options are those of `ParallelLayers`."""
 
 
 class LSTM(ParallelLayers, torch.nn.LSTM):
-    """`torch.nn.LSTM`, solved in parallel over time. Same constructor, parameters, `state_dict`, inputs and outputs.
+    """`torch.nn.LSTM`, faster. Same constructor, parameters, `state_dict`, inputs and outputs.
 
-    The further arguments are those of `ParallelLayers`. `Auto` has `BlockNewton(2)` to choose from by default: a 2x2
-    block for each cell's h and c. The states of `last_solution` are such pairs, `(T, B, 2 * hidden_size)`, h before the
-    projection.
+    The further arguments are those of `ParallelLayers`. The states of `last_solution` are pairs of each unit's h and c,
+    `(T, B, 2 * hidden_size)`, h before the projection.
     """
-
-    def _recurrence(self, weights: dict[str, Tensor]) -> Recurrence:
-        return LSTMRecurrence(**weights)

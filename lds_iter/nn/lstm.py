@@ -23,28 +23,19 @@ Results are overwritten only where autograd has not kept them: `Unroll` differen
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from lds_iter._torch import kept
-from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.kernels.cpu.cells import LSTM, Tensors
-from lds_iter.kernels.triton.cells import iterations
-from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.nn._compiled import Recipe
-from lds_iter.nn._fused import FusedDerivatives
-from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
-from lds_iter.recurrence import IterationRequest, IterationResult
-
-Gates: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
-
-COMPILED = Recipe(LSTM, inputs=(0, 1, 2, 3), direct=(None, 4))
+from lds_iter.kernels.cpu import cells
+from lds_iter.kernels.triton.cells import iterations, operators
+from lds_iter.nn._weights import apply_weight, layer_weights, own_blocks
+from lds_iter.nn.cell import CellRecurrence
+from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 
 
-class LSTMRecurrence:
+class LSTMRecurrence(CellRecurrence):
     """One layer and direction of an LSTM as a recurrence `s' = f(s, u)`, for `solve` and `sequential`.
 
     Its state `s` is h and c in pairs, `(..., 2 D)`: see `pack` and `unpack`. Its inputs are the pre-activations of
@@ -57,6 +48,9 @@ class LSTMRecurrence:
         bias_ih: `(4 D)`, or None.
         bias_hh: `(4 D)`, or None.
         weight_hr: the projection, `(P, D)`, or None.
+
+    Raises:
+        ValueError: when the shapes of the weights do not fit.
     """
 
     def __init__(
@@ -68,22 +62,19 @@ class LSTMRecurrence:
         *,
         weight_hr: Tensor | None = None,
     ) -> None:
-        # What multiplies the unprojected h: for the derivatives only, a step multiplies by one after the other.
-        effective = weight_hh if weight_hr is None else weight_hh @ weight_hr
-        self.width = check_shapes(weight_ih, effective, 4)
-        self._weight_ih, self._weight_hh, self.projection = weight_ih, weight_hh, weight_hr
-        self.weights: Gates = weight_hh.chunk(4)  # pyright: ignore[reportAttributeAccessIssue]
-        self.effective: Gates = effective.chunk(4)  # pyright: ignore[reportAttributeAccessIssue]
-        self.diagonals: Gates = tuple(weight.diagonal().contiguous() for weight in self.effective)  # pyright: ignore[reportAttributeAccessIssue]
-        biases = [bias for bias in (bias_ih, bias_hh) if bias is not None]
-        self._bias = torch.stack(biases).sum(0) if biases else weight_ih.new_zeros(weight_ih.shape[0])
+        super().__init__(LSTM_SPEC, LSTM_SPEC.weights(weight_ih, weight_hh, bias_ih, bias_hh, weight_hr))
 
     @staticmethod
     def from_module(module: torch.nn.LSTM, layer: int = 0, *, backward: bool = False) -> LSTMRecurrence:
         """One layer and direction of a `torch.nn.LSTM`; the tensors are shared, not copied.
 
         Args:
+            module: the layer of torch.
+            layer: which of its layers.
             backward: the backward direction of a bidirectional layer; give `inputs` the sequence flipped in time.
+
+        Raises:
+            ValueError: when the module has no such layer.
         """
         return LSTMRecurrence(**layer_weights(module, layer, backward))
 
@@ -94,71 +85,37 @@ class LSTMRecurrence:
             x: the input sequence.
             h0: with a projection, the projected h before the first step, `(*batch, P)`; zeros when None.
         """
-        weights, biases = self._weight_ih.chunk(4), self._bias.chunk(4)
-        gates = [(x @ weight.T).add_(bias) for weight, bias in zip(weights, biases, strict=True)]
-        if h0 is not None:
-            first = [functional.linear(h0, weight).unsqueeze(0) for weight in self.weights]
-            gates = [torch.cat([gate[:1] + own, gate[1:]]) for gate, own in zip(gates, first, strict=True)]
-        return tuple(gates)  # pyright: ignore[reportReturnType]
+        gates = super().inputs(x)
+        if h0 is None:
+            return gates
+        first = [functional.linear(h0, weight).unsqueeze(0) for weight in self.weights.gates]
+        return tuple(torch.cat([gate[:1] + own, gate[1:]]) for gate, own in zip(gates, first, strict=True))
 
     @staticmethod
     def pack(h: Tensor, c: Tensor) -> Tensor:
         """H and c, `(..., D)` each, as one state `(..., 2 D)`."""
-        return torch.stack([h, c], -1).flatten(-2)
+        return pack(h, c)
 
     def unpack(self, s: Tensor) -> tuple[Tensor, Tensor]:
         """A state `(..., 2 D)` as h, projected where there is a projection, and c."""
-        h, c = s.unflatten(-1, (-1, 2)).unbind(-1)
-        return h.contiguous() if self.projection is None else product(h, self.projection), c.contiguous()
-
-    def __call__(self, s: Tensor, u: Gates) -> Tensor:
-        """One step for every row: states `(n, *batch, 2 D)` and the pre-activations to `(n, *batch, 2 D)`."""
-        tensors = (*u, *self.weights)
-        return COMPILED.value(s, tensors, self._plain) if self.projection is None else self._plain(s, tensors).value
-
-    def linearize(self, s: Tensor, u: Gates) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; without a projection the 2x2 blocks with the value in one kernel,
-        on CUDA up to D = 64."""
-        if self.projection is not None:
-            return LSTMDerivatives(s, u, self)
-        if not cells.fused(s, self._weight_hh):
-            return COMPILED.linearize(s, (*u, *self.weights), self._plain)
-        value, blocks = cells.lstm_step(s, *u, self._weight_hh)
-        return FusedDerivatives(value, blocks, lambda: LSTMDerivatives(s, u, self))
-
-    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
-        """A whole iteration: in compiled code on a CPU, in one kernel on a CUDA device."""
-        u = request.inputs
-        if self.projection is not None:
-            return None
-        if request.s0.device.type == "cpu":
-            return COMPILED.fused_iteration(request, (*u, *self.weights))
-        return iterations.lstm(request.method, request, u, self._weight_hh)
-
-    def solve_adjoint(self, s: Tensor, u: Gates, g: Tensor) -> Tensor | None:
-        """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that. `g` is like the
-        states before each row, `s` `(T, *batch, 2 D)`."""
-        return None if self.projection is not None else LSTM.adjoint(s, (*u, *self.weights), g)
-
-    def _plain(self, s: Tensor, tensors: Tensors) -> LSTMDerivatives:
-        return LSTMDerivatives(s, tensors[:4], self)  # pyright: ignore[reportArgumentType]
+        return unpack(s, self.weights)
 
 
-class LSTMDerivatives(AbstractDerivatives):
+class LSTMDerivatives(CellDerivatives):
     """The step of an LSTM and its Jacobian; the gates are computed once for both."""
 
-    def __init__(self, s: Tensor, u: Gates, f: LSTMRecurrence) -> None:
-        self._f = f
-        h, self._c = f.unpack(s)
-        w_i, w_f, w_g, w_o = f.weights
+    def __init__(self, s: Tensor, u: Gates, weights: CellWeights) -> None:
+        self._weights = weights
+        h, self._c = unpack(s, weights)
+        w_i, w_f, w_g, w_o = weights.gates
         # A product and an addition in place: on a CPU less than half the time of `addmm`.
-        self._i = product(h, w_i).add_(u[0]).sigmoid_()
-        self._forget = product(h, w_f).add_(u[1]).sigmoid_()
-        self._g = product(h, w_g).add_(u[2]).tanh_()
-        self._o = product(h, w_o).add_(u[3]).sigmoid_()
+        self._i = apply_weight(h, w_i).add_(u[0]).sigmoid_()
+        self._forget = apply_weight(h, w_f).add_(u[1]).sigmoid_()
+        self._g = apply_weight(h, w_g).add_(u[2]).tanh_()
+        self._o = apply_weight(h, w_o).add_(u[3]).sigmoid_()
         cell = torch.addcmul(self._forget * self._c, self._i, self._g)
         self._squashed = torch.tanh(cell)
-        self.value = f.pack(self._o * self._squashed, cell)
+        self.value = pack(self._o * self._squashed, cell)
 
     @kept
     def _slopes(self) -> Gates:
@@ -175,24 +132,24 @@ class LSTMDerivatives(AbstractDerivatives):
         return torch.ops.aten.tanh_backward(self._o, self._squashed)
 
     def jvp(self, v: Tensor) -> Tensor:
-        v_h, v_c = self._f.unpack(v)
+        v_h, v_c = unpack(v, self._weights)
         *inner, a_o = self._slopes
         d_c = self._forget * v_c
-        for slope, weight in zip(inner, self._f.weights, strict=False):
-            d_c.addcmul_(slope, product(v_h, weight))
-        d_h = a_o * product(v_h, self._f.weights[3])
-        return self._f.pack(d_h.addcmul_(self._through_cell, d_c), d_c)
+        for slope, weight in zip(inner, self._weights.gates, strict=False):
+            d_c.addcmul_(slope, apply_weight(v_h, weight))
+        d_h = a_o * apply_weight(v_h, self._weights.gates[3])
+        return pack(d_h.addcmul_(self._through_cell, d_c), d_c)
 
     def vjp(self, w: Tensor) -> Tensor:
         w_h, w_c = w.unflatten(-1, (-1, 2)).unbind(-1)
         w_c = torch.addcmul(w_c, self._through_cell, w_h)
         *inner, a_o = self._slopes
-        out = (a_o * w_h) @ self._f.weights[3]
-        for slope, weight in zip(inner, self._f.weights, strict=False):
+        out = (a_o * w_h) @ self._weights.gates[3]
+        for slope, weight in zip(inner, self._weights.gates, strict=False):
             out = out + (slope * w_c) @ weight
-        if self._f.projection is not None:
-            out = out @ self._f.projection
-        return self._f.pack(out, w_c * self._forget)
+        if self._weights.hr is not None:
+            out = out @ self._weights.hr
+        return pack(out, w_c * self._forget)
 
     def gradients(self, g: Tensor) -> tuple[Tensor, ...]:
         """For the gradient `g` of the value those of the four `W_k h`, which are those of u, and of c."""
@@ -202,13 +159,13 @@ class LSTMDerivatives(AbstractDerivatives):
         return a_i * g_c, a_f * g_c, a_g * g_c, a_o * g_h, self._forget * g_c
 
     def jacobian(self) -> Tensor:
-        return self._blocks(self._f.width).squeeze(-3)
+        return self._blocks(self._weights.width).squeeze(-3)
 
     def diagonal(self) -> Tensor:
-        w_i, w_f, w_g, w_o = self._f.diagonals
+        w_i, w_f, w_g, w_o = self._weights.diagonals
         a_i, a_f, a_g, a_o = self._slopes
         inner = (a_i * w_i).addcmul_(a_f, w_f).addcmul_(a_g, w_g)
-        return self._f.pack((a_o * w_o).addcmul_(self._through_cell, inner), self._forget)
+        return pack((a_o * w_o).addcmul_(self._through_cell, inner), self._forget)
 
     def block_diagonal(self, size: int) -> Tensor:
         if size == 1:
@@ -222,7 +179,7 @@ class LSTMDerivatives(AbstractDerivatives):
     def _blocks(self, cells: int) -> Tensor:
         """The blocks that belong to groups of `cells` cells, `(n, *batch, D // cells, 2 cells, 2 cells)`."""
         *inner, a_o = (slope.unflatten(-1, (-1, cells)).unsqueeze(-1) for slope in self._slopes)
-        *w_inner, w_o = (own_blocks(weight, cells) for weight in self._f.effective)
+        *w_inner, w_o = (own_blocks(weight, cells) for weight in self._weights.effective)
         from_h = inner[0] * w_inner[0]
         for slope, weight in zip(inner[1:], w_inner[1:], strict=True):
             from_h.addcmul_(slope, weight)
@@ -234,3 +191,38 @@ class LSTMDerivatives(AbstractDerivatives):
         out[..., 0, :, 1] = torch.diag_embed(through * forget)
         out[..., 1, :, 1] = torch.diag_embed(forget)
         return out.flatten(-2).flatten(-3, -2)
+
+
+def pack(h: Tensor, c: Tensor) -> Tensor:
+    """H and c, `(..., D)` each, as one state `(..., 2 D)`."""
+    return torch.stack([h, c], -1).flatten(-2)
+
+
+def unpack(s: Tensor, weights: CellWeights) -> tuple[Tensor, Tensor]:
+    """A state `(..., 2 D)` as h, projected where there is a projection, and c."""
+    return _output(s, weights), s[..., 1::2].contiguous()
+
+
+def _output(s: Tensor, weights: CellWeights) -> Tensor:
+    h = s[..., ::2]
+    return h.contiguous() if weights.hr is None else apply_weight(h, weights.hr)
+
+
+def _paired_start(start: tuple[Tensor, ...], weights: CellWeights) -> Tensor:
+    """A projected h enters through the inputs of the first row, see `LSTMRecurrence.inputs`."""
+    h, c = start
+    return pack(h if weights.hr is None else torch.zeros_like(c), c)
+
+
+LSTM_SPEC = CellSpec(
+    gates=4,
+    inner_bias=False,
+    compiled=cells.LSTM,
+    to_state=(None, 4),
+    derivatives=LSTMDerivatives,
+    device_step=lambda s, u, weights: operators.lstm_step(s, *u, weights.hh),
+    device_iteration=lambda request, u, weights: iterations.lstm(request.method, request, u, weights.hh),
+    pack=_paired_start,
+    output=_output,
+    final=unpack,
+)

@@ -12,19 +12,35 @@ from torch.utils import _pytree as pytree
 
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
-from lds_iter.checks import check_method
+from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.errors import warn_of_slowness
+from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._arguments import check_budget, check_compiler, code_of, default_auto, without_what_was_found
-from lds_iter.nn._weights import NAMES
+from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
+from lds_iter.nn._gradient import Once, solved, stepped
+from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
+from lds_iter.nn._weights import WEIGHT_NAMES
+from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
+from lds_iter.nn.options import (
+    OPTION_NAMES,
+    Option,
+    SolveOptions,
+    cache_for,
+    default_auto,
+    explain_fallback,
+    lasting,
+    restored,
+)
 from lds_iter.nn.rnn import RNNRecurrence
-from lds_iter.recurrence import fold, ravel
+from lds_iter.recurrence import fold, ravel, take_rows
 from lds_iter.solution import Solution
-from lds_iter.solve import sequential, solve
+from lds_iter.solve import solve
+
+LOOP = "For a cell of your own call it in a loop: `for x_t in x: state = layer.cell(x_t, state)`."
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,8 @@ class Recurrent(torch.nn.Module):
 
     The cell is one of three kinds:
 
-    - `torch.nn.RNNCell`, `GRUCell` or `LSTMCell`: solved with their derivatives in closed form.
+    - `torch.nn.RNNCell`, `GRUCell` or `LSTMCell`: by default step by step in compiled code on a CPU, and solved with
+      their derivatives in closed form where that cannot serve.
     - An object or module with a method `linearize(s, u)`: a recurrence `f(s, u)` that knows its own derivatives, as
       `solve` takes it, with a state of one tensor. Where it has a method `inputs(x)`, that is applied to all inputs at
       once, before the solve.
@@ -52,22 +69,24 @@ class Recurrent(torch.nn.Module):
       `method=li.QuasiNewton(li.Hutchinson())`: one product, exact for a diagonal Jacobian.
 
     Where the solve does not converge within its budget, the states are computed step by step, with one
-    `PerformanceWarning`.
+    `PerformanceWarning`; while a call is recorded or transformed (tracing, `torch.func`, meta tensors), without one.
+    Autocast does not reach the cell: states keep the dtype of the initial state.
 
     Args:
         cell: see above.
         batch_first: inputs and outputs are `(B, T, ...)` instead of `(T, B, ...)`.
-        method: of the solve, or `Auto(...)`; when None an `Auto` of the layer's own, which learns from one forward to
-            the next, with `BlockNewton(2)` among its candidates for an `LSTMCell`.
-        rtol: see `solve`.
-        atol: see `solve`.
-        window: see `solve`.
-        max_iters: iterations for every stretch of `window` time steps before it falls back; `Auto` needs no limit.
-        compiler: runs the solves compiled, as `Compiled` does with such an argument: `torch.compile`. Needs a `method`.
+        options: those of `SolveOptions`, by name; each is an attribute too, and may be changed at any time. Without a
+            `method` an `Auto` of the layer's own solves, which learns from one forward to the next, with
+            `BlockNewton(2)` among its candidates for an `LSTMCell`.
 
     Attributes:
-        last_solution: the `Solution` of the last forward, without a graph; None before the first. Not copied or
-            pickled.
+        options: the `SolveOptions`.
+        last_solution: the `Solution` of the last forward, without a graph and in memory of its own; None before the
+            first, and where nothing was solved. Not copied or pickled.
+
+    Raises:
+        TypeError: when `cell` is no module or function, and for unknown options.
+        ValueError: for options that cannot work.
 
     Example:
         >>> layer = li.nn.Recurrent(torch.nn.LSTMCell(3, 4))
@@ -76,32 +95,19 @@ class Recurrent(torch.nn.Module):
         (torch.Size([100, 2, 4]), torch.Size([2, 4]))
     """
 
+    options: SolveOptions = SolveOptions()
+    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in OPTION_NAMES)
     last_solution: Solution | None = None
     _auto: Auto | None = None
-    _code: CompileCache | None = None
+    _cache: CompileCache | None = None
     _warned: bool = False
 
-    def __init__(
-        self,
-        cell: Callable[..., Any],
-        *,
-        batch_first: bool = False,
-        method: LDSApproximation | AbstractStrategy | None = None,
-        rtol: float | None = None,
-        atol: float | None = None,
-        window: int | None = None,
-        max_iters: int = 100,
-        compiler: Callable[..., Any] | None = None,
-    ) -> None:
+    def __init__(self, cell: Callable[..., Any], *, batch_first: bool = False, **options: Any) -> None:
+        check_names("Recurrent", options, ("batch_first", *OPTION_NAMES))
         super().__init__()
-        if isinstance(cell, type) or not callable(cell):
-            raise TypeError(f"`cell` must be a module or function, cell(x, state) -> state, got {cell!r}.")
-        self.cell = cell
+        self.cell = check_cell(cell)
         self.batch_first = batch_first
-        self.method = None if method is None else check_method(method)
-        self.rtol, self.atol, self.window, self.max_iters = rtol, atol, window, max_iters
-        check_budget(window, max_iters, 1)
-        self.compiler = check_compiler(compiler, self.method)
+        self.options = SolveOptions(**options)
 
     @untraced
     def forward(self, input: Tensor, state: Any = None) -> tuple[Any, Any]:
@@ -113,71 +119,99 @@ class Recurrent(torch.nn.Module):
 
         Returns:
             The states at all times, `(T, B, ...)`, and the last one, `(B, ...)`; pytrees like `state`.
+
+        Raises:
+            TypeError, ValueError: when `input` or `state` do not fit the cell or each other.
         """
+        if traced_as_leaf(self, input):
+            return as_leaf(self, input, state)
+        check_input(self.cell, input)
         single = input.dim() == 2
         x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
         if single and state is not None:
             state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
-        state = _zeros(self.cell, x) if state is None else state
-        problem = _problem(self.cell, x.contiguous(), state)
-        states = problem.unpack(self._states(problem, x.shape[0]))
-        final = pytree.tree_map(lambda leaf: leaf[-1], states)
+        state = zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
+        with torch.autocast(x.device.type, enabled=False):
+            problem = _problem(self.cell, x.contiguous(), state)
+            states = problem.unpack(self._states(problem, x.shape[0], recorded(x, *pytree.tree_leaves(state))))
+        final = pytree.tree_map(lambda leaf: leaf[-1].clone(), states)
         if single:
             return pytree.tree_map(lambda leaf: leaf.squeeze(1), states), pytree.tree_map(lambda leaf: leaf[0], final)
         if self.batch_first:
             states = pytree.tree_map(lambda leaf: leaf.transpose(0, 1), states)
         return states, final
 
-    def _states(self, problem: _Problem, length: int) -> Tensor:
-        method = self._strategy()
-        limit = check_budget(self.window, self.max_iters, length)
-        self._code = code_of(self.compiler, self._code)
-        solution = solve(
-            problem.f if self._code is None else Compiled(problem.f, self._code),
-            problem.s0,
-            problem.inputs,
-            method,
-            rtol=self.rtol,
-            atol=self.atol,
-            window=self.window,
-            max_iters=None if isinstance(method, Auto) else limit,  # `Auto` knows when to go step by step
-            throw=False,
-        )
-        self.last_solution = solution.light()
+    def _states(self, problem: _Problem, length: int, stepwise: bool) -> Tensor:
+        """All states of the recurrence, `(T, B, D)`."""
+        self.last_solution = None
+        f, s0, inputs = problem.f, problem.s0, problem.inputs
+        if stepwise:
+            return _step_by_step(f, s0, inputs, length)
+        if isinstance(f, CellRecurrence):
+            found = stepped(f, s0, inputs) if self.options.method is None and s0.device.type == "cpu" else None
+            if found is not None:
+                return found
+            states, solution = solved(f, s0, inputs, self._solve)
+        else:
+            solution = self._solve(f, s0, inputs)
+            states, solution = Once.apply(LOOP, solution.states), solution.light()
+        self.last_solution = solution
         if solution.converged:
-            return solution.states
+            self._remember(states)
+            return states  # pyright: ignore[reportReturnType]
         if not self._warned:
             self._warned = True
-            message = (
-                f"`Recurrent({type(self.cell).__name__})` did not converge within max_iters={self.max_iters} "
-                f"iterations (residual up to {float(solution.residual.max()):.2g}); its states were computed step by "
-                "step, as they will be whenever this happens (shown once per module). Try another `method`, such as "
-                "li.Then(li.Jacobi(), li.Newton(), 16), or a larger `max_iters`: T always suffices."
-            )
-            warn_of_slowness(message)
-        return sequential(problem.f, problem.s0, problem.inputs)
+            instead = "Its states were computed step by step"
+            warn_of_slowness(explain_fallback(f"Recurrent({type(self.cell).__name__})", "", solution, instead))
+        return _step_by_step(f, s0, inputs, length)
+
+    def _solve(self, f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Solution:
+        options, cache, method = self.options, self._compiled(), self._strategy()
+        length = pytree.tree_leaves(inputs)[0].shape[0]
+        guess = None if options.warm_start is None else options.warm_start.recall((self, 0), length, s0)
+        return solve(
+            f if cache is None else Compiled(f, cache),
+            s0,
+            inputs,
+            method,
+            guess=repeat_initial if guess is None else guess,
+            rtol=options.rtol,
+            atol=options.atol,
+            window=options.window,
+            max_iters=options.limit(length, method),
+            throw=False,
+        )
+
+    def _remember(self, states: Any) -> None:
+        if self.options.warm_start is not None:
+            self.options.warm_start.remember((self, 0), states.detach())
 
     def _strategy(self) -> LDSApproximation | AbstractStrategy:
-        if self.method is not None:
-            return self.method
+        if self.options.method is not None:
+            return self.options.method
         if self._auto is None:
             self._auto = default_auto(self.cell)
         return self._auto
 
+    def _compiled(self) -> CompileCache | None:
+        """What has been compiled, for the compiler of now."""
+        self._cache = cache_for(self.options.compiler, self._cache)
+        return self._cache
+
     def __getstate__(self) -> dict[str, Any]:
-        return without_what_was_found(self.__dict__)
+        return lasting(self.__dict__)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(restored(state))
 
 
-def _zeros(cell: Any, x: Tensor) -> Any:
-    """The state that torch's cells begin with when none is given."""
-    width = getattr(cell, "hidden_size", None)
-    if not isinstance(width, int):
-        raise ValueError(
-            f"`state` is needed: {type(cell).__name__} has no `hidden_size` to tell the shape of its state. Pass what "
-            "the cell takes, tensors that begin with the batch, such as torch.zeros(B, D)."
-        )
-    zeros = x.new_zeros(x.shape[1], width)
-    return (zeros, zeros) if isinstance(cell, torch.nn.LSTMCell) else zeros
+def _step_by_step(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, length: int) -> Tensor:
+    """The plain loop over time, which looks at no number."""
+    states, s = [], s0.unsqueeze(0)
+    for t in range(length):
+        s = f(s, take_rows(inputs, t, t + 1))
+        states.append(s)
+    return torch.cat(states)
 
 
 def _problem(cell: Any, x: Tensor, state: Any) -> _Problem:
@@ -198,4 +232,4 @@ def _problem(cell: Any, x: Tensor, state: Any) -> _Problem:
 
 
 def _weights(cell: torch.nn.RNNCellBase) -> dict[str, Any]:
-    return {name: getattr(cell, name) for name in NAMES if getattr(cell, name, None) is not None}
+    return {name: getattr(cell, name) for name in WEIGHT_NAMES if getattr(cell, name, None) is not None}

@@ -11,28 +11,19 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from lds_iter._torch import kept
-from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.kernels.cpu.cells import RNN_RELU, RNN_TANH, Tensors
-from lds_iter.kernels.triton.cells import iterations
-from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.nn._compiled import Recipe
-from lds_iter.nn._fused import FusedDerivatives
-from lds_iter.nn._weights import check_shapes, layer_weights, own_blocks, product
-from lds_iter.recurrence import IterationRequest, IterationResult
+from lds_iter.kernels.cpu import cells
+from lds_iter.kernels.cpu.cells import CompiledCell
+from lds_iter.kernels.triton.cells import iterations, operators
+from lds_iter.nn._weights import apply_weight, layer_weights, own_blocks
+from lds_iter.nn.cell import CellRecurrence
+from lds_iter.nn.cell_spec import CellDerivatives, CellSpec, CellWeights, Gates
 
 Slope = Callable[[Tensor], Tensor]
 
-# The function, in place, its slope as a function of its value, and the compiled cell.
-_NONLINEARITIES: dict[str, tuple[Callable[[Tensor], Tensor], Slope, Recipe]] = {
-    "tanh": (torch.tanh_, lambda value: 1 - value * value, Recipe(RNN_TANH, inputs=(0,), direct=(None,))),
-    "relu": (torch.relu_, lambda value: (value > 0).to(value.dtype), Recipe(RNN_RELU, inputs=(0,), direct=(None,))),
-}
 
-
-class RNNRecurrence:
+class RNNRecurrence(CellRecurrence):
     """One layer and direction of a plain recurrent network as a recurrence `h' = f(h, u)`.
 
     For `solve` and `sequential`. Its inputs are the pre-activations of `inputs(x)`, not `x` itself. Uses the parameter
@@ -44,6 +35,9 @@ class RNNRecurrence:
         bias_ih: `(D)`, or None.
         bias_hh: `(D)`, or None.
         nonlinearity: "tanh" or "relu", as in `torch.nn.RNN`.
+
+    Raises:
+        ValueError: when the shapes of the weights do not fit, or for another nonlinearity.
     """
 
     def __init__(
@@ -55,70 +49,33 @@ class RNNRecurrence:
         *,
         nonlinearity: Literal["tanh", "relu"] = "tanh",
     ) -> None:
-        self.width = check_shapes(weight_ih, weight_hh, 1)
-        if nonlinearity not in _NONLINEARITIES:
+        if nonlinearity not in RNN_SPECS:
             raise ValueError(f'`nonlinearity` must be "tanh" or "relu", got {nonlinearity!r}.')
-        self._weight_ih, self._weight = weight_ih, weight_hh
-        biases = [bias for bias in (bias_ih, bias_hh) if bias is not None]
-        self._bias = torch.stack(biases).sum(0) if biases else None
-        self._diagonal = weight_hh.diagonal().contiguous()
-        self._function, self._slope, self._compiled = _NONLINEARITIES[nonlinearity]
-        self._relu = nonlinearity == "relu"
+        spec = RNN_SPECS[nonlinearity]
+        super().__init__(spec, spec.weights(weight_ih, weight_hh, bias_ih, bias_hh))
 
     @staticmethod
     def from_module(module: torch.nn.RNN, layer: int = 0, *, backward: bool = False) -> RNNRecurrence:
         """One layer and direction of a `torch.nn.RNN`; the tensors are shared, not copied.
 
         Args:
+            module: the layer of torch.
+            layer: which of its layers.
             backward: the backward direction of a bidirectional layer; give `inputs` the sequence flipped in time.
+
+        Raises:
+            ValueError: when the module has no such layer.
         """
         weights = layer_weights(module, layer, backward)
         return RNNRecurrence(**weights, nonlinearity=module.nonlinearity)  # pyright: ignore[reportArgumentType]
 
-    def inputs(self, x: Tensor) -> Tensor:
-        """The pre-activations that `x` contributes: `(T, *batch, D_in)` to `(T, *batch, D)`."""
-        return functional.linear(x, self._weight_ih, self._bias)
 
-    def __call__(self, h: Tensor, u: Tensor) -> Tensor:
-        """One step for every row: `h` and the pre-activations `(n, *batch, D)` to `(n, *batch, D)`."""
-        return self._compiled.value(h, (u, self._weight), self._plain)
-
-    def linearize(self, h: Tensor, u: Tensor) -> AbstractDerivatives:
-        """The value and the closed-form derivatives; diagonal and value in one kernel, on CUDA up to D = 64."""
-        if not cells.fused(h, self._weight):
-            return self._compiled.linearize(h, (u, self._weight), self._plain)
-        value, diagonal = cells.rnn_step(h, u, self._weight, self._relu)
-        rest = RNNDerivatives(value, self._slope, self._weight, self._diagonal)
-        return FusedDerivatives(value, diagonal.unsqueeze(-1).unsqueeze(-1), lambda: rest)
-
-    def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
-        """A whole iteration: in compiled code on a CPU, in one kernel on a CUDA device."""
-        u = request.inputs
-        if request.s0.device.type == "cpu":
-            return self._compiled.fused_iteration(request, (u, self._weight))
-        return iterations.rnn(request.method, request, u, self._weight, self._relu)
-
-    def solve_adjoint(self, h: Tensor, u: Tensor, g: Tensor) -> Tensor | None:
-        """All `l_t = g_t + J_{t+1}^T l_{t+1}` in compiled code; None where the loop must solve that.
-
-        Args:
-            h: the state before each row, `(T, *batch, D)`.
-            u: the pre-activations, `(T, *batch, D)`.
-            g: `(T, *batch, D)`.
-        """
-        return self._compiled.cell.adjoint(h, (u, self._weight), g)
-
-    def _plain(self, h: Tensor, tensors: Tensors) -> RNNDerivatives:
-        value = self._function(product(h, tensors[1]).add_(tensors[0]))
-        return RNNDerivatives(value, self._slope, tensors[1], self._diagonal)
-
-
-class RNNDerivatives(AbstractDerivatives):
+class RNNDerivatives(CellDerivatives):
     """The step of a plain recurrent network and its Jacobian, which needs the value alone."""
 
-    def __init__(self, value: Tensor, slope: Slope, weight: Tensor, diagonal: Tensor) -> None:
+    def __init__(self, value: Tensor, slope: Slope, weights: CellWeights) -> None:
         self.value = value
-        self._slope_of, self._weight, self._diagonal = slope, weight, diagonal
+        self._slope_of, self._weight, self._of = slope, weights.hh, weights
 
     @kept
     def _slope(self) -> Tensor:
@@ -126,7 +83,7 @@ class RNNDerivatives(AbstractDerivatives):
         return self._slope_of(self.value)
 
     def jvp(self, v: Tensor) -> Tensor:
-        return self._slope * product(v, self._weight)
+        return self._slope * apply_weight(v, self._weight)
 
     def vjp(self, w: Tensor) -> Tensor:
         return (self._slope * w) @ self._weight
@@ -139,8 +96,38 @@ class RNNDerivatives(AbstractDerivatives):
         return self._slope.unsqueeze(-1) * self._weight
 
     def diagonal(self) -> Tensor:
-        return self._slope * self._diagonal
+        return self._slope * self._of.diagonals[0]
 
     def block_diagonal(self, size: int) -> Tensor:
         slope = self._slope.unflatten(-1, (-1, size)).unsqueeze(-1)
         return slope * own_blocks(self._weight, size)
+
+
+def _spec(compiled: CompiledCell, function: Callable[[Tensor], Tensor], slope: Slope, relu: bool) -> CellSpec:
+    """Of the function, in place, and its slope as a function of its value."""
+
+    def derivatives(h: Tensor, u: Gates, weights: CellWeights) -> RNNDerivatives:
+        return RNNDerivatives(function(apply_weight(h, weights.hh).add_(u[0])), slope, weights)
+
+    def device_step(h: Tensor, u: Gates, weights: CellWeights) -> tuple[Tensor, Tensor]:
+        value, diagonal = operators.rnn_step(h, u[0], weights.hh, relu)
+        return value, diagonal.unsqueeze(-1).unsqueeze(-1)
+
+    return CellSpec(
+        gates=1,
+        inner_bias=False,
+        compiled=compiled,
+        to_state=(None,),
+        derivatives=derivatives,
+        device_step=device_step,
+        device_iteration=lambda request, u, weights: iterations.rnn(request.method, request, u[0], weights.hh, relu),
+        pack=lambda start, _: start[0],
+        output=lambda states, _: states,
+        final=lambda last, _: (last,),
+    )
+
+
+RNN_SPECS = {
+    "tanh": _spec(cells.RNN_TANH, torch.tanh_, lambda value: 1 - value * value, relu=False),
+    "relu": _spec(cells.RNN_RELU, torch.relu_, lambda value: (value > 0).to(value.dtype), relu=True),
+}

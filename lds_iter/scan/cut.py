@@ -1,7 +1,7 @@
 """Scans that begin at the frontier: rows up to and including the frontier row have `A_t = 0`.
 
-The frontier row takes the value of `f` as it is, and nothing before it moves. Each sequence of a batch has a frontier of
-its own.
+The frontier row takes the value of `f` as it is, and nothing before it moves. Each sequence of a batch has a frontier
+of its own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.scan.linear_scan import linear_scan, runs_once
-from lds_iter.scan.transitions import AbstractTransition, scaled, take
+from lds_iter.scan.linear_scan import linear_scan
+from lds_iter.scan.registry import runs_once
+from lds_iter.scan.transitions import AbstractTransition, take
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def cut_scan(transition: AbstractTransition, b: Tensor, before: Tensor, cut: Cut
     if cut.lowest is not None and cut.highest is not None and runs_once(transition, b):
         return _from_frontier(transition, b, before, cut, torch.empty_like(b) if out is None else out)
     keep = cut.behind(slice(0, n)).to(b.dtype).expand(*b.shape[:-1], 1)
-    return linear_scan(scaled(transition, keep), b, before, out=out)
+    return linear_scan(transition.scaled(keep), b, before, out=out)
 
 
 def _from_frontier(transition: AbstractTransition, b: Tensor, before: Tensor, cut: Cut, out: Tensor) -> Tensor:
@@ -71,7 +72,7 @@ def _from_frontier(transition: AbstractTransition, b: Tensor, before: Tensor, cu
     if first < last and cut.lowest < cut.highest:
         head = slice(first, last)
         keep = cut.behind(head).to(b.dtype).expand(last - first, *b.shape[1:-1], 1)
-        linear_scan(scaled(take(transition, head), keep), b[head], initial, out=out[head])
+        linear_scan(take(transition, head).scaled(keep), b[head], initial, out=out[head])
         first, initial = last, out[last - 1]
     elif first < last:
         initial = None  # the frontier row itself is the first: no matrix is multiplied there

@@ -11,16 +11,15 @@ reference.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
+from lds_iter.scan.registry import kernel_of, operator_of, register_scan
 from lds_iter.scan.transitions import (
     AbstractTransition,
-    BlockDiagonal,
     Diagonal,
     Identity,
     ScaledIdentity,
@@ -29,71 +28,6 @@ from lds_iter.scan.transitions import (
     map_leaves,
     take,
 )
-
-Scan = Callable[[Any, Tensor, Tensor | None], None]
-
-# Keyed by type, not dispatched by functools.singledispatch, which torch.compile cannot trace.
-_SCANS: dict[tuple[type[AbstractTransition], str | None], Scan] = {}
-_REVERSED: dict[tuple[type[AbstractTransition], str], Scan] = {}
-
-Operator = Callable[[Any, Tensor, Tensor | None], Tensor]
-
-_OPERATORS: dict[type[AbstractTransition], Operator] = {}
-
-_RUN_ONCE: dict[str, Callable[[AbstractTransition, Tensor], bool]] = {}
-
-
-def register_scan(structure: type[AbstractTransition], device_type: str | None = None) -> Callable[[Scan], Scan]:
-    """Decorator: use this function to scan `structure` on devices of `device_type` (all devices when None).
-
-    The function takes `(transition, x, initial)`: on entry `x`, of shape `(n, *batch, D)`, holds `b`, and it leaves the
-    solution there, in place. `initial` has shape `(*batch, D)` or is None. The transition must stay as it is.
-    """
-
-    def register(scan: Scan) -> Scan:
-        _SCANS[structure, device_type] = scan
-        return scan
-
-    return register
-
-
-def register_operator(structure: type[AbstractTransition], operator: Operator) -> None:
-    """In compiled code, scan `structure` by an operator of `torch.library`; other structures are traced for each T.
-
-    Args:
-        structure: which transitions.
-        operator: differentiable, `(transition, b, initial) -> x`; see `linear_scan`. `initial` may be None.
-    """
-    _OPERATORS[structure] = operator
-
-
-def register_reverse_scan(structure: type[AbstractTransition], device_type: str) -> Callable[[Scan], Scan]:
-    """Decorator like `register_scan`, for `x_t = A_t x_{t+1} + b_t`, with `initial` after the last row.
-
-    Without one, a reversed scan is a scan of flipped copies.
-    """
-
-    def register(scan: Scan) -> Scan:
-        _REVERSED[structure, device_type] = scan
-        return scan
-
-    return register
-
-
-def register_runs_once(device_type: str, predicate: Callable[[AbstractTransition, Tensor], bool]) -> None:
-    """Say which scans of a device run through time once, so that they round alike wherever they begin.
-
-    Args:
-        device_type: such as "cpu".
-        predicate: `(transition, x) -> bool`, for a scan of `x`, `(n, *batch, D)`.
-    """
-    _RUN_ONCE[device_type] = predicate
-
-
-def runs_once(transition: AbstractTransition, x: Tensor) -> bool:
-    """Whether a scan of `x`, `(n, *batch, D)`, runs through time once on its device."""
-    predicate = _RUN_ONCE.get(x.device.type)
-    return predicate is not None and not torch.is_grad_enabled() and predicate(transition, x)
 
 
 def linear_scan(
@@ -116,6 +50,9 @@ def linear_scan(
     Returns:
         `x`, of the shape of `b`.
 
+    Raises:
+        TypeError, ValueError: for what is no transition of these rows, and for `out` where it cannot serve.
+
     Example:
         >>> x = li.linear_scan(li.Diagonal(torch.full((3, 1), 0.5)), torch.ones(3, 1))
         >>> x.flatten().tolist()
@@ -129,15 +66,16 @@ def linear_scan(
     if out is not None and (reverse or torch.is_grad_enabled()):
         raise ValueError("`out` works forward in time and under `torch.no_grad()` only; leave it out.")
     if reverse:
-        backwards = _REVERSED.get((type(transition), b.device.type))
+        backwards = kernel_of(type(transition), b.device.type).reverse
         if backwards is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
             x = b.clone(memory_format=torch.contiguous_format)
             backwards(transition, x, initial)
             return x
         flipped = map_leaves(lambda leaf: leaf.flip(0), transition)
         return linear_scan(flipped, b.flip(0), initial).flip(0)
-    if type(transition) in _OPERATORS and (torch.compiler.is_compiling() or _batched(transition, b, initial)):
-        x = _OPERATORS[type(transition)](transition, b, initial)
+    operator = operator_of(type(transition))
+    if operator is not None and (torch.compiler.is_compiling() or _batched(transition, b, initial)):
+        x = operator(transition, b, initial)
         return x if out is None else out.copy_(x)
     tensors = [b, *leaves(transition), *([] if initial is None else [initial])]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
@@ -156,9 +94,12 @@ def _scan(transition: AbstractTransition, b: Tensor, initial: Tensor | None, out
         out = b.clone(memory_format=torch.contiguous_format)
     elif out is not b:
         out.copy_(b)
-    structure = type(transition)
-    scan = _SCANS.get((structure, b.device.type)) or _SCANS.get((structure, None)) or reference_scan
-    scan(transition, out, initial)
+    scan = kernel_of(type(transition), b.device.type).forward or reference_scan
+    if scan(transition, out, initial) is not None:
+        raise TypeError(
+            f"The scan registered for {type(transition).__name__} returns a value. It must write the solution into its "
+            "second argument, in place (`x.copy_(solution)`), and return None."
+        )
     return out
 
 
@@ -188,24 +129,6 @@ def _odd_even(transition: AbstractTransition, x: Tensor) -> None:
 def diagonal_scan(transition: Diagonal, x: Tensor, initial: Tensor | None = None) -> None:
     """The odd-even scan with fused multiply-adds; reference: `reference_scan`."""
     _diagonal_scan(transition.diagonal, x, initial)
-
-
-SMALL_BLOCK = 4
-"""Up to this size, blocks are multiplied entry by entry: batched products of tiny matrices are slow on a CPU."""
-
-
-@register_scan(BlockDiagonal, "cpu")
-def block_diagonal_scan(transition: BlockDiagonal, x: Tensor, initial: Tensor | None = None) -> None:
-    """The odd-even scan on one contiguous plane for each entry of a block; reference: `reference_scan`."""
-    size = transition.blocks.shape[-1]
-    if size > SMALL_BLOCK:
-        return reference_scan(transition, x, initial)
-    if initial is not None:
-        x[:1] += take(transition, slice(0, 1)).mv(initial.unsqueeze(0))
-    planes = x.unflatten(-1, (-1, size)).movedim(-1, 0).contiguous()  # (size, n, *batch, D // size)
-    _planes_odd_even(transition.blocks.movedim((-2, -1), (0, 1)).contiguous(), planes)
-    x.copy_(planes.movedim(0, -1).flatten(-2))
-    return None
 
 
 @register_scan(ScaledIdentity)
@@ -247,24 +170,6 @@ def _diagonal_odd_even(a: Tensor, x: Tensor) -> None:
         _diagonal_odd_even(a_odd * a_even, pairs)
     if n > 2:
         x[2::2].addcmul_(a[2::2], pairs[:-1] if n % 2 == 0 else pairs)
-
-
-def _planes_odd_even(a: Tensor, x: Tensor) -> None:
-    """`a[i, j]` and `x[i]` are the planes: entries of the blocks and of the vectors, `(n, *batch, D // size)`."""
-    n, size = x.shape[1], x.shape[0]
-    if n == 1:
-        return
-    pairs, odd, even = x[:, 1::2], a[:, :, 1::2], a[:, :, : n - 1 : 2]
-    for j in range(size):
-        pairs.addcmul_(odd[:, j], x[j, : n - 1 : 2])
-    if n > 3:
-        products = odd[:, 0, None] * even[0]
-        for j in range(1, size):
-            products.addcmul_(odd[:, j, None], even[j])
-        _planes_odd_even(products, pairs)
-    if n > 2:
-        for j in range(size):
-            x[:, 2::2].addcmul_(a[:, j, 2::2], pairs[j, : (n - 1) // 2])
 
 
 class _DifferentiableScan(torch.autograd.Function):

@@ -1,16 +1,14 @@
 """Structured transitions: the matrices `A_t` of a linear dynamical system, one per time step.
 
-A transition holds the matrices of `n` consecutive steps at once. The scan needs three operations from it, and nothing
-else:
+A transition holds the matrices of `n` consecutive steps at once. Four operations are all that the library needs:
 
     mv(x)            A_t x_t                                 for all t at once, x of shape (n, *batch, D)
     after(earlier)   the composition  self_t . earlier_t     in the same structure
     transpose()      A_t^T                                   for the adjoint
+    scaled(factor)   c_t A_t                                 for the cut at the frontier and for damping
 
-so a user's own structure works everywhere once it is a frozen dataclass with these three. Its tensor fields ("leaves")
-lead with time; fields that are not tensors are the same at every step. A fourth is optional: `scaled(factor)`, each
-matrix times a number, lets the loop cut and damp within the structure instead of around it, so that a scan registered
-for the structure serves in `solve` too.
+so a user's own structure works everywhere once it is a frozen dataclass with these four. Its tensor fields ("leaves")
+lead with time; fields that are not tensors are the same at every step.
 """
 
 from __future__ import annotations
@@ -25,12 +23,15 @@ import torch
 from torch import Tensor
 
 A = TypeVar("A", bound="AbstractTransition")
+Factor = float | Tensor
+"""A number for all rows, or one per row, `(n, *batch, 1)`."""
 
 
 class AbstractTransition(ABC):
     """The matrices `A_t` of `n` consecutive steps, in one structure.
 
-    Subclasses are frozen dataclasses; every tensor field has shape `(n, *batch, ...)`, time first.
+    Subclasses are frozen dataclasses; every tensor field has shape `(n, *batch, ...)`, time first. The four operations
+    have signs: `A @ B` is `A.after(B)` (first B), `A @ x` is `A.mv(x)`, `A.T` is `A.transpose()`, `c * A` is `A.scaled(c)`.
     """
 
     @abstractmethod
@@ -44,6 +45,59 @@ class AbstractTransition(ABC):
     @abstractmethod
     def transpose(self) -> Self:
         """The transposed matrices, in the same structure."""
+
+    @abstractmethod
+    def scaled(self, factor: Factor) -> AbstractTransition:
+        """Every matrix times a number, in the same structure (for a structure without numbers in the next wider one).
+
+        Args:
+            factor: a number, or one per row, `(n, *batch, 1)`. A zero in the tensor gives exactly zero, also where the
+                matrix is inf or NaN: multiply each leaf by `li.scan.times(factor, leaf)`.
+        """
+
+    def dense(self, like: Tensor) -> Dense:
+        """The same as full matrices. `like`: a tensor `(n, *batch, D)` that gives shape, dtype and device."""
+        if isinstance(self, Dense):
+            return self
+        eye = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+        return Dense(torch.stack([self.mv(column.expand_as(like)) for column in eye], dim=-1))
+
+    @property
+    def T(self) -> Self:
+        """The transposed matrices."""
+        return self.transpose()
+
+    def __matmul__(self, other: Any) -> Any:
+        if isinstance(other, Tensor):
+            return self.mv(other)
+        if not isinstance(other, AbstractTransition):
+            return NotImplemented
+        if type(self) is not type(other):
+            raise TypeError(
+                f"`@` composes transitions of one structure, got {type(self).__name__} and {type(other).__name__}. For "
+                "full matrices type `a.dense(x) @ b.dense(x)`, with a tensor x of shape (n, *batch, D)."
+            )
+        return self.after(other)
+
+    def __mul__(self, factor: Factor) -> AbstractTransition:
+        return self.scaled(factor) if isinstance(factor, int | float | Tensor) else NotImplemented
+
+    __rmul__ = __mul__
+
+
+def times(factor: Factor, leaf: Tensor) -> Tensor:
+    """`factor * leaf` with exact zeros where the factor is a zero of a tensor, for `AbstractTransition.scaled`.
+
+    Args:
+        factor: a number, or one per row, `(n, *batch, 1)`.
+        leaf: any tensor of a transition, `(n, *batch, ...)`.
+    """
+    if not isinstance(factor, Tensor):
+        return leaf * factor
+    wide = factor.reshape(*factor.shape[:-1], *[1] * (leaf.ndim - factor.ndim + 1)).to(leaf.dtype)
+    product = leaf * wide
+    # In place: a second tensor of the size of the Jacobians costs more.
+    return product.masked_fill_(wide == 0, 0)
 
 
 @dataclass(frozen=True)
@@ -61,6 +115,9 @@ class Dense(AbstractTransition):
     def transpose(self) -> Dense:
         return Dense(self.matrix.mT)
 
+    def scaled(self, factor: Factor) -> Dense:
+        return Dense(times(factor, self.matrix))
+
 
 @dataclass(frozen=True)
 class BlockDiagonal(AbstractTransition):
@@ -76,6 +133,9 @@ class BlockDiagonal(AbstractTransition):
 
     def transpose(self) -> BlockDiagonal:
         return BlockDiagonal(self.blocks.mT)
+
+    def scaled(self, factor: Factor) -> BlockDiagonal:
+        return BlockDiagonal(times(factor, self.blocks))
 
 
 @dataclass(frozen=True)
@@ -93,6 +153,9 @@ class Diagonal(AbstractTransition):
     def transpose(self) -> Diagonal:
         return self
 
+    def scaled(self, factor: Factor) -> Diagonal:
+        return Diagonal(times(factor, self.diagonal))
+
 
 @dataclass(frozen=True)
 class ScaledIdentity(AbstractTransition):
@@ -109,6 +172,9 @@ class ScaledIdentity(AbstractTransition):
     def transpose(self) -> ScaledIdentity:
         return self
 
+    def scaled(self, factor: Factor) -> ScaledIdentity:
+        return ScaledIdentity(times(factor, self.scale) if isinstance(self.scale, Tensor) else self.scale * factor)
+
 
 @dataclass(frozen=True)
 class Identity(AbstractTransition):
@@ -122,6 +188,9 @@ class Identity(AbstractTransition):
 
     def transpose(self) -> Identity:
         return self
+
+    def scaled(self, factor: Factor) -> ScaledIdentity:
+        return ScaledIdentity(factor)
 
 
 @dataclass(frozen=True)
@@ -137,25 +206,8 @@ class Zero(AbstractTransition):
     def transpose(self) -> Zero:
         return self
 
-
-@dataclass(frozen=True)
-class Scaled(AbstractTransition):
-    """Any other structure times a number per step: what `scaled` makes of a structure that it does not know.
-
-    `factor`: `(n, *batch, 1)`. A factor of 0 gives exactly 0, also where the inner matrix is inf or NaN.
-    """
-
-    inner: AbstractTransition
-    factor: Tensor
-
-    def mv(self, x: Tensor) -> Tensor:
-        return torch.where(self.factor == 0, 0, self.factor * self.inner.mv(x))
-
-    def after(self, earlier: Any) -> Scaled:
-        return Scaled(self.inner.after(earlier.inner), self.factor * earlier.factor)
-
-    def transpose(self) -> Scaled:
-        return Scaled(self.inner.transpose(), self.factor)
+    def scaled(self, factor: Factor) -> Zero:
+        return self
 
 
 def map_leaves(fn: Callable[[Tensor], Tensor], transition: A) -> A:
@@ -182,117 +234,56 @@ def take(transition: A, rows: slice) -> A:
     return map_leaves(lambda leaf: leaf[rows], transition)
 
 
-def scaled(transition: AbstractTransition, factor: float | Tensor) -> AbstractTransition:
-    """`factor * A`, in the tightest structure.
+def check_transition(transition: Any, like: Tensor, who: str) -> None:
+    """Check that something is a transition for the rows of `like`.
 
     Args:
-        factor: a number, or one per row, `(n, *batch, 1)`. A zero in the tensor gives exactly zero, also where `A` is
-            inf or NaN; a structure's own `scaled` must do so too (`torch.where(factor == 0, 0, factor * leaf)`).
-    """
-
-    def times(leaf: Tensor, extra: int) -> Tensor:
-        if not isinstance(factor, Tensor):
-            return leaf * factor
-        wide = factor.reshape(*factor.shape, *[1] * extra)
-        return (leaf * wide).masked_fill_(wide == 0, 0)  # in place: a second tensor of that size costs more
-
-    match transition:
-        case Zero():
-            return transition
-        case Identity():
-            return ScaledIdentity(factor)
-        case ScaledIdentity(scale) if not isinstance(scale, Tensor):
-            return ScaledIdentity(scale * factor)
-        case ScaledIdentity(scale):
-            return ScaledIdentity(times(scale, 0))  # pyright: ignore[reportArgumentType]
-        case Diagonal(diagonal):
-            return Diagonal(times(diagonal, 0))
-        case BlockDiagonal(blocks):
-            return BlockDiagonal(times(blocks, 2))
-        case Dense(matrix):
-            return Dense(times(matrix, 1))
-        case _:
-            if not isinstance(factor, Tensor):
-                like = leaves(transition)[0]
-                factor = like.new_full((like.shape[0], *[1] * (like.ndim - 1)), factor)
-            own = getattr(transition, "scaled", None)
-            return Scaled(transition, factor) if own is None else own(factor)
-
-
-def zero_with_leaves(transition: AbstractTransition) -> bool:
-    """Whether a matrix is zero where the tensors of the transition are, so that nothing else need be made of it."""
-    return isinstance(transition, Dense | BlockDiagonal | Diagonal) or (
-        isinstance(transition, ScaledIdentity) and isinstance(transition.scale, Tensor)
-    )
-
-
-def headless(transition: AbstractTransition, rows: int, like: Tensor) -> AbstractTransition:
-    """The transition with exact zeros in its first `rows` steps. `like`: a tensor `(n, *batch, D)`."""
-    if zero_with_leaves(transition):
-        return map_leaves(lambda leaf: torch.cat([torch.zeros_like(leaf[:rows]), leaf[rows:]]), transition)
-    keep = like.new_ones(like.shape[0], *[1] * (like.ndim - 1))
-    keep[:rows] = 0
-    return scaled(transition, keep)
-
-
-def clipped(transition: AbstractTransition, bound: float) -> AbstractTransition:
-    """Scale every block down to an induced infinity norm (largest absolute row sum) of at most `bound`.
-
-    The blocks are the entries of a `Diagonal`, the blocks of a `BlockDiagonal`, the whole of a `Dense` matrix; an
-    infinity norm of at most 1 keeps every product of the blocks bounded by 1.
+        transition: what came.
+        like: a tensor `(n, *batch, D)`, such as the residual.
+        who: begins the message, such as "`Mine` must choose".
 
     Raises:
-        TypeError: for a structure it does not know.
+        TypeError: for something else, or another dtype or device.
+        ValueError: for tensors of other shapes.
     """
-
-    def shrink(matrix: Tensor) -> Tensor:
-        norm = matrix.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
-        return matrix * (bound / norm).clamp(max=1)
-
-    match transition:
-        case Zero():
-            return transition
-        case Identity():
-            return ScaledIdentity(min(1.0, bound))
-        case ScaledIdentity(scale) if isinstance(scale, Tensor):
-            return ScaledIdentity(scale.clamp(-bound, bound))
-        case ScaledIdentity(scale):
-            return ScaledIdentity(max(-bound, min(scale, bound)))  # pyright: ignore[reportArgumentType]
-        case Diagonal(diagonal):
-            return Diagonal(diagonal.clamp(-bound, bound))
-        case BlockDiagonal(blocks):
-            return BlockDiagonal(shrink(blocks))
-        case Dense(matrix):
-            return Dense(shrink(matrix))
-        case _:
+    *lead, width = like.shape
+    shapes = {
+        Dense: (width, width), Diagonal: (width,), ScaledIdentity: (1,), BlockDiagonal: None,
+    }  # fmt: skip
+    if not isinstance(transition, AbstractTransition):
+        hint = ""
+        if isinstance(transition, Tensor):
+            structure = "Dense" if transition.ndim > like.ndim else "Diagonal"
+            hint = f" Say what structure it has: `li.{structure}(a)`."
+        raise TypeError(f"{who} a transition such as li.Dense(matrices), got {_described(transition)}.{hint}")
+    if not dataclasses.is_dataclass(transition):
+        raise TypeError(f"{who} a transition that is a dataclass: put `@dataclass(frozen=True)` before its class.")
+    name, expected = type(transition).__name__, shapes.get(type(transition))
+    for leaf in leaves(transition):
+        shape = tuple(leaf.shape)
+        if type(transition) is BlockDiagonal and leaf.ndim == like.ndim + 2:
+            expected = (width // max(1, shape[-1]), shape[-1], shape[-1])
+            if width % max(1, shape[-1]):
+                expected = ("D // size", "size", "size")
+        batch, rest = shape[1 : len(lead)], shape[len(lead) :]
+        fits = len(shape) >= len(lead) and shape[0] == lead[0] and _broadcasts(batch, lead[1:])
+        if not fits or (expected is not None and rest != expected):
+            tail = "(..., )" if expected is None else expected
+            wanted = f"({', '.join(map(str, (*lead, *(tail if expected else ('...',)))))})"
+            raise ValueError(
+                f"{who} {name} with tensors of shape {wanted} for these {lead[0]} rows, (n, *batch, ...), got {shape}. "
+                "Time comes first; expand what is the same at every time: `a.expand(n, *a.shape[1:])`."
+            )
+        if leaf.device != like.device or (expected is not None and leaf.dtype != like.dtype):
             raise TypeError(
-                f"`clipped` does not know the structure {type(transition).__name__}. Clip the matrices where the "
-                "method makes them, or return one of Dense, BlockDiagonal, Diagonal, ScaledIdentity."
+                f"{who} {name} with tensors of {like.dtype} on {like.device} like the states, got {leaf.dtype} on "
+                f"{leaf.device}. Type `a.to(lin.residual)`; for transitions in fewer bits there is li.LowPrecision."
             )
 
 
-def dense(transition: AbstractTransition, like: Tensor) -> Dense:
-    """Any structure as full matrices. `like`: a tensor `(n, *batch, D)` that gives shape, dtype and device."""
-    if isinstance(transition, Dense):
-        return transition
-    eye = torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
-    columns = [transition.mv(column.expand_as(like)) for column in eye]
-    return Dense(torch.stack(columns, dim=-1))
+def _broadcasts(batch: tuple[int, ...], wanted: list[int]) -> bool:
+    return len(batch) == len(wanted) and all(a in (1, b) for a, b in zip(batch, wanted, strict=True))
 
 
-def select(first: Tensor, one: AbstractTransition, other: AbstractTransition, like: Tensor) -> AbstractTransition:
-    """`one` in the rows where `first` is true, `other` elsewhere, in the tightest structure that holds both.
-
-    Args:
-        first: bool, `(n, *batch, 1)`.
-        like: a tensor `(n, *batch, D)` that gives shape, dtype and device.
-    """
-    if isinstance(one, Zero):
-        return scaled(other, (~first).to(like.dtype))
-    if isinstance(other, Zero):
-        return scaled(one, first.to(like.dtype))
-    diagonal = Diagonal | ScaledIdentity | Identity
-    if isinstance(one, diagonal) and isinstance(other, diagonal):
-        ones = torch.ones_like(like)
-        return Diagonal(torch.where(first, one.mv(ones), other.mv(ones)))
-    return Dense(torch.where(first.unsqueeze(-1), dense(one, like).matrix, dense(other, like).matrix))
+def _described(value: Any) -> str:
+    return f"a tensor {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

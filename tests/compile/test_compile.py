@@ -13,6 +13,8 @@ from problems import problem
 from watchers import Tracer
 
 import lds_iter as li
+from lds_iter.methods.low_precision import Lowered
+from lds_iter.scan import registry
 from bench import compile as bench
 from bench.pages import between
 from lds_iter.compile.compiled import copied
@@ -232,7 +234,7 @@ def test_a_scan_registered_later_serves_compiled_code(monkeypatch):
         calls.append(len(x))
         li.reference_scan(transition, x, initial)
 
-    monkeypatch.setitem(li.scan.linear_scan._SCANS, (li.Diagonal, "cpu"), counted)
+    monkeypatch.setitem(registry._KERNELS, (li.Diagonal, "cpu"), registry.ScanKernel(counted))
     s0, u = problem(20)
     solution = li.solve(li.Compiled(elementwise, Tracer()), s0, u, li.QuasiNewton(), **TIGHT)
     assert calls == [20] * (int(solution.iterations) + 1)  # one an evaluation: a graph does not look whether it is done
@@ -276,10 +278,10 @@ def test_with_the_compiler_itself(compiler):
 
 def test_what_a_graph_returns_is_copied_out_of_its_memory():
     x = torch.ones(2)
-    trust, (kept, number) = copied((li.Trust(x, x + 1), [li.scan.transitions.Scaled(li.Diagonal(x), x), 3]))
+    trust, (kept, number) = copied((li.Trust(x, x + 1, x, x), [Lowered(li.Diagonal(x)), 3]))
     x += 1
     assert number == 3
-    for tensor in trust.k, kept.inner.diagonal, kept.factor:
+    for tensor in trust.k, trust.idle, kept.inner.diagonal:
         assert tensor.tolist() == [1, 1]
 
 

@@ -89,7 +89,7 @@ class Transitions:
     first: int
 
     def of(self, method):
-        return li.scan.dense(method.transition(self.lin), self.lin.prev).matrix[self.first :].to(DOUBLE)
+        return method.transition(self.lin).dense(self.lin.prev).matrix[self.first :].to(DOUBLE)
 
 
 def part_in_charge(method, carry, after):

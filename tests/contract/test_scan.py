@@ -1,5 +1,7 @@
 """The laws of transitions and scans, for every structure."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from catalogue import STRUCTURES, transitions
@@ -7,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lds_iter as li
-from lds_iter.scan.transitions import clipped, dense, map_leaves, scaled, select, take
+from lds_iter.scan import registry
+from lds_iter.scan.mixing import clipped, select
+from lds_iter.scan.transitions import map_leaves, take
 
 # float64 everywhere: what is left is rounding, a few units of 1e-16 times the number of terms.
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -103,7 +107,7 @@ def test_transpose_is_the_adjoint(name, shape, seed):
 @given(shape=SHAPES, seed=st.integers(0, 99))
 def test_structured_equals_dense(name, shape, seed):
     transition, b, initial = draw(name, shape, seed)
-    full = dense(transition, b)
+    full = transition.dense(b)
     torch.testing.assert_close(transition.mv(b), full.mv(b), **CLOSE)
     torch.testing.assert_close(transition.transpose().mv(b), full.transpose().mv(b), **CLOSE)
     torch.testing.assert_close(li.linear_scan(transition, b, initial), li.linear_scan(full, b, initial), **CLOSE)
@@ -112,13 +116,13 @@ def test_structured_equals_dense(name, shape, seed):
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_scaled_rows_and_exact_zeros(name):
     transition, b, _ = draw(name, (6, (2,), 4), 0)
-    torch.testing.assert_close(scaled(transition, 0.25).mv(b), 0.25 * transition.mv(b), **CLOSE)
+    torch.testing.assert_close(transition.scaled(0.25).mv(b), 0.25 * transition.mv(b), **CLOSE)
     factor = torch.tensor([0.0, 1.0, 0.5, 0.0, 2.0, 1.0], dtype=b.dtype)[:, None, None].expand(6, 2, 1)
-    torch.testing.assert_close(scaled(transition, factor).mv(b), factor * transition.mv(b), **CLOSE)
+    torch.testing.assert_close(transition.scaled(factor).mv(b), factor * transition.mv(b), **CLOSE)
     if name in ("identity", "zero", "scaled-number"):
         return
     broken = map_leaves(lambda leaf: leaf * torch.nan, transition)
-    assert torch.equal(scaled(broken, torch.zeros(6, 2, 1, dtype=b.dtype)).mv(b), torch.zeros_like(b))
+    assert torch.equal(broken.scaled(torch.zeros(6, 2, 1, dtype=b.dtype)).mv(b), torch.zeros_like(b))
 
 
 @pytest.mark.parametrize("one", STRUCTURES)
@@ -133,13 +137,12 @@ def test_select_takes_each_row_from_its_transition(one, other):
 
 def test_clipped_bounds_the_infinity_norm_of_every_block():
     for name, transition in transitions(7, (2,), 4, scale=5.0).items():
-        if name.startswith("own"):
-            with pytest.raises(TypeError, match="does not know the structure"):
-                clipped(transition, 1.0)
-            continue
         like = torch.zeros(7, 2, 4, dtype=torch.float64)
-        assert dense(clipped(transition, 0.8), like).matrix.abs().sum(-1).max() <= 0.8 + 1e-12, name
-        torch.testing.assert_close(clipped(transition, 1e9).mv(like + 1), transition.mv(like + 1))
+        found = clipped(transition, 0.8, like)
+        assert found.dense(like).matrix.abs().sum(-1).max() <= 0.8 + 1e-12, name
+        torch.testing.assert_close(clipped(transition, 1e9, like).mv(like + 1), transition.mv(like + 1))
+        if name.startswith("own"):
+            assert type(found) is type(transition)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
@@ -176,7 +179,7 @@ def test_out_may_be_b_itself():
 
 def test_a_registered_scan_is_used(monkeypatch):
     calls = []
-    monkeypatch.setattr("lds_iter.scan.linear_scan._SCANS", dict(li.scan.linear_scan._SCANS))
+    monkeypatch.setattr(registry, "_KERNELS", dict(registry._KERNELS))
 
     @li.register_scan(li.Zero, "cpu")
     def counted(transition, x, initial):
@@ -184,6 +187,83 @@ def test_a_registered_scan_is_used(monkeypatch):
 
     li.linear_scan(li.Zero(), torch.ones(3, 2))
     assert calls == [(3, 2)]
+
+
+def test_one_scan_a_structure_and_device(monkeypatch):
+    monkeypatch.setattr(registry, "_KERNELS", dict(registry._KERNELS))
+    with pytest.raises(ValueError, match=r"Diagonal has a forward scan for 'cpu' already: lds_iter\.kernels"):
+        li.register_scan(li.Diagonal, "cpu")(li.reference_scan)
+    with pytest.raises(ValueError, match="kind of device such as 'cpu' or 'cuda', got 'gpu'. Did you mean 'cuda'"):
+        li.register_scan(li.Zero, "gpu")
+    with pytest.raises(TypeError, match="must be a class of transitions such as li.Diagonal, got Zero"):
+        li.register_scan(li.Zero())
+    with pytest.raises(TypeError, match="no transition|must say what structure"):
+        li.linear_scan(torch.ones(3, 2), torch.ones(3, 2))
+
+    @li.register_scan(li.Zero, "cpu")
+    def returns(transition, x, initial):
+        return x
+
+    with pytest.raises(TypeError, match="registered for Zero returns a value. It must write the solution into"):
+        li.linear_scan(li.Zero(), torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_signs_for_the_algebra(name):
+    a, x, _ = draw(name, (6, (2,), 4), 0)
+    b = draw(name, (6, (2,), 4), 1)[0]
+    factor = torch.rand(6, 2, 1, dtype=x.dtype)
+    torch.testing.assert_close((a @ b) @ x, a.mv(b.mv(x)), **CLOSE)
+    torch.testing.assert_close(a.T @ x, a.transpose().mv(x), **CLOSE)
+    for found in 0.5 * a, a * 0.5:
+        torch.testing.assert_close(found @ x, 0.5 * a.mv(x), **CLOSE)
+    for found in factor * a, a * factor:
+        torch.testing.assert_close(found @ x, factor * a.mv(x), **CLOSE)
+    torch.testing.assert_close(a.dense(x) @ x, a @ x, **CLOSE)
+
+
+def test_structures_that_differ_do_not_compose():
+    with pytest.raises(TypeError, match=r"got Identity and Zero. For full matrices type `a.dense\(x\) @ b.dense\(x\)`"):
+        li.Identity() @ li.Zero()
+
+
+@dataclass(frozen=True)
+class MatrixFirst(li.AbstractTransition):
+    """`diag(c) + Q`: a matrix in the first field, whose rank says nothing of the rank of the states."""
+
+    q: torch.Tensor
+    c: torch.Tensor
+
+    def mv(self, x):
+        return self.c * x + (self.q @ x.unsqueeze(-1)).squeeze(-1)
+
+    def after(self, earlier):
+        both = torch.diag_embed(self.c) @ earlier.q + self.q @ (torch.diag_embed(earlier.c) + earlier.q)
+        return MatrixFirst(both, self.c * earlier.c)
+
+    def transpose(self):
+        return MatrixFirst(self.q.mT, self.c)
+
+    def scaled(self, factor):
+        return MatrixFirst(li.scan.times(factor, self.q), li.scan.times(factor, self.c))
+
+
+@pytest.mark.parametrize("factor", [0.25, "rows"])
+def test_the_rank_of_a_factor_is_that_of_the_states(factor):
+    a, x = MatrixFirst(torch.randn(5, 3, 4, 4), torch.randn(5, 3, 4)), torch.randn(5, 3, 4)
+    factor = torch.rand(5, 3, 1) if factor == "rows" else factor
+    torch.testing.assert_close(a.scaled(factor).mv(x), factor * a.mv(x))
+    s0, u = torch.zeros(3, 4, dtype=torch.float64), torch.randn(30, 3, 4, dtype=torch.float64)
+
+    class Own(li.TransitionApproximation):
+        def transition(self, lin):
+            return MatrixFirst(lin.jacobian().tril(-1), lin.diagonal())
+
+    f = lambda s, u: torch.tanh(0.5 * s + 0.3 * s.roll(1, -1) + u)  # noqa: E731
+    kalman = li.LevenbergMarquardt(9.0, Own())
+    for method in li.Damped(Own(), 0.1), li.Clipped(Own(), 0.5), li.TrustRegion(Own()), kalman:
+        solution = li.solve(f, s0, u, method)
+        torch.testing.assert_close(solution.states, li.sequential(f, s0, u), **CLOSE)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5])

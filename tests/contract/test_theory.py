@@ -32,7 +32,7 @@ class Recorded(li.TransitionApproximation):
 
     def transition(self, lin):
         transition = self.method.transition(lin)
-        dense = li.scan.dense(transition, lin.prev).matrix
+        dense = transition.dense(lin.prev).matrix
         self.steps.append((lin.value - lin.residual, lin.jacobian(), dense.clone()))
         return transition
 

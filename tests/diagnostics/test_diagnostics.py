@@ -177,7 +177,7 @@ def test_contraction_against_dense_matrices(name):
     s0, inputs = torch.zeros(width, dtype=DOUBLE), torch.randn(n, width, dtype=DOUBLE)
     found = d.contraction(f, s0, inputs, method)
     (lin,) = d.linearizations(li.solve(f, s0, inputs, atol=0, rtol=0))
-    transition = li.scan.dense(method.transition(lin), lin.prev).matrix
+    transition = method.transition(lin).dense(lin.prev).matrix
     jacobians = lin.jacobian()
     system = residual_jacobian(transition)
     missed = system - residual_jacobian(jacobians)
@@ -321,7 +321,7 @@ def test_report_reads_the_solution_alone(tmp_path):
         assert word in text
     for index, record in enumerate((solution, li.solve(f, s0, inputs))):
         path = tmp_path / f"{index}.png"
-        d.report(record).plot(1).savefig(path)
+        d.report_picture(d.report(record), 1).savefig(path)
         assert path.read_bytes().startswith(b"\x89PNG")
     with pytest.raises(RuntimeError, match="light"):
         d.report(solution.light())
@@ -351,13 +351,13 @@ def test_report_of_solves_that_failed():
     assert "SUCCESS/NONFINITE" in str(half)
     assert "stable" in str(half)  # of the one that was solved: s' = s^2 + 0.1 rests at 0.11
     assert "not solved" in half.verdict
-    half.plot(1)
+    d.report_picture(half, 1)
     none = d.report(
         li.solve(tanh_rnn(4, 8.0, torch.float32), torch.zeros(4), torch.randn(90, 4), max_iters=2, throw=False)
     )
     assert "none: no sequence was solved" in str(none)
     with pytest.raises(ValueError, match="`sequence` must be"):
-        none.plot(1)
+        d.report_picture(none, 1)
     gone = d.report(li.solve(lambda s, u: 0 * s + u, torch.zeros(2), torch.randn(50, 2)))
     assert "gone at once" in str(gone)
 

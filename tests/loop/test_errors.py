@@ -229,4 +229,4 @@ def test_a_failed_solve_carries_its_states_and_says_what_to_try():
 
 def test_plot_without_history_says_what_to_type():
     with pytest.raises(ValueError, match="record=True"):
-        li.solve(f, S0, U).plot()
+        li.diagnostics.convergence_map(li.solve(f, S0, U))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from problems import CLOSE, problem
 
 import lds_iter as li
+from lds_iter.scan import registry
 from lds_iter.loop import iteration
 
 SOME = [li.Newton(), li.QuasiNewton(), li.Picard(), li.Jacobi(), Noise()]
@@ -219,7 +220,7 @@ def test_a_stateful_method_keeps_its_carry():
 @pytest.mark.parametrize("method", ["plain", "damped"])
 def test_a_scan_registered_for_a_users_structure_serves_in_solve(batch, method, monkeypatch):
     """Once the structure can scale itself, neither the cut at the frontier nor damping hides it."""
-    monkeypatch.setattr("lds_iter.scan.linear_scan._SCANS", dict(li.scan.linear_scan._SCANS))
+    monkeypatch.setattr(registry, "_KERNELS", dict(registry._KERNELS))
     calls = []
 
     @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def test_a_scan_registered_for_a_users_structure_serves_in_solve(batch, method, 
             return self
 
         def scaled(self, factor):
-            return Mine(torch.where(factor == 0, 0, factor * self.diagonal))
+            return Mine(li.scan.times(factor, self.diagonal))
 
     @li.register_scan(Mine, "cpu")
     def scan(transition, x, initial):
@@ -267,7 +268,7 @@ def test_a_carry_per_sequence_stays_independent_of_mates_that_rest(window):
             return torch.full(guess.shape[1:-1], 0.8, dtype=guess.dtype)
 
         def update(self, lin, carry):
-            d = lin.scan(li.scan.scaled(li.Diagonal(lin.diagonal()), 1 - carry[None, ..., None]), lin.residual)
+            d = lin.scan(li.Diagonal(lin.diagonal()).scaled(1 - carry[None, ..., None]), lin.residual)
             return d, torch.where(lin.active, carry / 2, carry)
 
     s0, u = problem(40, (3,))

@@ -1,6 +1,5 @@
 """Kalman's equations, step by step and as normal equations, are the judges of the parallel scan."""
 
-import dataclasses
 import json
 
 import pytest
@@ -9,7 +8,6 @@ from catalogue import RotationScale, tanh_rnn
 from given_lds import given_lds, linearization, proposal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lds_iter.scan.cut import Cut
 
 import lds_iter as li
 from bench.edge.problems import sine
@@ -94,15 +92,6 @@ def test_the_filter_of_wide_states(width):
     expected = each(kalman_filter, matrices, lin.residual, frontier, 30.0)
     scale = expected.abs().max()
     torch.testing.assert_close(proposal(li.LevenbergMarquardt(30.0), lin) / scale, expected / scale, **CLOSE)
-
-
-def test_cells_of_any_size_hand_on_their_gains():
-    """A grid of 37 rows, which end within a block, and a window that begins within a cell."""
-    matrices, residual = given_lds((100, (), 3), 0)
-    whole = linearization(matrices, residual)
-    cut = dataclasses.replace(whole, rows=slice(5, 42), _cut=Cut(5, torch.tensor(4), 4, 4))
-    expected = proposal(li.LevenbergMarquardt(30.0), whole)
-    torch.testing.assert_close(proposal(li.LevenbergMarquardt(30.0), cut), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("form", [li.Filter(), li.Smoother()])
@@ -224,10 +213,10 @@ def test_sigma2_must_be_positive_and_finite(sigma2):
 
 def test_parts_must_be_instances():
     with pytest.raises(
-        TypeError, match=r"`approximation` must be an instance of TransitionApproximation .* Type `QuasiNewton\(\)`"
+        TypeError, match=r"`approximation` must be an instance of StatefulTransition .* Type `QuasiNewton\(\)`"
     ):
         li.LevenbergMarquardt(1.0, li.QuasiNewton)
-    with pytest.raises(TypeError, match=r"`approximation` must be an instance of TransitionApproximation"):
+    with pytest.raises(TypeError, match=r"`approximation` must be an instance of StatefulTransition"):
         li.LevenbergMarquardt(1.0, li.LevenbergMarquardt(1.0))
     with pytest.raises(
         TypeError, match=r"`form` must be an instance of KalmanForm such as Filter\(\) .* Type `Smoother\(\)`"
@@ -235,14 +224,21 @@ def test_parts_must_be_instances():
         li.LevenbergMarquardt(1.0, form=li.Smoother)
 
 
-def test_a_structure_without_known_gains_is_refused():
+@pytest.mark.parametrize("form", [li.Filter(), li.Smoother()])
+def test_gains_of_any_other_structure_are_those_of_its_matrices(form):
     class Own(li.TransitionApproximation):
         def transition(self, lin):
             half = lin.residual[..., ::2]
-            return RotationScale(half, half)
+            return RotationScale(half, 2 * half)
 
-    with pytest.raises(TypeError, match=r"knows the gains of the structures Dense, .* chose RotationScale"):
-        li.solve(tanh_rnn(4), torch.zeros(4).double(), torch.ones(9, 4).double(), li.LevenbergMarquardt(1.0, Own()))
+    class Full(li.TransitionApproximation):
+        def transition(self, lin):
+            return Own().transition(lin).dense(lin.residual)
+
+    arguments = tanh_rnn(4), torch.zeros(4).double(), torch.ones(9, 4).double()
+    own, full = (li.solve(*arguments, li.LevenbergMarquardt(1.0, method(), form)) for method in (Own, Full))
+    assert own.iterations == full.iterations
+    torch.testing.assert_close(own.states, full.states, **CLOSE)
 
 
 def test_the_benchmark_runs():

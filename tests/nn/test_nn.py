@@ -214,16 +214,6 @@ def test_half_precision_is_solved_in_single(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_under_autocast_the_solve_stays_in_full_precision(kind):
-    theirs, ours = pair(kind)
-    ours, x = ours.float(), example("batched").float()
-    expected = flat(theirs.float()(x))
-    with torch.autocast("cpu", torch.bfloat16):
-        results = flat(ours(x))
-    assert_close(results, expected, {"rtol": 1e-4, "atol": 1e-4})
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_weights_may_be_replaced_or_parametrized(kind):
     theirs, ours = pair(kind)
     x = example("batched")
@@ -336,16 +326,6 @@ def test_batch_mates_of_other_lengths_do_not_matter(kind):
         torch.testing.assert_close(padded[: lengths[index], index], alone[0][:, 0], **OUTPUTS)
 
 
-def test_wrong_options():
-    with pytest.raises(TypeError, match="Type `Newton\\(\\)`"):
-        li.nn.GRU(2, 3, method=li.Newton)  # pyright: ignore
-    for wrong in 0, 1.5, True:
-        with pytest.raises(ValueError, match="`max_iters` must be a whole number"):
-            li.nn.GRU(2, 3, max_iters=wrong)
-        with pytest.raises(ValueError, match="`window` must be a whole number"):
-            li.nn.LSTM(2, 3, window=wrong)
-
-
 class Model(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -445,11 +425,3 @@ def test_a_copy_of_a_warm_start_is_empty():
         twin(x)
     layer(x)
     assert torch.equal(twin.last_solution[0].iterations, layer.last_solution[0].iterations)
-
-
-@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
-def test_a_misspelt_option_is_answered_with_the_right_one(kind):
-    with pytest.raises(TypeError, match=rf"`{kind}` has no argument `max_iter`. Did you mean `max_iters`\?"):
-        getattr(li.nn, kind)(3, 8, max_iter=4)
-    with pytest.raises(TypeError, match=r"Did you mean `batch_first`\?"):
-        getattr(li.nn, kind)(3, 8, batchfirst=True)

@@ -7,6 +7,7 @@ import torch
 from catalogue import STRUCTURES, transitions
 
 import lds_iter as li
+from lds_iter.scan import registry
 from lds_iter.scan.transitions import leaves, map_leaves
 
 OPERATORS = ("dense", "block", "diagonal", "scaled")
@@ -64,7 +65,7 @@ def test_a_kernel_gets_plain_tensors_and_runs_once(monkeypatch):
         assert not any(torch._C._functorch.is_batchedtensor(tensor) for tensor in (x, initial, *leaves(transition)))
         li.reference_scan(transition, x, initial)
 
-    monkeypatch.setitem(li.scan.linear_scan._SCANS, (li.Diagonal, "cpu"), kernel)
+    monkeypatch.setitem(registry._KERNELS, (li.Diagonal, "cpu"), registry.ScanKernel(kernel))
     _, leaf, b, initial = arguments("diagonal")
     torch.func.vmap(lambda *given: li.linear_scan(li.Diagonal(given[0]), *given[1:]))(leaf, b, initial)
     assert calls == [(7, 3, 2, 4)]

@@ -117,6 +117,9 @@ class RotationScale(li.AbstractTransition):
     def transpose(self):
         return RotationScale(self.re, -self.im)
 
+    def scaled(self, factor):
+        return RotationScale(li.scan.times(factor, self.re), li.scan.times(factor, self.im))
+
 
 def transitions(n, batch, width, scale=1.0, generator=None, dtype=torch.float64):
     """One random instance of every structure, for `n` rows of `(*batch, width)`; `width` even."""
@@ -135,7 +138,7 @@ def transitions(n, batch, width, scale=1.0, generator=None, dtype=torch.float64)
         "identity": li.Identity(),
         "zero": li.Zero(),
         "own": own,
-        "own-scaled": li.scan.scaled(own, rand(1)),
+        "own-scaled": own.scaled(rand(1)),
     }
 
 

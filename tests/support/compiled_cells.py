@@ -31,9 +31,7 @@ def problem(kind, n, batch, width, dtype, *, scale=1.0):
 
 def tensors(kind, f, u):
     """What the compiled functions take."""
-    if kind == "gru":
-        return (*u, *f._weights, f._bias_n)
-    return (*u, *f.weights) if kind == "lstm" else (u, f._weight)
+    return f.tensors(u)
 
 
 def mates(u, pick):
@@ -53,6 +51,6 @@ def wide(kind, f, u, h):
     _, options, recurrence, cell = CELLS[kind]
     weights = tuple(weight.double() for weight in tensors(kind, f, u)[cell.gates : 2 * cell.gates])
     rows = cell.gates * f.width
-    bias = torch.cat([torch.zeros(2 * f.width), f._bias_n]).double() if kind == "gru" else None
+    bias = torch.cat([torch.zeros(2 * f.width), f.weights.inner_bias]).double() if kind == "gru" else None
     g = recurrence(torch.zeros(rows, 1).double(), torch.cat(weights), None, bias, **options)
     return g, tuple(leaf.double() for leaf in u) if isinstance(u, tuple) else u.double(), h.double()

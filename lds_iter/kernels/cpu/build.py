@@ -11,10 +11,9 @@ two. What it takes to add one:
    says whether a tensor has an address.
 3. Let the same parametrised test run over both, with `LDS_ITER_CPU_KERNELS` 1 and 0.
 
-The compiler is `$CXX`, or the first of c++, g++, clang++. Libraries are kept in `$XDG_CACHE_HOME/lds_iter` (else
-`~/.cache/lds_iter`), named by a hash of source, compiler, flags and processor; they appear there by an atomic rename,
-so that any number of processes may build at once. Nothing here raises: a kernel that cannot be built is missing, which
-is logged once as a warning of the logger `lds_iter`.
+The compiler is `$CXX`, or the first of c++, g++, clang++. `cache` says where libraries are kept and which are loaded;
+their names tell source, compiler, flags and processor. A kernel that cannot be built is missing, which is logged once
+as a warning of the logger `lds_iter`; `status` explains. A kernel that runs out of memory raises MemoryError.
 """
 
 from __future__ import annotations
@@ -28,12 +27,16 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+
+from lds_iter.kernels.cpu import cache
 
 SWITCH = "LDS_ITER_CPU_KERNELS"
 """The environment variable that turns the kernels off (0 or off); read at every use."""
@@ -44,6 +47,12 @@ COMMON = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-co
 
 TRIES = (("-march=native", "-fopenmp"), ("-march=native",), ())
 """Flags to add, best first; some compilers lack OpenMP (then one thread works) or do not know the processor."""
+
+LIMIT_SECONDS = 120
+"""A compiler that takes longer hangs; then it is not asked again in this process."""
+
+OUT_OF_MEMORY, FAILED = -1, -2
+"""What functions return in place of exceptions, see `guard.h`."""
 
 _ENDINGS = {torch.float32: "_f32", torch.float64: "_f64"}
 _log = logging.getLogger("lds_iter")
@@ -93,18 +102,34 @@ def status() -> dict[str, str]:
 @functools.cache
 def _function(source: str, name: str, integers: int, reals: int) -> Callable[..., int] | None:
     library = _library(source)
+    if not isinstance(library, BuildError) and not hasattr(library, name):  # not made of this source: build it again
+        Path(library._name).unlink(missing_ok=True)
+        _library.cache_clear()
+        library = _library(source)
     if isinstance(library, BuildError):
         return None
     found = getattr(library, name)
     found.argtypes, found.restype = [ctypes.c_int64] * integers + [ctypes.c_double] * reals, ctypes.c_int64
+    found.errcheck = _checked
     return found
+
+
+def _checked(result: int, function: Any, arguments: tuple[Any, ...]) -> int:  # noqa: ARG001
+    if result == OUT_OF_MEMORY:
+        raise MemoryError(
+            f"There is no memory for the compiled `{function.__name__}`. In order of likelihood: the sequences are too "
+            f"long for one call (type `window=1000`), or a limit is set for the process (`ulimit -v`)."
+        )
+    if result == FAILED:
+        raise RuntimeError(f"The compiled `{function.__name__}` failed. What works: {SWITCH}=0 in the environment.")
+    return result
 
 
 @functools.cache
 def _library(source: str) -> ctypes.CDLL | BuildError:
     try:
         return _build(source)
-    except (BuildError, OSError, RuntimeError, subprocess.SubprocessError) as error:  # RuntimeError: no home
+    except (BuildError, OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
         reason = error if isinstance(error, BuildError) else BuildError(str(error))
         _warn_once(str(reason))
         return reason
@@ -116,51 +141,78 @@ def _warn_once(reason: str) -> None:
 
 
 def _build(source: str) -> ctypes.CDLL:
-    compiler = _compiler()
+    """The library of a source, out of the cache or new.
+
+    Raises:
+        BuildError, OSError: where there is none.
+    """
+    compiler, version = _compiler(os.environ.get("CXX", ""))
     text = b"".join(path.read_bytes() for path in [HERE / f"{source}.cpp", *sorted(HERE.glob("*.h"))])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "lds_iter"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    where = cache.folder()
+    cache.remove_stale(where)
     errors: list[str] = []
     for flags in TRIES:
         command = [*compiler, *COMMON, *flags]
-        key = hashlib.sha256(text + repr((command, _version(tuple(compiler)), _processor(), _gomp())).encode())
-        target = folder / f"{source}-{key.hexdigest()[:24]}.so"
-        if target.exists():
+        key = hashlib.sha256(text + repr((command, version, _processor(), _gomp())).encode()).hexdigest()[:24]
+        known = cache.find(source, key, where)
+        if known is not None:
             try:
-                return ctypes.CDLL(str(target))
-            except OSError:  # cut short, or of another system: build it again
-                target.unlink()
-        failed = _compile([*command, str(HERE / f"{source}.cpp"), *(_gomp() if "-fopenmp" in flags else ())], target)
-        if failed is None:
-            return ctypes.CDLL(str(target))
-        errors.append(failed)
+                return ctypes.CDLL(str(known))
+            except OSError:  # of another system
+                known.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(dir=where, prefix="build-") as folder:
+            made = Path(folder) / "made.so"
+            libraries = _gomp() if "-fopenmp" in flags else ()
+            status, _, said = _run([*command, str(HERE / f"{source}.cpp"), *libraries, "-o", str(made)])
+            if status == 0 and made.exists():
+                return ctypes.CDLL(str(cache.keep(made, source, key, where)))
+        errors.append(said.strip()[-500:] or f"exit status {status}")
     raise BuildError(f"{compiler[0]} cannot compile them: {errors[-1]}")
 
 
-def _compile(command: list[str], target: Path) -> str | None:
-    """Compile to `target`; what the compiler said where it failed."""
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="build-") as folder:
-        made = Path(folder) / target.name
-        done = subprocess.run([*command, "-o", str(made)], capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode or not made.exists():
-            return done.stderr.strip()[-500:] or f"exit status {done.returncode}"
-        made.replace(target)
-    return None
-
-
-def _compiler() -> list[str]:
-    given = shlex.split(os.environ.get("CXX", ""))
-    for name in given[:1] or ("c++", "g++", "clang++"):
+@functools.cache
+def _compiler(given: str) -> tuple[tuple[str, ...], str]:
+    """The command for `CXX`, and its version."""
+    try:
+        words = [given] if shutil.which(given) else shlex.split(given)
+    except ValueError as error:
+        raise BuildError(f"CXX={given} cannot be read: {str(error).lower()}") from None
+    for name in words[:1] or ("c++", "g++", "clang++"):
         path = shutil.which(name)
         if path is not None:
-            return [path, *given[1:]]
-    raise BuildError(f"no C++ compiler ({given[0] if given else 'c++, g++ or clang++'}) is on the PATH")
+            command = (path, *words[1:])
+            return command, _run([*command, "--version"])[1]
+    raise BuildError(f"no C++ compiler ({words[0] if words else 'c++, g++ or clang++'}) is on the PATH")
+
+
+def _run(command: list[str]) -> tuple[int, str, str]:
+    """Exit status, output and errors of a command within the time limit.
+
+    Raises:
+        BuildError: when it hangs; the next call for the same program raises at once.
+    """
+    hung = _hung(command[0])
+    if hung:
+        raise BuildError(hung[0])
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            out, errors = process.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            hung.append(f"{command[0]} did not answer within {LIMIT_SECONDS} seconds")
+            raise BuildError(hung[0]) from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with the programs that it has started
+    return process.returncode, out, errors
 
 
 @functools.cache
-def _version(compiler: tuple[str, ...]) -> str:
-    done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout
+def _hung(program: str) -> list[str]:  # noqa: ARG001
+    """What is remembered of a program that hung: its error."""
+    return []
 
 
 @functools.cache

@@ -8,6 +8,8 @@
 //     FIRST                   the first of these that is read within the channel
 //     OWN                     how many numbers besides a slope a_g for each matrix make up the Jacobian
 //     GRADIENTS               how many tensors `gradients` fills: those of W_g h first
+//     INPUTS, DIRECT          which of these are of the inputs, and of each number of a channel besides products; -1: none
+//     Narrow<L>               the same cell with vectors of L lanes
 //     BIASED                  whether the last product has a bias of its own
 //     C(pre, state, u, bias)  the step: products, the state from FIRST on, inputs, bias of the last product
 //     value(out), jacobian(a, own), gradients(g, out)
@@ -15,23 +17,7 @@
 //     transpose(a, own, l, p, out)         static: J^T l is `out`, and in h the sum of W_g^T p_g
 //     local(a, own, w, out)                static: J between the numbers of one channel, row by row; w: its own weights
 #pragma once
-#include <memory>
-#include <type_traits>
-
-#include "functions.h"
-
-// Zeros from the beginning of a cache line, so that no vector lies across two.
-template <class T> struct Room {
-    std::unique_ptr<T[]> store;
-    T* all = nullptr;
-    Room() = default;
-    explicit Room(int64_t numbers) : store(new T[numbers + LINE]()) {
-        all = store.get() + (LINE - (uintptr_t)store.get() / sizeof(T) % LINE) % LINE;
-    }
-    static constexpr int64_t LINE = 64 / sizeof(T);
-};
-
-constexpr int larger(int a, int b) { return a > b ? a : b; }
+#include "room.h"
 
 // For every vector of channels, for every k, for every gate, W_gate[j][k]; then rows of channel numbers.
 template <class C> struct Weights {
@@ -40,22 +26,6 @@ template <class C> struct Weights {
     Room<T> room;
     T *w, *bias, *own[C::GATES];
 };
-
-template <class T> int lanes_for(int64_t width) {
-    int lanes = NATIVE<T>;
-    while (lanes > 16 / (int)sizeof(T) && lanes / 2 >= width) lanes /= 2;
-    return lanes;
-}
-
-// Run body(std::integral_constant<int, lanes>).
-template <class T, class Body> inline void by_lanes(int64_t lanes, Body body) {
-    constexpr int N = NATIVE<T>;
-    if constexpr (N * sizeof(T) > 32)
-        if (lanes == N / 4) return body(std::integral_constant<int, N / 4>());
-    if constexpr (N * sizeof(T) > 16)
-        if (lanes == N / 2) return body(std::integral_constant<int, N / 2>());
-    body(std::integral_constant<int, N>());
-}
 
 // Rows of channel numbers, repeated up to whole vectors: index i of a block belongs to channel i mod padded.
 template <class T> void repeat(T* to, int64_t numbers, const T* from, int64_t stride, int64_t width, int64_t padded) {

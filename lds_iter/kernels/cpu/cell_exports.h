@@ -166,23 +166,25 @@ int64_t gradients(const T* const* tensors, const T* s, const T* g, T* const* out
 #define EXPORT(C, name, T, ending)                                                                                     \
     extern "C" int64_t step##name##ending(const T* const* tensors, const T* s, T* value, T* blocks, int64_t rows,      \
                                           int64_t width, int64_t threads) {                                            \
-        return step<C<T>>(tensors, s, value, blocks, rows, width, threads);                                            \
+        return guarded([&] { return step<C<T>>(tensors, s, value, blocks, rows, width, threads); });                   \
     }                                                                                                                  \
     extern "C" int64_t jacobian##name##ending(const T* const* tensors, const T* s, T* out, int64_t rows, int64_t width, \
                                               int64_t threads) {                                                       \
-        return jacobian<C<T>>(tensors, s, out, rows, width, threads);                                                  \
+        return guarded([&] { return jacobian<C<T>>(tensors, s, out, rows, width, threads); });                         \
     }                                                                                                                  \
     extern "C" int64_t gradients##name##ending(const T* const* tensors, const T* s, const T* g, T* const* out,         \
                                                T* matrices, int64_t rows, int64_t width, int64_t threads) {            \
-        return gradients<C<T>>(tensors, s, g, out, matrices, rows, width, threads);                                    \
+        return guarded([&] { return gradients<C<T>>(tensors, s, g, out, matrices, rows, width, threads); });           \
     }                                                                                                                  \
     extern "C" int64_t adjoint##name##ending(const T* const* tensors, const T* s, const T* g, T* l, int64_t n,         \
                                              int64_t batch, int64_t width, int64_t threads) {                          \
-        return adjoint<C<T>>(tensors, s, g, l, n, batch, width, threads);                                              \
+        return guarded([&] { return adjoint<C<T>>(tensors, s, g, l, n, batch, width, threads); });                     \
     }                                                                                                                  \
-    extern "C" int64_t sweep##name##ending(const T* const* tensors, const T* buffer, T* next, T* found, int64_t* lo,    \
+    extern "C" int64_t sweep##name##ending(const T* const* tensors, const T* buffer, T* next, T* found, int64_t* lo,   \
                                            const int64_t* hi, int64_t start, int64_t n, int64_t batch, int64_t width,  \
                                            int64_t form, int64_t threads, double rtol, double atol) {                  \
-        Iteration<T> it(batch, C<T>::PARTS * width, buffer, next, lo, hi, (T)rtol, (T)atol);                           \
-        return sweep<C<T>>(it, found, tensors, start, n, width, (Form)form, threads);                                  \
+        return guarded([&] {                                                                                           \
+            Iteration<T> it(batch, C<T>::PARTS * width, buffer, next, lo, hi, (T)rtol, (T)atol);                       \
+            return sweep<C<T>>(it, found, tensors, start, n, width, (Form)form, threads);                              \
+        });                                                                                                            \
     }

@@ -43,6 +43,7 @@ class CompiledCell:
         gates: how many matrices there are, and inputs.
         parts: how many numbers a channel has in the state; they lie side by side, the one that is multiplied first.
         made: how many tensors `gradients` returns.
+        to_inputs: which of these are the gradients of the inputs.
         variant: the middle of the functions' names.
     """
 
@@ -50,6 +51,7 @@ class CompiledCell:
     gates: int
     parts: int
     made: int
+    to_inputs: tuple[int, ...]
     variant: str = ""
 
     def step(self, s: Tensor, tensors: Tensors, *, blocks: bool) -> tuple[Tensor, Tensor | None] | None:
@@ -187,10 +189,10 @@ class CompiledCell:
         )
 
 
-GRU = CompiledCell("gru", gates=3, parts=1, made=5)
-LSTM = CompiledCell("lstm", gates=4, parts=2, made=5)
-RNN_TANH = CompiledCell("rnn", gates=1, parts=1, made=1, variant="_tanh")
-RNN_RELU = CompiledCell("rnn", gates=1, parts=1, made=1, variant="_relu")
+GRU = CompiledCell("gru", gates=3, parts=1, made=5, to_inputs=(0, 1, 4))
+LSTM = CompiledCell("lstm", gates=4, parts=2, made=5, to_inputs=(0, 1, 2, 3))
+RNN_TANH = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_tanh")
+RNN_RELU = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_relu")
 
 
 def _table(tensors: Tensors) -> ctypes.Array[ctypes.c_int64]:

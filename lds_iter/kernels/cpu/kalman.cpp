@@ -159,13 +159,16 @@ template <class T> int64_t matrices(const Problem<T>& p, int64_t width, int64_t 
                                         int64_t n, int64_t count, int64_t blocks, int64_t width, int64_t over_t,       \
                                         int64_t over_m, int64_t over_i, int64_t over_j, int64_t q_row,                 \
                                         int64_t smooth, int64_t kept, int64_t threads) {                               \
-        return matrices<T>({j, r, q, free, d, n, count, blocks, over_t, over_m, over_i, over_j, q_row, smooth, kept},  \
-                           width, threads);                                                                            \
+        return guarded([&] {                                                                                           \
+            return matrices<T>({j, r, q, free, d, n, count, blocks, over_t, over_m, over_i, over_j, q_row, smooth,     \
+                                kept},                                                                                 \
+                               width, threads);                                                                        \
+        });                                                                                                            \
     }                                                                                                                  \
     extern "C" int64_t diagonal##ending(const T* j, const T* r, const T* q, const unsigned char* free, T* d,           \
                                         T* predicted, int64_t n, int64_t mates, int64_t width, int64_t j_row,          \
                                         int64_t threads) {                                                             \
-        return diagonal<T>({j, r, q, free, d, predicted, n, mates, width, j_row}, threads);                            \
+        return guarded([&] { return diagonal<T>({j, r, q, free, d, predicted, n, mates, width, j_row}, threads); });   \
     }
 EXPORT(float, _f32)
 EXPORT(double, _f64)

@@ -2,9 +2,13 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <vector>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+
+#include "guard.h"
 
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64;
@@ -43,25 +47,30 @@ template <class Body> static inline void spread(int64_t n, int64_t step, int64_t
         if (n > 0) body((int64_t)0, n);
         return;
     }
+    Guard guard;
 #pragma omp parallel for num_threads((int)threads) schedule(static, 1)
     for (int64_t i = 0; i < threads; i++) {
         const int64_t first = pieces * i / threads * step, last = pieces * (i + 1) / threads * step;
-        body(first, last < n ? last : n);
+        guard.run([&] { body(first, last < n ? last : n); });
     }
+    guard.settle();
 }
 
 // Run body(room, i, turn) for i = 0 .. pieces - 1, each thread with a room of its own; what a body gives to turn(...) runs
-// when all earlier pieces have had their turn.
+// when all earlier pieces have had their turn. Rooms are made before threads start: none may miss its turn.
 template <class Room, class Sizes, class Body>
 static inline void in_turn(const Sizes& sizes, int64_t pieces, int64_t threads, Body body) {
+    if (threads > pieces) threads = pieces;
+    std::vector<std::unique_ptr<Room>> rooms;
+    for (int64_t i = 0; i < (threads > 1 ? threads : 1); i++) rooms.push_back(std::make_unique<Room>(sizes));
     if (threads <= 1) {
-        Room room(sizes);
-        for (int64_t i = 0; i < pieces; i++) body(room, i, [](auto act) { act(); });
+        for (int64_t i = 0; i < pieces; i++) body(*rooms[0], i, [](auto act) { act(); });
         return;
     }
+#ifdef _OPENMP
 #pragma omp parallel num_threads((int)threads)
     {
-        Room room(sizes);
+        Room& room = *rooms[omp_get_thread_num()];
 #pragma omp for ordered schedule(static, 1)
         for (int64_t i = 0; i < pieces; i++) {
             body(room, i, [](auto act) {
@@ -70,4 +79,7 @@ static inline void in_turn(const Sizes& sizes, int64_t pieces, int64_t threads, 
             });
         }
     }
+#else
+    for (int64_t i = 0; i < pieces; i++) body(*rooms[0], i, [](auto act) { act(); });
+#endif
 }

@@ -161,17 +161,19 @@ int64_t dense(const T* a, T* x, const T* initial, int64_t n, int64_t count, int6
 #define EXPORT(T, ending)                                                                                              \
     extern "C" int64_t diagonal_scan##ending(const T* a, T* x, const T* initial, int64_t n, int64_t width,             \
                                              int64_t a_row, int64_t x_row, int64_t threads) {                          \
-        return diagonal<T>(a, x, initial, n, width, a_row, x_row, threads);                                            \
+        return guarded([&] { return diagonal<T>(a, x, initial, n, width, a_row, x_row, threads); });                   \
     }                                                                                                                  \
     extern "C" int64_t scaled_scan##ending(const T* a, T* x, const T* initial, int64_t n, int64_t groups,              \
                                            int64_t width, int64_t a_row, int64_t a_group, int64_t x_row,               \
                                            int64_t threads) {                                                          \
-        return scaled<T>(a, x, initial, n, groups, width, a_row, a_group, x_row, threads);                             \
+        return guarded([&] { return scaled<T>(a, x, initial, n, groups, width, a_row, a_group, x_row, threads); });    \
     }                                                                                                                  \
     extern "C" int64_t dense_scan##ending(const T* a, T* x, const T* initial, int64_t n, int64_t count, int64_t width, \
                                           int64_t a_row, int64_t a_matrix, int64_t si, int64_t sj, int64_t x_row,      \
                                           int64_t threads) {                                                           \
-        return dense<T>(a, x, initial, n, count, width, a_row, a_matrix, si, sj, x_row, threads);                      \
+        return guarded([&] {                                                                                           \
+            return dense<T>(a, x, initial, n, count, width, a_row, a_matrix, si, sj, x_row, threads);                  \
+        });                                                                                                            \
     }
 EXPORT(float, _f32)
 EXPORT(double, _f64)

@@ -14,14 +14,8 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
-from lds_iter.scan.linear_scan import (
-    block_diagonal_scan,
-    diagonal_scan,
-    reference_scan,
-    register_runs_once,
-    register_scan,
-    scaled_identity_scan,
-)
+from lds_iter.scan.linear_scan import diagonal_scan, reference_scan, scaled_identity_scan
+from lds_iter.scan.registry import register_runs_once, register_scan
 from lds_iter.scan.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal, ScaledIdentity
 
 LOOP_WIDTH = 32
@@ -82,7 +76,7 @@ def fast_dense_scan(transition: Dense, x: Tensor, initial: Tensor | None = None)
 def fast_block_diagonal_scan(transition: BlockDiagonal, x: Tensor, initial: Tensor | None = None) -> None:
     """`scan.cpp`; reference: `reference_scan`."""
     if not _matrices(transition.blocks, x, initial):
-        block_diagonal_scan(transition, x, initial)
+        reference_scan(transition, x, initial)
 
 
 def in_steps(transition: AbstractTransition, x: Tensor) -> bool:
@@ -121,6 +115,9 @@ def _loop(a: Tensor, x: Tensor, initial: Tensor | None) -> None:
 
 def _matrices(a: Tensor, x: Tensor, initial: Tensor | None) -> bool:
     """Scan by the matrices in the last two dimensions of `a`; false where the kernel cannot."""
+    matrices = a.shape[-3] if a.ndim == x.ndim + 2 else 1
+    if a.shape[-2] != a.shape[-1] or a.shape[-1] * matrices != x.shape[-1]:
+        return False  # the reference says what is wrong
     prepared = _prepared(a, x, initial)
     scan = function("scan", "dense_scan", x.dtype, 12) if prepared is not None else None
     if scan is None or prepared is None:

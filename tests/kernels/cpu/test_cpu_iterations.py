@@ -152,7 +152,13 @@ def test_on_poisoned_memory(kind, form):
         def run(f=f, u=u, h=h, g=g, cell=CELLS[kind][3]):
             solution = li.solve(f, h[0], u, METHODS[form], guess=h)
             made, squares = cell.gradients(h, tensors(kind, f, u), g, matrices=True)
-            return solution.states, f.solve_adjoint(h, u, g), *cell.step(h, tensors(kind, f, u), blocks=True), *made, *squares
+            return (
+                solution.states,
+                f.solve_adjoint(h, u, g),
+                *cell.step(h, tensors(kind, f, u), blocks=True),
+                *made,
+                *squares,
+            )
 
         expected = run()
         torch.use_deterministic_algorithms(True)  # fills new memory with NaN

@@ -13,6 +13,7 @@ import torch
 from catalogue import elementwise
 
 import lds_iter as li
+from lds_iter.scan import registry
 from lds_iter.kernels.cpu import build
 from lds_iter.scan.transitions import map_leaves
 
@@ -63,7 +64,7 @@ def test_scans_on_poisoned_memory(dtype, n, batch, width):
             li.reference_scan(wide, expected, None if before is None else before.double())
             room, x = poisoned(b)
             leaves = map_leaves(lambda leaf: leaf.clone(), transition)
-            li.scan.linear_scan._SCANS[type(transition), "cpu"](transition, x, before)
+            registry.kernel_of(type(transition), "cpu").forward(transition, x, before)
             # float64 carries the reference; long dense products lose a digit more than close() says
             scale = expected.abs().amax().clamp(min=1)
             assert (x.double() - expected).abs().max() <= 300 * torch.finfo(dtype).eps * scale, name
@@ -135,7 +136,7 @@ def test_without_a_compiler_wide_matrices_go_step_by_step(batch, monkeypatch):
             li.reference_scan(transition, expected, before)
             torch.testing.assert_close(li.linear_scan(transition, b, before), expected)
             room, x = poisoned(b)
-            li.scan.linear_scan._SCANS[li.Dense, "cpu"](transition, x, before)
+            registry.kernel_of(li.Dense, "cpu").forward(transition, x, before)
             torch.testing.assert_close(x, expected)
             assert room.isnan().sum() == room.numel() - x.numel()
 
@@ -144,6 +145,7 @@ SOLVE = """
 import logging, torch
 logging.basicConfig(level=logging.WARNING)
 import lds_iter as li
+from lds_iter.scan import registry
 f = lambda s, u: torch.tanh(0.5 * s.roll(1, -1) + u)
 u = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
 for method in li.Newton(), li.QuasiNewton(), li.Picard():

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import lds_iter as li
+from lds_iter.scan import registry
 from bench import kernel_bytes, kernels_page
 from bench import kernels as bench
 from lds_iter.kernels.triton.cells import operators as cells
@@ -45,11 +46,11 @@ def _poisoned_and_short(monkeypatch):
     monkeypatch.setattr(single_pass, "ROWS", {1: 4, 2: 4})
     monkeypatch.setattr(single_pass, "SUBS", {1: 2, 2: 2})
     monkeypatch.setattr(look_back, "GROUP", 2)
-    monkeypatch.setattr("lds_iter.scan.linear_scan._SCANS", dict(li.scan.linear_scan._SCANS))
-    monkeypatch.setattr("lds_iter.scan.linear_scan._REVERSED", dict(li.scan.linear_scan._REVERSED))
+    others = {key: kernel for key, kernel in registry._KERNELS.items() if key[1] != DEVICE}
+    monkeypatch.setattr(registry, "_KERNELS", others)
     for structure in li.Diagonal, li.ScaledIdentity, li.Identity, li.BlockDiagonal, li.Dense:
         li.register_scan(structure, DEVICE)(cuda.triton_scan)
-        li.scan.linear_scan.register_reverse_scan(structure, DEVICE)(cuda.triton_reverse_scan)
+        registry.register_reverse_scan(structure, DEVICE)(cuda.triton_reverse_scan)
     torch.use_deterministic_algorithms(True)  # fills what `empty` gives with NaN
     yield
     torch.use_deterministic_algorithms(False)
@@ -325,8 +326,8 @@ def test_the_steps_are_well_formed_operations():
     for name, operation in ("gru", "gru_step"), ("lstm", "lstm_step"), ("tanh", "rnn_step"):
         f, s, u = at_random_states(name, 4, (2,), 3)
         gates = (u,) if name == "tanh" else u
-        last = {"gru": (f._bias_n,) if name == "gru" else (), "lstm": (), "tanh": (False,)}[name]
-        weight = f._weight_hh if name == "lstm" else f._weight
+        last = {"gru": (f.weights.inner_bias,) if name == "gru" else (), "lstm": (), "tanh": (False,)}[name]
+        weight = f.weights.hh
         torch.library.opcheck(getattr(torch.ops.lds_iter, operation).default, (s, *gates, weight.detach(), *last))
 
 

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.scan import linear_scan as scan
-from lds_iter.scan.linear_scan import SMALL_BLOCK, reference_scan, register_reverse_scan, register_scan
+from lds_iter.scan.linear_scan import reference_scan
+from lds_iter.scan.registry import register_reverse_scan, register_scan
 from lds_iter.scan.transitions import (
     AbstractTransition,
     BlockDiagonal,
@@ -29,6 +30,9 @@ from lds_iter.scan.transitions import (
 
 TRITON = importlib.util.find_spec("triton") is not None
 """Whether there is anything here to use."""
+
+SMALL_BLOCK = 4
+"""The largest blocks of `block_scan_`; larger ones are for `dense_scan_`."""
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 

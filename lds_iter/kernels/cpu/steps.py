@@ -1,0 +1,162 @@
+"""Step by step in compiled code: all states of a cell of `lds_iter.nn` one after the other, and all their gradients.
+
+`gru_steps.cpp`, `lstm_steps.cpp`, `rnn_steps.cpp`. On a processor a step of a cell is cheaper than its share of any
+iteration, and needs no convergence. Reference: the loop of `lds_iter.sequential` over plain torch operations. Any width
+is served; a result does not depend, to the bit, on other batch elements, on threads, or on the number of steps.
+Functions return None where the reference must serve.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lds_iter.kernels.cpu.build import function
+from lds_iter.kernels.cpu.cells import CompiledCell, Tensors
+from lds_iter.kernels.cpu.plain import plain, traced
+
+
+@dataclass(frozen=True)
+class StepsGradients:
+    """The gradients of all steps; those that were not asked for are None.
+
+    Attributes:
+        s0: of the first state, `(*batch, parts D)`.
+        inputs: of what the inputs contribute to each gate, `(T, *batch, D)` each.
+        matrices: of the recurrent matrices, `(D, D)` each, or `(D, P)` with a projection.
+        inner_bias: of the bias of the last product, `(D)`, where the cell has one.
+        projection: of the projection, `(P, D)`.
+    """
+
+    s0: Tensor
+    inputs: Tensors
+    matrices: Tensors | None
+    inner_bias: Tensor | None
+    projection: Tensor | None
+
+
+def steps(cell: CompiledCell, s0: Tensor, tensors: Tensors, projection: Tensor | None = None) -> Tensor | None:
+    """All states from the first, without a graph.
+
+    Args:
+        cell: which one.
+        s0: `(*batch, parts D)`, float32 or float64.
+        tensors: what the inputs contribute to each gate, `(T, *batch, D)`, expanded or not; matrices `(D, D)`, or
+            `(D, P)` with a projection; the bias of the last product, `(D)`, where the cell has one.
+        projection: `(P, D)`; the matrices then multiply `projection h`.
+
+    Returns:
+        `(T, *batch, parts D)`, contiguous, in memory of its own.
+
+    Raises:
+        MemoryError: where there is no room for weights in another order.
+    """
+    projection = None if projection is None else projection.contiguous()
+    ready = _ready(cell, s0, tensors, projection)
+    run = None if ready is None else function(f"{cell.source}_steps", "steps" + cell.variant, s0.dtype, 8)
+    if ready is None or run is None:
+        return None
+    s0, gates, weights = ready
+    states = s0.new_empty(gates[0].shape[0], *s0.shape)
+    if states.numel() > 0:
+        table = _table(*gates, *weights, projection)
+        run(ctypes.addressof(table), s0.data_ptr(), states.data_ptr(), *_sizes(gates, weights))
+    return states
+
+
+def steps_gradients(
+    cell: CompiledCell, s0: Tensor, states: Tensor, tensors: Tensors, g: Tensor, projection: Tensor | None = None,
+    *, matrices: bool = True,
+) -> StepsGradients | None:  # fmt: skip
+    """The gradients of a loss with gradients `g` of all states, without a graph.
+
+    Args:
+        cell: which one.
+        s0: as for `steps`, as are `tensors` and `projection`.
+        states: what `steps` returned, `(T, *batch, parts D)`.
+        tensors: see `s0`.
+        g: like `states`.
+        projection: see `s0`.
+        matrices: whether the gradients of matrices, bias and projection are wanted.
+
+    Raises:
+        MemoryError: as `steps`.
+    """
+    projection = None if projection is None else projection.contiguous()
+    ready = _ready(cell, s0, tensors, projection)
+    if ready is None or not plain(states, g, dtype=s0.dtype) or g.shape != states.shape:
+        return None
+    run = function(f"{cell.source}_steps", "backward" + cell.variant, s0.dtype, 11)
+    if run is None:
+        return None
+    s0, gates, weights = ready
+    states, g, first = states.contiguous(), g.contiguous(), torch.zeros_like(s0)
+    made = [torch.empty_like(gates[0]) if k < cell.gates or k in cell.to_inputs else None for k in range(cell.made)]
+    if states.numel() > 0:
+        table, out = _table(*gates, *weights, projection), _table(*made)
+        run(
+            ctypes.addressof(table), s0.data_ptr(), states.data_ptr(), g.data_ptr(), ctypes.addressof(out),
+            first.data_ptr(), *_sizes(gates, weights),
+        )  # fmt: skip
+    found = tuple(tensor for tensor in made if tensor is not None)
+    inputs = tuple(tensor for k, tensor in enumerate(made) if tensor is not None and k in cell.to_inputs)
+    if not matrices:
+        return StepsGradients(first, inputs, None, None, None)
+    return StepsGradients(first, inputs, *_of_weights(cell, s0, states, found[: cell.gates], weights, projection))
+
+
+def _of_weights(
+    cell: CompiledCell, s0: Tensor, states: Tensor, slopes: Tensors, weights: Tensors, projection: Tensor | None
+) -> tuple[Tensors, Tensor | None, Tensor | None]:
+    """From the gradients of all products those of matrices, bias and projection."""
+    width = slopes[0].shape[-1]
+    rows = [slope.reshape(-1, width) for slope in slopes]
+    h = torch.cat([s0.unsqueeze(0), states[:-1]])[: states.shape[0], ..., :: cell.parts].reshape(-1, width)
+    bias = rows[-1].sum(0) if len(weights) > cell.gates else None
+    if projection is None:
+        return tuple(row.T @ h for row in rows), bias, None
+    fed = h @ projection.T
+    back = rows[0] @ weights[0]
+    for row, weight in zip(rows[1:], weights[1 : cell.gates], strict=True):
+        back.addmm_(row, weight)
+    return tuple(row.T @ fed for row in rows), bias, back.T @ h
+
+
+def _ready(
+    cell: CompiledCell, s0: Tensor, tensors: Tensors, projection: Tensor | None
+) -> tuple[Tensor, Tensors, Tensors] | None:
+    """The first state, the inputs and the weights as compiled code reads them; None where it cannot."""
+    gates, weights = tensors[: cell.gates], tensors[cell.gates :]
+    given = (s0, *tensors, *(() if projection is None else (projection,)))
+    if traced() or s0.ndim == 0 or s0.shape[-1] % cell.parts or not plain(*given, dtype=s0.dtype):
+        return None
+    width = s0.shape[-1] // cell.parts
+    columns = width if projection is None else projection.shape[0]
+    if any(weight.shape != (width, columns) for weight in weights[: cell.gates]) or width * columns == 0:
+        return None
+    if projection is not None and projection.shape != (columns, width):
+        return None
+    if any(bias.shape != (width,) for bias in weights[cell.gates :]):
+        return None
+    shape = (gates[0].shape[0], *s0.shape[:-1], width)
+    if any(gate.ndim != len(shape) or gate.shape[0] != shape[0] for gate in gates):
+        return None
+    try:
+        gates = tuple(gate.expand(shape).contiguous() for gate in gates)
+    except RuntimeError:  # of another batch
+        return None
+    return s0.contiguous(), gates, tuple(weight.contiguous() for weight in weights)
+
+
+def _sizes(gates: Tensors, weights: Tensors) -> tuple[int, int, int, int, int]:
+    """Steps, batch elements, width, columns of the matrices, threads."""
+    n, width = gates[0].shape[0], gates[0].shape[-1]
+    return n, gates[0].numel() // (n * width), width, weights[0].shape[-1], torch.get_num_threads()
+
+
+def _table(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_int64]:
+    """Their addresses, 0 for None; to be kept until the call that reads them is over."""
+    return (ctypes.c_int64 * len(tensors))(*(0 if tensor is None else tensor.data_ptr() for tensor in tensors))

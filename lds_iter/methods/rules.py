@@ -1,0 +1,295 @@
+"""Rules: when to go on to another method (`Switch`), or to stop (`solve(..., stop=rule)`).
+
+A rule is asked once an iteration with a `Progress`, per sequence, and may remember something. Rules combine with `&`,
+`|` and `~`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lds_iter.methods.arguments import check_count, check_instance, check_number, fix
+from lds_iter.methods.spelling import Composable
+
+
+class Seen(Protocol):
+    """What a rule may look at; `lds_iter.Progress` has it."""
+
+    @property
+    def iterations(self) -> Tensor:
+        """Updates so far, per sequence, `(*batch)`."""
+        ...
+
+    @property
+    def residual(self) -> Tensor:
+        """The largest residual of this iterate, per sequence, `(*batch)`."""
+        ...
+
+    @property
+    def update(self) -> Tensor:
+        """An update `d`, `(n, *batch, D)`: for `stop` the one that is proposed, for `Switch` the last one."""
+        ...
+
+
+class AbstractRule(Composable, ABC):
+    """When to go on to the next method or to stop, per sequence."""
+
+    @abstractmethod
+    def init(self, progress: Seen) -> Any:
+        """The carry before it is first asked: None, or a pytree, whose tensors have shape `(*batch)`.
+
+        Args:
+            progress: the same as for the first call of `holds`.
+        """
+
+    @abstractmethod
+    def holds(self, progress: Seen, carry: Any) -> tuple[Tensor, Any]:
+        """Whether it is time now, bool, `(*batch)`, and the next carry.
+
+        Args:
+            progress: this iterate.
+            carry: what the call before returned.
+        """
+
+    def __and__(self, other: AbstractRule) -> AbstractRule:
+        return Both(self, other) if isinstance(other, AbstractRule) else NotImplemented
+
+    def __or__(self, other: AbstractRule) -> AbstractRule:
+        return Either(self, other) if isinstance(other, AbstractRule) else NotImplemented
+
+    def __invert__(self) -> AbstractRule:
+        return Not(self)
+
+
+def asked(rule: AbstractRule | Callable[[Any], Tensor]) -> Callable[[Seen], Tensor]:
+    """A function of one solve that asks a rule and keeps its carry; a plain function is asked as it is.
+
+    Args:
+        rule: a rule, or a function from a `Progress` to a bool per sequence.
+
+    Returns:
+        A function from a `Progress` to a bool per sequence, `(*batch)`.
+    """
+    if not isinstance(rule, AbstractRule):
+        return rule
+    carries: list[Any] = []
+
+    def ask(progress: Seen) -> Tensor:
+        carry = carries.pop() if carries else rule.init(progress)
+        now, carry = rule.holds(progress, carry)
+        carries.append(carry)
+        return now
+
+    return ask
+
+
+@dataclass(frozen=True)
+class Below(AbstractRule):
+    """The largest residual has fallen to `residual`.
+
+    Attributes:
+        residual: the bound, in the units of the states.
+
+    Raises:
+        ValueError: when it is no number of at least 0.
+    """
+
+    residual: float
+
+    def __post_init__(self) -> None:
+        fix(self, residual=check_number("residual", self.residual, 0, math.inf))
+
+    def init(self, progress: Seen) -> None:
+        return None
+
+    def holds(self, progress: Seen, carry: None) -> tuple[Tensor, None]:
+        return progress.residual <= self.residual, None
+
+
+@dataclass(frozen=True)
+class Stalled(AbstractRule):
+    """The largest residual has not fallen below `factor` times its best for `patience` iterations in a row.
+
+    Attributes:
+        patience: iterations without progress.
+        factor: between 0 and 1: what counts as progress.
+
+    Raises:
+        ValueError: for other numbers.
+    """
+
+    patience: int = 3
+    factor: float = 0.9
+
+    def __post_init__(self) -> None:
+        fix(
+            self,
+            patience=check_count("patience", self.patience, least=1),
+            factor=check_number("factor", self.factor, 0, 1, open_low=True),
+        )
+
+    def init(self, progress: Seen) -> tuple[Tensor, Tensor]:
+        return torch.full_like(progress.residual, torch.inf), torch.zeros_like(progress.residual)
+
+    def holds(self, progress: Seen, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        best, since = carry
+        better = progress.residual < self.factor * best
+        since = torch.where(better, 0, since + 1)
+        return since >= self.patience, (torch.where(better, progress.residual, best), since)
+
+
+@dataclass(frozen=True)
+class After(AbstractRule):
+    """A number of iterations has been made.
+
+    Attributes:
+        iterations: how many.
+
+    Raises:
+        ValueError: when it is no whole number, 0 or more.
+    """
+
+    iterations: int
+
+    def __post_init__(self) -> None:
+        fix(self, iterations=check_count("iterations", self.iterations, least=0))
+
+    def init(self, progress: Seen) -> None:
+        return None
+
+    def holds(self, progress: Seen, carry: None) -> tuple[Tensor, None]:
+        return progress.iterations >= self.iterations, None
+
+
+@dataclass(frozen=True)
+class SmallUpdate(AbstractRule):
+    """No number of the states is moved by more than `size`.
+
+    Attributes:
+        size: the bound, in the units of the states.
+
+    Raises:
+        ValueError: when it is no number of at least 0.
+    """
+
+    size: float
+
+    def __post_init__(self) -> None:
+        fix(self, size=check_number("size", self.size, 0, math.inf))
+
+    def init(self, progress: Seen) -> None:
+        return None
+
+    def holds(self, progress: Seen, carry: None) -> tuple[Tensor, None]:
+        return progress.update.abs().amax((0, -1)) <= self.size, None
+
+
+@dataclass(frozen=True)
+class Elapsed(AbstractRule):
+    """So much time has passed since the first iterate. Counts then depend on the clock; not for compiled iterations.
+
+    Attributes:
+        seconds: of wall-clock time.
+
+    Raises:
+        ValueError: when it is no number of at least 0.
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        fix(self, seconds=check_number("seconds", self.seconds, 0, math.inf))
+
+    def init(self, progress: Seen) -> float:
+        return time.monotonic()
+
+    def holds(self, progress: Seen, carry: float) -> tuple[Tensor, float]:
+        over = time.monotonic() - carry >= self.seconds
+        return torch.full_like(progress.residual, over, dtype=torch.bool), carry
+
+
+@dataclass(frozen=True)
+class Both(AbstractRule):
+    """`one & other`.
+
+    Attributes:
+        one, other: rules.
+
+    Raises:
+        TypeError: for something else.
+    """
+
+    one: AbstractRule
+    other: AbstractRule
+
+    def __post_init__(self) -> None:
+        _check_rules(self)
+
+    def init(self, progress: Seen) -> tuple[Any, Any]:
+        return self.one.init(progress), self.other.init(progress)
+
+    def holds(self, progress: Seen, carry: tuple[Any, Any]) -> tuple[Tensor, tuple[Any, Any]]:
+        (one, first), (other, second) = self.one.holds(progress, carry[0]), self.other.holds(progress, carry[1])
+        return one & other, (first, second)
+
+
+@dataclass(frozen=True)
+class Either(AbstractRule):
+    """`one | other`.
+
+    Attributes:
+        one, other: rules.
+
+    Raises:
+        TypeError: for something else.
+    """
+
+    one: AbstractRule
+    other: AbstractRule
+
+    def __post_init__(self) -> None:
+        _check_rules(self)
+
+    def init(self, progress: Seen) -> tuple[Any, Any]:
+        return self.one.init(progress), self.other.init(progress)
+
+    def holds(self, progress: Seen, carry: tuple[Any, Any]) -> tuple[Tensor, tuple[Any, Any]]:
+        (one, first), (other, second) = self.one.holds(progress, carry[0]), self.other.holds(progress, carry[1])
+        return one | other, (first, second)
+
+
+@dataclass(frozen=True)
+class Not(AbstractRule):
+    """`~rule`.
+
+    Attributes:
+        rule: a rule.
+
+    Raises:
+        TypeError: for something else.
+    """
+
+    rule: AbstractRule
+
+    def __post_init__(self) -> None:
+        check_instance("rule", self.rule, AbstractRule, "Below(0.1) or Stalled()")
+
+    def init(self, progress: Seen) -> Any:
+        return self.rule.init(progress)
+
+    def holds(self, progress: Seen, carry: Any) -> tuple[Tensor, Any]:
+        now, carry = self.rule.holds(progress, carry)
+        return ~now, carry
+
+
+def _check_rules(pair: Both | Either) -> None:
+    check_instance("one", pair.one, AbstractRule, "Below(0.1) or Stalled()")
+    check_instance("other", pair.other, AbstractRule, "Below(0.1) or Stalled()")

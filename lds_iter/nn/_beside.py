@@ -1,0 +1,92 @@
+"""`Auto` beside torch's kernel, for layers on an accelerator: the one place where the two meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lds_iter.auto import Auto
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem, start
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.jacobi import Jacobi
+from lds_iter.nn._weights import WEIGHT_NAMES
+from lds_iter.solution import Result
+
+
+@dataclass(frozen=True, eq=False)
+class TorchKernel:
+    """Torch's own kernel for one layer and direction.
+
+    Attributes:
+        module: the layer of torch, for its kind.
+        weights: by torch's names.
+        x: the input, `(T, B, D_in)`.
+        start: the states before the first step, `(B, D)` each.
+    """
+
+    module: torch.nn.RNNBase
+    weights: dict[str, Tensor]
+    x: Tensor
+    start: tuple[Tensor, ...]
+
+    @property
+    def name(self) -> str:
+        """What decisions call it."""
+        return f"the kernel of torch.nn.{self.module.mode.partition('_')[0]}"
+
+    def __call__(self) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The output `(T, B, D)` and the final states `(B, D)`, with a gradient where one is wanted."""
+        return self._on(self.weights, self.x, self.start)
+
+    def run(self) -> Any:
+        """Evaluate, to be timed: without gradients, and away from the hooks of parameters."""
+        with torch.no_grad():
+            return self()
+
+    def _on(
+        self, weights: dict[str, Tensor], x: Tensor, start: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        flat = [weights[name] for name in WEIGHT_NAMES if name in weights]
+        first = tuple(state.unsqueeze(0).contiguous() for state in start)
+        rest = (flat, "bias_ih" in weights, 1, 0.0, self.module.training, False, False)
+        if isinstance(self.module, torch.nn.LSTM):
+            output, h, c = torch.lstm(x, first, *rest)
+            return output, (h[0], c[0])
+        output, h = _FUNCTIONS[self.module.mode](x, first[0], *rest)
+        return output, (h[0],)
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "GRU": torch.gru,
+    "RNN_TANH": torch.rnn_tanh,
+    "RNN_RELU": torch.rnn_relu,
+}
+
+
+@dataclass(frozen=True)
+class BesideKernel(AbstractStrategy):
+    """`Auto` with a kernel in place of steps: it ends with `Result.STOPPED` where the kernel is to answer.
+
+    Attributes:
+        auto: the strategy.
+        kernel: torch's.
+    """
+
+    auto: Auto
+    kernel: TorchKernel
+
+    def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
+        """Solve, or stop."""
+        state = self.auto.run_beside(self.kernel, problem, guess, options, observers)
+        if state is not None:
+            return state
+        state = start(problem, Jacobi(), guess, options)
+        return replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
+
+    def for_adjoint(self) -> AbstractStrategy | LDSApproximation:
+        """The backward pass has no kernel of its own to go to."""
+        return self.auto.for_adjoint()

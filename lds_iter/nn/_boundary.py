@@ -1,0 +1,141 @@
+"""The arguments of a layer as a batch of sequences, its results in the user's form, and what torch answers itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from lds_iter.nn._sequences import Lengths, like_input, time_first
+
+SHORT_STEPS = 500
+"""Time steps up to which torch's kernel answers for a float32 LSTM on a CPU: it takes 0.35 us a step for a small
+state (oneDNN, one thread), and what stands around compiled steps some 0.2 ms in all."""
+
+
+def is_short(module: torch.nn.RNNBase, input: Any) -> bool:
+    """Whether torch's kernel for an LSTM is done before compiled steps could begin. Asked at every forward, first."""
+    return (
+        module.mode == "LSTM"
+        and isinstance(input, Tensor)
+        and input.dtype == torch.float32
+        and input.device.type == "cpu"
+        and module.proj_size == 0
+        and 2 <= input.dim() <= 3
+        and input.shape[1 if module.batch_first and input.dim() == 3 else 0] <= SHORT_STEPS
+    )
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """What a layer was called with.
+
+    Attributes:
+        input: as the user gave it.
+        x: `(T, B, D_in)`, in the dtype to compute in.
+        lengths: where sequences have unequal lengths.
+        start: initial h, and c for an LSTM, `(layers * directions, B, D)`.
+        dtype: of output and final states, as torch has it.
+    """
+
+    input: Any
+    x: Tensor
+    lengths: Lengths | None
+    start: tuple[Tensor, ...]
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(module: torch.nn.RNNBase, input: Any, hx: Any) -> Sequences | None:
+        """None for what torch shall answer itself: what is empty, and what is malformed, which its `forward` refuses in
+        its own words."""
+        states = _initial_states(module, input, hx)
+        if states is None:
+            return None
+        given = input.data if isinstance(input, PackedSequence) else input
+        weight = _weight(module)
+        compute = torch.promote_types(weight.dtype, torch.float32)  # half precision is too coarse for residuals
+        dtype = _output_dtype(module, weight, given, None if hx is None else states)
+        x, lengths = time_first(input, module.batch_first)
+        if any(tensor.dtype != compute for tensor in (x, *states)):
+            x, states = x.to(compute), tuple(state.to(compute) for state in states)
+        return Sequences(input, x, lengths, states, dtype)
+
+    def results(self, module: torch.nn.RNNBase, output: Tensor, finals: tuple[Tensor, ...]) -> tuple[Any, Any]:
+        """What the layer returns.
+
+        Args:
+            module: the layer.
+            output: of its last layer, `(T, B, directions * D)`.
+            finals: like `start`.
+        """
+        if output.dtype != self.dtype:
+            output, finals = output.to(self.dtype), tuple(final.to(self.dtype) for final in finals)
+        if not isinstance(self.input, PackedSequence) and self.input.dim() == 2:
+            finals = tuple(final.squeeze(1) for final in finals)
+        shaped = like_input(output, self.input, self.lengths, module.batch_first)
+        return shaped, finals if isinstance(module, torch.nn.LSTM) else finals[0]
+
+
+def _initial_states(module: torch.nn.RNNBase, input: Any, hx: Any) -> tuple[Tensor, ...] | None:
+    packed = isinstance(input, PackedSequence)
+    x = input.data if packed else input
+    if not isinstance(x, Tensor) or x.layout != torch.strided or (not packed and x.dim() not in (2, 3)):
+        return None
+    if x.numel() == 0:
+        return None
+    single = not packed and x.dim() == 2
+    sizes = input.batch_sizes if packed else None
+    shaped = x.unsqueeze(0 if module.batch_first else 1) if single else x
+    states = _zeros(module, shaped, sizes) if hx is None else _given(module, x, hx, 2 if single else 3)
+    weight = _weight(module)
+    if states is None or any(state.device != x.device for state in (weight, *states)):
+        return None
+    if single and hx is not None:
+        states = tuple(state.unsqueeze(1) for state in states)
+    hidden: Any = states if isinstance(module, torch.nn.LSTM) else states[0]
+    module.check_forward_args(shaped, hidden, sizes)
+    return states
+
+
+def _zeros(module: torch.nn.RNNBase, x: Tensor, batch_sizes: Tensor | None) -> tuple[Tensor, ...]:
+    batch = x.shape[0 if module.batch_first else 1] if batch_sizes is None else int(batch_sizes[0])
+    lead = module.num_layers * (2 if module.bidirectional else 1)
+    h = x.new_zeros(lead, batch, module.proj_size or module.hidden_size)
+    return (h, x.new_zeros(lead, batch, module.hidden_size)) if isinstance(module, torch.nn.LSTM) else (h,)
+
+
+def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Tensor, ...] | None:
+    """The user's states; None when they are not tensors of the right number, dimensions and dtype."""
+    lstm, weight = isinstance(module, torch.nn.LSTM), _weight(module)
+    if lstm and not (isinstance(hx, tuple | list) and len(hx) == 2):
+        return None
+    states: tuple[Any, ...] = tuple(hx) if lstm else (hx,)
+    if not all(isinstance(h, Tensor) and h.dim() == dims for h in states):
+        return None
+    return states if all(h.dtype == x.dtype for h in states) or _mixes(x, weight, *states) else None
+
+
+def _mixes(*tensors: Tensor) -> bool:
+    """Whether torch takes these together though their dtypes differ: autocast casts all but float64."""
+    device = tensors[0].device.type
+    floating = all(tensor.is_floating_point() and tensor.dtype != torch.float64 for tensor in tensors)
+    return torch.is_autocast_enabled(device) and floating
+
+
+def _output_dtype(module: torch.nn.RNNBase, weight: Tensor, x: Tensor, given: tuple[Tensor, ...] | None) -> torch.dtype:
+    """That of torch's results. Under autocast a GRU on a CPU goes on in the wider dtype of its initial state."""
+    device = x.device.type
+    if not _mixes(x, weight):
+        return weight.dtype
+    lower = torch.get_autocast_dtype(device)
+    if isinstance(module, torch.nn.GRU) and device == "cpu":
+        return torch.promote_types(x.dtype if given is None else given[0].dtype, lower)
+    return lower
+
+
+def _weight(module: torch.nn.RNNBase) -> Tensor:
+    """One of its weights, which all have the same dtype and device."""
+    return module.weight_hh_l0  # pyright: ignore[reportReturnType]

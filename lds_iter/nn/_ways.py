@@ -1,0 +1,138 @@
+"""The ways to evaluate one layer and direction: compiled steps, a solve, and `Auto` beside torch's kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter.auto import Auto
+from lds_iter.compile.compiled import CompileCache, Compiled
+from lds_iter.guesses import repeat_initial
+from lds_iter.loop.state import AbstractStrategy
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.nn._beside import BesideKernel, TorchKernel
+from lds_iter.nn._gradient import Once, solved, stepped
+from lds_iter.nn._masked import Masked
+from lds_iter.nn._plan import BY_METHOD, BY_STEPS, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, Part
+from lds_iter.nn._sequences import Lengths, last_rows
+from lds_iter.nn._weights import layer_weights
+from lds_iter.nn.cell import CellRecurrence
+from lds_iter.nn.lstm import LSTMRecurrence
+from lds_iter.nn.options import SolveOptions
+from lds_iter.solution import Result, Solution
+from lds_iter.solve import solve
+
+ONCE = "Give the layer a method, such as layer.method = li.QuasiNewton()."
+
+Start = tuple[Tensor, ...]
+Way = Callable[[int, CellRecurrence, Tensor, Start], Part]
+"""Of place (the number of layer and direction), recurrence, inputs `(T, B, D_in)`, initial states `(B, D)`."""
+
+
+def by_steps(lengths: Lengths | None) -> Way:
+    """Step by step in compiled code."""
+
+    def way(_: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
+        s0, u = _begin(f, x, start)
+        states = stepped(f, s0, u, None if lengths is None else lengths.mask)
+        return Part(None, NO_STEPS) if states is None else Part(_results(f, states, lengths), BY_STEPS)
+
+    return way
+
+
+def by_method(
+    module: torch.nn.RNNBase,
+    lengths: Lengths | None,
+    options: SolveOptions,
+    method: LDSApproximation | AbstractStrategy,
+    cache: CompileCache | None,
+) -> Way:
+    """By a method, in parallel over time."""
+
+    def way(place: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
+        s0, u = _begin(f, x, start)
+        if not _finite(s0, u):
+            return Part(None, NOT_FINITE)
+        memory, where = options.warm_start, (module, place)
+        guess = None if memory is None else memory.recall(where, x.shape[0], s0)
+
+        def run(f: CellRecurrence, s0: Tensor, u: Any) -> Solution:
+            return _solution_of(f, s0, u, lengths, options, method, cache, guess)
+
+        states, solution = solved(f, s0, u, run)
+        if not solution.converged:
+            return Part(None, OVER_BUDGET, solution)
+        if memory is not None:
+            memory.remember(where, states.detach())
+        return Part(_results(f, states, lengths), BY_METHOD, solution)
+
+    return way
+
+
+def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOptions, auto: Auto) -> Way:
+    """By what `Auto` finds to be fastest, a solve or torch's kernel."""
+
+    def way(place: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
+        s0, u = _begin(f, x, start)
+        if not _finite(s0, u):
+            return Part(None, NOT_FINITE)
+        layer, backward = divmod(place, 2 if module.bidirectional else 1)
+        kernel = TorchKernel(module, layer_weights(module, layer, bool(backward)), x, start)
+        solution = _solution_of(f, s0, u, lengths, options, BesideKernel(auto, kernel), None, None)
+        if solution.failed:
+            return Part(None, OVER_BUDGET, solution.light())
+        if not bool((solution.result == Result.STOPPED).any()):
+            states: Any = Once.apply(ONCE, solution.states)
+            return Part(_results(f, states, lengths), RACE, solution.light())
+        if lengths is not None:
+            return Part(None, LOST)
+        output, final = kernel()
+        return Part((Once.apply(ONCE, output), final), LOST)  # pyright: ignore[reportArgumentType]
+
+    return way
+
+
+def _solution_of(
+    f: CellRecurrence,
+    s0: Tensor,
+    u: Any,
+    lengths: Lengths | None,
+    options: SolveOptions,
+    method: LDSApproximation | AbstractStrategy,
+    cache: CompileCache | None,
+    guess: Tensor | None,
+) -> Solution:
+    masked = f if lengths is None else Masked(f)
+    return solve(
+        masked if cache is None else Compiled(masked, cache),
+        s0,
+        u if lengths is None else (u, lengths.mask),
+        method,
+        guess=repeat_initial if guess is None else guess,
+        rtol=options.rtol,
+        atol=options.atol,
+        window=options.window,
+        max_iters=options.limit(u[0].shape[0] if isinstance(u, tuple) else u.shape[0], method),
+        throw=False,
+    )
+
+
+def _finite(s0: Tensor, u: Any) -> bool:
+    return all(bool(leaf.detach().sum().isfinite()) for leaf in pytree.tree_leaves((s0, u)))
+
+
+def _begin(f: CellRecurrence, x: Tensor, start: Start) -> tuple[Tensor, Any]:
+    """The state before the first step, and the inputs of the recurrence."""
+    s0 = f.spec.pack(start, f.weights)
+    if isinstance(f, LSTMRecurrence) and f.projection is not None:
+        return s0, f.inputs(x, start[0])
+    return s0, f.inputs(x)
+
+
+def _results(f: CellRecurrence, states: Tensor, lengths: Lengths | None) -> tuple[Tensor, Start]:
+    """The output at every time, and the final states."""
+    return f.spec.output(states, f.weights), f.spec.final(last_rows(states, lengths), f.weights)

@@ -53,6 +53,7 @@ COMPARISONS = (
     Comparison("bench.gradients", quick=("--no-write", "--width", "4", "--length", "100"), devices=CPU),
     Comparison("bench.speed", devices=CPU),
     Comparison("bench.cpu", devices=CPU),
+    Comparison("bench.steps", quick=("--quick",), devices=CPU),
     Comparison("bench.auto", devices=CPU),
     Comparison("bench.compile", devices=CPU),
     Comparison("bench.pararnn", quick=("--length", "200", "--rounds", "1", "--out", str(QUICK)), devices=CPU),

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.kernels.cpu.cells import Form
+from lds_iter.kernels.forms import Form
 from lds_iter.kernels.triton.cells import operators as cells
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.block_newton import BlockNewton
@@ -102,9 +102,9 @@ class CellRecurrence(BoundCell, ABC):
         """A whole iteration, in compiled code on a CPU and in one launch on CUDA; None where the loop must do it."""
         if self._compiled is None:
             return None
-        if request.s0.device.type != "cpu":
-            return self.spec.device_iteration(request, gates_of(request.inputs), self.weights)
         form = self._form(request.method)
+        if request.s0.device.type != "cpu":
+            return self.spec.device_iteration(form, request, gates_of(request.inputs), self.weights)
         return None if form is None else self._compiled.iteration(form, request, self.tensors(request.inputs))
 
     def _form(self, method: LDSApproximation) -> Form | None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 from lds_iter._torch import kept
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.kernels.cpu.cells import CompiledCell, Tensors
+from lds_iter.kernels.forms import Form
 from lds_iter.recurrence import IterationRequest, IterationResult
 
 Gates: TypeAlias = tuple[Tensor, ...]
@@ -84,7 +85,7 @@ class CellSpec:
             what comes through the products; None where there is none.
         derivatives: of states, gates and weights, in plain torch operations.
         device_step: value and blocks of the Jacobian of states, gates and weights, in one kernel on CUDA.
-        device_iteration: a whole iteration on CUDA, of request, gates and weights.
+        device_iteration: a whole iteration on CUDA, of form, request, gates and weights.
         pack: the initial states of torch, h or (h, c), as the state of the recurrence.
         output: states `(..., parts D)` as the output of the layer.
         final: the last state as torch returns it, (h,) or (h, c).
@@ -96,7 +97,7 @@ class CellSpec:
     to_state: tuple[int | None, ...]
     derivatives: Callable[[Tensor, Gates, CellWeights], CellDerivatives]
     device_step: Callable[[Tensor, Gates, CellWeights], tuple[Tensor, Tensor]]
-    device_iteration: Callable[[IterationRequest, Gates, CellWeights], IterationResult | None]
+    device_iteration: Callable[[Form | None, IterationRequest, Gates, CellWeights], IterationResult | None]
     pack: Callable[[tuple[Tensor, ...], CellWeights], Tensor]
     output: Callable[[Tensor, CellWeights], Tensor]
     final: Callable[[Tensor, CellWeights], tuple[Tensor, ...]]

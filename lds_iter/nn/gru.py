@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from lds_iter._torch import kept
 from lds_iter.kernels.cpu import cells
+from lds_iter.kernels.forms import Form
 from lds_iter.kernels.triton.cells import iterations, operators
 from lds_iter.nn._weights import SMALL_WIDTH, apply_weight, layer_weights, own_blocks, scaled_sum
 from lds_iter.nn.cell import CellRecurrence
@@ -156,9 +157,11 @@ def _device_step(h: Tensor, u: Gates, weights: CellWeights) -> tuple[Tensor, Ten
     return value, diagonal.unsqueeze(-1).unsqueeze(-1)
 
 
-def _device_iteration(request: IterationRequest, u: Gates, weights: CellWeights) -> IterationResult | None:
+def _device_iteration(
+    form: Form | None, request: IterationRequest, u: Gates, weights: CellWeights
+) -> IterationResult | None:
     assert weights.inner_bias is not None
-    return iterations.gru(request.method, request, u, weights.hh, weights.inner_bias)
+    return iterations.gru(form, request, u, weights.hh, weights.inner_bias)
 
 
 GRU_SPEC = CellSpec(

@@ -120,7 +120,7 @@ def _spec(compiled: CompiledCell, function: Callable[[Tensor], Tensor], slope: S
         to_state=(None,),
         derivatives=derivatives,
         device_step=device_step,
-        device_iteration=lambda request, u, weights: iterations.rnn(request.method, request, u[0], weights.hh, relu),
+        device_iteration=lambda form, request, u, weights: iterations.rnn(form, request, u[0], weights.hh, relu),
         pack=lambda start, _: start[0],
         output=lambda states, _: states,
         final=lambda last, _: (last,),

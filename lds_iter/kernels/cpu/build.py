@@ -21,7 +21,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
-import logging
 import os
 import platform
 import re
@@ -55,7 +54,6 @@ OUT_OF_MEMORY, FAILED = -1, -2
 """What functions return in place of exceptions, see `guard.h`."""
 
 _ENDINGS = {torch.float32: "_f32", torch.float64: "_f64"}
-_log = logging.getLogger("lds_iter")
 
 
 class BuildError(Exception):
@@ -110,11 +108,11 @@ def _function(source: str, name: str, integers: int, reals: int) -> Callable[...
         return None
     found = getattr(library, name)
     found.argtypes, found.restype = [ctypes.c_int64] * integers + [ctypes.c_double] * reals, ctypes.c_int64
-    found.errcheck = _checked
+    found.errcheck = _as_exception
     return found
 
 
-def _checked(result: int, function: Any, arguments: tuple[Any, ...]) -> int:  # noqa: ARG001
+def _as_exception(result: int, function: Any, arguments: tuple[Any, ...]) -> int:
     if result == OUT_OF_MEMORY:
         raise MemoryError(
             f"There is no memory for the compiled `{function.__name__}`. In order of likelihood: the sequences are too "
@@ -137,7 +135,7 @@ def _library(source: str) -> ctypes.CDLL | BuildError:
 
 @functools.cache
 def _warn_once(reason: str) -> None:
-    _log.warning("lds_iter works without its compiled CPU kernels, several times slower: %s", reason)
+    cache.LOG.warning("lds_iter works without its compiled CPU kernels, several times slower: %s", reason)
 
 
 def _build(source: str) -> ctypes.CDLL:
@@ -163,7 +161,7 @@ def _build(source: str) -> ctypes.CDLL:
         with tempfile.TemporaryDirectory(dir=where, prefix="build-") as folder:
             made = Path(folder) / "made.so"
             libraries = _gomp() if "-fopenmp" in flags else ()
-            status, _, said = _run([*command, str(HERE / f"{source}.cpp"), *libraries, "-o", str(made)])
+            status, _, said = _output_of([*command, str(HERE / f"{source}.cpp"), *libraries, "-o", str(made)])
             if status == 0 and made.exists():
                 return ctypes.CDLL(str(cache.keep(made, source, key, where)))
         errors.append(said.strip()[-500:] or f"exit status {status}")
@@ -181,11 +179,11 @@ def _compiler(given: str) -> tuple[tuple[str, ...], str]:
         path = shutil.which(name)
         if path is not None:
             command = (path, *words[1:])
-            return command, _run([*command, "--version"])[1]
+            return command, _output_of([*command, "--version"])[1]
     raise BuildError(f"no C++ compiler ({words[0] if words else 'c++, g++ or clang++'}) is on the PATH")
 
 
-def _run(command: list[str]) -> tuple[int, str, str]:
+def _output_of(command: list[str]) -> tuple[int, str, str]:
     """Exit status, output and errors of a command within the time limit.
 
     Raises:
@@ -210,7 +208,7 @@ def _run(command: list[str]) -> tuple[int, str, str]:
 
 
 @functools.cache
-def _hung(program: str) -> list[str]:  # noqa: ARG001
+def _hung(program: str) -> list[str]:
     """What is remembered of a program that hung: its error."""
     return []
 

@@ -26,7 +26,7 @@ from pathlib import Path
 STALE_SECONDS = 3600
 """Builds that were ended from outside leave their folder; after this time another build removes it."""
 
-_log = logging.getLogger("lds_iter")
+LOG = logging.getLogger("lds_iter")
 
 
 def folder() -> Path:
@@ -120,7 +120,7 @@ def _content(path: Path) -> str:
 @functools.cache
 def _private(reason: str) -> Path:
     """A folder for this process alone, removed at its end."""
-    _log.warning("lds_iter compiles its CPU kernels for this process alone: %s", reason)
+    LOG.warning("lds_iter compiles its CPU kernels for this process alone: %s", reason)
     where, owner = Path(tempfile.mkdtemp(prefix="lds_iter-")), os.getpid()
 
     @atexit.register

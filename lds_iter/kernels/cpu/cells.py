@@ -10,13 +10,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
-from lds_iter.kernels.cpu.plain import plain, traced
+from lds_iter.kernels.cpu.plain import addresses, plain, traced
+from lds_iter.kernels.forms import Form
 from lds_iter.recurrence import IterationRequest, IterationResult
 
 WIDEST = 768
@@ -24,14 +24,6 @@ WIDEST = 768
 library wins."""
 
 Tensors = tuple[Tensor, ...]
-
-
-class Form(IntEnum):
-    """What an iteration takes for `A_t`: the diagonal of the Jacobian, its blocks within the channels, or all of it."""
-
-    DIAGONAL = 0
-    BLOCKS = 1
-    FULL = 2
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class CompiledCell:
             return None
         value, width = torch.empty_like(s), tensors[0].shape[-1]
         slopes = s.new_empty(*tensors[0].shape, self.parts, self.parts) if blocks else None
-        table = _table(tensors)
+        table = addresses(*tensors)
         run(
             ctypes.addressof(table), s.data_ptr(), value.data_ptr(), 0 if slopes is None else slopes.data_ptr(),
             tensors[0].numel() // width, width, torch.get_num_threads(),
@@ -79,7 +71,7 @@ class CompiledCell:
         run = self._function("jacobian", 6, s.dtype) if self._serves(s, tensors) else None
         if run is None:
             return None
-        out, table, width = s.new_empty(*s.shape, s.shape[-1]), _table(tensors), tensors[0].shape[-1]
+        out, table, width = s.new_empty(*s.shape, s.shape[-1]), addresses(*tensors), tensors[0].shape[-1]
         run(
             ctypes.addressof(table), s.data_ptr(), out.data_ptr(), tensors[0].numel() // width, width,
             torch.get_num_threads(),
@@ -108,7 +100,7 @@ class CompiledCell:
             return None
         out, width = tuple(torch.empty_like(tensors[0]) for _ in range(self.made)), tensors[0].shape[-1]
         squares = s.new_empty(self.gates if matrices else 0, width, width)
-        table, made = _table(tensors), _table(out)
+        table, made = addresses(*tensors), addresses(*out)
         run(
             ctypes.addressof(table), s.data_ptr(), g.data_ptr(), ctypes.addressof(made),
             squares.data_ptr() if matrices else 0, tensors[0].numel() // width, width, torch.get_num_threads(),
@@ -129,7 +121,7 @@ class CompiledCell:
         if run is None:
             return None
         out, n, width = torch.empty_like(s), s.shape[0], tensors[0].shape[-1]
-        table = _table(tensors)
+        table = addresses(*tensors)
         run(
             ctypes.addressof(table), s.data_ptr(), g.data_ptr(), out.data_ptr(), n, tensors[0].numel() // (n * width),
             width, torch.get_num_threads(),
@@ -151,7 +143,7 @@ class CompiledCell:
         if run is None:
             return None
         lo, hi = request.lo.clone(memory_format=torch.contiguous_format), request.hi.contiguous()
-        found, table = prev.new_empty(3, *lo.shape), _table(tensors)
+        found, table = prev.new_empty(3, *lo.shape), addresses(*tensors)
         flawed = run(
             ctypes.addressof(table), prev.data_ptr(), spare[1:].data_ptr(), found.data_ptr(), lo.data_ptr(),
             hi.data_ptr(), request.start, prev.shape[0], lo.numel(), tensors[0].shape[-1], int(form),
@@ -193,8 +185,3 @@ GRU = CompiledCell("gru", gates=3, parts=1, made=5, to_inputs=(0, 1, 4))
 LSTM = CompiledCell("lstm", gates=4, parts=2, made=5, to_inputs=(0, 1, 2, 3))
 RNN_TANH = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_tanh")
 RNN_RELU = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_relu")
-
-
-def _table(tensors: Tensors) -> ctypes.Array[ctypes.c_int64]:
-    """Their addresses; to be kept until the call that reads them is over."""
-    return (ctypes.c_int64 * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

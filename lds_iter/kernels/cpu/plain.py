@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
@@ -43,3 +45,8 @@ def row_stride(x: Tensor) -> int | None:
     if x.is_contiguous():
         return x.numel() // x.shape[0]
     return x.stride(0) if x[0].is_contiguous() else None
+
+
+def addresses(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_int64]:
+    """A table of where tensors begin, 0 for None; to be kept until the call that reads it is over."""
+    return (ctypes.c_int64 * len(tensors))(*(0 if tensor is None else tensor.data_ptr() for tensor in tensors))

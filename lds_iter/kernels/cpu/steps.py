@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.cells import CompiledCell, Tensors
-from lds_iter.kernels.cpu.plain import plain, traced
+from lds_iter.kernels.cpu.plain import addresses, plain, traced
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ def steps(cell: CompiledCell, s0: Tensor, tensors: Tensors, projection: Tensor |
     s0, gates, weights = ready
     states = s0.new_empty(gates[0].shape[0], *s0.shape)
     if states.numel() > 0:
-        table = _table(*gates, *weights, projection)
-        run(ctypes.addressof(table), s0.data_ptr(), states.data_ptr(), *_sizes(gates, weights))
+        table = addresses(*gates, *weights, projection)
+        run(ctypes.addressof(table), s0.data_ptr(), states.data_ptr(), *_call_sizes(gates, weights))
     return states
 
 
@@ -96,10 +96,10 @@ def steps_gradients(
     states, g, first = states.contiguous(), g.contiguous(), torch.zeros_like(s0)
     made = [torch.empty_like(gates[0]) if k < cell.gates or k in cell.to_inputs else None for k in range(cell.made)]
     if states.numel() > 0:
-        table, out = _table(*gates, *weights, projection), _table(*made)
+        table, out = addresses(*gates, *weights, projection), addresses(*made)
         run(
             ctypes.addressof(table), s0.data_ptr(), states.data_ptr(), g.data_ptr(), ctypes.addressof(out),
-            first.data_ptr(), *_sizes(gates, weights),
+            first.data_ptr(), *_call_sizes(gates, weights),
         )  # fmt: skip
     found = tuple(tensor for tensor in made if tensor is not None)
     inputs = tuple(tensor for k, tensor in enumerate(made) if tensor is not None and k in cell.to_inputs)
@@ -151,12 +151,7 @@ def _ready(
     return s0.contiguous(), gates, tuple(weight.contiguous() for weight in weights)
 
 
-def _sizes(gates: Tensors, weights: Tensors) -> tuple[int, int, int, int, int]:
+def _call_sizes(gates: Tensors, weights: Tensors) -> tuple[int, int, int, int, int]:
     """Steps, batch elements, width, columns of the matrices, threads."""
     n, width = gates[0].shape[0], gates[0].shape[-1]
     return n, gates[0].numel() // (n * width), width, weights[0].shape[-1], torch.get_num_threads()
-
-
-def _table(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_int64]:
-    """Their addresses, 0 for None; to be kept until the call that reads them is over."""
-    return (ctypes.c_int64 * len(tensors))(*(0 if tensor is None else tensor.data_ptr() for tensor in tensors))

@@ -1,4 +1,4 @@
-"""Steps of the compiled cells, and their gradients, against a plain loop of torch operations and autograd through it."""
+"""Steps of the compiled cells and their gradients, against a plain loop of torch operations and autograd."""
 
 import pytest
 import torch

@@ -299,20 +299,6 @@ def test_steps_stay_plain_where_a_gradient_is_wanted_or_the_kernel_does_not_fit(
         assert cells.fused(state, torch.zeros(192, 64)) == (DEVICE == "cuda" and state.is_cuda)
 
 
-def test_the_gradient_of_a_fused_step():
-    """Against finite differences, once and twice; there is none of the diagonal, and it says so."""
-    shapes = [(3, 1, 2)] * 4 + [(6, 2), (2,)]
-    arguments = [uniform(*shape).requires_grad_() for shape in shapes]
-
-    def value(*given):
-        return torch.ops.lds_iter.gru_step(*given)[0]
-
-    assert torch.autograd.gradcheck(value, arguments, fast_mode=True)
-    assert torch.autograd.gradgradcheck(value, arguments, fast_mode=True)
-    with pytest.raises(RuntimeError, match="has no gradient"):
-        torch.ops.lds_iter.gru_step(*arguments)[1].sum().backward()
-
-
 @torch.no_grad()
 def test_tanh_is_exact_to_rounding_near_zero_and_far_from_it():
     u = torch.cat([torch.logspace(-6, 2, 200), -torch.logspace(-6, 2, 200)]).to(DEVICE).unsqueeze(-1)

@@ -11,10 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.kernels.forms import Form
 from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.block_newton import BlockNewton
-from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.recurrence import IterationRequest, IterationResult
 
 Found = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -43,30 +41,26 @@ def _settled(request: IterationRequest, found: Found) -> IterationResult:
     return IterationResult(lo.view(batch), residual, excess, accepted, resets.view(batch), broken.view(batch))
 
 
-def gru(
-    method: LDSApproximation, request: IterationRequest, u: Any, weight: Tensor, bias: Tensor
-) -> IterationResult | None:
+def gru(form: Form | None, request: IterationRequest, u: Any, weight: Tensor, bias: Tensor) -> IterationResult | None:
     """A quasi-Newton iteration of a GRU; None where the loop must do it."""
-    if method != QuasiNewton() or not _fits(request, u, weight):
+    if form is not Form.DIAGONAL or not _fits(request, u, weight):
         return None
     gates = [_rows(gate) for gate in u]
     own = (*gates, weight.contiguous(), bias.contiguous())
     return _settled(request, gru_iteration_(_rows(request.states), *own, *_rest(request)))
 
 
-def rnn(
-    method: LDSApproximation, request: IterationRequest, u: Tensor, weight: Tensor, relu: bool
-) -> IterationResult | None:
+def rnn(form: Form | None, request: IterationRequest, u: Tensor, weight: Tensor, relu: bool) -> IterationResult | None:
     """A quasi-Newton iteration of a plain network; None where the loop must do it."""
-    if method != QuasiNewton() or not _fits(request, (u,), weight):
+    if form is not Form.DIAGONAL or not _fits(request, (u,), weight):
         return None
     own = (_rows(u), weight.contiguous(), relu)
     return _settled(request, rnn_iteration_(_rows(request.states), *own, *_rest(request)))
 
 
-def lstm(method: LDSApproximation, request: IterationRequest, u: Any, weight: Tensor) -> IterationResult | None:
+def lstm(form: Form | None, request: IterationRequest, u: Any, weight: Tensor) -> IterationResult | None:
     """An iteration of an LSTM with the 2x2 blocks of its Jacobians; None where the loop must do it."""
-    if method != BlockNewton(2) or not _fits(request, u, weight):
+    if form is not Form.BLOCKS or not _fits(request, u, weight):
         return None
     gates = [_rows(gate) for gate in u]
     own = (*gates, weight.contiguous())

@@ -1,12 +1,10 @@
 """The Triton kernels of the cells of `lds_iter.nn` as custom operations: steps with what quasi-Newton and block Newton
 need of their Jacobians. Whole iterations: `kernels.triton.cells`.
 
-Triton is imported when a kernel first runs. The values are differentiable; the Jacobians' parts are not.
+Triton is imported when a kernel first runs. None of them is differentiable: `fused` says no where a gradient is wanted.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,32 +54,6 @@ def _(
     h: Tensor, u_r: Tensor, u_z: Tensor, u_n: Tensor, weight: Tensor, bias: Tensor
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     return h.new_empty(h.shape), h.new_empty(h.shape)
-
-
-def _gru_setup(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs)
-    ctx.set_materialize_grads(False)
-
-
-def _gru_backward(ctx: Any, grad: Tensor | None, grad_slope: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Of the value; the gates are computed again rather than kept."""
-    from lds_iter.nn.gru import GRUDerivatives
-
-    if grad_slope is not None:
-        raise RuntimeError("the diagonal from `gru_step` has no gradient; take `nn.GRURecurrence.linearize` with one.")
-    h, u_r, u_z, u_n, weight, bias = ctx.saved_tensors
-    if grad is None:
-        return (None,) * 6
-    weights = tuple(weight.unflatten(0, (3, -1)).unbind(0))
-    at = GRUDerivatives(h, (u_r, u_z, u_n), weights, weights, bias)  # pyright: ignore[reportArgumentType]
-    a_r, a_z, a_n, g = at.slopes()
-    through = [slope * grad for slope in (a_r, a_z, a_n)]
-    by_weight = [gate.flatten(0, -2).mT @ h.flatten(0, -2) for gate in through]
-    by_bias = through[2].flatten(0, -2).sum(0)
-    return at.vjp(grad), through[0], through[1], g * grad, torch.cat(by_weight), by_bias
-
-
-gru_step.register_autograd(_gru_backward, setup_context=_gru_setup)
 
 
 @torch.library.custom_op("lds_iter::lstm_step", mutates_args=())

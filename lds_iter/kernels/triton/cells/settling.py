@@ -28,7 +28,9 @@ from torch import Tensor
 
 from lds_iter.kernels.triton.scans import look_back
 from lds_iter.kernels.triton.scans.look_back import applied, carried, last, term
-from lds_iter.loop.frontier import ACCEPTED_ULPS
+
+ULPS_ACCEPTED = 4
+"""The rounding at which a row is accepted, in units in the last place: the `ACCEPTED_ULPS` of `lds_iter.loop`."""
 
 GROUP, LEVELS = 8, 5
 """Of `look_back`: fewer maps to a group than there, since a program reads them for all channels at once, and more
@@ -236,7 +238,7 @@ def launch(
     left, resets = lo.new_empty(chunks, batch), lo.new_empty(chunks, batch, dtype=torch.int32)
     kernel[(chunks * batch,)](
         *given, states, s0, new, exact, notes, left, resets, scratch, lo, hi, n, chunks, batch, numbers // size, start,
-        rtol, atol, ROWS=rows, WIDE=wide, ULPS=ACCEPTED_ULPS * torch.finfo(new.dtype).eps, PARTS=look_back.PARTS[size],
+        rtol, atol, ROWS=rows, WIDE=wide, ULPS=ULPS_ACCEPTED * torch.finfo(new.dtype).eps, PARTS=look_back.PARTS[size],
         GROUP=GROUP, LEVELS=LEVELS, COUNTER=look_back.COUNTER, num_warps=WARPS[size][wide], **which,
     )  # fmt: skip
     found = Outcome(torch.empty_like(lo), new.new_empty(batch, 3), torch.empty_like(lo),

@@ -47,8 +47,8 @@ from lds_iter.methods import Newton as Newton
 from lds_iter.methods import Picard as Picard
 from lds_iter.methods import QuasiNewton as QuasiNewton
 from lds_iter.methods import Rotated as Rotated
-from lds_iter.methods import Smoother as Smoother
 from lds_iter.methods import SmallUpdate as SmallUpdate
+from lds_iter.methods import Smoother as Smoother
 from lds_iter.methods import Stalled as Stalled
 from lds_iter.methods import StatefulTransition as StatefulTransition
 from lds_iter.methods import Switch as Switch

@@ -15,8 +15,8 @@ from torch import Tensor
 from lds_iter.ode.explicit import ExplicitRungeKutta, ExplicitStep
 from lds_iter.ode.field import Func, make_field
 from lds_iter.ode.grids import check_times, subdivided
-from lds_iter.ode.methods import ADAPTIVE, find_method
 from lds_iter.ode.integrate import integrate
+from lds_iter.ode.methods import ADAPTIVE, find_method
 
 COARSE_STEPS = 128
 """The coarse pass takes so many steps or more."""

@@ -21,6 +21,7 @@ from lds_iter.ode.stopping import AtRounding
 from lds_iter.solution import Progress, Result, Solution
 from lds_iter.solve import solve
 
+
 @dataclass(frozen=True)
 class AffineDerivatives(AbstractDerivatives):
     """Of `s -> value + A (s - before)`, at the rows at hand."""

@@ -93,7 +93,9 @@ def _independent_dims(func: Func, y0: Any, t0: Tensor, leaves: list[Tensor]) -> 
     """
     most = max(leaf.ndim for leaf in leaves) - 1
     shared = 0
-    while shared < most and all(leaf.ndim > shared and leaf.shape[shared] == leaves[0].shape[shared] for leaf in leaves):
+    while shared < most and all(
+        leaf.ndim > shared and leaf.shape[shared] == leaves[0].shape[shared] for leaf in leaves
+    ):
         shared += 1
     if shared == 0 or all(size == 1 for size in leaves[0].shape[:shared]):
         return max(shared, 0)

@@ -63,5 +63,3 @@ class _Attached(torch.autograd.Function):
                 "li.sequential(*li.ode.recurrence(func, y0, t)) for states that can."
             )
         return ctx.adjoint(g), None, None
-
-

@@ -106,7 +106,9 @@ def _check_options(options: Mapping[str, Any], grid: Tensor | None) -> None:
     ways = [name for name in ("substeps", "step_size", "grid_constructor") if options.get(name) is not None]
     ways += ["grid"] if grid is not None else []
     if len(ways) > 1:
-        raise ValueError(f"One of {', '.join(f'`{way}`' for way in ways)} says where the steps lie; leave the rest out.")
+        raise ValueError(
+            f"One of {', '.join(f'`{way}`' for way in ways)} says where the steps lie; leave the rest out."
+        )
 
 
 def _nodes(func: Callable[[Tensor, Any], Any], y0: Any, t: Tensor, options: Mapping[str, Any]) -> Tensor:

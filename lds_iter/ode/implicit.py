@@ -41,9 +41,7 @@ class AbstractImplicit(ABC):
         """`G`, `(n, *batch, D)`; differentiable in all that it is made of."""
 
     @abstractmethod
-    def linearized(
-        self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def linearized(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """Along a guess: the matrices `A`, `(n, *batch, D, D)`, and the corrections `-K^-1 G`, `(n, *batch, D)`."""
 
 
@@ -56,9 +54,7 @@ class ImplicitEuler(AbstractImplicit):
     def equation(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return after - before - rowwise(h, after) * field(t + h, after)
 
-    def linearized(
-        self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def linearized(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         slope, jacobian = field.linearize(t + h, after)
         identity = torch.eye(after.shape[-1], dtype=after.dtype, device=after.device)
         left = identity - rowwise(h, jacobian) * jacobian
@@ -74,9 +70,7 @@ class ImplicitMidpoint(AbstractImplicit):
     def equation(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return after - before - rowwise(h, after) * field(t + h / 2, (before + after) / 2)
 
-    def linearized(
-        self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def linearized(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         slope, jacobian = field.linearize(t + h / 2, (before + after) / 2)
         identity = torch.eye(after.shape[-1], dtype=after.dtype, device=after.device)
         half = rowwise(h / 2, jacobian) * jacobian
@@ -92,9 +86,7 @@ class Trapezoid(AbstractImplicit):
     def equation(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return after - before - rowwise(h / 2, after) * (field(t, before) + field(t + h, after))
 
-    def linearized(
-        self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def linearized(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         early, early_jacobian = field.linearize(t, before)
         late, late_jacobian = field.linearize(t + h, after)
         identity = torch.eye(after.shape[-1], dtype=after.dtype, device=after.device)
@@ -112,15 +104,11 @@ class ExponentialMidpoint(AbstractImplicit):
     def equation(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> Tensor:
         return after - before - self._increment(field, t, h, before, after)[1]
 
-    def linearized(
-        self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def linearized(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         exponential, increment = self._increment(field, t, h, before, after)
         return exponential, before + increment - after
 
-    def _increment(
-        self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _increment(self, field: Field, t: Tensor, h: Tensor, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
         """`e^(hJ)` and `h phi(hJ) v`, both from the exponential of `[[hJ, hv], [0, 0]]`, which needs no inverse."""
         middle = (before + after) / 2
         slope, jacobian = field.linearize(t + h / 2, middle)

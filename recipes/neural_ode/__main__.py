@@ -38,16 +38,14 @@ def main(
     torch.manual_seed(0)
     func = Hamiltonian(width)
     start = time.perf_counter()
-    losses = train(
-        func, times, states, solver=solver, epochs=epochs, batch=batch, first=first or None, growth=growth
+    losses = train(func, times, states, solver=solver, epochs=epochs, batch=batch, first=first or None, growth=growth)
+    Console().print(
+        f"{len(losses)} steps in {time.perf_counter() - start:.1f} s, loss {losses[0]:.3g} to {losses[-1]:.3g}"
     )
-    Console().print(f"{len(losses)} steps in {time.perf_counter() - start:.1f} s, loss {losses[0]:.3g} to {losses[-1]:.3g}")
     _draw(func, times, states, losses, out)
 
 
-def _draw(
-    func: Hamiltonian, times: torch.Tensor, states: torch.Tensor, losses: list[float], out: Path
-) -> None:
+def _draw(func: Hamiltonian, times: torch.Tensor, states: torch.Tensor, losses: list[float], out: Path) -> None:
     import matplotlib as mpl
 
     mpl.use("agg")

@@ -34,7 +34,8 @@ def test_last_states_and_iterations(problem):
 
 
 @pytest.mark.parametrize(
-    ("problem", "constant", "from_constant", "from_s0"), [(LOGISTIC, 1, 6, 13), (VAN_DER_POL, 1, 8, 16), (CART_POLE, 0, 8, 23)]
+    ("problem", "constant", "from_constant", "from_s0"),
+    [(LOGISTIC, 1, 6, 13), (VAN_DER_POL, 1, 8, 16), (CART_POLE, 0, 8, 23)],
 )
 def test_a_coarse_guess_saves_iterations(problem, constant, from_constant, from_s0):
     func, y0, end = problem
@@ -150,6 +151,8 @@ def test_what_solve_takes_passes_through(method):
     )  # fmt: skip
     assert seen
     torch.testing.assert_close(found.ys, expected, rtol=0, atol=1e-12)
-    short = li.ode.integrate(van_der_pol, real(0, 1), t, method=method, guess=1 + expected[1:], max_iters=1, throw=False)
+    short = li.ode.integrate(
+        van_der_pol, real(0, 1), t, method=method, guess=1 + expected[1:], max_iters=1, throw=False
+    )
     assert short.solution.iterations.tolist() == 1
     assert short.solution.result.tolist() == int(li.Result.MAX_ITERS)

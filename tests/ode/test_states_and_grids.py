@@ -39,9 +39,7 @@ def test_tuples_of_unlike_shapes():
         return torch.sin(state), -torch.cos(state).sum(-1) + 0 * log
 
     y0, t = (torch.rand(4, 2).double(), torch.zeros(4).double()), times(1.0, 40)
-    for ours, theirs in zip(
-        li.ode.odeint(growing, y0, t), step_by_step(growing, y0, t, method="rk4"), strict=True
-    ):
+    for ours, theirs in zip(li.ode.odeint(growing, y0, t), step_by_step(growing, y0, t, method="rk4"), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-9)  # ours is solved to 1e-10
 
 
@@ -107,7 +105,9 @@ def test_grids_of_any_steps(steps, decreasing, substeps):
 def test_step_size_and_interpolation_are_those_of_torchdiffeq(interp, ends):
     t = torch.linspace(*ends, 11, dtype=torch.float64)
     options = {"step_size": 0.07, "interp": interp}
-    ours, theirs = (solve(van_der_pol, real(0, 1), t, method="rk4", options=options) for solve in (li.ode.odeint, step_by_step))
+    ours, theirs = (
+        solve(van_der_pol, real(0, 1), t, method="rk4", options=options) for solve in (li.ode.odeint, step_by_step)
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-11)  # rounding, amplified by backward time
 
 
@@ -115,7 +115,10 @@ def test_a_grid_constructor_is_asked():
     t = times(2.0, 4)
     options = {"grid_constructor": lambda func, y0, t: torch.linspace(0, 2, 41, dtype=torch.float64)}
     torch.testing.assert_close(
-        li.ode.odeint(logistic, real(0.1), t, options=options), logistic_at(t), rtol=0, atol=1e-7  # order 4, h = 0.05
+        li.ode.odeint(logistic, real(0.1), t, options=options),
+        logistic_at(t),
+        rtol=0,
+        atol=1e-7,  # order 4, h = 0.05
     )
 
 
@@ -123,8 +126,10 @@ def test_a_grid_constructor_is_asked():
 @pytest.mark.parametrize("ends", [(0, 10), (10, 0)])
 def test_an_adaptive_grid_is_frozen(method, ends):
     t = torch.linspace(*ends, 5, dtype=torch.float64)
-    grid = li.ode.adaptive_grid(van_der_pol, real(0.5, 0.1), t, method=method, rtol=1e-6, atol=1e-8) if ends[0] == 0 else (
-        li.ode.adaptive_grid(logistic, real(0.9), t, method=method, rtol=1e-6, atol=1e-8)
+    grid = (
+        li.ode.adaptive_grid(van_der_pol, real(0.5, 0.1), t, method=method, rtol=1e-6, atol=1e-8)
+        if ends[0] == 0
+        else (li.ode.adaptive_grid(logistic, real(0.9), t, method=method, rtol=1e-6, atol=1e-8))
     )
     func, y0 = (van_der_pol, real(0.5, 0.1)) if ends[0] == 0 else (logistic, real(0.9))
     assert set(t.tolist()) <= set(grid.tolist())

@@ -17,9 +17,7 @@ def test_losses_are_those_of_sequential_training(first):
     losses = {}
     for solver in ("parallel", "sequential"):
         torch.manual_seed(0)
-        losses[solver] = train(
-            Hamiltonian(8), times, states, solver=solver, epochs=4, batch=2, first=first, growth=10
-        )
+        losses[solver] = train(Hamiltonian(8), times, states, solver=solver, epochs=4, batch=2, first=first, growth=10)
     assert len(losses["parallel"]) == 4
     # the states are solved to 1e-10, and a few steps of Adam amplify that
     assert losses["parallel"] == pytest.approx(losses["sequential"], rel=1e-6)
@@ -33,8 +31,9 @@ def test_energy_is_kept():
 
 
 def test_command_line(tmp_path):
-    import recipes.neural_ode.__main__ as command
     import typer
+
+    import recipes.neural_ode.__main__ as command
 
     app = typer.Typer()
     app.command()(command.main)

@@ -1,6 +1,7 @@
 """Differential equations by all solvers: `python -m bench.ode [--most-steps N]`.
 
-Prints a row as it comes, writes `bench/results/ode.json` and the table of `docs/background/ode.md`. Wants a quiet machine.
+Prints a row as it comes, writes `bench/results/ode.json` and the table of `docs/background/ode.md`. Wants a quiet
+machine.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def solve_implicit(
     max_iters: int,
     callback: Callable[[Progress], object] | None,
 ) -> Solution:
-    """All states of an implicit method, without gradients: a correction is within `atol + rtol |y|` for every number."""
+    """All states of an implicit method, without gradients: corrections within `atol + rtol |y|`."""
     states, rounding, age = guess.contiguous(), AtRounding(), 0
     iterations = torch.zeros_like(s0[..., 0], dtype=torch.int64)
     while True:

@@ -36,9 +36,8 @@ class Grid:
 
     def read(self, field: Field, states: Tensor) -> Tensor:
         """The states at the wanted times, `(N, *batch, D)`, from those at the nodes, `(T + 1, *batch, D)`."""
-        if self.nodes.shape == self.wanted.shape:  # the ends agree, and so do all nodes wherever T + 1 = N
-            if self.nodes is self.wanted or torch.equal(self.nodes, self.wanted):
-                return states
+        if torch.equal(self.nodes, self.wanted):
+            return states
         sign = -1 if bool(self.nodes[-1] < self.nodes[0]) else 1
         right = torch.searchsorted((sign * self.nodes).detach(), (sign * self.wanted).detach())
         if torch.equal(self.nodes[right.clamp(max=len(self.nodes) - 1)], self.wanted):

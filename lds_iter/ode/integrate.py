@@ -87,7 +87,7 @@ def recurrence(
     *,
     batch_dims: int | None = None,
 ) -> tuple[ExplicitStep, Tensor, tuple[Tensor, Tensor]]:
-    """The steps of an explicit method as a recurrence: `f`, `s0`, `inputs`, as `li.solve` and `li.sequential` take them.
+    """The steps of an explicit method as a recurrence: `f`, `s0`, `inputs`, as `li.solve` takes them.
 
     For all that these two know and `odeint` does not: records, rules to stop by, diagnostics, second derivatives.
 

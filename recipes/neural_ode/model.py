@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ class Hamiltonian(nn.Module):
         super().__init__()
         sizes = [8, *[width] * depth]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes[:-1], sizes[1:], strict=True):
+        for before, after in itertools.pairwise(sizes):
             layers += [nn.Linear(before, after), nn.Softplus()]
         self.energy = nn.Sequential(*layers, nn.Linear(width, 1)).double()
 

@@ -60,7 +60,7 @@ def test_exact_by_finite_differences(method):
     def func(t, y):
         return torch.sin(t + y.flip(-1)) - y**2 / 2
 
-    y0, t = real(0.3, 0.7).requires_grad_(), times(1.0, 10).requires_grad_()
+    y0, t = real(0.3, 0.7).requires_grad_(), times(1.0, 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda y, t: li.ode.odeint(func, y, t, method=method), (y0, t))
 
 
@@ -105,7 +105,7 @@ def test_nothing_is_attached_where_no_gradient_is_wanted():
 def test_second_derivatives_are_refused_and_have_a_way_out():
     y0, t = real(0.3, 0.7).requires_grad_(), times(1.0, 10)
     y = li.ode.odeint(van_der_pol, y0, t)
-    with pytest.raises(RuntimeError, match="li.sequential"):
+    with pytest.raises(RuntimeError, match=r"li\.sequential"):
         torch.autograd.grad(y.sum(), y0, create_graph=True)
     states = li.sequential(*li.ode.recurrence(van_der_pol, y0, t))
     (first,) = torch.autograd.grad(states.sum(), y0, create_graph=True)

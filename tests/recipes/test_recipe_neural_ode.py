@@ -24,7 +24,7 @@ def test_losses_are_those_of_sequential_training(first):
 
 
 def test_energy_is_kept():
-    times, states = two_bodies(3, 200)
+    _, states = two_bodies(3, 200)
     apart = (states[..., 2:4] - states[..., :2]).norm(dim=-1)
     energy = states[..., 4:].square().sum(-1) / 2 - 1 / apart
     torch.testing.assert_close(energy, energy[:1].expand_as(energy), rtol=0, atol=1e-7)  # order 4, h = 1/200

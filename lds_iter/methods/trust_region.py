@@ -36,6 +36,7 @@ Smith, Linderman, NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-regio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,8 +137,7 @@ class TrustRegion(LDSApproximation):
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
         damped, inner = self.method.damped_updates(lin, carry.inner)
-        whole = damped(torch.zeros_like(carry.k))
-        good, trusted = _trial(lin, whole, carry.idle >= PATIENCE)
+        good, trusted, whole = _trial(lin, damped, carry.idle)
         d, k = damped(_per_row(carry.k, trusted & ~good)), carry.k
         size = _sizes(d, lin).masked_fill(trusted, 0)
         largest = size.amax(0)
@@ -164,24 +164,28 @@ def _per_row(k: Tensor, trusted: Tensor) -> Tensor:
     return torch.where(trusted, 0, k)
 
 
-def _trial(lin: Linearization, whole: Tensor, idle: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate `f` along the update without damping.
+def _trial(lin: Linearization, damped: Callable[[Tensor], Tensor], idle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Evaluate `f` along the update without damping, for the sequences that stand still.
 
     Args:
         lin: `f` along the guess.
-        whole: the update, `(n, *batch, D)`.
-        idle: the sequences in which the rows up to the first bad one are trusted, bool, `(*batch)`.
+        damped: from a damping to the update.
+        idle: iterations in a row in which neither the damping nor the residual changed, `(*batch)`.
 
     Returns:
-        The sequences in which it is good as a whole, `(*batch)`, and the rows that take it, `(n, *batch)`.
+        The sequences in which it is good as a whole, `(*batch)`, the rows that take it, `(n, *batch)`, and the update.
     """
+    stuck = (idle > 0) & lin.active
+    if _torch.on_host(stuck) and not bool(stuck.any()):
+        return stuck, torch.zeros_like(lin.open.squeeze(-1)), lin.residual
+    whole = damped(torch.zeros_like(lin.residual[0, ..., 0]))
     with torch.no_grad():  # it only decides
         states = lin.states + whole
         after = (lin.at(torch.cat([lin.prev[:1], states[:-1]])).value - states).abs().amax(-1)
     now, closed = lin.residual.abs().amax((0, -1)), ~lin.open.squeeze(-1)
-    good = ((after <= ENOUGH * now) | closed).all(0)
+    good = ((after <= ENOUGH * now) | closed).all(0) & stuck
     fine = ((after <= ENOUGH_OF_A_ROW * now) | closed).to(torch.int64).cumprod(0).bool()
-    return good, good | (fine & idle)
+    return good, good | (fine & (idle >= PATIENCE)), whole
 
 
 def _shortening(size: Tensor, step: float) -> Tensor:

@@ -15,29 +15,28 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import FunctionDerivatives
-from lds_iter.recurrence import detached, take_rows
+from lds_iter.recurrence import Function, detached, take_rows
 from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.scan.transitions import Dense
 
-STRETCH_ELEMENTS = 1 << 22
+JACOBIAN_ELEMENTS = 1 << 22
 """Numbers in the Jacobians that are held at once (32 MiB in float64)."""
 
-Recurrence = Callable[[Tensor, Any], Tensor]
 
 
-def with_gradient(f: Recurrence, s0: Tensor, inputs: Any, states: Tensor) -> Tensor:
+def with_gradient(f: Function, s0: Tensor, inputs: Any, states: Tensor) -> Tensor:
     """The solved states `(T, *batch, D)` of a recurrence, with a gradient where one is wanted."""
     if not torch.is_grad_enabled() or not f(s0.unsqueeze(0), take_rows(inputs, 0, 1)).requires_grad:
         return states
     value = f(torch.cat([s0.unsqueeze(0), states[:-1]]), inputs)
     fixed = detached(inputs)
-    return _Attached.apply(value, states, lambda g: adjoint(f, states, fixed, g))  # pyright: ignore[reportReturnType]
+    return _AttachedStates.apply(value, states, lambda g: adjoint(f, states, fixed, g))  # pyright: ignore[reportReturnType]
 
 
-def adjoint(f: Recurrence, states: Tensor, inputs: Any, g: Tensor) -> Tensor:
+def adjoint(f: Function, states: Tensor, inputs: Any, g: Tensor) -> Tensor:
     """All `l_t`, `(T, *batch, D)`, a stretch of rows at a time from the end."""
     width = states.shape[-1]
-    rows = max(1, STRETCH_ELEMENTS // (states[0].numel() * width))
+    rows = max(1, JACOBIAN_ELEMENTS // (states[0].numel() * width))
     parts = [g[-1:]]
     for stop in range(len(states) - 1, 0, -rows):
         some = slice(max(0, stop - rows), stop)
@@ -47,7 +46,7 @@ def adjoint(f: Recurrence, states: Tensor, inputs: Any, g: Tensor) -> Tensor:
     return torch.cat(parts[::-1])
 
 
-class _Attached(torch.autograd.Function):
+class _AttachedStates(torch.autograd.Function):
     """Forward: the states. Backward: the gradients of the values of all steps, which are the adjoints."""
 
     @staticmethod

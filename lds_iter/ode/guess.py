@@ -22,11 +22,11 @@ STRIDE = 10
 COARSEST_STEPS = 128
 """On a grid of this many steps or fewer, the steps are taken one after the other."""
 
-Coarse = Callable[[Tensor], Tensor]
+CoarseSolver = Callable[[Tensor], Tensor]
 """From nodes `(n + 1)` to the states after the first one, `(n, *batch, D)`, not finite where there are none."""
 
 
-def from_coarse(field: Field, s0: Tensor, nodes: Tensor, solve: Coarse, *, smooth: bool) -> Tensor:
+def from_coarse(field: Field, s0: Tensor, nodes: Tensor, solve: CoarseSolver, *, smooth: bool) -> Tensor:
     """The guess on the grid `nodes`, `(T + 1)`, by a solution on every tenth node: `(T, *batch, D)`.
 
     Args:

@@ -58,7 +58,7 @@ class ImplicitEuler(AbstractImplicit):
         slope, jacobian = field.linearize(t + h, after)
         identity = torch.eye(after.shape[-1], dtype=after.dtype, device=after.device)
         left = identity - rowwise(h, jacobian) * jacobian
-        return _solved(left, identity.expand_as(left), after - before - rowwise(h, after) * slope)
+        return _eliminated(left, identity.expand_as(left), after - before - rowwise(h, after) * slope)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ImplicitMidpoint(AbstractImplicit):
         slope, jacobian = field.linearize(t + h / 2, (before + after) / 2)
         identity = torch.eye(after.shape[-1], dtype=after.dtype, device=after.device)
         half = rowwise(h / 2, jacobian) * jacobian
-        return _solved(identity - half, identity + half, after - before - rowwise(h, after) * slope)
+        return _eliminated(identity - half, identity + half, after - before - rowwise(h, after) * slope)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Trapezoid(AbstractImplicit):
         identity = torch.eye(after.shape[-1], dtype=after.dtype, device=after.device)
         half = rowwise(h / 2, late_jacobian)
         unmet = after - before - rowwise(h / 2, after) * (early + late)
-        return _solved(identity - half * late_jacobian, identity + half * early_jacobian, unmet)
+        return _eliminated(identity - half * late_jacobian, identity + half * early_jacobian, unmet)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def rowwise(h: Tensor, like: Tensor) -> Tensor:
     return h.to(like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
-def _solved(left: Tensor, right: Tensor, unmet: Tensor) -> tuple[Tensor, Tensor]:
+def _eliminated(left: Tensor, right: Tensor, unmet: Tensor) -> tuple[Tensor, Tensor]:
     """`K^-1 R` and `-K^-1 G`, by one factorization; NaN where K is singular, as sequences must not feel each other."""
     found, _ = torch.linalg.solve_ex(left, torch.cat([right, -unmet.unsqueeze(-1)], -1))
     return found[..., :-1], found[..., -1]

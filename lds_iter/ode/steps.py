@@ -77,7 +77,7 @@ class Steps:
             spans = Spans(self._span, self._coarse, self._certain, least)
             solution = self._whole(spans.one_after_the_other(blocks, self.s0, start))
         if throw and solution.failed:
-            raise _explained(solution)
+            raise _step_failure(solution)
         return solution
 
     def _attempt(self, rows: slice, s0: Tensor, guess: Tensor, most: int) -> Solution:
@@ -161,7 +161,7 @@ def coarse_guess(rule: Method, field: Field, s0: Tensor, nodes: Tensor) -> Tenso
     return from_coarse(field, s0, nodes, coarser, smooth=explicit)
 
 
-def _explained(solution: Solution) -> SolveError:
+def _step_failure(solution: Solution) -> SolveError:
     """The error of a solve that did not converge."""
     results = "/".join(sorted({Result(int(code)).name for code in solution.result.unique()}))
     return SolveError(

@@ -5,6 +5,7 @@ from lds_iter import depth as depth
 from lds_iter import diagnostics as diagnostics
 from lds_iter import kernels as kernels
 from lds_iter import nn as nn
+from lds_iter import ode as ode
 from lds_iter.auto import Auto as Auto
 from lds_iter.by_hand import Iterate as Iterate
 from lds_iter.by_hand import finish as finish

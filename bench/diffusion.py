@@ -26,12 +26,12 @@ from bench.diffusion_page import page
 from bench.machine import describe
 from bench.pages import keep
 from bench.paradigms import paradigms
+from lds_iter.diffusion.noise import drawn
+from lds_iter.diffusion.sampled import Work
+from lds_iter.diffusion.sampler import ParallelSampler
+from lds_iter.diffusion.secant import Secant
+from lds_iter.diffusion.structured import Structured
 from recipes.diffusion.choices import DIGITS, load
-from recipes.diffusion.methods import Structured
-from recipes.diffusion.network import Work
-from recipes.diffusion.noise import drawn
-from recipes.diffusion.sampler import ParallelSampler
-from recipes.diffusion.secant import Secant
 
 ROOT = Path(__file__).parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "diffusion.json", ROOT / "docs" / "background" / "diffusion.md"

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.diffusion.network import Work
+from lds_iter.diffusion.sampled import Work
 
 
 def paradigms(

@@ -32,6 +32,7 @@ FLOORS = [
 
 MEANINGS = {
     "main", "scan_", "_launch", "_rows", "_times", "_check", "_finite", "P", "R", "T", "Function",
+    "parallelize",
 }  # fmt: skip
 """Names that several modules may define: entry points, type variables, and private helpers that say the same."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,8 @@ class MethodName(StrEnum):
     hutchinson = "hutchinson"
 
 
-def scheduler(name: SchedulerName, config: dict[str, Any]) -> Any:
-    """The scheduler, with the network's noise schedule."""
+def scheduler(name: SchedulerName, config: dict[str, Any], *, clip: bool = True) -> Any:
+    """The scheduler, with the network's noise schedule; without its clipping of images where `clip` is false."""
     import diffusers
 
     table: dict[SchedulerName, tuple[str, dict[str, Any]]] = {
@@ -60,13 +61,14 @@ def scheduler(name: SchedulerName, config: dict[str, Any]) -> Any:
         SchedulerName.tcd: ("TCDScheduler", {}),
     }
     kind, options = table[name]
-    return getattr(diffusers, kind).from_config(config, **options)
+    unclipped = {} if clip else {"clip_sample": False, "thresholding": False}
+    return getattr(diffusers, kind).from_config(config, **{**options, **unclipped})
 
 
 def method(name: MethodName) -> li.LDSApproximation:
     """The method of the solve."""
-    from recipes.diffusion.methods import Structured
-    from recipes.diffusion.secant import Secant
+    from lds_iter.diffusion.secant import Secant
+    from lds_iter.diffusion.structured import Structured
 
     table: dict[MethodName, li.LDSApproximation] = {
         MethodName.secant: Secant(),
@@ -90,6 +92,12 @@ def load(model: str, device: str) -> tuple[Any, dict[str, Any]]:
 
     logging.set_verbosity_error()
     where = Path(model)
+    if not where.is_dir() and model.count("/") != 1:
+        raise ValueError(
+            f"No folder {model!r} here, and no hub id, which is OWNER/NAME. Expected is a folder with `unet/` and "
+            f"`scheduler/`, such as {str(DIGITS)!r}."
+        )
+    _check_kind(where)
     half = any(where.glob("unet/*.fp16.safetensors"))
     try:
         unet: Any = UNet2DModel.from_pretrained(model, subfolder="unet", variant="fp16" if half else None)
@@ -103,3 +111,37 @@ def load(model: str, device: str) -> tuple[Any, dict[str, Any]]:
         return unet.float().to(torch.device(device)).eval(), config
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f"No device {device!r} here, where `cpu` always is. torch says: {error}") from error
+
+
+def _check_kind(where: Path) -> None:
+    """The network of a folder is one of images alone."""
+    config = where / "unet" / "config.json"
+    kind = json.loads(config.read_text()).get("_class_name", "UNet2DModel") if config.exists() else "UNet2DModel"
+    if kind != "UNet2DModel":
+        raise ValueError(
+            f"The network in {str(where)!r} is a `{kind}`, which wants a text: this program needs a `UNet2DModel`. "
+            "In Python: pipe = DiffusionPipeline.from_pretrained(folder); "
+            "fast = lds_iter.diffusion.parallelize(pipe); fast('a cat')."
+        )
+
+
+def null_class(model: str, unet: Any, given: int | None) -> int:
+    """The label that guidance steers away from.
+
+    Raises:
+        ValueError: where it is not known, or no label of the network.
+    """
+    classes = unet.config.get("num_class_embeds")
+    if not classes:
+        raise ValueError("The network knows no classes, and guidance is between one and another: leave out --guidance.")
+    if given is None and Path(model) != DIGITS:
+        raise ValueError(
+            f"--guidance steers away from the label for any image, which each network has its own of: type "
+            f"--null-class, often {classes - 1}, the last one."
+        )
+    label = NO_CLASS if given is None else given
+    if not 0 <= label < classes:
+        raise ValueError(
+            f"--null-class must be one of the network's {classes} labels, 0 to {classes - 1}, got {label}."
+        )
+    return label

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from recipes.diffusion.methods import denoising
-from recipes.diffusion.sampler import ParallelSampler
+from lds_iter.diffusion.sampler import ParallelSampler
+from lds_iter.diffusion.structured import denoising
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.diffusion.slopes import Levels
+from lds_iter.diffusion.slopes import Levels
+from lds_iter.diffusion.spread import Spread
 
 MAPPABLE = (
     "DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler, "
@@ -31,14 +32,19 @@ MAPPABLE = (
 
 
 class SchedulerNotMapped(ValueError):
-    """The scheduler is no recurrence with linear coefficients; the message names some that are."""
+    """The scheduler is no recurrence with linear coefficients; the message says what to type instead.
 
-    def __init__(self, scheduler: Any, why: str) -> None:
+    Args:
+        scheduler: which.
+        why: what was found.
+        instead: what to type; another scheduler when None.
+    """
+
+    def __init__(self, scheduler: Any, why: str, instead: str | None = None) -> None:
         name = type(scheduler).__name__
-        super().__init__(
-            f"`{name}` cannot be run in parallel: {why}. Schedulers that can: {MAPPABLE}; type for instance "
-            "`DDIMScheduler.from_config(scheduler.config)`."
-        )
+        other = "EulerDiscreteScheduler" if name == "DDIMScheduler" else "DDIMScheduler"
+        advice = f"Schedulers that can: {MAPPABLE}. Type for instance `{other}.from_config(scheduler.config)`."
+        super().__init__(f"`{name}` cannot be run in parallel: {why}. {instead or advice}")
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class Schedule:
         clip: maps estimates of the image `(N, *shape)` to clipped ones; None where nothing is clipped.
         draws: the steps that draw noise from the generator, bool `(T,)`.
         draws_float32: whether noise is drawn in float32 whatever the dtype of the sample.
+        own_noise: whether steps add noise of the scheduler's own, such as a Brownian tree, which no generator gives.
+        spread: how much noise the network asks for, in place of `q`; None where it is not asked.
         slots: their names.
     """
 
@@ -71,10 +79,17 @@ class Schedule:
     clip: Callable[[Tensor], Tensor] | None
     draws: Tensor
     draws_float32: bool
+    own_noise: bool
+    spread: Spread | None
     slots: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.timesteps)
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any step adds noise."""
+        return self.own_noise or bool(self.draws.any())
 
     def without_dead_slots(self) -> Schedule:
         """Leave out the memory that nothing reads any more, such as the oldest output of a multistep solver."""
@@ -98,27 +113,52 @@ class Schedule:
 
 
 def prepared(
-    scheduler: Any, steps: int, begin: int = 0, options: Mapping[str, Any] | None = None
+    scheduler: Any, steps: int | None, begin: int = 0, options: Mapping[str, Any] | None = None
 ) -> tuple[Any, Tensor]:
     """A copy of the scheduler that is ready for its first step, and the timesteps to step through.
 
     Args:
-        steps: `num_inference_steps`.
+        steps: `num_inference_steps`; without effect, and best None, where `options` hold timesteps or sigmas of one's
+            own.
         begin: entries of `scheduler.timesteps` to skip, as image-to-image pipelines do.
-        options: more for `set_timesteps`, such as `mu` or `sigmas` for flow matching.
+        options: more for `set_timesteps`, such as `timesteps`, or `mu` and `sigmas` for flow matching.
     """
-    if steps < 1:
-        raise ValueError(f"`num_inference_steps` must be 1 or more, got {steps}.")
+    options = dict(options or {})
+    custom = [name for name in ("timesteps", "sigmas") if options.get(name) is not None]
+    if not custom and (steps is None or steps < 1):
+        raise ValueError(
+            f"`num_inference_steps` must be 1 or more, got {steps}. None is for timesteps of one's own: type "
+            "timestep_options={'timesteps': [900, 600, 300]} or {'sigmas': [...]}."
+        )
     mine = copy.deepcopy(scheduler)
-    mine.set_timesteps(steps, **(options or {}))
+    accepted = inspect.signature(mine.set_timesteps).parameters
+    wrong = [name for name in options if name not in accepted and not _takes_any(accepted)]
+    if wrong:
+        raise ValueError(
+            f"`timestep_options` must be arguments of `{type(scheduler).__name__}.set_timesteps`, "
+            f"{list(accepted)}, got {wrong}."
+        )
+    if custom:  # most schedulers refuse a number of steps beside them; those that need one want their length
+        mine.set_timesteps(**{**options, **_length_beside(accepted, options[custom[0]])})
+    else:
+        mine.set_timesteps(steps, **options)
     if not 0 <= begin < len(mine.timesteps):
         raise ValueError(
-            f"`begin` skips {begin} of the {len(mine.timesteps)} timesteps that the scheduler makes of {steps} steps; "
-            "at least one must be left. For image to image: more steps or more `strength`."
+            f"`begin` skips {begin} of the {len(mine.timesteps)} timesteps that the scheduler makes; at least one must "
+            "be left. For image to image: more steps or more `strength`."
         )
     if begin and hasattr(mine, "set_begin_index"):
         mine.set_begin_index(begin)
     return mine, mine.timesteps[begin:].cpu()
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind == inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _length_beside(accepted: Mapping[str, inspect.Parameter], given: Any) -> dict[str, int]:
+    required = accepted["num_inference_steps"].default is inspect.Parameter.empty
+    return {"num_inference_steps": len(given)} if required else {}
 
 
 def clipping(scheduler: Any) -> Callable[[Tensor], Tensor] | None:

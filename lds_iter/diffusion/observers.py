@@ -8,32 +8,34 @@ from typing import Any
 
 from torch import Tensor
 
-import lds_iter as li
+from lds_iter.derivatives.linearization import Linearization
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.solution import Progress
 
 
 @dataclass(frozen=True)
 class Observers:
     """Several callbacks as one."""
 
-    each: tuple[Callable[[li.Progress], object], ...]
+    each: tuple[Callable[[Progress], object], ...]
 
-    def __call__(self, progress: li.Progress) -> None:
+    def __call__(self, progress: Progress) -> None:
         for observer in self.each:
             observer(progress)
 
 
 @dataclass(frozen=True)
-class Remembered(li.LDSApproximation):
+class Remembered(LDSApproximation):
     """Another method, unchanged, whose last carry stays in `carries`, so that its last update can be made."""
 
-    method: li.LDSApproximation
+    method: LDSApproximation
     carries: list[Any]
 
     def init(self, guess: Tensor) -> Any:
         self.carries[:] = [self.method.init(guess)]
         return self.carries[0]
 
-    def update(self, lin: li.Linearization, carry: Any) -> tuple[Tensor, Any]:
+    def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
         d, carry = self.method.update(lin, carry)
         self.carries[:] = [carry]
         return d, carry

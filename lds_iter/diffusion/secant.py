@@ -23,10 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import lds_iter as li
-from recipes.diffusion.derivatives import DenoisingDerivatives
-from recipes.diffusion.methods import denoising
-from recipes.diffusion.slopes import VARIANCE
+from lds_iter.derivatives.linearization import Linearization
+from lds_iter.diffusion.derivatives import DenoisingDerivatives
+from lds_iter.diffusion.slopes import VARIANCE
+from lds_iter.diffusion.structured import denoising
+from lds_iter.methods.base import LDSApproximation
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def _with(old: Tensor, rows: slice, new: Tensor, dim: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Secant(li.LDSApproximation):
+class Secant(LDSApproximation):
     """The slope of Gaussian images, corrected by the changes that the iteration has seen: see the module.
 
     The recursion `d_t = A_t d_{t-1} + r_t` with these `A` runs as a loop over time, on vectors only: a tenth of a
@@ -107,18 +108,18 @@ class Secant(li.LDSApproximation):
     def init(self, guess: Tensor) -> int:
         return len(guess)
 
-    def update(self, lin: li.Linearization, carry: Any) -> tuple[Tensor, Changes]:
+    def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Changes]:
         known = denoising(lin, self)
         if isinstance(carry, int):
             carry = Changes.none(carry, known.argument, self.depth)
-        slope = known.recurrence.slopes(self.variance)[known.steps].view(-1, 1, 1)
+        slope = known.recurrence.slopes(self.variance)[known.steps]
         rows = slice(lin.rows.start, lin.rows.start + len(lin.residual))
         carry = carry.then(rows, known, slope, lin.active)
         return self._scan(known, lin.residual, slope, carry.x[:, rows], carry.y[:, rows]), carry
 
     def last(self, known: DenoisingDerivatives, residual: Tensor, carry: Any) -> Tensor:
         """The update that would follow, for the rows of a whole solution."""
-        slope = known.recurrence.slopes(self.variance)[known.steps].view(-1, 1, 1)
+        slope = known.recurrence.slopes(self.variance)[known.steps]
         if isinstance(carry, int):
             carry = Changes.none(carry, known.argument, self.depth)
         carry = carry.then(slice(0, len(residual)), known, slope, torch.ones_like(residual[0, :, 0], dtype=torch.bool))

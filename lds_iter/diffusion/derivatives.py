@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-import lds_iter as li
-
-if TYPE_CHECKING:
-    from recipes.diffusion.recurrence import Denoising
+from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.forward_mode import FunctionDerivatives
 
 DIFFERENCE = 1e-2
 """Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
 
 
-class DenoisingDerivatives(li.AbstractDerivatives):
+class DenoisingDerivatives(AbstractDerivatives):
     """The value from the remembered outputs; derivatives of the network by `torch.func` where a method asks for them.
 
     Attributes:
@@ -26,12 +24,15 @@ class DenoisingDerivatives(li.AbstractDerivatives):
         slots: `(n, B, k, D)`.
         steps: which steps, `(n,)`.
         argument, output: what the network saw and said, `(n, B, D)`.
+        variance: what it told of the variance, `(n, B, D)`, constant to derivatives; empty where it tells none.
     """
 
-    def __init__(self, recurrence: Denoising, slots: Tensor, inputs: Any, argument: Tensor, output: Tensor) -> None:
+    def __init__(
+        self, recurrence: Any, slots: Tensor, inputs: Any, argument: Tensor, output: Tensor, variance: Tensor
+    ) -> None:
         self.recurrence, self.slots, self.inputs = recurrence, slots, inputs
-        self.steps, self.argument, self.output = inputs["step"], argument, output
-        self.value = recurrence.next(slots, output, inputs)
+        self.steps, self.argument, self.output, self.variance = inputs["step"], argument, output, variance
+        self.value = recurrence.next(slots, output, variance, inputs)
 
     @cached_property
     def mask(self) -> Tensor | None:
@@ -43,7 +44,9 @@ class DenoisingDerivatives(li.AbstractDerivatives):
 
     def push(self, row: int, slots: Tensor, output: Tensor) -> Tensor:
         """What changes of slots `(B, k, D)` and of the network's output `(B, D)` do to one row's value, `(B, k, D)`."""
-        table, step = self.recurrence.table, self.steps[row]
+        table, step, between = self.recurrence.table, self.steps[row], self.recurrence.between
+        if between is not None:
+            slots = torch.cat([between.scale[step].unsqueeze(-2) * slots[:, :1], slots[:, 1:]], 1)
         pushed = table.linear[step] @ slots + table.model[step, :, None] * output.unsqueeze(-2)
         if self.mask is None:
             return pushed
@@ -59,11 +62,12 @@ class DenoisingDerivatives(li.AbstractDerivatives):
         places = torch.arange(batch, device=states.device).repeat(n)
         with sdpa_kernel(SDPBackend.MATH):
             output = self.recurrence.evaluate(argument.flatten(0, 1), steps, places)
-        return self.recurrence.next(slots, output.view_as(argument), inputs)
+        output = output.view(n, batch, -1)[..., : self.recurrence.width]
+        return self.recurrence.next(slots, output, self.variance, inputs)
 
     @cached_property
-    def _function(self) -> li.FunctionDerivatives:
-        return li.FunctionDerivatives(self._plain, self.slots.flatten(-2), self.inputs)
+    def _function(self) -> FunctionDerivatives:
+        return FunctionDerivatives(self._plain, self.slots.flatten(-2), self.inputs)
 
     def jvp(self, v: Tensor) -> Tensor:
         """`J_t v_t`, of the network by a difference: not every layer has a forward derivative, and none is as cheap."""
@@ -73,7 +77,7 @@ class DenoisingDerivatives(li.AbstractDerivatives):
         n, batch = change.shape[:2]
         steps, places = self.steps.repeat_interleave(batch), torch.arange(batch, device=v.device).repeat(n)
         moved = (self.argument + DIFFERENCE * change / size).flatten(0, 1)
-        output = self.recurrence.evaluate(moved, steps, places).view_as(change)
+        output = self.recurrence.evaluate(moved, steps, places).view(n, batch, -1)[..., : change.shape[-1]]
         self.recurrence.work.products += n * batch
         through = (output - self.output) * (size / DIFFERENCE)
         return torch.stack([self.push(row, slots[row], through[row]) for row in range(n)]).flatten(-2)

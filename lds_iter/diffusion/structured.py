@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import lds_iter as li
-from recipes.diffusion.derivatives import DenoisingDerivatives
-from recipes.diffusion.slopes import VARIANCE
+from lds_iter.derivatives.linearization import Linearization
+from lds_iter.diffusion.derivatives import DenoisingDerivatives
+from lds_iter.diffusion.slopes import VARIANCE
+from lds_iter.methods.base import TransitionApproximation
+from lds_iter.scan.transitions import AbstractTransition
 
 
 @dataclass(frozen=True)
-class SlotTransition(li.AbstractTransition):
+class SlotTransition(AbstractTransition):
     """A small matrix between slots, the same for every number of the image. `matrix`: `(n, 1 or B, k, k)`."""
 
     matrix: Tensor
@@ -42,7 +44,7 @@ class SlotTransition(li.AbstractTransition):
 
 
 @dataclass(frozen=True)
-class Structured(li.TransitionApproximation):
+class Structured(TransitionApproximation):
     """`N = g I`: the scheduler's linear part and the slope of Gaussian images. One scan, no derivatives.
 
     Attributes:
@@ -53,10 +55,10 @@ class Structured(li.TransitionApproximation):
 
     variance: float | None = VARIANCE
 
-    def transition(self, lin: li.Linearization) -> li.AbstractTransition:
+    def transition(self, lin: Linearization) -> AbstractTransition:
         known = denoising(lin, self)
         table, steps = known.recurrence.table, known.steps
-        slope = known.recurrence.slopes(self.variance)[steps] * table.gain[steps]
+        slope = table.levels.slopes(self.variance)[steps] * table.gain[steps]
         matrix = table.linear[steps].clone()
         matrix[..., 0] += table.model[steps] * slope[:, None]
         if known.mask is None:
@@ -69,7 +71,7 @@ class Structured(li.TransitionApproximation):
         return SlotTransition(matrix.unsqueeze(1) + unclipped * through.unsqueeze(1))
 
 
-def denoising(lin: li.Linearization, method: Any) -> DenoisingDerivatives:
+def denoising(lin: Linearization, method: Any) -> DenoisingDerivatives:
     """The linearization's derivatives, if they are those of a `Denoising`."""
     if not isinstance(lin.derivatives, DenoisingDerivatives):
         raise TypeError(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from recipes.diffusion.schedulers import Schedule, variance_preserving
-from recipes.diffusion.slopes import Levels
+from lds_iter.diffusion.schedule import Schedule, variance_preserving
+from lds_iter.diffusion.slopes import Levels
+from lds_iter.diffusion.spread import Spread
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Coefficients:
     model: Tensor
     clipped: Tensor
     estimate: Tensor
+    spread: Spread | None
 
     @staticmethod
     def of(schedule: Schedule, like: Tensor) -> Coefficients:
@@ -44,6 +46,7 @@ class Coefficients:
             model=(schedule.model / after).to(like),
             clipped=(schedule.clipped / after).to(like),
             estimate=(schedule.estimate * torch.nn.functional.pad(before, (0, 1), value=1.0)).to(like),
+            spread=None if schedule.spread is None else schedule.spread.to(like),
         )
 
 

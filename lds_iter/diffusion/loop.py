@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recipes.diffusion.network import Network
+from lds_iter.diffusion.network import Network
 
 
-def run(
+def step_through(
     scheduler: Any,
     step: Callable[..., Any],
     timesteps: Tensor,
     network: Network,
     noise: Tensor,
-    generator: torch.Generator | None,
+    generator: torch.Generator | list[torch.Generator] | None,
 ) -> Tensor:
     """The samples after each step, `(T, B, *shape)`.
 

@@ -10,23 +10,37 @@ less than `reuse`, whose output is extended by the slope of Gaussian images inst
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from recipes.diffusion.coefficients import Coefficients, interpolated
-from recipes.diffusion.derivatives import DenoisingDerivatives
-from recipes.diffusion.network import Network, Work
-from recipes.diffusion.slopes import VARIANCE
+from lds_iter.diffusion.between import Between
+from lds_iter.diffusion.coefficients import Coefficients, interpolated
+from lds_iter.diffusion.derivatives import DenoisingDerivatives
+from lds_iter.diffusion.sampled import Work
+from lds_iter.diffusion.slopes import VARIANCE
+
+
+class Evaluate(Protocol):
+    """The network along the steps: images `(N, *shape)` as the scheduler scales them for it, their steps and their
+    places in the batch, int64 `(N,)`, to outputs `(N, *shape)`, or `(N, 2, *shape)` where it tells a variance too.
+
+    `whole` says whether the samples of a step are only ever evaluated together, steps in order, all places of each.
+    """
+
+    @property
+    def whole(self) -> bool: ...
+
+    def __call__(self, images: Tensor, steps: Tensor, places: Tensor) -> Tensor: ...
 
 
 class Memo:
-    """The last argument and output of the network at every time step and sample, `(T, B, D)`."""
+    """The last argument of the network at every time step and sample, `(T, B, D)`, and its output, `(T, B, W)`."""
 
-    def __init__(self, length: int, like: Tensor) -> None:
+    def __init__(self, length: int, like: Tensor, width: int) -> None:
         self.argument = like.new_full((length, *like.shape), torch.nan)
-        self.output = like.new_zeros((length, *like.shape))
+        self.output = like.new_zeros((length, len(like), width))
 
 
 class Denoising:
@@ -35,38 +49,38 @@ class Denoising:
     Args:
         table: what the scheduler does.
         clip: what it does to its estimate of the image, or None.
-        network: what the model does.
+        evaluate: what the model does; see `Evaluate`.
         noise: like what the first step gets, `(B, *shape)`, float32 or float64.
         thin: in the first sweep evaluate about so many steps, in each further one twice as many, and interpolate the
             outputs in between: iterates that are far off yet deserve no more. 0 evaluates all steps in every sweep.
         reuse: an argument that has moved by no more than this, root mean square, since the network last saw it is not
             evaluated again; the output is extended along the move by the slope of Gaussian images. 0: evaluate all that
             has moved.
+        between: what happens to the samples before each step, in the scheduler's units; None for nothing.
     """
 
     def __init__(
         self,
         table: Coefficients,
         clip: Callable[[Tensor], Tensor] | None,
-        network: Network,
+        evaluate: Evaluate,
         noise: Tensor,
         *,
         thin: int = 0,
         reuse: float = 0.0,
+        between: Between | None = None,
     ) -> None:
-        self.table, self.clipping, self.network, self.thin, self.reuse = table, clip, network, thin, reuse
+        self.table, self.clipping, self.thin, self.reuse, self.between = table, clip, thin, reuse, between
+        self._evaluate = evaluate
         self.shape = noise.shape[1:]
         self.slots, self.width = table.model.shape[1], self.shape.numel()
-        self.memo = Memo(len(table.model), noise.flatten(1))
+        self.memo = Memo(len(table.model), noise.flatten(1), self.width * (1 if table.spread is None else 2))
         self.work = Work()
         self._counted = 0
         self._sweep = 0
 
     def prefetch(self, start: Tensor, guess: Tensor, inputs: Any, window: int | None) -> None:
-        """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost.
-
-        The checks look at the first two rows at `start`, which is where `guess` has them.
-        """
+        """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost."""
         rows = slice(0, window)
         prev = torch.cat([start.unsqueeze(0), guess[:-1]])[rows]
         self.linearize(prev, {name: value[rows] for name, value in inputs.items()})
@@ -89,13 +103,28 @@ class Denoising:
 
         Where nothing is known of the network's outputs, `start` at every step. The first row always repeats it.
         """
-        slopes = self.slopes(variance) * self.table.gain
+        slopes = self.slopes(variance) * self.table.gain.view(-1, 1, 1)
         rows = [start]
         for step in range(1, len(slopes)):
             slots = rows[-1].unflatten(-1, (self.slots, self.width))[None]
             row = {name: value[step : step + 1] for name, value in inputs.items()}
-            rows.append(self.next(slots, slopes[step] * slots[..., 0, :], row)[0])
+            output = slopes[step] * slots[..., 0, :]
+            rows.append(self.next(self.entering(slots, row["step"]), output, torch.zeros_like(output), row)[0])
         return torch.stack(rows) if self.table.levels.kind else start.expand(len(slopes), *start.shape)
+
+    def warm(self, start: Tensor, trajectory: Tensor) -> Tensor:
+        """States along samples `(T, B, *shape)` found before; what a scheduler remembers is as in `guess`."""
+        first = self.samples(start[None], 0)
+        rows = self.table.size[1:, 0].view(-1, 1, 1)
+        if trajectory.shape != (len(rows), *first.shape[1:]):
+            raise ValueError(
+                f"A trajectory to start from must be `(T, B, *shape)` = {(len(rows), *first.shape[1:])}, "
+                f"got {(*trajectory.shape,)}."
+            )
+        states = start.expand(len(rows), *start.shape).unflatten(-1, (self.slots, self.width)).clone()
+        states[..., 0, :] = trajectory.flatten(2).to(states) / rows
+        states[0, ...] = start.unflatten(-1, (self.slots, self.width))
+        return states.flatten(-2)
 
     def samples(self, states: Tensor, first: int = 1) -> Tensor:
         """The scheduler's samples `(n, B, *shape)` in states `(n, B, k * D)`, the first of them `s_first`."""
@@ -104,13 +133,33 @@ class Denoising:
         return (states[..., : self.width] * size).unflatten(-1, self.shape)
 
     def __call__(self, states: Tensor, inputs: Any) -> Tensor:
-        return self.linearize(states, inputs).value
+        """The value without the network: outputs it gave before, extended by the slope of Gaussian images.
+
+        The loop takes values from `linearize`. This is for the checks of `li.solve`, whose probes of single rows would
+        else be calls of the network one after the other.
+        """
+        slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]
+        argument = slots[..., 0, :] * self.table.gain[steps].view(-1, 1, 1)
+        batch = argument.shape[1]
+        told = self.memo.output[steps, :batch]
+        moved = argument - self.memo.argument[steps, :batch].nan_to_num(0.0)
+        output = told[..., : self.width] + self.slopes(VARIANCE)[steps] * moved
+        return self.next(self.entering(slots, steps), output, told[..., self.width :], inputs)
 
     def linearize(self, states: Tensor, inputs: Any) -> DenoisingDerivatives:
-        slots = states.unflatten(-1, (self.slots, self.width))
-        argument = slots[..., 0, :] * self.table.gain[inputs["step"]].view(-1, 1, 1)
-        output = self._remembered(argument, inputs["step"])
-        return DenoisingDerivatives(self, slots, inputs, argument, output)
+        slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]
+        argument = slots[..., 0, :] * self.table.gain[steps].view(-1, 1, 1)
+        told = self._remembered(argument, steps)
+        output, variance = told[..., : self.width], told[..., self.width :]
+        return DenoisingDerivatives(self, self.entering(slots, steps), inputs, argument, output, variance)
+
+    def entering(self, slots: Tensor, steps: Tensor) -> Tensor:
+        """The slots `(n, B, k, D)` that the scheduler's step is given, from those that the step before has left."""
+        if self.between is None:
+            return slots
+        size = self.table.size[steps, 0].view(-1, 1, 1)
+        sample = self.between.scale[steps] * slots[..., 0, :] + self.between.shift[steps] / size
+        return torch.cat([sample.unsqueeze(-2), slots[..., 1:, :]], -2)
 
     def _remembered(self, argument: Tensor, steps: Tensor) -> Tensor:
         """The network's outputs, evaluated where the argument is not (nearly) the one remembered."""
@@ -119,9 +168,12 @@ class Denoising:
         nodes = self._nodes(steps)
         moved = argument - known
         near = moved.square().mean(-1).sqrt() <= self.reuse  # false for NaN: never evaluated
-        slopes = self.slopes(VARIANCE)[steps].view(-1, 1, 1)
-        output = torch.where(near.unsqueeze(-1), output + slopes * moved, output)
+        along = self.slopes(VARIANCE)[steps] * moved
+        along = torch.nn.functional.pad(along, (0, output.shape[-1] - along.shape[-1]))
         new = ~near & nodes.unsqueeze(-1)
+        if self._evaluate.whole:
+            new = new.any(-1, keepdim=True).expand_as(new)
+        output = torch.where(near.unsqueeze(-1), output + along, output)
         rows, places = new.nonzero(as_tuple=True)
         if len(rows):
             fresh = argument[rows, places]
@@ -151,11 +203,13 @@ class Denoising:
 
     def evaluate(self, argument: Tensor, steps: Tensor, places: Tensor) -> Tensor:
         """The network at `(N, D)`, without memory or account."""
-        images = argument.unflatten(-1, self.shape)
-        return self.network(images, self.table.timesteps[steps], places).flatten(1)
+        return self._evaluate(argument.unflatten(-1, self.shape), steps, places).flatten(1)
 
-    def next(self, slots: Tensor, output: Tensor, inputs: Any) -> Tensor:
-        """What the scheduler makes of slots `(n, B, k, D)` and outputs `(n, B, D)`: states `(n, B, k * D)`."""
+    def next(self, slots: Tensor, output: Tensor, variance: Tensor, inputs: Any) -> Tensor:
+        """What the scheduler makes of slots `(n, B, k, D)` and outputs `(n, B, D)`: states `(n, B, k * D)`.
+
+        `variance`: what the network tells of it, `(n, B, D)`, where the scheduler wants to be told.
+        """
         table, steps = self.table, inputs["step"]
         after = torch.einsum("tij,tbjd->tbid", table.linear[steps], slots)
         after = after + table.model[steps][:, None, :, None] * output.unsqueeze(-2)
@@ -163,7 +217,12 @@ class Denoising:
             clipped = self.clip(self.estimate(slots, output, steps))
             after = after + table.clipped[steps][:, None, :, None] * clipped.unsqueeze(-2)
         after = after.flatten(-2)
-        return after + inputs["offset"] if "offset" in inputs else after
+        if "offset" not in inputs:
+            return after
+        if table.spread is None:
+            return after + inputs["offset"]
+        spread = table.spread.deviation(steps, variance)
+        return after + (spread.unsqueeze(-2) * inputs["offset"].unflatten(-1, (self.slots, -1))).flatten(-2)
 
     def estimate(self, slots: Tensor, output: Tensor, steps: Tensor) -> Tensor:
         """The scheduler's estimate of the image before clipping, `(n, B, D)`."""
@@ -171,8 +230,9 @@ class Denoising:
         return torch.einsum("tj,tbjd->tbd", self.table.estimate[steps], both)
 
     def slopes(self, variance: float | None) -> Tensor:
-        """The network's slope for Gaussian images of that variance, `(T,)`."""
-        return self.table.levels.slopes(variance)
+        """The network's slope for Gaussian images of that variance, `(T, 1, 1)`, or `(T, B, D)` of a masked image."""
+        slopes = self.table.levels.slopes(variance).view(-1, 1, 1)
+        return slopes if self.between is None else slopes * self.between.scale
 
     def clip(self, estimate: Tensor) -> Tensor:
         """The scheduler's clipping or thresholding, `(n, B, D)`."""

@@ -1,0 +1,57 @@
+"""Learned variance: the network predicts how much noise a step adds, in a second half of its channels.
+
+Nichol and Dhariwal, "Improved denoising diffusion probabilistic models", ICML 2021. With `v` the second half,
+
+    learned_range:  log variance = (v + 1) / 2 * high + (1 - v) / 2 * low        learned:  variance = v
+
+where `low` and `high` are the logarithms of the smallest and the largest variance that a step can have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LEARNED = ("learned", "learned_range")
+"""The values of `variance_type` for which a network tells the variance."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The standard deviation of a step's noise from what the network told.
+
+    Attributes:
+        low, high: logarithms, `(T,)`; None where the network tells the variance itself.
+    """
+
+    low: Tensor | None
+    high: Tensor | None
+
+    def deviation(self, steps: Tensor, told: Tensor) -> Tensor:
+        """For the steps `(n,)` and the second half of the outputs, `(n, B, D)`."""
+        if self.low is None or self.high is None:
+            return told.clamp(min=0).sqrt()
+        share = (told + 1) / 2
+        low, high = self.low[steps].view(-1, 1, 1), self.high[steps].view(-1, 1, 1)
+        return torch.exp(0.5 * (share * high + (1 - share) * low))
+
+    def to(self, like: Tensor) -> Spread:
+        """In the dtype and on the device of `like`."""
+        return Spread(*(value if value is None else value.to(like) for value in (self.low, self.high)))
+
+
+def spread_of(scheduler: Any, timesteps: Tensor) -> Spread | None:
+    """What a prepared scheduler makes of a told variance; None where it is told none."""
+    kind = scheduler.config.get("variance_type")
+    if kind not in LEARNED or not hasattr(scheduler, "_get_variance"):
+        return None
+    if kind == "learned":
+        return Spread(None, None)
+    ends = [
+        [float(scheduler._get_variance(int(time), torch.tensor(told), "learned_range")) for time in timesteps]
+        for told in (-1.0, 1.0)
+    ]
+    return Spread(*(torch.tensor(end, dtype=torch.float64) for end in ends))

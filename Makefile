@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-assets.txt Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test test-slow lint docs serve bench clean
+.PHONY: setup demo test test-slow fuzz lint docs serve bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -28,6 +28,9 @@ test: $(READY)  ## all tests, on two processes
 
 test-slow: $(READY)  ## the tests of minutes: real networks and long problems
 	$(BIN)/python -m pytest -m slow
+
+fuzz: $(READY)  ## 100,000 random cases against the laws of the loop, on two processes; takes about an hour
+	OMP_NUM_THREADS=1 $(BIN)/python tests/contract/fuzz --cases 100000 --processes 2
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -49,6 +49,7 @@ COMPARISONS = (
     Comparison("bench.trained", devices=CPU),
     Comparison("bench.kalman", quick=("--counts",), devices=CPU),
     Comparison("bench.depth", devices=CPU),
+    Comparison("bench.generation", devices=CPU),
     Comparison("bench.diffusion", devices=CPU),
     Comparison("bench.gradients", quick=("--no-write", "--width", "4", "--length", "100"), devices=CPU),
     Comparison("bench.speed", devices=CPU),

@@ -2,10 +2,10 @@
 
 Contenders run in turns, each in an order of its own, medians of `ROUNDS`; whose first run takes `LONG` or longer does
 not run again, and who is `HOPELESS` times slower than step by step is stopped. *First* is a new `Auto`, which knows
-nothing; *kept* is one that has seen the problem `WARM` times, without `warm_start`: its last states would be the
-solution. A figure counts only where the gate passed: states whose residual is within the tolerance, evaluated anew,
-or outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json` after each problem and a
-section of `docs/learn/auto.md`. Wants a quiet machine; it takes some minutes.
+nothing; *kept* is one that has seen the problem `WARM` times. A layer is the default one, which has compiled steps on a
+CPU. A figure counts only where the gate passed: states whose residual is within the tolerance, evaluated anew, or
+outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json` after each problem and a
+section of `docs/learn/auto.md`. Wants a quiet machine; all of it takes some twenty minutes, `--quick` a few.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +27,6 @@ from bench.auto_problems import Case, Layer, Recurrence, cases
 from bench.machine import describe, results_folder
 from bench.pages import between
 from bench.timing import alternately, first_run
-from lds_iter.nn.options import default_auto
 
 WARM = 12
 """Solves that a kept `Auto` learns from before it is timed."""
@@ -87,7 +85,7 @@ def recurrence(problem: Recurrence, dense: bool) -> tuple[dict[str, Run], Callab
 
         return run
 
-    kept = li.Auto(warm_start=False)
+    kept = li.Auto()
     runs: dict[str, Run] = {STEPWISE: stepwise}
     runs |= {name: with_method(method) for name, method in fixed(dense).items()}
     runs[FIRST] = lambda: li.solve(*arguments, li.Auto(), **options)
@@ -122,7 +120,7 @@ def layer(problem: Layer, dense: bool) -> tuple[dict[str, Run], Callable[[Any], 
         gradients = torch.autograd.grad((output * weights).square().mean(), tuple(module.parameters()))
         return output.detach(), *gradients
 
-    kept = _twin(theirs, replace(default_auto(theirs), warm_start=False))
+    kept = _twin(theirs, None)
     runs: dict[str, Run] = {STEPWISE: lambda: forward(theirs)}
     runs |= {name: lambda module=module: forward(module) for name, module in layers.items()}
     fresh = [_twin(theirs, None) for _ in range(FRESH)]  # making a module is no part of a solve
@@ -182,6 +180,7 @@ def measure(case: Case) -> dict[str, Any]:
 def main(
     only: Annotated[str, typer.Option(help="problems whose name contains this")] = "",
     held_out: Annotated[bool, typer.Option(help="only those that nothing was chosen on")] = False,
+    quick: Annotated[bool, typer.Option(help="only what is raced, without layers: at most ten minutes")] = False,
 ) -> None:
     """Measure, print, and write the JSON file and the page."""
     torch.set_num_threads(1)
@@ -189,7 +188,7 @@ def main(
     results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": {}}
     order = [case.name for case in cases()]
     for case in cases():
-        if only not in case.name or (held_out and not case.held_out):
+        if only not in case.name or (held_out and not case.held_out) or (quick and not case.raced):
             continue
         row = measure(case)
         print(row["problem"], {name: round(ms, 2) for name, ms in row["ms"].items()}, row["wrong"], flush=True)

@@ -1,10 +1,12 @@
 """Sequential recurrences, evaluated in parallel over time by fixed-point iteration."""
 
 from lds_iter import auto as auto
+from lds_iter import depth as depth
 from lds_iter import diagnostics as diagnostics
 from lds_iter import diffusion as diffusion
 from lds_iter import kernels as kernels
 from lds_iter import nn as nn
+from lds_iter import ode as ode
 from lds_iter.auto import Auto as Auto
 from lds_iter.by_hand import Iterate as Iterate
 from lds_iter.by_hand import finish as finish
@@ -47,8 +49,8 @@ from lds_iter.methods import Newton as Newton
 from lds_iter.methods import Picard as Picard
 from lds_iter.methods import QuasiNewton as QuasiNewton
 from lds_iter.methods import Rotated as Rotated
-from lds_iter.methods import Smoother as Smoother
 from lds_iter.methods import SmallUpdate as SmallUpdate
+from lds_iter.methods import Smoother as Smoother
 from lds_iter.methods import Stalled as Stalled
 from lds_iter.methods import StatefulTransition as StatefulTransition
 from lds_iter.methods import Switch as Switch

@@ -116,7 +116,7 @@ def _name(path: tuple[Any, ...]) -> str:
     return "inputs" + "".join(str(key) for key in path)
 
 
-def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> tuple[bool, Tensor]:
+def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> Tensor:
     """`f`: maps rows to rows, each by itself, the same at every call. Looks at one row, then at three.
 
     The three rows are the second step from another state, the first step, and the second step from the state of the
@@ -124,8 +124,7 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> tuple[bool, Tensor]
     must agree with the first in all other batch elements.
 
     Returns:
-        Whether values of `f` carry a gradient here: something in it requires one, and grad mode is on; and its value of
-        the first step, `(1, *batch, D)`.
+        The value of the first step, `(1, *batch, D)`, with the gradient or tangent that values of `f` carry here.
     """
     if isinstance(f, type) or not callable(f):
         raise TypeError(f"`f` must be a callable f(s, u), got {f!r}.")
@@ -133,7 +132,6 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> tuple[bool, Tensor]
     random = _random_state(s0)
     one: Any = _called(f, s0.unsqueeze(0), take_rows(inputs, 0, 1))
     _check_value(one, s0, 1, inputs)
-    check_transforms(one, s0, inputs)
     with torch.no_grad():
         once = one.detach().clone()
         drew = not torch.equal(random, (random := _random_state(s0)))
@@ -149,7 +147,7 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> tuple[bool, Tensor]
         own = own_linearize(f)
         if own is not None:
             _check_linearize(own, once, s0, take_rows(inputs, 0, 1))
-    return one.requires_grad, once
+    return one
 
 
 def last_inputs(inputs: Any, length: int) -> Any:
@@ -192,10 +190,10 @@ def check_ends(
     same = bool(((alone - found).abs() <= room).all()) and torch.equal(trajectory[0], s0)
     if same and not drew:
         return
+    what = "draws random numbers" if same else "alone gives other values for the first or last step than in company"
     raise ValueError(
-        f"`f` {'draws random numbers' if same else 'alone gives other values for the first or last step than in company'}"
-        f" (difference {float((alone - found).abs().max()):.2g}), so what was solved is not its recurrence. In order of "
-        "likelihood: "
+        f"`f` {what} (difference {float((alone - found).abs().max()):.2g}), so what was solved is not its recurrence. "
+        "In order of likelihood: "
         "it mixes time steps when there are many (attention, `cumsum`, a mean over the first dimension); it is random; "
         "it counts its calls or keeps a state; it writes into its arguments; its `linearize` gives another value. `f` "
         "must map every row by itself, the same at every call."
@@ -342,8 +340,8 @@ def note_on_derivatives(error: RuntimeError) -> None:
     """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
     if "random operation" in str(error):
         error.add_note(
-            "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in `inputs`; "
-            "call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
+            "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in "
+            "`inputs`; call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
         )
     if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
         error.add_note(

@@ -43,8 +43,16 @@ class SolveError(RuntimeError):
         return type(self), (str(self), self.solution.light())
 
 
-def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, max_iters: int) -> str:
-    """What happened, the likely causes, most likely first, and what to type."""
+def explain_failure(
+    solution: Solution, other_methods: list[tuple[str, str]], rtol: float, atol: float, max_iters: int
+) -> str:
+    """What happened, the likely causes, most likely first, and what to type.
+
+    Args:
+        solution: of the solve that failed.
+        other_methods: pairs of a reason and a method to type, most likely first; see `methods.advice`.
+        rtol, atol, max_iters: of the solve.
+    """
     codes, count = solution.result, solution.result.numel()
     slow, broken = codes == Result.MAX_ITERS, codes == Result.NONFINITE
     length = solution.states.shape[0]
@@ -55,10 +63,8 @@ def explain_failure(solution: Solution, method: Any, rtol: float, atol: float, m
             f"{int(slow.sum())} reached max_iters={max_iters} with a residual of up to {worst:.2g} "
             f"(rtol={rtol:g}, atol={atol:g}); {int(solution.resets.sum())} proposed rows were not finite. In order of "
             "likelihood:\n"
-            f"  - the guess is too far off, or the dynamics are at the edge of stability: "
-            f"method=li.TrustRegion(li.Newton()) in place of {method}, or guess=states from a nearby solve\n"
-            f"  - the same, and the states are too wide for a Jacobian: method=li.Then(li.Jacobi(), {method}, 16), or "
-            f"li.Damped({method}, 0.05)\n"
+            + "".join(f"  - {reason}: method={text}\n" for reason, text in other_methods)
+            + "  - the same: guess=states from a nearby solve\n"
             f"  - it is too long at once: window={length // 8 or 1}\n"
             f"  - the limit is too low: max_iters={length} (the default, T) always suffices\n"
             "  - the tolerance is below rounding: larger `rtol`/`atol`, or float64"

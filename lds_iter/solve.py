@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from lds_iter._torch import untraced
+from lds_iter._torch import has_tangent, untraced
 from lds_iter.checks import (
     check_adjoint,
     check_callable,
@@ -24,6 +24,7 @@ from lds_iter.checks import (
     check_numbers,
     check_state,
     check_tolerance,
+    check_transforms,
     last_inputs,
     note_on_derivatives,
 )
@@ -36,6 +37,7 @@ from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
+from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
@@ -152,7 +154,8 @@ def solve(
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
     if throw and solution.failed:
-        raise SolveError(explain_failure(solution, approximation, options.rtol, options.atol, given.limit), solution)
+        message = explain_failure(solution, advice(approximation), options.rtol, options.atol, given.limit)
+        raise SolveError(message, solution)
     return solution
 
 
@@ -192,7 +195,8 @@ def check_arguments(
     window: int | None,
 ) -> Arguments:
     """Check what every solve takes, once, before any iteration; see `solve` for each."""
-    length, tolerances, wanted, first = _check(f, s0, inputs, rtol, atol)
+    length, tolerances, first = _check(f, s0, inputs, rtol, atol)
+    check_transforms(first, s0, inputs)
     approximation = check_method(Newton() if method is None else method)
     limits = check_numbers(length, max_iters=max_iters, window=window)
     with torch.no_grad():
@@ -200,7 +204,7 @@ def check_arguments(
     check_guess(given, s0, length)
     options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
     problem = Problem(f, s0, inputs, length)
-    return Arguments(problem, approximation, given, options, wanted, first, limits["max_iters"])
+    return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
 def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
@@ -233,8 +237,8 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
     Raises:
         TypeError, ValueError: for arguments that cannot work.
     """
-    length, *_ = _check(f, s0, inputs, None, None)
-    if not torch.is_grad_enabled():
+    length, _, first = _check(f, s0, inputs, None, None)
+    if not torch.is_grad_enabled() and not has_tangent(first):
         return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
@@ -258,16 +262,16 @@ def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, 
 
 def _check(
     f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
-) -> tuple[int, tuple[float, float], bool, Tensor]:
+) -> tuple[int, tuple[float, float], Tensor]:
     """Check what `solve` and `sequential` share.
 
     Returns:
-        T, the tolerances, whether `f` carries a gradient, and its value of the first step, `(1, *batch, D)`.
+        T, the tolerances, and the value of the first step, `(1, *batch, D)`.
     """
     check_state(s0)
     length = check_inputs(inputs, s0)
     rtol, atol = (check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol)))
-    return length, (rtol, atol), *check_f(f, s0, inputs, length)
+    return length, (rtol, atol), check_f(f, s0, inputs, length)
 
 
 def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:

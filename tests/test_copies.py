@@ -43,6 +43,9 @@ MADE = {
     "Compiled": lambda: li.Compiled(f),
     "ElementwiseDerivatives": lambda: li.ElementwiseDerivatives(torch.ones(3, 2), torch.ones(3, 2)),
     "Iterate": lambda: li.iterate(li.start(f, torch.zeros(2), torch.ones(9, 2), li.Newton())),
+    "After": lambda: li.After(3),
+    "Elapsed": lambda: li.Elapsed(1.0),
+    "SmallUpdate": lambda: li.SmallUpdate(0.1),
     "Filter": lambda: li.Filter(),
     "Smoother": lambda: li.Smoother(),
     "Below": lambda: li.Below(0.1),
@@ -113,7 +116,9 @@ def test_every_public_class_is_tried():
 
     def classes(value):
         parts = vars(value).values() if hasattr(value, "__dict__") else []
-        return {type(value).__name__}.union(*[classes(part) for part in parts if type(part).__module__[:8] == "lds_iter"])
+        return {type(value).__name__}.union(
+            *[classes(part) for part in parts if type(part).__module__[:8] == "lds_iter"]
+        )
 
     for value in [*METHODS.values(), *transitions(1, (), 2).values()]:
         tried |= classes(value)

@@ -1,7 +1,9 @@
 """What importing the package does, and what it does not."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import lds_iter as li
 
@@ -32,3 +34,15 @@ def test_public_names_are_explicit_and_importable():
     public = [name for name in vars(li) if not name.startswith("_")]
     assert {"solve", "sequential", "Newton", "Solution", "linear_scan", "ravel", "fold"} <= set(public)
     assert li.__version__.count(".") == 2
+
+
+def test_depth_works_from_the_package_alone_and_without_transformers():
+    """As an installed package does; transformers is asked for by models of its own alone."""
+    code = (
+        "import sys; sys.modules['transformers'] = sys.modules['recipes'] = None; import torch, lds_iter as li; "
+        "print(li.depth.shared(torch.tanh, torch.ones(1, 2), 3, dims=1).solve().converged)"
+    )
+    root = Path(li.__file__).parents[1]
+    there = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", env=there)
+    assert done.stdout == "True\n", done.stderr

@@ -1,27 +1,93 @@
-"""`Auto`: placeholder between two rewrites; runs its first candidate."""
+"""`Auto`: the strategy that chooses a method while it solves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lds_iter.loop.run import run
+from lds_iter.auto.clock import AbstractClock, WallClock
+from lds_iter.auto.contenders import CONTENDERS, ExternalKernel, Settings
+from lds_iter.auto.race import Race
+from lds_iter.auto.solving import Solving
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
-from lds_iter.methods.newton import Newton
+from lds_iter.methods.base import LDSApproximation
 
 
 @dataclass(frozen=True)
 class Auto(AbstractStrategy):
-    """Runs Newton's method."""
+    """Choose the method while solving: a race with deadlines.
 
-    def run(
-        self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer] = ()
-    ) -> LoopState:
-        """Solve."""
-        return run(problem, Newton(), guess, options, observers)
+    1. A recurrence with compiled steps is evaluated by them: nothing is faster on a CPU. So are fewer than 120 rows.
+    2. The first solve of a kind (code of `f`, shapes, device) times a few sequential steps, and tries the contenders in
+       their order, each in a short window first. What gets on is given all rows, what does not is given up at its
+       deadline; accepted rows are kept, and the rest goes step by step. Later solves try those that are left.
+    3. From then on the winner runs, as the fixed method would run. When it takes 1.3 times its record twice in a row,
+       all contenders are new again.
 
-    def for_adjoint(self) -> Newton:
-        """What solves the recurrence of the gradient."""
-        return Newton()
+    A solve loses at most `budget` of the time of step-by-step evaluation, and an iteration, on what shows no progress;
+    on what shows progress and then fails, at most the time of the fastest way known.
+
+    Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
+    method found them depends on measured times, so two runs may decide differently, and agree to the tolerance;
+    `Solution.decisions` tells. Threads may share an object. Copies, and objects from a pickle, know nothing yet.
+
+    Attributes:
+        contenders: the methods, in the order in which they are tried, besides step-by-step evaluation.
+        budget: share of the time of step-by-step evaluation that may be lost in one solve, in (0, 1].
+        clock: what time is measured with.
+
+    Raises:
+        TypeError, ValueError: for arguments that cannot work.
+
+    Example:
+        >>> auto = li.Auto((li.Newton(), li.Picard()))
+        >>> li.solve(lambda s, u: 0.5 * s.tanh() + u, torch.zeros(2), torch.ones(500, 2), auto).converged
+        True
+    """
+
+    contenders: tuple[LDSApproximation, ...] = CONTENDERS
+    budget: float = 0.1
+    clock: AbstractClock = field(default_factory=WallClock)
+    _settings: Settings = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        some = isinstance(self.contenders, tuple) and bool(self.contenders)
+        if not some or not all(isinstance(method, LDSApproximation) for method in self.contenders):
+            raise TypeError(
+                f"`contenders` must be a tuple of methods, with at least one, got {self.contenders!r}. Type "
+                "`li.Auto((li.Newton(), li.Picard()))`."
+            )
+        if isinstance(self.budget, bool) or not isinstance(self.budget, int | float) or not 0 < self.budget <= 1:
+            raise ValueError(f"`budget` must lie in (0, 1], a share of the time step by step, got {self.budget!r}.")
+        if not isinstance(self.clock, AbstractClock):
+            raise TypeError(f"`clock` must be a clock such as li.auto.WallClock(), got {self.clock!r}.")
+        names = tuple(str(method) for method in self.contenders)  # once: it takes as long as an operation of torch
+        settings = Settings(self.contenders, names, self.budget, self.clock)
+        object.__setattr__(self, "_settings", settings)
+
+    def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
+        """Solve a problem whose arguments have been checked, from a guess `(T, *batch, D)`."""
+        state = Race(Solving(self._settings, problem, guess, options, observers, None)).run()
+        assert state is not None
+        return state
+
+    def run_beside(
+        self,
+        kernel: ExternalKernel,
+        problem: Problem,
+        guess: Tensor,
+        options: LoopOptions,
+        observers: Sequence[Observer] = (),
+    ) -> LoopState | None:
+        """Solve, with a kernel from outside in place of step-by-step evaluation; None where the kernel is to answer.
+
+        While contenders are still to be tried the kernel is run to be timed, and its answer is not looked at. It is to
+        answer, too, where `options.max_iters` has ended a sequence.
+        """
+        return Race(Solving(self._settings, problem, guess, options, observers, kernel)).run()
+
+    def for_adjoint(self) -> Auto:
+        """The same: the recurrence of a gradient is a kind of its own."""
+        return self

@@ -61,8 +61,8 @@ class ElementwiseDerivatives(AbstractDerivatives):
     def __post_init__(self) -> None:
         if self.slope.shape != self.value.shape:
             raise ValueError(
-                f"`slope` must have the shape of `value`, {tuple(self.value.shape)}, got {tuple(self.slope.shape)}: one "
-                "number per coordinate of every row, from the `linearize` of your `f`."
+                f"`slope` must have the shape of `value`, {tuple(self.value.shape)}, got {tuple(self.slope.shape)}: "
+                "one number per coordinate of every row, from the `linearize` of your `f`."
             )
 
     def jvp(self, v: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.loop.contract import linearized
 from lds_iter.loop.state import LoopState, Problem
-from lds_iter.recurrence import check_value
 from lds_iter.solution import History, Progress, Result
 
 
@@ -55,8 +55,9 @@ class Recorder:
         reach = int(proposal.reach.max())
         lowest = int(torch.where(proposal.reach > 0, state.frontier, problem.length).min())
         start = min(lowest, reach - 1)
-        prev = state.states[start:reach]
-        value = check_value(problem.f(prev, problem.inputs_at(start, reach)), prev)
+        where = f"time steps {start} to {reach - 1} (counted from 0), for the record"
+        given = (state.states[start:reach], problem.inputs_at(start, reach))
+        value = linearized(problem.f, *given, state.states, where).value
         residual = (value - state.states[start + 1 : reach + 1]).abs().amax(-1)
         times = torch.arange(problem.length, device=value.device).view(-1, *[1] * state.frontier.ndim)
         seen = times < proposal.reach

@@ -36,7 +36,7 @@ class Composable:
         super().__init_subclass__(**kwargs)
         if issubclass(cls, torch.nn.Module):  # has a repr, and an identity that optimizers rely on
             return
-        for name, shared in ("__repr__", shown), ("__eq__", _equal), ("__hash__", _hash):
+        for name, shared in ("__repr__", shown), ("__eq__", _equal_fields), ("__hash__", _hash):
             if name not in cls.__dict__:  # a dataclass keeps what its class defines
                 setattr(cls, name, shared)
 
@@ -113,7 +113,7 @@ def _compared(value: Any) -> list[Any]:
     return [getattr(value, field.name) for field in dataclasses.fields(value) if field.compare]
 
 
-def _equal(self: Any, other: Any) -> Any:
+def _equal_fields(self: Any, other: Any) -> Any:
     if type(self) is not type(other) or not dataclasses.is_dataclass(self):
         return NotImplemented
     return same(_compared(self), _compared(other))

@@ -24,11 +24,13 @@ corrections are short, `k` is annealed to 0, and the tail is Newton's, quadratic
 Where the linear model is right as it is, none of that is needed. So before all else the update without any damping is
 tried: `f` is evaluated along it, and where the largest residual falls to less than half, it is taken whole. And where
 neither damping nor residual has changed for `PATIENCE` iterations, the rows up to the first whose residual would
-not fall take it, for a row of an update knows nothing of what comes behind. Without this, states that drift or hardly change from step to
-step, whose extent along a constant guess is about nothing, would never be let go. It costs one evaluation of `f` and one
-scan an iteration, and no derivatives.
+not fall take it, for a row of an update knows nothing of what comes behind.
+Without this, states that drift or hardly change from step to
+step, whose extent along a constant guess is about nothing, would never be let go. It costs one evaluation of `f` and
+one scan an iteration, and no derivatives.
 
-Residuals are no guide to the damping itself: on a hard problem they must rise for a while, and a classical gain ratio stalls. The amount
+Residuals are no guide to the damping itself: on a hard problem they must rise for a while, and a classical gain ratio
+stalls. The amount
 of damping is tuned by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington,
 Smith, Linderman, NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-region methods", 2000.
 """

@@ -1,1 +1,1 @@
-"""Transformers as recurrences over depth, and their generation over (token, depth), by the one loop of `lds_iter`."""
+"""A recurrent-depth language model, its training, and `lds_iter.depth` measured on it and on trained transformers."""

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from recipes.pretrained.networks import AssetMissing
-from recipes.recurrent_depth.cells import Depths
 from recipes.recurrent_depth.compare import Measured, generation, measure_depth, ordinary, over_depth
 from recipes.recurrent_depth.model import RecurrentDepth, about, load
 from recipes.recurrent_depth.report import depth_table, generation_table, picture
@@ -40,10 +39,10 @@ def main(
     depths: Annotated[str, typer.Option(help="Depths of the recipe's own model, comma-separated.")] = "8,16,32,64",
     prompt: Annotated[str, typer.Option(help="What to continue.")] = "A compound statement ",
     count: Annotated[int, typer.Option(min=1, help="Characters to generate.")] = 48,
-    rows: Annotated[int, typer.Option(min=1, help="Depth of each character, in rows of the recurrence.")] = 16,
-    inner: Annotated[int, typer.Option(min=1, help="Steps of the core in each row.")] = 1,
+    depth: Annotated[int, typer.Option(min=1, help="Steps of the core for each character, R.")] = 32,
+    inner: Annotated[int, typer.Option(min=1, help="Steps between two looks at the coda, beside 1.")] = 4,
     flight: Annotated[str, typer.Option(help="Characters in flight at once, comma-separated.")] = "4,8,16",
-    halt: Annotated[str, typer.Option(help="Tolerances at which a character halts, comma-separated.")] = "0.01,0.1",
+    freeze: Annotated[str, typer.Option(help="Relative changes at which a character settles.")] = "0.003,0.1",
     out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("out"),
     threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
 ) -> None:
@@ -51,7 +50,7 @@ def main(
     torch.set_num_threads(threads)
     console = Console(width=None if Console().is_terminal else 140)
     steps, flights = _numbers(depths, "--depths", int), _numbers(flight, "--flight", int)
-    halts = _numbers(halt, "--halt", float)
+    freezes = _numbers(freeze, "--freeze", float)
     if not prompt:
         raise typer.BadParameter("must hold at least one character.", param_hint="--prompt")
     model, facts = load(), about()
@@ -61,10 +60,10 @@ def main(
     console.print(f"held-out loss in nats per character: bigram {facts['bigram']}; at depth " + facts["losses"])
     measured = _depth(model, steps, networks, console)
     tokens = encode(prompt)
-    lines = list(generation(model, tokens, count, Depths(rows, inner), flights, halts))
-    console.print(generation_table(f"Generation over (token, depth), {rows} rows of {inner} step(s) a token", lines))
-    plain = list(ordinary(model, tokens, count, rows * inner, 16))
-    console.print(generation_table(f"The same as an ordinary model of depth {rows * inner}: Jacobi decoding", plain))
+    lines = list(generation(model, tokens, count, depth, flights, freezes, inner))
+    console.print(generation_table(f"Generation over (token, depth), R = {depth} steps a token", lines))
+    plain = list(ordinary(model, tokens, count, depth))
+    console.print(generation_table(f"The same as an ordinary model of depth {depth}: Jacobi decoding", plain))
     console.print(prompt + decode(lines[0].tokens), markup=False)
     chosen = [row for row in measured if row.depth == PICTURED_DEPTH or row.title.startswith("rxn")] or measured[:2]
     picture(chosen, out / "recurrent_depth.png")

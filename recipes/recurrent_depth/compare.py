@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,12 +11,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from recipes.recurrent_depth.cells import Depths
-from recipes.recurrent_depth.depth import DepthRecurrence, injected
-from recipes.recurrent_depth.generate import Generated, agreement, one_by_one, wavefront
-from recipes.recurrent_depth.jacobi_decoding import Decoded, greedy, jacobi_decoding, looked_up
-from recipes.recurrent_depth.measure import ErrorMap, contraction, error_map, relative_error
-from recipes.recurrent_depth.methods import catalogue
+import lds_iter as li
+from lds_iter.depth import DepthRecurrence, ErrorMap, Freeze, Generated, agreement
 from recipes.recurrent_depth.model import RecurrentDepth
 
 T = TypeVar("T")
@@ -31,7 +28,7 @@ class Measured:
     Attributes:
         title: what it is.
         depth: T, calls of a layer.
-        contraction: growth of a small change per layer, see `measure.contraction`.
+        contraction: growth of a small change per layer, see `li.depth.growth_per_layer`.
         early_exit: the first depth whose state is within the tolerance of the last one, layer by layer; a network that
             is done early needs no iteration over depth, only to stop.
         maps: per method.
@@ -47,22 +44,35 @@ class Measured:
 def over_depth(model: RecurrentDepth, tokens: Tensor, depth: int) -> DepthRecurrence:
     """The core of the recipe's model on tokens `(L,)` or `(B, L)` as a recurrence over depth."""
     e = model.prelude(tokens)
-    return injected(model.core, torch.zeros_like(e), e, depth)
+    return li.depth.injected(model.core, torch.zeros_like(e), e, depth)
 
 
 @torch.no_grad()
 def measure_depth(title: str, problem: DepthRecurrence) -> Measured:
     """Every method on one stack of layers, against the layers one after the other."""
     exact = problem.sequential()
-    to_end = relative_error(exact, exact[-1:].expand_as(exact))
+    to_end = li.depth.relative_error(exact, exact[-1:].expand_as(exact))
     methods = catalogue(problem.shape[-1])
     return Measured(
         title=title,
         depth=len(exact),
-        contraction=contraction(problem, exact),
+        contraction=li.depth.growth_per_layer(problem, exact),
         early_exit=1 + int((to_end > TOLERANCE).sum()),
-        maps={name: error_map(problem, method, exact, tolerance=TOLERANCE) for name, method in methods.items()},
+        maps={
+            name: li.depth.error_map(problem, method, exact, tolerance=TOLERANCE) for name, method in methods.items()
+        },
     )
+
+
+def catalogue(width: int) -> dict[str, li.LDSApproximation]:
+    """The methods that fit a hidden sequence, by the names that tables use; `width` is that of one token."""
+    return {
+        "Jacobi": li.Jacobi(),
+        "Picard": li.Picard(),
+        "(1-k) I, k=0.5": li.Damped(li.Picard(), 0.5),
+        "Hutchinson, 2 probes": li.Clipped(li.QuasiNewton(li.Hutchinson(probes=2))),
+        "trace per token": li.Clipped(li.QuasiNewton(li.depth.BlockTrace(width))),
+    }
 
 
 @dataclass(frozen=True)
@@ -71,16 +81,18 @@ class Way:
 
     Attributes:
         name: of the way.
-        rounds: evaluations one after the other.
-        saved: the rounds of the exact loop, divided by these.
-        work: rows evaluated, in units of those of the exact loop.
+        steps: of the core one after the other; passes of the whole model where it is an ordinary one.
+        calls: of prelude, core and coda, all that had to follow one another; None of an ordinary model.
+        saved: the steps of the exact loop, divided by these.
+        work: token-steps (tokens through the core or the model), in units of those of the exact loop.
         agree: tokens like those of the exact loop before the first that differs.
         seconds: of one run.
         tokens: generated.
     """
 
     name: str
-    rounds: int
+    steps: int
+    calls: int | None
     saved: float
     work: float
     agree: int
@@ -89,52 +101,47 @@ class Way:
 
 
 def generation(
-    model: RecurrentDepth,
-    prompt: Tensor,
-    count: int,
-    depths: Depths,
-    flights: list[int],
-    halts: list[float],
+    model: RecurrentDepth, prompt: Tensor, count: int, depth: int, flights: list[int], freezes: list[float], inner: int
 ) -> Iterator[Way]:
-    """Token by token, the wavefront exactly, and both with halting."""
-    exact, seconds = _timed(lambda: one_by_one(model, prompt, count, depths))
+    """Token by token, the wavefront exactly, and newest states with and without verification."""
+    exact, seconds = _timed(lambda: li.depth.one_by_one(model, prompt, count, depth))
 
-    def way(name: str, done: tuple[Generated, float]) -> Way:
-        result, took = done
-        same = agreement(result.tokens, exact.tokens)
-        ratio, work = exact.rounds / result.rounds, result.evaluated / exact.evaluated
-        return Way(name, result.rounds, ratio, work, same, took, result.tokens)
+    def way(name: str, run: Callable[[], Generated]) -> Way:
+        done, took = _timed(run)
+        ratio, work = exact.work.step / done.work.step, done.work.token_steps / exact.work.token_steps
+        same = agreement(done.tokens, exact.tokens)
+        return Way(name, done.work.step, done.work.one_after_the_other, ratio, work, same, took, done.tokens)
 
-    yield way("token by token", (exact, seconds))
+    yield Way("token by token", exact.work.step, exact.work.one_after_the_other, 1.0, 1.0, count, seconds, exact.tokens)
     for flight in flights:
-        done = _timed(lambda flight=flight: wavefront(model, prompt, count, depths, flight=flight))
-        yield way(f"wavefront, {flight} in flight", done)
-    for halt in halts:
-        looser = Depths(depths.rows, depths.inner, halt)
-        yield way(f"token by token, halt {halt:g}", _timed(lambda d=looser: one_by_one(model, prompt, count, d)))
-        done = _timed(lambda d=looser: wavefront(model, prompt, count, d, flight=flights[-1]))
-        yield way(f"wavefront, {flights[-1]} in flight, halt {halt:g}", done)
+        run = functools.partial(li.depth.wavefront, model, prompt, count, depth, flight=flight)
+        yield way(f"wavefront, exact, {flight} in flight", run)
+    for change in freezes:
+        for steps in dict.fromkeys((1, inner)):
+            rule = Freeze(change, steps, flights[-1])
+            run = functools.partial(li.depth.newest_states, model, prompt, count, depth, rule=rule)
+            yield way(f"newest states, {change:g}, inner {steps}", run)
+        run = functools.partial(li.depth.verified, model, prompt, count, depth, rule=Freeze(change, 1, flights[-1]))
+        yield way(f"newest states, {change:g}, verified", run)
 
 
-def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int, ahead: int) -> Iterator[Way]:
+def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int) -> Iterator[Way]:
     """The same model as an ordinary one, its depth fixed and out of sight: greedy and Jacobi decoding."""
 
     @torch.no_grad()
     def language_model(tokens: Tensor) -> Tensor:
         return model(tokens, depth)
 
-    exact, seconds = _timed(lambda: greedy(language_model, prompt, count))
-    yield Way("one pass a token", count, 1.0, 1.0, count, seconds, exact)
-    drafts = {"from nothing": None, "draft looked up in the prompt": looked_up(prompt, count)}
+    exact, seconds = _timed(lambda: li.depth.greedy(language_model, prompt, count))
+    read = count * len(prompt) + count * (count - 1) // 2  # the loop reads all that is there, for every token
+    yield Way("one pass a token", count, None, 1.0, 1.0, count, seconds, exact)
+    drafts = {"from nothing": None, "draft looked up in the prompt": li.depth.looked_up(prompt, count)}
     for name, draft in drafts.items():
-
-        def run(draft: Tensor | None = draft) -> Decoded:
-            return jacobi_decoding(language_model, prompt, count, ahead=ahead, draft=draft)
-
+        run = functools.partial(li.depth.jacobi_decoding, language_model, prompt, count, draft=draft)
         done, took = _timed(run)
         same = agreement(done.tokens, exact)
-        saved, work = count / max(1, done.rounds), done.evaluated / count
-        yield Way(f"Jacobi, {ahead} ahead, {name}", done.rounds, saved, work, same, took, done.tokens)
+        saved, work = count / done.passes, done.evaluated / read
+        yield Way(f"Jacobi, {name}", done.passes, None, saved, work, same, took, done.tokens)
 
 
 def _timed(run: Callable[[], T]) -> tuple[T, float]:

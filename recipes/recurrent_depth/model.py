@@ -9,8 +9,9 @@ that sees the input anew at every step, a coda. Three things make the core contr
 injected at every step, so the state need not carry it; the norm keeps what the block sees at unit size; and the gain
 `g` of the block's update starts small. Training adds a penalty on the ratio of successive steps (see `train`).
 
-The core is one block, so what a token's keys and values are made of is its state and its `e`: a decoder may keep the
-latest state of each token and no more.
+`embed`, `start`, `step` and `decode` are the four functions of `lds_iter.depth.RecurrentDepthModel`, by which
+`lds_iter.depth` generates. The core is one block, so what a token's keys and values are made of is its state and its
+`e`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lds_iter.depth import View
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
 
@@ -39,9 +42,10 @@ class Shape:
 def rotate(x: Tensor, positions: Tensor) -> Tensor:
     """Rotary position embedding of `x`, `(..., heads, L, head width)`, at `positions`, `(..., L)`."""
     half = x.shape[-1] // 2
-    frequency = 1e4 ** (-torch.arange(half, dtype=x.dtype, device=x.device) / half)
-    angle = (positions.to(x.dtype).unsqueeze(-1) * frequency).unsqueeze(-3)
-    cos, sin = angle.cos(), angle.sin()
+    precise = torch.promote_types(x.dtype, torch.float32)  # half precision cannot tell positions above 256 apart
+    frequency = 1e4 ** (-torch.arange(half, dtype=precise, device=x.device) / half)
+    angle = (positions.to(precise).unsqueeze(-1) * frequency).unsqueeze(-3)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
@@ -76,12 +80,19 @@ class Block(nn.Module):
         a, b = self.up(self.norm(x + update)).chunk(2, -1)
         return update + self.down(functional.silu(a) * b)
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """Causal self-attention over all tokens: `(..., L, width)` to the update, the same shape."""
+    def forward(self, x: Tensor, positions: Tensor, past: View | None = None) -> Tensor:
+        """Causal self-attention: `(..., L, width)` at `positions` `(..., L)` to the update, the same shape.
+
+        With `past`, the tokens read those in it too.
+        """
         k, v = self.keys_values(x, positions)
+        if past is None:
+            mask = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool, device=x.device).tril()
+        else:
+            mask = past.mask(x.shape[-2], x.device)
+            k, v = past.update(k, v, 0)
         score = self.queries(x, positions) @ k.mT
-        causal = torch.ones(x.shape[-2], x.shape[-2], dtype=torch.bool, device=x.device).tril()
-        return self.rest(x, score.masked_fill(~causal, -torch.inf).softmax(-1) @ v)
+        return self.rest(x, score.masked_fill(~mask, -torch.inf).softmax(-1) @ v)
 
 
 class RecurrentDepth(nn.Module):
@@ -104,20 +115,34 @@ class RecurrentDepth(nn.Module):
         self.head = nn.Linear(width, self.shape.vocabulary, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.5)
 
-    def prelude(self, tokens: Tensor) -> Tensor:
+    def embed(self, tokens: Tensor, positions: Tensor, past: View | None = None) -> Tensor:
         """What is injected at every step: tokens `(..., L)` to `(..., L, width)`."""
         x = self.embedding(tokens)
-        return self.norm_input(x + self.first(self.norm_first(x), _positions(tokens)))
+        return self.norm_input(x + self.first(self.norm_first(x), positions, past))
+
+    def start(self, e: Tensor, positions: Tensor) -> Tensor:  # noqa: ARG002
+        """The state before the first step: zeros."""
+        return torch.zeros_like(e)
+
+    def step(self, h: Tensor, e: Tensor, positions: Tensor, past: View | None = None) -> Tensor:
+        """One step of the core for all tokens: `(..., L, width)` to the same."""
+        return e + self.gain * self.core_block(self.norm_core(h + e), positions, past)
+
+    def decode(self, h: Tensor, positions: Tensor, past: View | None = None) -> Tensor:
+        """Logits, `(..., L, vocabulary)`; a token's logits depend on the states of earlier ones too."""
+        return self.head(self.norm_out(h + self.last(self.norm_last(h), positions, past)))
+
+    def prelude(self, tokens: Tensor) -> Tensor:
+        """`embed` of a whole sequence."""
+        return self.embed(tokens, _positions(tokens))
 
     def core(self, h: Tensor, e: Tensor) -> Tensor:
-        """One step of depth for all tokens: `(..., L, width)` to the same."""
-        x = self.norm_core(h + e)
-        return e + self.gain * self.core_block(x, torch.arange(x.shape[-2], device=x.device))
+        """`step` of a whole sequence."""
+        return self.step(h, e, _positions(h[..., 0]))
 
     def coda(self, h: Tensor) -> Tensor:
-        """Logits, `(..., L, vocabulary)`; a token's logits depend on the states of earlier ones too."""
-        x = h + self.last(self.norm_last(h), torch.arange(h.shape[-2], device=h.device))
-        return self.head(self.norm_out(x))
+        """`decode` of a whole sequence."""
+        return self.decode(h, _positions(h[..., 0]))
 
     def forward(self, tokens: Tensor, depth: int = 16) -> Tensor:
         """Logits of all positions after `depth` steps of the core."""

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.depth import DepthRecurrence, over_depth
 from recipes.pretrained.networks import asset
-from recipes.recurrent_depth.depth import DepthRecurrence
-from recipes.recurrent_depth.hugging_face import over_depth
 
 SENTENCE = "The fixed points of the iteration are exactly the states that the layers compute one after the other."
 REACTION = "CC(C)S.CN(C)C=O.Fc1cccnc1F.O=C([O-])[O-].[K+].[K+]>>CC(C)Sc1ncccc1F"
@@ -78,6 +77,6 @@ def _eager(kind: Any, folder: Path) -> Any:
         logging.enable_progress_bar()
 
 
-def _trained(title: str, model: Any, inputs: dict[str, Tensor]) -> Trained:
+def _trained(title: str, model: Any, inputs: dict[str, Any]) -> Trained:
     model.requires_grad_(False)
     return Trained(title, model, inputs, over_depth(model, **inputs))

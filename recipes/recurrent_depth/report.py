@@ -29,15 +29,16 @@ def depth_table(rows: list[Measured]) -> Table:
 
 
 def generation_table(title: str, rows: list[Way]) -> Table:
-    """Ways to generate: rounds, work, time, and whether the tokens are the same."""
+    """Ways to generate: steps one after the other, work, time, and whether the tokens are the same."""
     view = Table(title=f"[bold]{title}[/bold]", title_justify="left")
     view.add_column("way", no_wrap=True)
-    for heading in ("rounds", "fewer by", "work", "tokens/s", "same tokens"):
+    for heading in ("steps", "all calls", "fewer by", "work", "tokens/s", "same tokens"):
         view.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         count = len(row.tokens)
-        speed = f"{count / row.seconds:.0f}"
-        view.add_row(row.name, str(row.rounds), f"{row.saved:.1f}", f"{row.work:.1f}", speed, f"{row.agree}/{count}")
+        calls, speed = "" if row.calls is None else str(row.calls), f"{count / row.seconds:.0f}"
+        figures = calls, f"{row.saved:.1f}", f"{row.work:.1f}", speed, f"{row.agree}/{count}"
+        view.add_row(row.name, str(row.steps), *figures)
     return view
 
 

@@ -1,14 +1,18 @@
 """Train the recurrent-depth language model: `python -m recipes.recurrent_depth.train`.
 
-Each batch draws a depth R; the first R - 4 steps of the core run without a graph, the last four are backpropagated
-through (truncated backpropagation, as Huginn is trained). A penalty keeps the core contracting where it ends up:
+Each batch draws a depth R. By default the first R - 4 steps of the core run without a graph, and the last four are
+backpropagated through (truncated backpropagation, as Huginn is trained). With `--gradient implicit` the core is a
+recurrence over depth, solved in parallel, and `li.Implicit` gives the exact gradient of all R steps; what it keeps are
+the states, not the graph. A penalty keeps the core contracting where it ends up:
 
     loss = cross-entropy(coda(h_R)) + w * max(0, |h_R - h_{R-1}| / |h_{R-1} - h_{R-2}| - target)^2
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +23,18 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+import lds_iter as li
 from recipes.recurrent_depth.model import WEIGHTS, RecurrentDepth, Shape, save
 from recipes.recurrent_depth.text import bigram_loss, encode, topics
 
 DEPTHS = (3, 4, 5, 6, 8, 12)
 """The depths a batch draws from."""
+TRUNCATION = 4
+"""Steps of the core that truncated backpropagation goes through."""
+SOLVED = 1e-4
+"""Tolerance of solves in training, of states of order 1: far below the noise of a batch."""
+States = Callable[[RecurrentDepth, Tensor, int], list[Tensor]]
+"""From a model, tokens `(B, L)` and a depth R >= 3 to the last states of the core, at least three, `(B, L, width)`."""
 EVALUATED = (1, 2, 4, 8, 16, 64)
 """The depths at which the held-out loss is reported."""
 
@@ -39,7 +50,7 @@ class Recipe:
         rate: the largest learning rate, of a one-cycle schedule.
         penalty: `w` of the module's docstring.
         contraction: `target` of the module's docstring.
-        truncation: steps of the core that are backpropagated through.
+        states: how the last states of the core and their gradient come about: `unroll`, truncated, or `solved`.
     """
 
     steps: int = 1600
@@ -48,7 +59,7 @@ class Recipe:
     rate: float = 4e-3
     penalty: float = 1.0
     contraction: float = 0.5
-    truncation: int = 4
+    states: States | None = None
 
 
 class Pieces(Dataset[Tensor]):
@@ -75,7 +86,7 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         depth = DEPTHS[int(torch.randint(len(DEPTHS), ()))]
-        states = unroll(self.model, batch[:, :-1], depth, self.recipe.truncation)
+        states = (self.recipe.states or unroll)(self.model, batch[:, :-1], depth)
         loss = functional.cross_entropy(self.model.coda(states[-1]).flatten(0, 1), batch[:, 1:].flatten())
         last, before = ((b - a).norm() for a, b in ((states[-2], states[-1]), (states[-3], states[-2])))
         ratio = last / before.clamp(min=1e-6)
@@ -90,7 +101,7 @@ class Training(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def unroll(model: RecurrentDepth, tokens: Tensor, depth: int, truncation: int) -> list[Tensor]:
+def unroll(model: RecurrentDepth, tokens: Tensor, depth: int, truncation: int = TRUNCATION) -> list[Tensor]:
     """The last states of the core, `min(depth, truncation) + 1` of them, with a graph through those steps only."""
     e = model.prelude(tokens)
     h = torch.zeros_like(e)
@@ -101,6 +112,19 @@ def unroll(model: RecurrentDepth, tokens: Tensor, depth: int, truncation: int) -
     for _ in range(min(depth, truncation)):
         states.append(model.core(states[-1], e))
     return states
+
+
+def solved(model: RecurrentDepth, tokens: Tensor, depth: int) -> list[Tensor]:
+    """The last three states of the core by a solve over depth, with the exact gradient of all steps by `li.Implicit`.
+
+    Where a solve stops short of its tolerance, as a core that does not contract yet may make it, T iterations have
+    passed and the states are exact all the same.
+    """
+    e = model.prelude(tokens)
+    problem = li.depth.injected(model.core, torch.zeros_like(e), e, depth)
+    adjoint = li.Implicit(li.Jacobi(), rtol=SOLVED, atol=SOLVED)
+    states = problem.solve(li.Jacobi(), rtol=SOLVED, atol=SOLVED, adjoint=adjoint).states
+    return list(problem.unflatten(states[-3:]))
 
 
 @torch.no_grad()
@@ -114,18 +138,27 @@ def held_out_loss(model: RecurrentDepth, tokens: Tensor, depth: int, context: in
     return float(torch.stack(losses).sum() / (pieces.shape[0] * context))
 
 
+class Gradient(StrEnum):
+    """What `--gradient` takes."""
+
+    truncated = "truncated"
+    implicit = "implicit"
+
+
 def main(
     steps: Annotated[int, typer.Option(min=10, help="Optimiser steps.")] = Recipe.steps,
     width: Annotated[int, typer.Option(min=8, help="Width of the model, a multiple of 8.")] = Shape.width,
     threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
     seed: Annotated[int, typer.Option(help="Of weights, batches and depths.")] = 0,
+    gradient: Annotated[Gradient, typer.Option(help="Of the last four steps, or of all.")] = Gradient.truncated,
     out: Annotated[Path, typer.Option(help="Where to write the weights.")] = WEIGHTS,
 ) -> None:
     """Train on the topics of pydoc, report the held-out loss over depth and a bigram model's, save the weights."""
     torch.set_num_threads(threads)
     pl.seed_everything(seed, verbose=False)
     training, held_out = (encode(text) for text in topics())
-    recipe, model = Recipe(steps=steps), RecurrentDepth(Shape(width=width))
+    states = solved if gradient is Gradient.implicit else unroll
+    recipe, model = Recipe(steps=steps, states=states), RecurrentDepth(Shape(width=width))
     pieces = Pieces(training, recipe.context, recipe.steps * recipe.batch, seed)
     trainer = pl.Trainer(
         max_steps=recipe.steps,

@@ -10,7 +10,7 @@ import pytest
 
 import lds_iter as li
 
-MODULES = [li, li.nn, li.auto, li.diagnostics]
+MODULES = [li, li.nn, li.auto, li.diagnostics, li.depth]
 
 
 def public():
@@ -18,7 +18,7 @@ def public():
     found = {}
     for module in MODULES:
         for name, value in vars(module).items():
-            ours = getattr(value, "__module__", "").startswith("lds_iter")
+            ours = getattr(value, "__module__", "").startswith("lds_iter") and not getattr(value, "_is_protocol", False)
             if not name.startswith("_") and ours and (inspect.isfunction(value) or inspect.isclass(value)):
                 found[f"{module.__name__}.{name}"] = value
     return found

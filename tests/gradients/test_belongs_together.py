@@ -57,7 +57,8 @@ def test_a_damped_method_under_unroll_has_the_gradient_of_the_loop(method):
 
 
 WRONG = [
-    {"rtol": float("inf")}, {"atol": float("inf")}, {"rtol": float("nan")}, {"rtol": -1.0}, {"rtol": "1e-3"}, {"rtol": True},
+    {"rtol": float("inf")}, {"atol": float("inf")}, {"rtol": float("nan")}, {"rtol": -1.0}, {"rtol": "1e-3"},
+    {"rtol": True},
     {"window": 0}, {"window": -1}, {"window": 2.5}, {"window": True}, {"method": "newton"}, {"method": li.Newton},
 ]  # fmt: skip
 

@@ -68,14 +68,14 @@ def test_the_stop_flag_lags_by_one_iteration_and_results_ignore_it():
         return elementwise(s, inputs)
 
     solution = li.solve(counted, s0, u, li.QuasiNewton())
-    # Two checks of `f` before and one after, one evaluation per iterate (the guess first), D products each are jvps of the same function,
-    # so count with Jacobi, which takes none.
+    # Two checks of `f` before and one after, one evaluation per iterate (the guess first), D products each are jvps
+    # of the same function, so count with Jacobi, which takes none.
     calls.clear()
     solution = li.solve(counted, s0, u, li.Jacobi())
     assert len(calls) == 3 + (int(solution.iterations) + 1) + 1
     calls.clear()
     recorded = li.solve(counted, s0, u, li.Jacobi(), record=True)
-    assert len(calls) == 2 + 2 * (int(solution.iterations) + 1)  # the record evaluates `f` once more
+    assert len(calls) == 3 + 2 * (int(solution.iterations) + 1)  # the record evaluates `f` once more
     assert len(recorded.history.residual) == int(solution.iterations) + 1
 
 

@@ -1,4 +1,4 @@
-"""Functions, methods and observers that break their contract: an error that says so, or the right states; never others."""
+"""Functions, methods and observers that break their contract: an error that says so, or the right states."""
 
 import pickle
 import threading
@@ -164,7 +164,10 @@ LYING = {
     "another value": (lambda value, n: elementwise(value + 0.3, 0 * value), "is not `f"),
     "another value late": (lambda value, n: elementwise(value + 0.3 * (n > 3), 0 * value), "its `linearize`"),
     "another shape": (lambda value, n: elementwise(value[..., :1], value[..., :1]), "is not `f"),
-    "another shape late": (lambda value, n: elementwise(value[: n if n < 4 else 1], value[: n if n < 4 else 1]), "kind"),
+    "another shape late": (
+        lambda value, n: elementwise(value[: n if n < 4 else 1], value[: n if n < 4 else 1]),
+        "kind",
+    ),
     "a slope of another shape": (lambda value, n: elementwise(value, value[..., :1]), "`slope` must have the shape"),
     "None": (lambda value, n: None, "`linearize` of `f` must return"),
     "None late": (lambda value, n: elementwise(value, 0 * value) if n < 4 else None, "`f.linearize"),
@@ -357,3 +360,12 @@ def test_a_failed_solve_crosses_processes():
     again = pickle.loads(pickle.dumps(caught.value))
     assert str(again) == str(caught.value)
     assert torch.equal(again.solution.states, caught.value.solution.states)
+
+
+def test_an_error_in_the_evaluation_for_the_record_has_its_place_too():
+    def raising(s, u):
+        raise Mine("mine")
+
+    with pytest.raises(Mine) as caught:
+        li.solve(Late(raising, 3), S0, U, li.Jacobi(), record=True)  # two checks, the guess, its record
+    assert any("for the record" in note for note in caught.value.__notes__)

@@ -11,10 +11,11 @@ from bench import depth as bench
 from bench.depth_page import page
 from recipes.recurrent_depth.compare import over_depth
 from recipes.recurrent_depth.deep_stacks import DeepStack, adjoint, mlp, residual
-from recipes.recurrent_depth.measure import contraction
+from recipes.recurrent_depth.layer_parallel import Penalty, losses, side_by_side
+from recipes.recurrent_depth.layer_parallel import train as train_stack
 from recipes.recurrent_depth.model import WEIGHTS, RecurrentDepth, Shape, load, save
 from recipes.recurrent_depth.text import bigram_loss, encode, topics
-from recipes.recurrent_depth.train import Pieces, Recipe, Training, held_out_loss, unroll
+from recipes.recurrent_depth.train import Pieces, Recipe, Training, held_out_loss, solved, unroll
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def test_the_trained_model_beats_a_bigram_by_far_and_gains_from_depth():
 @torch.no_grad()
 def test_the_trained_core_contracts():
     problem = over_depth(load(), encode(topics()[1][:64]), 32)
-    assert contraction(problem, problem.sequential()) < 0.8
+    assert li.depth.growth_per_layer(problem, problem.sequential()) < 0.8
 
 
 def test_weights_are_small_and_come_back(tmp_path):
@@ -65,13 +66,43 @@ def test_truncated_unrolling_reaches_the_last_steps_only():
         torch.testing.assert_close(model.coda(states[-1]), model(tokens, 7), rtol=0, atol=0)
 
 
+def test_the_implicit_gradient_of_training_is_that_of_all_steps():
+    """An untrained core at its widest: no step is at rest, and each counts in the gradient."""
+    model, tokens = RecurrentDepth(Shape(width=16, heads=2)), torch.randint(0, 96, (2, 9))
+    parameters = list(model.parameters())
+    ours, exact = (way[-1].sin().sum() for way in (solved(model, tokens, 6), unroll(model, tokens, 6, 6)))
+    grads = (torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (ours, exact))
+    for a, b in zip(*grads, strict=True):
+        assert (a is None) == (b is None)
+        if b is not None:
+            assert (a - b).norm() <= 1e-3 * b.norm()  # solves that stop at 1e-4
+
+
+def test_one_iteration_of_picard_is_all_layers_side_by_side_and_the_penalty_makes_it_right():
+    """Ten steps on a narrow stack: the penalty brings one iteration closer to all layers than training without."""
+    text = encode(topics()[1])[:2_000]
+    apart = {}
+    for weight in 0.0, 3.0:
+        model = train_stack(4, 10, Penalty(weight), width=16)
+        found = losses(model, text, [1, 4])
+        assert found[4] == pytest.approx(found[0], abs=1e-4)  # as many iterations as layers; float32
+        apart[weight] = found[1] - found[0]
+        h0 = model.embedding(text[:65][None])
+        solution = li.depth.loop(list(model.layers), h0).solve(li.Picard(), max_iters=1, throw=False)
+        once = side_by_side(model.layers, h0, 1)
+        torch.testing.assert_close(solution.states[-1].view_as(once), once, rtol=1e-4, atol=1e-4)  # float32 sums
+    assert apart[3.0] < apart[0.0]
+
+
+@pytest.mark.parametrize("states", [unroll, solved])
 @pytest.mark.filterwarnings("ignore")  # Lightning 2.6 uses what torch 2.13 deprecates
-def test_training_by_lightning_lowers_the_loss():
+def test_training_by_lightning_lowers_the_loss(states):
     import pytorch_lightning as pl
     from torch.utils.data import DataLoader
 
     text = encode(topics()[0][:20_000])
-    model, recipe = RecurrentDepth(Shape(width=16, heads=2)), Recipe(steps=30, batch=8, context=32, rate=1e-2)
+    model = RecurrentDepth(Shape(width=16, heads=2))
+    recipe = Recipe(steps=30, batch=8, context=32, rate=1e-2, states=states)
     before = held_out_loss(model, text, 4, context=32)
     trainer = pl.Trainer(
         max_steps=30, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -130,6 +130,7 @@ int64_t backward(const T* const* tensors, const T* s0, const T* states, const T*
     const Net<C> net(tensors, batch, width, inner);
     const Back<C> back(net);
     const int64_t count = batch * P * width, padded = net.padded;
+    for (int k = 0; k < C::GRADIENTS; k++) in_large_pages(out[k], n * batch * width * sizeof(T));
     const auto make = [&](int64_t mine) { return BackwardRoom<C>(net, mine, n); };
     over_batch(batch, n, 2 * net.work(), threads, make, [&](BackwardRoom<C>& at, const Share& share) {
         for (int64_t end = n; end > 0; end -= at.rows) {

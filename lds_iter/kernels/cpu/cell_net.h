@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "cell.h"
+#include "memory.h"
 #include "packed.h"
 
 // tensors: the inputs, the matrices row by row, the bias of the last product where the cell has one, and the projection

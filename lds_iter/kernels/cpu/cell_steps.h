@@ -62,6 +62,7 @@ int64_t steps(const T* const* tensors, const T* s0, T* states, int64_t n, int64_
               int64_t threads) {
     constexpr int P = C::PARTS;
     const Net<C> net(tensors, batch, width, inner);
+    in_large_pages(states, n * batch * P * width * sizeof(T));
     const auto make = [&](int64_t mine) { return StepsRoom<C>(net, mine, n); };
     over_batch(batch, n, net.work(), threads, make, [&](StepsRoom<C>& at, const Share& share) {
         if (share.leads()) take<P>(at.states, at.plane, s0, 1, share, batch, width, net.padded);

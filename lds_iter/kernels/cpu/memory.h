@@ -7,6 +7,16 @@
 #include <sys/mman.h>
 #endif
 
+// Ask for large pages for memory that is about to be written for the first time, as far as whole ones lie within it.
+inline void in_large_pages(void* first, int64_t bytes) {
+#ifdef __linux__
+    constexpr uintptr_t LARGE = 1 << 21;
+    const uintptr_t begin = ((uintptr_t)first + LARGE - 1) / LARGE * LARGE;
+    const uintptr_t end = ((uintptr_t)first + bytes) / LARGE * LARGE;
+    if (first && end > begin) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#endif
+}
+
 // Much of it in large pages, where the system has them: new memory costs a fault per page, and for pages of 4 KiB that is
 // several times as long as writing them takes. It goes back to the system, for one of its own would be kept for good.
 template <class T> class Memory {

@@ -4,7 +4,7 @@
 
 // How many chains of additions a sum is made of. A processor finishes an addition only after some cycles, but begins one
 // or two in each. The same number for any number of vectors at once, so that a product does not depend on its neighbours.
-template <int G> constexpr int CHAINS = G > 1 ? 2 : VECTOR_BYTES == 64 ? 8 : 4;
+template <int G> constexpr int CHAINS = G > 1 ? 2 : 4;
 
 // Of how many vectors the registers hold the sums.
 template <int G> constexpr int TOGETHER = larger(1, (VECTOR_BYTES == 64 ? 24 : 12) / (G * CHAINS<G>));

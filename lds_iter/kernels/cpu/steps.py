@@ -114,15 +114,21 @@ def _of_weights(
     """From the gradients of all products those of matrices, bias and projection."""
     width = slopes[0].shape[-1]
     rows = [slope.reshape(-1, width) for slope in slopes]
-    h = torch.cat([s0.unsqueeze(0), states[:-1]])[: states.shape[0], ..., :: cell.parts].reshape(-1, width)
+    first, rest = (h[..., :: cell.parts].reshape(-1, width) for h in (s0, states[:-1]))
+    first = first[: rows[0].shape[0]]  # none of it where there is no step
+
+    def product(row: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        """Over all steps, without a copy of the states before them."""
+        return torch.addmm(row[: before.shape[0]].T @ before, row[before.shape[0] :].T, after)
+
     bias = rows[-1].sum(0) if len(weights) > cell.gates else None
     if projection is None:
-        return tuple(row.T @ h for row in rows), bias, None
-    fed = h @ projection.T
+        return tuple(product(row, first, rest) for row in rows), bias, None
+    fed = first @ projection.T, rest @ projection.T
     back = rows[0] @ weights[0]
     for row, weight in zip(rows[1:], weights[1 : cell.gates], strict=True):
         back.addmm_(row, weight)
-    return tuple(row.T @ fed for row in rows), bias, back.T @ h
+    return tuple(product(row, *fed) for row in rows), bias, product(back, first, rest)
 
 
 def _ready(

@@ -1,7 +1,7 @@
 """Hold many random cases to the laws: `python tests/contract/fuzz --cases 100000 --processes 2`.
 
-Writes `result.json` beside itself as it goes on, and begins where that stopped with `--resume`. `--repeat SEED` runs one
-case again and says what it breaks.
+Writes `result.json` beside itself as it goes on, and begins where that stopped with `--resume`. `--repeat SEED` runs
+one case again and says what it breaks.
 """
 
 import argparse

@@ -45,7 +45,7 @@ def plainly(monkeypatch, run, *arguments):
 def update(form, transition, r, frontier, precision, end=None):
     """The rows that may move of an update; `end` is the time after the last of them."""
     lin = linearization(None, r, frontier)
-    lin = dataclasses.replace(lin, _plan=dataclasses.replace(lin._plan, end=end))
+    lin = dataclasses.replace(lin, _end=end)
     lin = dataclasses.replace(lin, residual=torch.where(lin.open, r, 0))
     return li.LevenbergMarquardt(1.0, Chosen(transition), form).damped(lin, precision).where(lin.open, 0)
 

@@ -275,7 +275,7 @@ def test_a_fused_step_equals_its_derivatives(name, n, batch, width, monkeypatch)
 def test_a_network_is_solved_by_the_kernels(kind, monkeypatch):
     """Steps and scans, through the layer; to its tolerance of 1e-5 or so."""
     monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")  # they, and on a GPU this, would take the whole iteration
-    monkeypatch.setattr(getattr(li.nn, f"{kind}Recurrence"), "sweep_on_device", lambda *given: None)
+    monkeypatch.setattr(getattr(li.nn, f"{kind}Recurrence"), "fused_iteration", lambda *given: None)
     peer = getattr(torch.nn, kind)(3, 4).to(DEVICE)
     layer = getattr(li.nn, kind)(3, 4, method=li.BlockNewton(2) if kind == "LSTM" else li.QuasiNewton()).to(DEVICE)
     layer.load_state_dict(peer.state_dict())

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fuzz.draw import Draw
 from torch import Tensor
 
 import lds_iter as li
+from fuzz.draw import Draw
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ def _raveled(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
 
 
 FAMILIES = {
-    _elementwise: 6.0, _dense: 6.0, _matrix_product: 1.0, _expanding: 2.0, _overflowing: 1.5, _logistic: 1.0, _drift: 1.5,
-    _steps: 1.5, _rounding: 1.0, _constant: 2.0, _views: 1.0, _division: 1.0, _division_by_zero: 0.5,
+    _elementwise: 6.0, _dense: 6.0, _matrix_product: 1.0, _expanding: 2.0, _overflowing: 1.5, _logistic: 1.0,
+    _drift: 1.5, _steps: 1.5, _rounding: 1.0, _constant: 2.0, _views: 1.0, _division: 1.0, _division_by_zero: 0.5,
     _own_derivatives: 1.5, _folded: 0.7, _raveled: 1.0,
 }  # fmt: skip
 

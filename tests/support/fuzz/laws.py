@@ -6,20 +6,21 @@ residual and the rounding of `f`, so the difference `e_t` of their rows obeys
     |e_t| <= |J_t| |e_{t-1}| + atol + rtol |f| + c eps scale
 
 with the Jacobian between the two trajectories. Its norm is taken at both, whichever is larger, and 5 % more, for it
-changes in between; once the bound has grown to a hundredth of the states, a linear bound says nothing any more, and rows
-from there on are held to their residuals alone. Where the tolerance is 0 and `f` rounds alike in any company, nothing of
-this is needed: the states are the loop's to the bit.
+changes in between. Once the bound has grown to a hundredth of the states, a linear bound says nothing any more, and
+rows from there on are held to their residuals alone. Where the tolerance is 0 and `f` rounds alike in any company,
+nothing of this is needed: the states are the loop's to the bit.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
-from fuzz.cases import Case, rows_of_loop
 from torch import Tensor
 
 import lds_iter as li
+from fuzz.cases import Case, rows_of_loop
 
 ROUNDING = 64
 """Units in the last place that an evaluation of one of the recurrences may be off, of its largest intermediate result:
@@ -119,7 +120,9 @@ def _residuals(case: Case, solution: li.Solution) -> list[str]:
     rtol, atol = _tolerance(case)
     late = (residual > value.abs() * rtol + atol + rounding) & success.unsqueeze(-1)
     if bool(late.any()) or not bool(states.isfinite()[:, success].all()):
-        broken.append(f"success: a residual of {float(residual[late].max()) if late.any() else 'inf'} passes for solved")
+        broken.append(
+            f"success: a residual of {float(residual[late].max()) if late.any() else 'inf'} passes for solved"
+        )
     whole = case.options.get("window", len(states)) >= len(states)
     largest, reported = residual.amax((0, -1)), solution.residual
     room = rounding.amax((0, -1))
@@ -146,7 +149,7 @@ def _states(case: Case, solution: li.Solution) -> list[str]:
         same = (states == want).all(-1)
         wrong = rows & ~same & success
         if bool(wrong.any()):
-            return [f"bits: row {int(wrong.flatten(1).any(1).nonzero()[0]) if wrong.ndim > 1 else int(wrong.nonzero()[0])} is not the loop's"]
+            return [f"bits: row {int(wrong.reshape(len(wrong), -1).any(1).nonzero()[0])} is not the loop's"]
     if not case.f.smooth:
         return []
     bound, valid = _bound(case, want, states, torch.where(success, rtol, 0.0), torch.where(success, atol, 0.0))
@@ -175,10 +178,7 @@ def _bound(case: Case, want: Tensor, states: Tensor, rtol: Tensor, atol: Tensor)
 
 
 def _gains(case: Case, states: Tensor) -> Tensor:
-    """The infinity norm of the Jacobian of every step, `(T, *batch)`, column by column from central differences.
-
-    Differences of float64 copies, for they serve every recurrence and owe nothing to the library's derivatives.
-    """
+    """The infinity norm of the Jacobian of every step, `(T, *batch)`, by torch alone, not by the library."""
     prev = torch.cat([case.s0.unsqueeze(0), states[:-1]])
     columns = [torch.func.jvp(lambda s: case.f.f(s, case.inputs), (prev,), (e.expand_as(prev),))[1]
                for e in torch.eye(prev.shape[-1], dtype=prev.dtype)]  # fmt: skip
@@ -188,7 +188,7 @@ def _gains(case: Case, states: Tensor) -> Tensor:
 def _progress(solution: li.Solution, seen: list[li.Progress]) -> list[str]:
     """Counts never fall, and the last look is the solution."""
     broken = []
-    for one, next_one in zip(seen, seen[1:], strict=False):
+    for one, next_one in itertools.pairwise(seen):
         if bool((next_one.iterations < one.iterations).any() | (next_one.accepted < one.accepted).any()):
             broken.append("progress: a count fell")
     last = seen[-1]
@@ -225,7 +225,9 @@ def _batch(case: Case, together: li.Solution) -> list[str]:
 
 def check_gradients(case: Case) -> list[str]:
     """Gradients are those of the plain loop. Its adjoint contracts as it does, so 1e-7 of the largest is plenty."""
-    loss_weight = torch.randn(case.inputs.shape, generator=torch.Generator().manual_seed(case.seed), dtype=torch.float64)
+    loss_weight = torch.randn(
+        case.inputs.shape, generator=torch.Generator().manual_seed(case.seed), dtype=torch.float64
+    )
     leaves = [case.s0, case.inputs, case.f.parameter]
     leaves = [leaf.detach().requires_grad_() for leaf in leaves if leaf is not None]
     case.f.parameter.requires_grad_()

@@ -1,15 +1,15 @@
 """Methods, wrapped up to three deep, around the library's structures and a user's own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from catalogue import Noise, Poison, RandomTransition, RotationScale
-from fuzz.draw import Draw
 from torch import Tensor
 
 import lds_iter as li
+from fuzz.draw import Draw
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class LowRank(li.AbstractTransition):
         return LowRank(self.right, self.left, self.c)
 
     def scaled(self, factor):
-        return LowRank(factor.unsqueeze(-1) * self.left, self.right, factor * self.c)
+        return LowRank(li.scan.times(factor, self.left), self.right, li.scan.times(factor, self.c))
 
 
 @dataclass(frozen=True)
 class Matrices(li.AbstractTransition):
-    """A user's own structure without `scaled`, whose only field is a matrix per row, `(n, *batch, D, D)`."""
+    """A user's own structure, whose only field is a matrix per row, `(n, *batch, D, D)`."""
 
     matrix: Tensor
 
@@ -54,6 +54,9 @@ class Matrices(li.AbstractTransition):
 
     def transpose(self):
         return Matrices(self.matrix.mT)
+
+    def scaled(self, factor):
+        return Matrices(li.scan.times(factor, self.matrix))
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,21 @@ class Own(li.TransitionApproximation):
 
 
 @dataclass(frozen=True)
+class Averaged(li.StatefulTransition):
+    """A user's choice of A with a memory: half of the diagonal of the Jacobian, half of what the row had before."""
+
+    def init(self, guess):
+        return torch.zeros_like(guess)
+
+    def choose(self, lin, carry):
+        before = carry[lin.rows]
+        now = torch.where(lin.active.unsqueeze(-1), 0.5 * (lin.diagonal() + before), before)
+        return li.Diagonal(now), torch.cat([carry[: lin.rows.start], now, carry[lin.rows.stop :]])
+
+
+@dataclass(frozen=True)
 class HeavyBall(li.LDSApproximation):
-    """A user's wrapper with a carry: the inner update and a part of the last one. Rows are those of the whole sequence."""
+    """A user's wrapper with a carry: the inner update and a part of the last one, of every row."""
 
     method: li.LDSApproximation
     momentum: float
@@ -140,6 +156,7 @@ def _choice(draw: Draw, width: int) -> Drawn:
         lambda: Drawn(li.Jacobi()): 2,
         lambda: Drawn(RandomTransition(draw.integer(0, 9), draw.one_of((0.3, 3.0))), alike=False): 1,
         lambda: Drawn(Poison(), finite=False): 0.5,
+        lambda: Drawn(Averaged()): 1,
         lambda: Drawn(Own("matrices"), alike=False): 1,
         lambda: Drawn(Own("low rank"), alike=False): 1,
     }
@@ -162,7 +179,9 @@ def _wrapped_choice(draw: Draw, width: int, depth: int) -> Drawn:
     if name == "Rotated":
         return Drawn(li.Rotated(method, _rotation(draw, width)), False, finite)
     if name == "LowPrecision":
-        return Drawn(li.LowPrecision(method, draw.one_of((torch.bfloat16, torch.float32, torch.float16))), alike, finite)
+        return Drawn(
+            li.LowPrecision(method, draw.one_of((torch.bfloat16, torch.float32, torch.float16))), alike, finite
+        )
     if name == "Chord":
         return Drawn(li.Chord(method, draw.integer(1, 4)), alike, finite)
     other = _choice(draw, width)
@@ -193,7 +212,9 @@ def _general(draw: Draw, width: int, depth: int) -> Drawn:
     if name == "LevenbergMarquardt":
         inner = _wrapped_choice(draw, width, depth - 1)
         form = draw.one_of((li.Filter(), li.Smoother()))
-        damped = Drawn(li.LevenbergMarquardt(draw.one_of((0.3, 30.0, 1e4)), inner.method, form), inner.alike, inner.finite)
+        damped = Drawn(
+            li.LevenbergMarquardt(draw.one_of((0.3, 30.0, 1e4)), inner.method, form), inner.alike, inner.finite
+        )
         if draw.happens(0.3):
             return Drawn(li.TrustRegion(damped.method), damped.alike, damped.finite)
         return damped

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fuzz.cases import arguments, composed
-from fuzz.draw import Draw
-from fuzz.hostile import honest
 from torch import Tensor
 
 import lds_iter as li
+from fuzz.cases import arguments, composed
+from fuzz.draw import Draw
+from fuzz.hostile import honest
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _wrong(draw: Draw, s0: Tensor, inputs: Tensor) -> list[tuple[str, Any]]:
         ("method", draw.one_of((li.Newton, "newton", 3, li.Diagonal(torch.ones(2, 2)), torch.nn.GRU))),
         ("adjoint", draw.one_of((li.Unroll, "implicit", 3, li.Newton()))),
         ("callback", draw.one_of((3, "print", [print]))),
-        ("stop", draw.one_of((3, "now", lambda progress: progress.residual, lambda progress: True, lambda progress: None))),
+        ("stop", draw.one_of((3, "now", lambda seen: seen.residual, lambda seen: True, lambda seen: None))),
         ("f", draw.one_of((None, 3, "tanh", torch.nn.Linear, torch.ones(3)))),
     ]  # fmt: skip
 

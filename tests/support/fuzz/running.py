@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from fuzz import cases, hostile, laws, refused
 from fuzz.draw import Draw
 

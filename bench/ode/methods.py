@@ -1,0 +1,114 @@
+"""The solvers of the bench: ours, torchdiffeq, torchode, a compiled loop, and parallel-ode's method in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torchdiffeq
+import torchode
+from torch import Tensor
+
+import lds_iter as li
+
+Func = Callable[[Tensor, Tensor], Tensor]
+Solver = Callable[[Func, Tensor, Tensor], Tensor]
+
+UNROLLED_STEPS = 10
+"""Steps in one compiled call of the loop."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A solver.
+
+    Attributes:
+        name: in the table.
+        solve: from func, y0 `(B, D)` and t `(N + 1)` to states `(N + 1, B, D)`.
+        most_steps: more would take minutes.
+        differentiable: whether forward and backward is measured.
+    """
+
+    name: str
+    solve: Solver
+    most_steps: int
+    differentiable: bool = True
+
+
+def ours(func: Func, y0: Tensor, t: Tensor) -> Tensor:
+    return li.ode.odeint(func, y0, t, method="rk4")
+
+
+def by_torchdiffeq(func: Func, y0: Tensor, t: Tensor) -> Tensor:
+    return torchdiffeq.odeint(func, y0, t, method="rk4")
+
+
+def by_torchode(func: Func, y0: Tensor, t: Tensor) -> Tensor:
+    term = torchode.ODETerm(func)
+    step = torchode.Tsit5(term=term)
+    solver = torchode.AutoDiffAdjoint(step, torchode.FixedStepController())
+    problem = torchode.InitialValueProblem(y0=y0, t_eval=t.expand(len(y0), -1).contiguous())
+    return solver.solve(problem, dt0=(t[1] - t[0]).expand(len(y0))).ys.transpose(0, 1)
+
+
+def rk4(func: Func, t: Tensor, h: Tensor, y: Tensor) -> Tensor:
+    """Kutta's 3/8 rule, as torchdiffeq has it; the times and sizes of steps broadcast against `y`."""
+    a = func(t, y)
+    b = func(t + h / 3, y + h * a / 3)
+    c = func(t + h * 2 / 3, y + h * (b - a / 3))
+    d = func(t + h, y + h * (a - b + c))
+    return y + h * (a + 3 * (b + c) + d) / 8
+
+
+_COMPILED: dict[Func, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
+
+
+def by_compiled_loop(func: Func, y0: Tensor, t: Tensor) -> Tensor:
+    """`torch.compile` of ten steps at a time."""
+    if func not in _COMPILED:
+
+        def some(t: Tensor, h: Tensor, y: Tensor) -> Tensor:
+            found = []
+            for i in range(UNROLLED_STEPS):
+                y = rk4(func, t[i], h, y)
+                found.append(y)
+            return torch.stack(found)
+
+        _COMPILED[func] = torch.compile(some, fullgraph=True)
+    parts, h = [y0.unsqueeze(0)], t[1] - t[0]
+    for first in range(0, len(t) - 1, UNROLLED_STEPS):
+        parts.append(_COMPILED[func](t[first : first + UNROLLED_STEPS], h, parts[-1][-1]))
+    return torch.cat(parts)
+
+
+def parallel_ode(func: Func, y0: Tensor, t: Tensor) -> Tensor:
+    """Iacob, Razavi, Sarkka (arXiv 2511.01465) in torch: Newton from a constant guess by an associative scan.
+
+    Stops at a correction of 1e-12, or after 100, which theirs does not.
+    """
+    left, h = t[:-1].view(-1, 1, 1), t.diff().view(-1, 1, 1)
+    states = y0.expand(len(t) - 1, *y0.shape)
+    eye = torch.eye(y0.shape[-1], dtype=y0.dtype)
+    for _ in range(100):
+        before = torch.cat([y0.unsqueeze(0), states[:-1]])
+
+        def step(y: Tensor) -> Tensor:
+            return rk4(func, left, h, y)
+
+        columns = [torch.func.jvp(step, (before,), (e.expand_as(before),))[1] for e in eye]
+        correction = step(before) - states
+        li.reference_scan(li.Dense(torch.stack(columns, -1)), correction)
+        states = states + correction
+        if float(correction.abs().max()) < 1e-12:
+            break
+    return torch.cat([y0.unsqueeze(0), states])
+
+
+ENTRIES = (
+    Entry("lds_iter, rk4", ours, 1_000_000),
+    Entry("torchdiffeq, rk4", by_torchdiffeq, 100_000),
+    Entry("torchode, Tsit5, fixed steps", by_torchode, 1_000),
+    Entry("torch.compile, 10 steps a call", by_compiled_loop, 1_000_000, differentiable=False),
+    Entry("parallel-ode's method, in torch", parallel_ode, 1_000_000, differentiable=False),
+)

@@ -1,0 +1,136 @@
+"""An attempt: one contender, as long as it pays, in a window that grows and shrinks.
+
+The window begins short, where any iteration is cheap, and its rows are kept. The costs of two windows are a line in the
+number of rows. The window grows to all rows once the iterations that it needs promise to beat the fastest way known, or
+where a few iterations over all rows fit into what may be lost. The attempt goes on while it promises that, or else
+until half of what may be lost is lost. Then the window shrinks, for what fails on all rows may get on in short
+stretches. In the shortest window the attempt ends.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from lds_iter.auto.forecast import Forecast
+from lds_iter.auto.solving import Solving
+from lds_iter.auto.table import Plan, Record
+from lds_iter.solution import duration
+
+SHORTEST_WINDOW_ROWS, WINDOW_GROWTH_RATIO = 64, 8
+"""The window of the first iterations, and what a window grows and shrinks by."""
+
+UNPROMISED_ITERATIONS = 6
+"""A window grows without a promise if so many iterations in the wider one fit into what may be lost."""
+
+
+@dataclass
+class Attempt:
+    """An attempt of the contender in `place`.
+
+    Attributes:
+        widest: rows that it may take at once; `window`: those that it takes now.
+        row_seconds: of the fastest way that is known.
+        allowed_seconds: that may be lost in this solve without a promise.
+        promised: iterations that a window needs, by the windows before; `least`: the smallest residual in them.
+        costs: seconds of the last iteration, by rows.
+    """
+
+    solving: Solving
+    place: int
+    widest: int
+    row_seconds: float
+    allowed_seconds: float
+    window: int
+    promised: float = math.inf
+    least: float = math.inf
+    spent: float = 0.0
+    evaluations: int = 0
+    costs: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """The method in its present window."""
+        return Plan(self.place, self.window if self.window < self.solving.problem.length else None)
+
+    def run(self) -> tuple[Plan, Record]:
+        """Until the solve is over or the attempt fails: what it ended as, and its record for all rows."""
+        rows = self.solving.rows
+        while self._in_window():
+            pass
+        if self.solving.over:
+            return self.plan, Record(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
+        return self.plan, Record(math.inf, self.evaluations, sure=self.evaluations > 1)
+
+    def _in_window(self) -> bool:
+        """Iterate until the window should be another one, which it is then; false when the attempt has ended."""
+        solving, allowed = self.solving, self.allowed_seconds
+        forecast = Forecast(self.window, solving.front, solving.target(), self.least)
+        allowed -= (allowed - solving.lost) / 2 if self.window > SHORTEST_WINDOW_ROWS else 0
+        slides, goal = self.window == self.widest, solving.front + self.window
+        while True:
+            self._iterate(self.window if slides else goal - solving.front)
+            if solving.over:
+                return False
+            forecast.add(solving.largest_residual(), solving.front)
+            if wider := self._wider(forecast):
+                self.least = min(self.least, *forecast.residuals[1:], math.inf)
+                return self._change(*wider)
+            left = min(forecast.left(solving.rows), self._promised(forecast) - len(forecast.residuals))
+            if solving.lost > allowed and not self._pays(left, self.window):
+                return self._shrink()
+            if not slides and solving.front >= goal:
+                self.widest = self.window  # it gets on, but not so well that more rows at once should be faster
+                return True
+
+    def _iterate(self, rows: int) -> None:
+        seconds, gained = self.solving.iterate(Plan(self.place, rows), 1)
+        self.solving.lost += seconds - gained * self.row_seconds
+        self.spent, self.evaluations = self.spent + seconds, self.evaluations + 1
+        self.costs[self.window] = seconds
+
+    def _shrink(self) -> bool:
+        """Go on in a shorter window, if there is one; else the attempt has failed."""
+        self.solving.restore_guess()
+        if self.window <= SHORTEST_WINDOW_ROWS or self.evaluations == 1:
+            return False
+        why = f"{self.window} rows at once do not get on"
+        self.promised, self.widest = math.inf, max(SHORTEST_WINDOW_ROWS, self.window // WINDOW_GROWTH_RATIO)
+        return self._change(self.widest, why)
+
+    def _change(self, window: int, why: str) -> bool:
+        self.window = window
+        self.solving.change_window(self.plan)
+        self.solving.decide(self.plan, why)
+        return True
+
+    def _pays(self, iterations: float, window: int) -> bool:
+        """Whether so many iterations should beat the fastest way, for which at most its whole time may be lost."""
+        rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
+        return iterations * self._cost(window) < rest and self.solving.lost < whole
+
+    def _promised(self, forecast: Forecast) -> float:
+        """Iterations that a window needs, by those before, until this one has had as many."""
+        return self.promised if len(forecast.residuals) < self.promised else math.inf
+
+    def _wider(self, forecast: Forecast) -> tuple[int, str] | None:
+        """A wider window to go on with, and why."""
+        if self.window == self.widest:
+            return None
+        next_one, measured = min(WINDOW_GROWTH_RATIO * self.window, self.widest), len(self.costs) > 1
+        needed = min(forecast.needed(), self._promised(forecast))
+        if self._pays(needed, self.widest):
+            self.promised, wider = needed, self.widest if measured else next_one
+            return wider, f"some {needed:.0f} iterations of {duration(self._cost(wider))} should do"
+        room = (self.allowed_seconds - self.solving.lost) / UNPROMISED_ITERATIONS
+        for wider in (self.widest, next_one) if measured else (next_one,):
+            if (cost := self._cost(wider)) <= room:
+                return wider, f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost"
+        return None
+
+    def _cost(self, window: int) -> float:
+        """Seconds of an iteration: on the line through the two widest windows so far, and no less than in these."""
+        if window in self.costs or len(self.costs) == 1:
+            return self.costs.get(window, self.costs[self.window])
+        low, high = sorted(self.costs)[-2:]
+        return self.costs[high] + max(0.0, self.costs[high] - self.costs[low]) / (high - low) * (window - high)

@@ -1,0 +1,36 @@
+"""The clock that `Auto` measures with: an object, so that its decisions can be repeated with counted costs."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class AbstractClock(ABC):
+    """A source of seconds."""
+
+    @abstractmethod
+    def now(self, like: Tensor) -> float:
+        """Seconds since some fixed moment, after all work on the device of `like` is done."""
+
+
+@dataclass(frozen=True)
+class WallClock(AbstractClock):
+    """The time that passes. It waits for an accelerator, whose work would not be counted otherwise."""
+
+    def now(self, like: Tensor) -> float:
+        if like.device.type != "cpu":
+            torch.accelerator.synchronize(like.device)
+        return time.perf_counter()
+
+
+@dataclass(frozen=True)
+class ProcessClock(AbstractClock):
+    """The time that the process computed, on all its threads together: for a CPU that others use too."""
+
+    def now(self, like: Tensor) -> float:  # noqa: ARG002
+        return time.process_time()

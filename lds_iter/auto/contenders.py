@@ -1,0 +1,47 @@
+"""What takes part in a race: methods, and a kernel from outside in place of step-by-step evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from lds_iter.auto.clock import AbstractClock
+from lds_iter.auto.table import Plan, Table
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.newton import Newton
+from lds_iter.methods.picard import Picard
+from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.methods.trust_region import TrustRegion
+
+CONTENDERS = Newton(), QuasiNewton(), Picard(), TrustRegion(Newton())
+"""In the order in which they are tried: fewest iterations first, and last the one for the edge of stability."""
+
+
+class ExternalKernel(Protocol):
+    """A kernel that evaluates the whole sequence by itself, such as cuDNN's for a GRU."""
+
+    @property
+    def name(self) -> str:
+        """What decisions call it; problems beside kernels of different names are of different kinds."""
+        ...
+
+    def run(self) -> Any:
+        """Evaluate; called to be timed, so the answer may be thrown away."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of an `Auto`, as its parts need them, and the table that they share; `names`: of the contenders, as text."""
+
+    contenders: tuple[LDSApproximation, ...]
+    names: tuple[str, ...]
+    budget: float
+    clock: AbstractClock
+    table: Table = field(default_factory=Table)
+
+    def describe(self, plan: Plan, kernel: ExternalKernel | None) -> str:
+        """A plan in words."""
+        if plan.contender < 0:
+            return "step by step" if kernel is None else kernel.name
+        name = self.names[plan.contender]
+        return name if plan.window is None else f"{name} in windows of {plan.window} rows"

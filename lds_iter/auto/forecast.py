@@ -1,0 +1,53 @@
+"""How many iterations an attempt still takes, by those that it has made in its present window.
+
+Two signs count. The largest residual falls: at the rate of the last two iterations it reaches the tolerance. The
+frontier moves: at its pace over the later half of the iterations it reaches the end. Both are extrapolations, so they
+are made again after every iteration. Without a sign the forecast is infinite.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Forecast:
+    """The iterations in one window of `window` rows, which begins at the row `front`.
+
+    Attributes:
+        target: the residual to reach; `least`: the smallest one before, for one that has exploded falls again.
+        residuals, fronts: the largest residual of each iterate, and the rows that were accepted by then.
+    """
+
+    window: int
+    front: int
+    target: float
+    least: float = math.inf
+    residuals: list[float] = field(default_factory=list)
+    fronts: list[int] = field(default_factory=list)
+
+    def add(self, residual: float, front: int) -> None:
+        """Note an iterate."""
+        self.residuals.append(residual if math.isfinite(residual) else math.inf)
+        self.fronts.append(front)
+
+    def needed(self) -> float:
+        """Iterations that such a window needs in all."""
+        done, moved = len(self.residuals), self.fronts[-1] - self.front
+        return min(done + self._by_residual(), done * self.window / moved if 2 * moved >= self.window else math.inf)
+
+    def left(self, rows: int) -> float:
+        """Iterations until so many rows, all that are not accepted yet, will be."""
+        by_residual = self._by_residual() if rows <= self.window else rows / self.window * self.needed()
+        last = self.fronts[len(self.fronts) // 2 :]
+        done, gained = len(last) - 1, last[-1] - last[0]
+        # One row an iteration is accepted whatever the method does.
+        return min(by_residual, max(1.0, rows * done / gained) if gained > done else math.inf)
+
+    def _by_residual(self) -> float:
+        last = self.residuals[-3:]
+        if len(last) < 2 or not 0 < last[-1] < min(self.least, last[0], *self.residuals[1:-1]) < math.inf:
+            return math.inf
+        rate = math.log(last[0] / last[-1]) / (len(last) - 1)
+        return max(1.0, math.log(last[-1] / self.target) / rate)

@@ -1,0 +1,142 @@
+"""One solve by `Auto`: run the winner of its kind, or race the contenders that were not tried yet."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from lds_iter.auto.attempt import SHORTEST_WINDOW_ROWS, Attempt
+from lds_iter.auto.solving import Solving
+from lds_iter.auto.table import KERNEL, STEPS, Entry, Plan, Record, kind_of
+from lds_iter.loop.state import LoopState
+from lds_iter.solution import Result, duration
+
+SHORTEST_RACE_ROWS = 120
+"""Fewer rows are evaluated step by step at once: a few iterations cost as much in overhead alone."""
+
+WARM_UP_STEPS, TIMED_STEPS = 2, 4
+"""Sequential steps that begin a race."""
+
+WINNER_EVALUATIONS_RATIO = 1.5
+"""A winner that needs more evaluations than so many times its last ones is watched from there on."""
+
+DENSE_NUMBERS = 1 << 27
+"""Numbers that the matrices of a method that takes all its rows at once may have: 512 MiB in float32."""
+
+
+class Race:
+    """One solve; `entry` is what is known of its kind, before it and after it."""
+
+    def __init__(self, solving: Solving) -> None:
+        self.solving, self.length, self.settings = solving, solving.problem.length, solving.settings
+        self.base = STEPS if solving.kernel is None else KERNEL  # the way without a method
+        self.key = kind_of(solving.problem, None if solving.kernel is None else solving.kernel.name)
+        self.entry: Entry = self.settings.table.find(self.key)
+
+    def run(self) -> LoopState | None:
+        """The solve, from the guess to results; None where the kernel is to answer."""
+        solving = self.solving
+        if not self._at_once():
+            best = None if self.entry.untried(len(self.settings.contenders)) else self.entry.best()
+            if best is None:
+                self._race()
+            elif best[0] != KERNEL:
+                self._repeat(*best)
+            self.settings.table.put(self.key, self.entry)
+        if solving.kernel and (not solving.over or bool((solving.state.result == int(Result.MAX_ITERS)).any())):
+            return None
+        return replace(solving.state, count=solving.count, decisions=tuple(solving.decisions))
+
+    def _at_once(self) -> bool:
+        """Solve without a race, where there is nothing to decide."""
+        solving, limit = self.solving, int(self.solving.options.max_iters)
+        if solving.kernel is not None:
+            return False
+        if limit < self.length:
+            solving.decide(Plan(0), f"`max_iters` = {limit} rules out going step by step")
+            solving.enter(Plan(0))
+            solving.iterate(Plan(0))
+        elif solving.take_compiled_steps():
+            solving.decide(STEPS, "the recurrence has compiled steps")
+        elif self.length < SHORTEST_RACE_ROWS:
+            solving.decide(STEPS, f"{self.length} rows are too few for iterations to pay")
+            solving.step_to(self.length)
+        return solving.over
+
+    def _race(self) -> None:
+        """Try contenders, and go on from where they have come to in the fastest way that is known."""
+        solving, seconds = self.solving, self._time_base()
+        plan, record = self.entry.best() or (self.base, Record(seconds))
+        allowed = min(self.settings.budget * seconds, record.seconds)
+        for place in self.entry.untried(len(self.settings.contenders)):
+            if solving.over:
+                return
+            self._try(place, record.seconds, allowed)
+            if plan.contender >= 0 or solving.lost > allowed:
+                break  # where a method is known to work, one attempt a solve
+        if not solving.over:
+            solving.decide(plan, "nothing that was tried now is faster", record.seconds, seconds)
+            rows = solving.rows
+            if plan.contender >= 0:
+                self._run_winner(plan, record)
+            elif plan == STEPS:
+                whole = solving.step_to(self.length) * self.length / rows
+                self.entry = self.entry.noted(STEPS, Record(whole, self.length))
+
+    def _time_base(self) -> float:
+        """Seconds of all rows in the way without a method: known, or by a few steps, or by the kernel."""
+        solving, known = self.solving, self.entry.records.get(self.base)
+        if solving.kernel is not None:
+            begin = solving.now()
+            solving.kernel.run()
+            seconds = solving.now() - begin
+            known = Record(seconds if known is None else min(seconds, known.seconds))
+        elif known is None:
+            solving.step_to(WARM_UP_STEPS)
+            seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS)
+            known = Record(seconds / TIMED_STEPS * self.length, sure=False)
+        self.entry = self.entry.noted(self.base, known)
+        return known.seconds
+
+    def _try(self, place: int, seconds: float, allowed: float) -> None:
+        """One attempt against a way that takes so many seconds, and what it tells of its method."""
+        solving, widest = self.solving, self._widest(place)
+        attempt = Attempt(solving, place, widest, seconds / self.length, allowed, min(SHORTEST_WINDOW_ROWS, widest))
+        solving.decide(attempt.plan, f"it is to be tried; {duration(seconds / self.length)} a row is what to beat")
+        solving.enter(attempt.plan)
+        plan, record = attempt.run()
+        if not solving.over:
+            plan, again = Plan(place), Plan(place) in self.entry.records
+            self.entry = self.entry.noted(plan, record._replace(sure=record.sure or again))
+        elif bool((solving.state.result == int(Result.SUCCESS)).all()):
+            self.entry = self.entry.noted(plan, record)
+
+    def _repeat(self, plan: Plan, record: Record) -> None:
+        """Run the winner, as the fixed method would run."""
+        solving, begin = self.solving, self.solving.now()
+        why = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
+        solving.decide(plan, why, record.seconds, self.entry.records[self.base].seconds)
+        won = self._run_winner(plan, record) if plan != STEPS else solving.step_to(self.length) >= 0
+        seconds = solving.now() - begin if won else math.inf
+        self.entry = self.entry.repeated(plan, Record(seconds, solving.count))
+
+    def _run_winner(self, plan: Plan, record: Record) -> bool:
+        """Run a method that has solved this kind. Where it needs longer than it did, watch it, and fall back to the way
+        without a method. Returns whether it did everything."""
+        solving, seconds = self.solving, self.entry.records[self.base].seconds
+        solving.enter(plan)
+        solving.iterate(plan, math.ceil(WINNER_EVALUATIONS_RATIO * record.evaluations))
+        if not solving.over:
+            widest, allowed = plan.window or self.length, solving.lost + self.settings.budget * seconds
+            Attempt(solving, plan.contender, widest, seconds / self.length, allowed, widest).run()
+        if solving.over or solving.kernel is not None:
+            return solving.over
+        solving.decide(STEPS, f"{self.settings.describe(plan, None)} does not get on as it did")
+        solving.step_to(self.length)
+        return False
+
+    def _widest(self, place: int) -> int:
+        """Rows that a method may take at once."""
+        s0, most = self.solving.problem.s0, min(self.solving.options.window, self.length)
+        dense = max(SHORTEST_WINDOW_ROWS, DENSE_NUMBERS // (s0.numel() * s0.shape[-1]))
+        return most if self.settings.contenders[place].runs_forward else min(most, dense)

@@ -1,0 +1,148 @@
+"""One solve under way: the state of the loop, the clock, what was lost, and the decisions so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lds_iter.auto.contenders import ExternalKernel, Settings
+from lds_iter.auto.steps import accept_rows, front_of, take_steps
+from lds_iter.auto.table import Plan
+from lds_iter.loop.run import go_on
+from lds_iter.loop.state import LoopOptions, LoopState, Observer, Problem, start, take_proposal
+from lds_iter.methods.jacobi import Jacobi
+from lds_iter.recurrence import own_steps
+from lds_iter.solution import Decision
+
+STEPS_PER_CHECK = 256
+"""Sequential steps between two looks at whether their values are finite, and two calls of observers."""
+
+
+@dataclass
+class Solving:
+    """What an attempt, and the race around it, work on.
+
+    Attributes:
+        state: of the loop; it begins with the first method that is entered, or with the first steps.
+        front: rows that the slowest sequence has accepted.
+        lost: seconds of attempts, less those that the rows accepted by them would have taken in the fastest known way.
+        before: evaluations by methods before the present one.
+        decisions: so far.
+    """
+
+    settings: Settings
+    problem: Problem
+    guess: Tensor
+    options: LoopOptions
+    observers: Sequence[Observer]
+    kernel: ExternalKernel | None
+    state: LoopState = field(init=False)
+    begun: bool = False
+    front: int = 0
+    lost: float = 0.0
+    before: int = 0
+    decisions: list[Decision] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether every sequence has a result."""
+        return self.begun and not bool(self.state.running.any())
+
+    @property
+    def count(self) -> int:
+        """Evaluations of the loop so far."""
+        return self.before + (self.state.count if self.begun else 0)
+
+    @property
+    def rows(self) -> int:
+        """Rows that the slowest sequence has still to accept."""
+        return self.problem.length - self.front
+
+    def now(self) -> float:
+        """Seconds on the clock."""
+        return self.settings.clock.now(self.problem.s0)
+
+    def decide(self, plan: Plan, why: str, seconds: float | None = None, sequential: float | None = None) -> None:
+        """Note a decision; `seconds`, `sequential`: for all rows, by the plan and without a method."""
+        share = self.rows / self.problem.length
+        times = (None, None) if seconds is None or sequential is None else (share * seconds, share * sequential)
+        choice = self.settings.describe(plan, self.kernel)
+        self.decisions.append(Decision(self.count, self.front, choice, why, *times))
+
+    def enter(self, plan: Plan) -> None:
+        """Hand the rows that are not accepted yet to a method, which begins to count its iterations."""
+        method = self.settings.contenders[plan.contender]
+        if not self.begun:
+            self.state, self.begun = start(self.problem, method, self.guess, self._options(plan)), True
+            return
+        self.change_window(plan)
+        self.before += self.state.count
+        self.state = replace(self.state, carry=method.init(self.state.states[1:]), count=0)
+
+    def change_window(self, plan: Plan) -> None:
+        """Take the pending update, and count the iterations of each row where the window of a plan slides."""
+        state, length = take_proposal(self.state, self.problem.length, reuse=not self.observers), self.problem.length
+        fresh = state.frontier.new_zeros((length, *state.frontier.shape), dtype=torch.int32)
+        age = (fresh if state.age is None else state.age) if self._options(plan).window < length else None
+        self.state = replace(state, age=age)
+
+    def iterate(self, plan: Plan, most: int | None = None) -> tuple[float, int]:
+        """Up to so many iterations; the seconds that they took, and how many rows they accepted."""
+        method, begin, front = self.settings.contenders[plan.contender], self.now(), self.front
+        self.state = go_on(self.problem, method, self.state, self._options(plan), self.observers, most)
+        self.front = front_of(self.state, self.problem.length)
+        return self.now() - begin, self.front - front
+
+    def restore_guess(self) -> None:
+        """Put the guess into the rows that are not accepted: what a failed attempt leaves there may be far worse."""
+        state = self.state
+        times = torch.arange(len(self.guess), device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
+        rows = ((times >= state.frontier) & state.running).unsqueeze(-1)
+        states = torch.cat([state.states[:1], torch.where(rows, self.guess, state.states[1:])])
+        self.state = replace(state, states=states, proposal=None)
+
+    def step_to(self, stop: int) -> float:
+        """Evaluate step by step up to a row; the seconds that it took."""
+        begin, state, length = self.now(), self.state if self.begun else self._start(), self.problem.length
+        while bool(state.running.any()) and (first := front_of(state, length)) < stop:
+            last = min(stop, first + STEPS_PER_CHECK)
+            state = replace(state, states=state.states.clone()) if self.observers else state
+            state = self._shown(take_steps(self.problem, state, first, last))
+            if front_of(state, length) < last:  # the loop finds which sequences have a value that is not finite
+                state = replace(state, carry=None, age=None)
+                state = go_on(self.problem, Jacobi(), state, self.options, self.observers, 1)
+        self.state, self.begun, self.front = state, True, front_of(state, length)
+        return self.now() - begin
+
+    def take_compiled_steps(self) -> bool:
+        """Evaluate all rows by the recurrence's own steps, if it has some that serve."""
+        own = own_steps(self.problem.f)
+        states = None if own is None else own(self.problem.s0, self.problem.inputs)
+        if states is not None:
+            self.state, self.begun = self._shown(accept_rows(self.problem, self._start(), states, 0)), True
+            self.step_to(self.problem.length)  # from a value on that is not finite
+        return states is not None
+
+    def target(self) -> float:
+        """The residual to reach, for states of the size of those that are accepted."""
+        rows = self.state.states[: 1 + self.front]
+        typical = max(float(rows[:: max(1, len(rows) // 64)].abs().mean()), 1e-3)
+        return max(self.options.atol + self.options.rtol * typical, torch.finfo(rows.dtype).eps * typical)
+
+    def largest_residual(self) -> float:
+        """Of the rows that were evaluated last, over all sequences that run."""
+        return float(self.state.residual.masked_fill(~self.state.running, 0).nan_to_num(torch.inf).max())
+
+    def _start(self) -> LoopState:
+        return start(self.problem, Jacobi(), self.guess, self.options)
+
+    def _shown(self, state: LoopState) -> LoopState:
+        for observer in self.observers:
+            state = observer(self.problem, state) or state
+        return state
+
+    def _options(self, plan: Plan) -> LoopOptions:
+        return self.options if plan.window is None else replace(self.options, window=plan.window)

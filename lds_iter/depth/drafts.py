@@ -1,0 +1,77 @@
+"""Guesses of the tokens to come, for `parallel_generate`: right ones save passes, wrong ones change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Draft = Callable[[Tensor, Tensor], Tensor]
+"""`draft(tokens, said)`: all tokens so far, `(B, n)`, and the model's own words for the next ones from its last pass,
+`(B, ahead)`, to a guess of the next ones, `(B, at most ahead)`. It is asked anew in every round."""
+
+
+def own_words(tokens: Tensor, said: Tensor) -> Tensor:  # noqa: ARG001
+    """The model's own words of its last pass, which it said after drafted tokens: Jacobi decoding.
+
+    Args:
+        tokens: all so far, `(B, n)`; not looked at.
+        said: the model's own words for the next ones, `(B, ahead)`; returned.
+    """
+    return said
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A draft from the text so far, looked up anew in every round (prompt lookup decoding, Saxena 2023).
+
+    The draft is what followed the latest earlier occurrence of the last `match` tokens; behind it, and where there is
+    none, the model's own words stand.
+
+    Attributes:
+        match: how many tokens have to agree.
+
+    Raises:
+        ValueError: for `match` below 1.
+    """
+
+    match: int = 3
+
+    def __post_init__(self) -> None:
+        if self.match < 1:
+            raise ValueError(f"`match` must be at least 1, got {self.match}.")
+
+    def __call__(self, tokens: Tensor, said: Tensor) -> Tensor:
+        if tokens.shape[1] <= self.match:
+            return said
+        windows = tokens[:, :-1].unfold(1, self.match, 1)
+        found = (windows == tokens[:, None, -self.match :]).all(-1)
+        drafted = said.clone()
+        for row, places in enumerate(found):
+            where = places.nonzero().flatten()
+            if len(where):
+                following = tokens[row, int(where[-1]) + self.match :][: said.shape[1]]
+                drafted[row, : len(following)] = following
+        return drafted
+
+
+@dataclass(frozen=True)
+class CoupledNoise:
+    """Gumbel noise that belongs to a seed and a position: `argmax(scores + noise)` is a sample from `softmax(scores)`.
+
+    The token at a position is then a function of the scores there, whatever pass they came from, so drafts can be
+    checked (the Gumbel-max trick; coupled over passes as in arXiv 2510.24211).
+
+    Attributes:
+        seed: any whole number.
+    """
+
+    seed: int
+
+    def __call__(self, position: int, like: Tensor) -> Tensor:
+        """Noise for the token at `position`, of the shape and device of scores `(B, vocabulary)`."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + position) % (1 << 63))
+        uniform = torch.rand(like.shape, generator=generator, dtype=torch.float64).clamp(min=1e-300)
+        return (-torch.log(-torch.log(uniform))).to(like)

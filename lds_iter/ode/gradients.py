@@ -23,7 +23,6 @@ JACOBIAN_ELEMENTS = 1 << 22
 """Numbers in the Jacobians that are held at once (32 MiB in float64)."""
 
 
-
 def with_gradient(f: Function, s0: Tensor, inputs: Any, states: Tensor) -> Tensor:
     """The solved states `(T, *batch, D)` of a recurrence, with a gradient where one is wanted."""
     if not torch.is_grad_enabled() or not f(s0.unsqueeze(0), take_rows(inputs, 0, 1)).requires_grad:

@@ -21,7 +21,7 @@ from lds_iter.scan.transitions import (
 def clipped(transition: AbstractTransition, bound: float, like: Tensor) -> AbstractTransition:
     """Scale every block down to an induced infinity norm (largest absolute row sum) of at most `bound`.
 
-    The blocks are the entries of a `Diagonal`, the blocks of a `BlockDiagonal`, the whole matrix of any other structure.
+    The blocks are the entries of a `Diagonal`, the blocks of a `BlockDiagonal`, the whole matrix of other structures.
     An infinity norm of at most 1 keeps every product of the blocks bounded by 1.
 
     Args:
@@ -97,7 +97,7 @@ def in_one_structure(
         own = not structure.__module__.startswith("lds_iter.")
         if own and kernel_of(structure, like.device.type).forward is not None:
             warn_of_slowness(
-                f"The scan registered for {structure.__name__} is not used where its transitions are mixed with those of "
-                "another structure: they become dense, T D^2 numbers. Use the method by itself, or in li.Switch."
+                f"The scan registered for {structure.__name__} is not used where its transitions are mixed with "
+                "those of another structure: they become dense, T D^2 numbers. Use the method by itself, or in li.Switch."
             )
     return one.dense(like), other.dense(like)

@@ -31,7 +31,8 @@ class AbstractTransition(ABC):
     """The matrices `A_t` of `n` consecutive steps, in one structure.
 
     Subclasses are frozen dataclasses; every tensor field has shape `(n, *batch, ...)`, time first. The four operations
-    have signs: `A @ B` is `A.after(B)` (first B), `A @ x` is `A.mv(x)`, `A.T` is `A.transpose()`, `c * A` is `A.scaled(c)`.
+    have signs: `A @ B` is `A.after(B)` (first B), `A @ x` is `A.mv(x)`, `A.T` is `A.transpose()`, and `c * A` is
+    `A.scaled(c)`.
     """
 
     @abstractmethod

@@ -13,11 +13,11 @@ from problems import problem
 from watchers import Tracer
 
 import lds_iter as li
-from lds_iter.methods.low_precision import Lowered
-from lds_iter.scan import registry
 from bench import compile as bench
 from bench.pages import between
 from lds_iter.compile.compiled import copied
+from lds_iter.methods.low_precision import Lowered
+from lds_iter.scan import registry
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 ROUNDING = {"rtol": 1e-9, "atol": 1e-9}  # both stop at residuals of 1e-10, and a compiler may order sums differently

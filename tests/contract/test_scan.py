@@ -193,18 +193,18 @@ def test_one_scan_a_structure_and_device(monkeypatch):
     monkeypatch.setattr(registry, "_KERNELS", dict(registry._KERNELS))
     with pytest.raises(ValueError, match=r"Diagonal has a forward scan for 'cpu' already: lds_iter\.kernels"):
         li.register_scan(li.Diagonal, "cpu")(li.reference_scan)
-    with pytest.raises(ValueError, match="kind of device such as 'cpu' or 'cuda', got 'gpu'. Did you mean 'cuda'"):
+    with pytest.raises(ValueError, match=r"kind of device such as 'cpu' or 'cuda', got 'gpu'\. Did you mean 'cuda'"):
         li.register_scan(li.Zero, "gpu")
-    with pytest.raises(TypeError, match="must be a class of transitions such as li.Diagonal, got Zero"):
+    with pytest.raises(TypeError, match=r"must be a class of transitions such as li\.Diagonal, got Zero"):
         li.register_scan(li.Zero())
-    with pytest.raises(TypeError, match="no transition|must say what structure"):
+    with pytest.raises(TypeError, match=r"no transition|must say what structure"):
         li.linear_scan(torch.ones(3, 2), torch.ones(3, 2))
 
     @li.register_scan(li.Zero, "cpu")
     def returns(transition, x, initial):
         return x
 
-    with pytest.raises(TypeError, match="registered for Zero returns a value. It must write the solution into"):
+    with pytest.raises(TypeError, match=r"registered for Zero returns a value\. It must write the solution into"):
         li.linear_scan(li.Zero(), torch.ones(3, 2))
 
 

@@ -73,7 +73,7 @@ G = torch.Generator
         {"num_inference_steps": 2},
         {"output_type": "np"},
     ],
-    ids=str,
+    ids=lambda options: "-".join(options),
 )
 def test_options_of_a_call(options):
     pipe, given = stable_diffusion()

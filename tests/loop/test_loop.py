@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from problems import CLOSE, problem
 
 import lds_iter as li
-from lds_iter.scan import registry
 from lds_iter.loop import iteration
+from lds_iter.scan import registry
 
 SOME = [li.Newton(), li.QuasiNewton(), li.Picard(), li.Jacobi(), Noise()]
 WINDOWS = [None, 1, 7, 30]

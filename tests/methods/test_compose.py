@@ -1,6 +1,7 @@
 """The laws of the wrappers, rules, guesses and the trust region, beyond the contract that every method keeps."""
 
 import inspect
+import itertools
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -436,9 +437,7 @@ def test_steps_are_bounded_in_extents_unless_they_are_good():
             return d, carry
 
     assert li.solve(f, s0, inputs, Spy()).converged
-    first = next(
-        i for i, (before, after) in enumerate(zip(residuals, residuals[1:], strict=False)) if after > before / 2
-    )
+    first = next(i for i, (before, after) in enumerate(itertools.pairwise(residuals)) if after > before / 2)
     assert moves[first] <= 0.1 * (1 + 1e-3)  # the extent here counts the accepted rows too, which only makes it larger
     assert max(moves) > 0.05
 

@@ -13,8 +13,8 @@ import torch
 from catalogue import elementwise
 
 import lds_iter as li
-from lds_iter.scan import registry
 from lds_iter.kernels.cpu import build
+from lds_iter.scan import registry
 from lds_iter.scan.transitions import map_leaves
 
 DTYPES = [torch.float32, torch.float64]

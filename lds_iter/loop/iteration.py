@@ -205,7 +205,7 @@ def _look(
     """Evaluate `f` along the guess in one tile, accept rows, and measure the residual."""
     first, last = tile.start, tile.stop
     prev, states, inputs = state.states[first:last], state.states[first + 1 : last + 1], problem.inputs_at(first, last)
-    derivatives = linearized(problem.f, prev, inputs, state.states, _where(first, last, state))
+    derivatives = linearized(problem.f, prev, inputs, state.states, (first, last, state.count))
     value = derivatives.value
     rows, residual, accepted = measured.rows.accept(value - states, value, prev, first, options.rtol, options.atol)
     largest, excess = _sizes(residual.detach(), value.detach(), options, measured)
@@ -235,14 +235,10 @@ def _propose(
     `out` takes the states; None where autograd records.
     """
     first, last, value = lin.rows.start, lin.rows.stop, lin.derivatives.value
-    d, carry = proposed(method, lin, carry, state.states, _where(first, last, state))
+    d, carry = proposed(method, lin, carry, state.states, (first, last, state.count))
     new, d, held = measured.rows.hold(d, lin.states, value, problem.s0, first, out)
     broken, resets = measured.broken | held.broken, measured.resets + held.resets
     return new, replace(measured, broken=broken, resets=resets), d, carry
-
-
-def _where(first: int, last: int, state: LoopState) -> str:
-    return f"time steps {first} to {last - 1} (counted from 0), iteration {state.count}"
 
 
 def _sizes(residual: Tensor, value: Tensor, options: LoopOptions, measured: Measured) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lds_iter import _torch
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.kernels.forms import Form
 from lds_iter.kernels.triton.cells import operators as cells
@@ -103,7 +104,7 @@ class CellRecurrence(BoundCell, ABC):
         if self._compiled is None:
             return None
         form = self._form(request.method)
-        if request.s0.device.type != "cpu":
+        if not _torch.on_host(request.s0):
             return self.spec.device_iteration(form, request, gates_of(request.inputs), self.weights)
         return None if form is None else self._compiled.iteration(form, request, self.tensors(request.inputs))
 

@@ -75,6 +75,8 @@ class Watched(li.LDSApproximation):
         method, before, behind = part_in_charge(self.method, carry, after)
         m = response(method, transitions, before, self.kept)
         shortens = isinstance(method, li.TrustRegion)
+        if shortens:
+            m, shortens = with_what_was_tried(method, transitions, before, d.flatten()[first * WIDTH :], residual, m)
         if shortens and bool(behind.rejected > before.rejected):
             m = behind_the_first_far_row(method, lin.value[first:], residual[first * WIDTH :], m)
         self.steps.append(Step(first, states, jacobians, residual[first * WIDTH :], m, shortens))
@@ -97,6 +99,15 @@ def part_in_charge(method, carry, after):
         return method, carry, after
     name = "second" if bool(after.done) else "first"
     return part_in_charge(getattr(method, name), getattr(carry, name), getattr(after, name))
+
+
+def with_what_was_tried(method, transitions, carry, d, residual, m):
+    """M with the undamped rows that a trust region took after a trial, and whether it may shorten others."""
+    free = response(method, transitions, replace(carry, k=torch.zeros_like(carry.k)), {})
+    whole = (free @ residual[-len(d) :]).view(-1, WIDTH)
+    rounding = 2.0**-5 if "LowPrecision" in repr(method) else 1e-12
+    taken = ((d.view(-1, WIDTH) - whole).abs().amax(-1) <= rounding * (1 + whole.abs().max())).cumprod(0).bool()
+    return (free, False) if bool(taken.all()) else (m, True)
 
 
 def behind_the_first_far_row(method, value, residual, m):

@@ -126,7 +126,7 @@ def test_unroll_reaches_the_guess_and_the_parameters_of_a_method():
 
     class Learned(li.TransitionApproximation):
         def transition(self, lin):
-            return li.ScaledIdentity(share)
+            return li.ScaledIdentity(share.expand(len(lin.residual), 1))
 
     f = lambda s, u: torch.tanh(0.5 * s + u)  # noqa: E731
     solution = li.solve(f, s0, u, Learned(), guess=guess, max_iters=3, throw=False, adjoint=li.Unroll())

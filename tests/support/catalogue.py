@@ -96,6 +96,9 @@ METHODS = {
 ROUND_WITH_THE_BATCH = {"rotated-quasi", "trust-rotated"}
 """Methods that multiply by one matrix for all: such a product rounds differently for batches of different shapes."""
 
+SCANS_IN_BFLOAT16 = {"low-precision-newton", "trust-rotated"}
+"""Methods whose parallel scan rounds to eight bits."""
+
 ADVERSARIES = {"noise": Noise(), "random": RandomTransition(), "poison": Poison()}
 """Methods that know nothing, or worse; the loop has to cope."""
 

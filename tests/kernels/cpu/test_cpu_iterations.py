@@ -97,7 +97,7 @@ def test_the_iteration_is_that_of_the_loop(kind, form, monkeypatch):
         fused = li.solve(f, h[0], u, METHODS[form], record=True)
         assert torch.equal(fused.states, li.solve(f, h[0], u, METHODS[form]).states)
         with monkeypatch.context() as patch:
-            patch.delattr(type(f), "sweep")
+            patch.setattr(type(f), "fused_iteration", lambda *arguments: None)
             tiles = li.solve(f, h[0], u, METHODS[form], record=True)
         assert torch.equal(fused.iterations, tiles.iterations)
         if form == "diagonal":

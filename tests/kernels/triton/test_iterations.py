@@ -16,6 +16,7 @@ from lds_iter.kernels.triton.cells import operators as cells
 from lds_iter.loop import run as loop
 from lds_iter.loop.iteration import evaluate
 from lds_iter.loop.state import LoopOptions, Problem, start
+from lds_iter.recurrence import IterationRequest
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
 from schedules import scrambled
@@ -114,7 +115,7 @@ def test_the_loop_comes_to_the_same_end_in_as_many_iterations(name, monkeypatch)
     given, method = problem(name, 20, (2,)), CELLS[name][1]
     monkeypatch.setattr(cells, "runs_on", lambda tensor: True)
     found = li.solve(given.f, given.s0, given.inputs, method, rtol=0, atol=1e-5)
-    monkeypatch.setattr(type(given.f), "sweep_on_device", lambda *arguments: None)
+    monkeypatch.setattr(type(given.f), "fused_iteration", lambda *arguments: None)
     wanted = li.solve(given.f, given.s0, given.inputs, method, rtol=0, atol=1e-5)
     assert torch.equal(found.result, wanted.result)
     assert torch.equal(found.iterations, wanted.iterations)
@@ -153,14 +154,19 @@ def test_an_iteration_reads_nothing_but_one_flag(monkeypatch):
     guess = given.s0.expand(12, *given.s0.shape).contiguous()
     with Synchronisations() as seen:
         state = loop.run(given, li.QuasiNewton(), guess, rules(12, atol=1e-5))
-    assert seen.counts == {"_local_scalar_dense": state.sweeps - 1}
+    assert seen.counts == {"_local_scalar_dense": state.count - 1}
 
 
 def test_what_the_kernels_do_not_serve_the_loop_does(monkeypatch):
     monkeypatch.setattr(cells, "runs_on", lambda tensor: True)
     given = problem("gru", 9, (2,))
+    states = torch.cat([given.s0[None], given.s0.expand(9, *given.s0.shape)])
+    lo = torch.zeros(2, dtype=torch.int64, device=DEVICE)
     for method in li.Newton(), li.QuasiNewton(li.Hutchinson()), li.BlockNewton(5):
-        assert given.f.sweep_on_device(method, None, None) is None
+        request = IterationRequest(
+            method, given.inputs, states, states.clone(), given.s0, 0, lo, lo + 9, rtol=0.0, atol=1e-5
+        )
+        assert given.f.fused_iteration(request) is None
     with torch.enable_grad():
         states = li.solve(given.f, given.s0, given.inputs, li.QuasiNewton(), rtol=0, atol=1e-5).states
     torch.testing.assert_close(states, li.sequential(given.f, given.s0, given.inputs), rtol=0, atol=1e-4)

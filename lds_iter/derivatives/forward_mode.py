@@ -30,6 +30,9 @@ class FunctionDerivatives(AbstractDerivatives):
         f: `(s, u) -> s`, batched over all leading dimensions.
         prev: the states to take derivatives at, `(n, *batch, D)`.
         inputs: of these rows.
+
+    Raises:
+        ValueError: when `f` returns another kind of tensor than its states.
     """
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:

@@ -84,7 +84,10 @@ def _renewed(kept: Kept, fresh: AbstractTransition, lin: Linearization, due: boo
     rows at hand."""
     if kept.transition is None or due is True:
         return fresh
-    mask = torch.as_tensor(due, device=lin.residual.device).expand(*lin.residual.shape[:-1], 1)
+    if not isinstance(due, Tensor):
+        due = torch.ones_like(lin.active) if due else torch.zeros_like(lin.active)
+        due = due[None, ..., None]
+    mask = due.expand(*lin.residual.shape[:-1], 1)
     old = take(kept.transition, slice(lin.rows.start - kept.start, None))
     n, length = lin.residual.shape[0], _rows(old, lin.residual.shape[0])
     if not _alike(old, fresh):

@@ -76,7 +76,8 @@ class Switch(LDSApproximation):
         unknown = guess.new_full(guess.shape[1:-1], torch.inf)
         none = torch.zeros_like(unknown, dtype=torch.int64)
         rule = self.when.init(_Seen(none, unknown, unknown[None, ..., None]))
-        return Switched(unknown < 0, none, none, unknown, rule, self.first.init(guess), self.second.init(guess))
+        first, second = self.first.init(guess), self.second.init(guess)
+        return Switched(unknown < 0, none, none.clone(), unknown.clone(), rule, first, second)
 
     def update(self, lin: Linearization, carry: Switched) -> tuple[Tensor, Switched]:
         seen = _Seen(carry.iterations, lin.residual.abs().amax((0, -1)), carry.moved[None, ..., None])

@@ -134,7 +134,7 @@ class TrustRegion(LDSApproximation):
     def init(self, guess: Tensor) -> Trust:
         k = guess.new_full(guess.shape[1:-1], self.k)
         none = torch.zeros_like(k, dtype=torch.int64)
-        return Trust(k, none, none, torch.full_like(k, math.inf), self.method.init(guess))
+        return Trust(k, none, none.clone(), torch.full_like(k, math.inf), self.method.init(guess))
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
         damped, inner = self.method.damped_updates(lin, carry.inner)

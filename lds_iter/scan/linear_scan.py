@@ -104,8 +104,15 @@ def _scan(transition: AbstractTransition, b: Tensor, initial: Tensor | None, out
 
 
 def reference_scan(transition: AbstractTransition, x: Tensor, initial: Tensor | None = None) -> None:
-    """The odd-even scan in place, from `mv` and `after` alone: what every structure gets and every faster scan is
-    tested against."""
+    """The odd-even scan in place, from `mv` and `after` alone.
+
+    Every structure gets it, and every faster scan is tested against it.
+
+    Args:
+        transition: the matrices of n steps.
+        x: on entry `b`, on return the solution, `(n, *batch, D)`.
+        initial: the value before the first step, `(*batch, D)`; zero when None.
+    """
     if initial is not None:
         x[:1] += take(transition, slice(0, 1)).mv(initial.unsqueeze(0))
     _odd_even(transition, x)

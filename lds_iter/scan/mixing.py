@@ -98,6 +98,6 @@ def in_one_structure(
         if own and kernel_of(structure, like.device.type).forward is not None:
             warn_of_slowness(
                 f"The scan registered for {structure.__name__} is not used where its transitions are mixed with "
-                "those of another structure: they become dense, T D^2 numbers. Use the method by itself, or in li.Switch."
+                "those of another structure: they become dense, T D^2 numbers. Use the method by itself or in Switch."
             )
     return one.dense(like), other.dense(like)

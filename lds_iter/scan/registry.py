@@ -41,8 +41,8 @@ def register_scan(structure: type[AbstractTransition], device_type: str | None =
 
     The function takes `(transition, x, initial)`: on entry `x`, of shape `(n, *batch, D)`, holds `b`, and it leaves the
     solution there, in place. `initial` has shape `(*batch, D)` or is None. The transition must stay as it is. `solve`
-    uses it wherever a method chooses this structure, also within wrappers. Mixed with another structure (`Where`, `Then`
-    in a window) it becomes dense, and a `PerformanceWarning` says so.
+    uses it wherever a method chooses this structure, also within wrappers. Mixed with another structure (`Where`, or
+    `Then` in a window) it becomes dense, and a `PerformanceWarning` says so.
 
     Args:
         structure: the class of the transitions.

@@ -103,7 +103,11 @@ def times(factor: Factor, leaf: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Dense(AbstractTransition):
-    """A full matrix per step. `matrix`: `(n, *batch, D, D)`."""
+    """A full matrix per step.
+
+    Attributes:
+        matrix: `(n, *batch, D, D)`.
+    """
 
     matrix: Tensor
 
@@ -122,7 +126,11 @@ class Dense(AbstractTransition):
 
 @dataclass(frozen=True)
 class BlockDiagonal(AbstractTransition):
-    """Square blocks of one size along the diagonal. `blocks`: `(n, *batch, D // size, size, size)`."""
+    """Square blocks of one size along the diagonal.
+
+    Attributes:
+        blocks: `(n, *batch, D // size, size, size)`.
+    """
 
     blocks: Tensor
 
@@ -141,7 +149,11 @@ class BlockDiagonal(AbstractTransition):
 
 @dataclass(frozen=True)
 class Diagonal(AbstractTransition):
-    """A diagonal matrix per step. `diagonal`: `(n, *batch, D)`."""
+    """A diagonal matrix per step.
+
+    Attributes:
+        diagonal: `(n, *batch, D)`.
+    """
 
     diagonal: Tensor
 
@@ -160,7 +172,11 @@ class Diagonal(AbstractTransition):
 
 @dataclass(frozen=True)
 class ScaledIdentity(AbstractTransition):
-    """A multiple of the identity. `scale`: a number for all steps, or a tensor `(n, *batch, 1)`."""
+    """A multiple of the identity.
+
+    Attributes:
+        scale: a number for all steps, or a tensor `(n, *batch, 1)`.
+    """
 
     scale: float | Tensor
 

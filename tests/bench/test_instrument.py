@@ -93,14 +93,6 @@ def test_the_counts_of_a_quasi_newton_iteration_by_hand():
     assert count.special == 24
 
 
-def test_what_the_guide_says_of_newton_on_a_wide_lstm():
-    cell = traffic.lstm(128)
-    operations = traffic.iteration(cell, traffic.dense(cell)).operations
-    text = Path("docs/learn/networks.md").read_text()
-    assert f"{operations / 1e6:.0f} million operations a row, {operations / cell.products:.0f} times" in text
-    assert f"the step's {cell.products / 1e3:.0f} thousand" in text
-
-
 def test_blocks_as_wide_as_the_state_are_dense_in_memory():
     cell = traffic.gru(6)
     assert traffic.blocks(cell, 6).numbers == traffic.dense(cell).numbers == 36

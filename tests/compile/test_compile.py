@@ -45,8 +45,13 @@ def test_every_method_is_one_graph_with_the_same_answer(name):
     plain = li.solve(f, s0, u, METHODS[name], **TIGHT)
     assert_same(li.solve(compiled, s0, u, METHODS[name], **TIGHT), plain)
     graphs = tracer.graphs
-    several = {"jacobi-then-newton": 2, "picard-then-quasi": 2, "block-then-newton": 2, "chord-newton": 3}
-    several |= {"chord-then": 4, "switch-stalled": 3}  # a chord begins, keeps and renews, here two structures
+    several = {
+        "jacobi-then-newton": 3,
+        "picard-then-quasi": 3,
+        "block-then-newton": 3,
+        "chord-newton": 3,
+    }  # enters, too
+    several |= {"chord-then": 7, "switch-stalled": 5}  # a chord begins, keeps and renews, here two structures
     assert graphs <= several.get(name, 1)
     assert_same(li.solve(compiled, s0, u, METHODS[name], **TIGHT), plain)
     assert tracer.graphs == graphs
@@ -181,7 +186,7 @@ def test_errors_teach():
     s0, u = problem(20)
     with pytest.raises(RuntimeError, match=r"iteration of Peeking\(\) did not compile.*torch\.where.*compiled\.f"):
         li.solve(li.Compiled(elementwise, Tracer()), s0, u, Peeking())
-    with pytest.raises(RuntimeError, match=r"iteration of Noise\(seed=0\) did not compile"):
+    with pytest.raises(RuntimeError, match=r"iteration of Noise\(\) did not compile"):
         li.solve(li.Compiled(elementwise, Tracer()), s0, u, ADVERSARIES["noise"])
     with pytest.raises(TypeError, match=r"hashable.*frozen=True"):
         li.solve(li.Compiled(elementwise, Tracer()), s0, u, Unhashable())

@@ -32,7 +32,6 @@ WRONG = [
     ("recurrent_depth", ["--depths", "8,x"], "must be positive numbers with commas between, got '8,x'"),
     ("recurrent_depth", ["--depths", "0"], "must be positive numbers"),
     ("recurrent_depth", ["--flight", "2.5"], "must be positive numbers"),
-    ("recurrent_depth", ["--halt", "nan"], "must be positive numbers"),
     ("recurrent_depth", ["--prompt", ""], "at least one character"),
     ("recurrent_depth", ["--count", "0"], "greater than or equal to 1"),
 ]

@@ -13,7 +13,7 @@ from watchers import Synchronisations
 import lds_iter as li
 from lds_iter import _torch
 from lds_iter.kernels.triton.cells import operators as cells
-from lds_iter.loop import run as loop
+from lds_iter.loop import run
 from lds_iter.loop.iteration import evaluate
 from lds_iter.loop.state import LoopOptions, Problem, start
 from lds_iter.recurrence import IterationRequest
@@ -153,7 +153,7 @@ def test_an_iteration_reads_nothing_but_one_flag(monkeypatch):
     given = problem("gru", 12, (2,))
     guess = given.s0.expand(12, *given.s0.shape).contiguous()
     with Synchronisations() as seen:
-        state = loop.run(given, li.QuasiNewton(), guess, rules(12, atol=1e-5))
+        state = run(given, li.QuasiNewton(), guess, rules(12, atol=1e-5))
     assert seen.counts == {"_local_scalar_dense": state.count - 1}
 
 

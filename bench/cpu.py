@@ -26,7 +26,7 @@ from bench.pages import between, markdown
 from bench.speed import RESIDUAL
 from bench.timing import alternately, first_run
 from lds_iter.kernels.cpu.build import SWITCH
-from lds_iter.loop.fused import Sweeping
+from lds_iter.recurrence import IterationRequest
 
 PAGE, COMMAND = Path("docs/background/cpu.md"), "python -m bench.cpu"
 
@@ -156,10 +156,11 @@ def solves(rounds: int, scale: float) -> list[dict[str, Any]]:
                 row = compare(lambda run=run: run().states, rounds)
                 buffer = torch.cat([s0[None], solution.states + 1e-3])
                 lo, hi = torch.zeros(1, dtype=torch.int64), torch.full((1,), length)
-                at_hand = Sweeping(buffer, torch.empty_like(buffer), s0, 0, lo, hi, rtol=0.0, atol=RESIDUAL)
+                room = torch.empty_like(buffer)
+                at_hand = IterationRequest(method, u, buffer, room, s0, 0, lo, hi, rtol=0.0, atol=RESIDUAL)
 
-                def iterate(f: Any = f, u: Any = u, method: Any = method, at_hand: Any = at_hand) -> Any:
-                    return f.sweep(method, at_hand, u)
+                def iterate(f: Any = f, at_hand: Any = at_hand) -> Any:
+                    return f.fused_iteration(at_hand)
 
                 if switched(True, iterate)() is None:
                     raise RuntimeError("The kernels cannot be compiled here; see li.kernels.cpu.status().")

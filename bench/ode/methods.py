@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torchdiffeq
-import torchode
+import torchode  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 import lds_iter as li
@@ -41,7 +41,7 @@ def ours(func: Func, y0: Tensor, t: Tensor) -> Tensor:
 
 
 def by_torchdiffeq(func: Func, y0: Tensor, t: Tensor) -> Tensor:
-    return torchdiffeq.odeint(func, y0, t, method="rk4")
+    return torchdiffeq.odeint(func, y0, t, method="rk4")  # pyright: ignore[reportReturnType]
 
 
 def by_torchode(func: Func, y0: Tensor, t: Tensor) -> Tensor:

@@ -37,8 +37,10 @@ class SlotTransition(AbstractTransition):
     def transpose(self) -> SlotTransition:
         return SlotTransition(self.matrix.mT)
 
-    def scaled(self, factor: Tensor) -> SlotTransition:
-        """`factor * A`, exactly zero where the factor is; `factor`: `(n, 1 or B, 1)`."""
+    def scaled(self, factor: float | Tensor) -> SlotTransition:
+        """`factor * A`, exactly zero where the factor is; `factor`: a number, or `(n, 1 or B, 1)`."""
+        if not isinstance(factor, Tensor):
+            return SlotTransition(factor * self.matrix)
         wide = factor.unsqueeze(-1)
         return SlotTransition(torch.where(wide == 0, 0, wide * self.matrix))
 

@@ -22,18 +22,18 @@ from lds_iter.recurrence import Function
 
 CAME_UP = "This came up in a solve"
 
-Place = tuple[int, int, int]
+TimeSteps = tuple[int, int, int]
 """The first time step, the one after the last, and the iteration; numbers, which a compiler need not put into words."""
 
 
-def linearized(f: Function, prev: Tensor, inputs: Any, states: Tensor, where: Place) -> AbstractDerivatives:
+def linearized(f: Function, prev: Tensor, inputs: Any, states: Tensor, where: TimeSteps) -> AbstractDerivatives:
     """`f` and its derivatives at `prev`, which is part of `states`; `where` goes into a note on an error inside."""
     with _guarded((states, *_tensors_of(inputs)), "`f`", "`f`", where):
         return linearize(f, prev, inputs)
 
 
 def proposed(
-    method: LDSApproximation, lin: Linearization, carry: Any, states: Tensor, where: Place
+    method: LDSApproximation, lin: Linearization, carry: Any, states: Tensor, where: TimeSteps
 ) -> tuple[Tensor, Any]:
     """The update that a method proposes, and its next carry, in memory of their own.
 
@@ -67,13 +67,13 @@ def _described(value: Any) -> str:
     return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def _shown(where: Place) -> str:
+def _shown(where: TimeSteps) -> str:
     first, stop, count = where
     return f"time steps {first} to {stop - 1} (counted from 0), iteration {count}"
 
 
 @contextlib.contextmanager
-def _guarded(tensors: tuple[Tensor, ...], who: str, whose: str, where: Place) -> Iterator[None]:
+def _guarded(tensors: tuple[Tensor, ...], who: str, whose: str, where: TimeSteps) -> Iterator[None]:
     """Raise if these states, values or inputs are written into, and say of an error inside whose it is, and where."""
     if torch.compiler.is_compiling():
         yield

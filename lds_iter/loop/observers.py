@@ -55,7 +55,7 @@ class Recorder:
         reach = int(proposal.reach.max())
         lowest = int(torch.where(proposal.reach > 0, state.frontier, problem.length).min())
         start = min(lowest, reach - 1)
-        where = f"time steps {start} to {reach - 1} (counted from 0), for the record"
+        where = (start, reach, state.count)
         given = (state.states[start:reach], problem.inputs_at(start, reach))
         value = linearized(problem.f, *given, state.states, where).value
         residual = (value - state.states[start + 1 : reach + 1]).abs().amax(-1)

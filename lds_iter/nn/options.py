@@ -145,7 +145,7 @@ def fixed_method(module: torch.nn.Module) -> LDSApproximation:
         >>> layer = li.nn.GRU(3, 256)
         >>> layer.method = li.nn.fixed_method(layer)
         >>> layer.method
-        QuasiNewton(diagonal=ExactDiagonal())
+        QuasiNewton()
     """
     lstm, width = isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell), getattr(module, "hidden_size", None)
     if not isinstance(width, int):

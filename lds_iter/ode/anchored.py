@@ -128,5 +128,5 @@ def attached(
     """An implicit method around its solution as a recurrence, and its inputs."""
     with torch.no_grad():
         before = torch.cat([s0.unsqueeze(0), states[:-1]])
-        left = FunctionDerivatives(lambda after, u: method.equation(field, *u, after), states, (*steps, before))
+        left = FunctionDerivatives(lambda after, u: method.equation(field, *u, after), states, (*steps, before))  # pyright: ignore[reportCallIssue]
         return Attached(method, field), (*steps, states, torch.linalg.inv_ex(left.jacobian())[0])

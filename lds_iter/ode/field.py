@@ -102,7 +102,7 @@ def _independent_dims(func: Func, y0: Any, t0: Tensor, leaves: list[Tensor]) -> 
     first = (0,) * shared
     with torch.no_grad():
         given = pytree.tree_map(lambda leaf: leaf.detach(), y0)
-        slope, pull = torch.func.vjp(lambda y: func(t0.detach(), y), given)
+        slope, pull = torch.func.vjp(lambda y: func(t0.detach(), y), given)  # pyright: ignore[reportAssignmentType]
         seed = pytree.tree_map(torch.zeros_like, slope)
         for leaf in pytree.tree_leaves(seed):
             leaf[first] = torch.linspace(1.0, 2.0, leaf[first].numel(), dtype=leaf.dtype).view(leaf[first].shape)

@@ -133,7 +133,7 @@ class Steps:
         if not isinstance(self.rule, ExplicitRungeKutta):
             raise TypeError("`guess` must be tensors (T, ...) for an implicit method, whose steps have no values.")
         steps = (self.nodes[:-1], self.nodes.diff())
-        return guess(ExplicitStep(self.field, self.rule), self.s0, steps, len(steps[0]))[rows]
+        return guess(ExplicitStep(self.field, self.rule), self.s0, steps, len(steps[0]))[rows]  # pyright: ignore[reportIndexIssue]
 
 
 def _finite(s0: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def parallelize(
     for name in replicas or {}:
         if name not in components:
             raise ValueError(
-                f"`replicas` must be of components of the pipeline, {list(getattr(pipe, 'components', ()))}, got {name!r}."
+                f"`replicas` must be of components of the pipeline, {list(components)}, got {name!r}."
             )
     return ParallelPipeline(pipe, settings, max_batch, replicas)
 

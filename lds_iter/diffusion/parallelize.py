@@ -62,9 +62,7 @@ def parallelize(
     components: Mapping[str, Any] = getattr(pipe, "components", {})
     for name in replicas or {}:
         if name not in components:
-            raise ValueError(
-                f"`replicas` must be of components of the pipeline, {list(components)}, got {name!r}."
-            )
+            raise ValueError(f"`replicas` must be of components of the pipeline, {list(components)}, got {name!r}.")
     return ParallelPipeline(pipe, settings, max_batch, replicas)
 
 

@@ -202,16 +202,16 @@ def _gains(lin: Linearization, transition: Gainable, precision: Tensor) -> tuple
 
 def _filtered(lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
     keep, _ = _gains(lin, transition, precision)
-    return lin.scan(keep @ transition, keep @ lin.residual)
+    return lin.scan(keep.after(transition), keep.mv(lin.residual))
 
 
 def _smoothed(lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
     transition = transition.scaled(lin._behind.to(lin.residual.dtype))
     keep, gain = _gains(lin, transition, precision)
-    filtered = lin.scan(keep @ transition, keep @ lin.residual)
-    ahead = map_leaves(_next_row, transition.T)
-    z = lin.scan(keep @ ahead, filtered, reverse=True)
-    return filtered - gain @ (ahead @ _next_row(z))
+    filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))
+    ahead = map_leaves(_next_row, transition.transpose())
+    z = lin.scan(keep.after(ahead), filtered, reverse=True)
+    return filtered - gain.mv(ahead.mv(_next_row(z)))
 
 
 def _next_row(x: Tensor) -> Tensor:

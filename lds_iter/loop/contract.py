@@ -101,11 +101,9 @@ def _tensors_of(inputs: Any) -> tuple[Tensor, ...]:
 
 def _own_memory(value: Any, owned: tuple[Tensor, ...]) -> Any:
     """A pytree or dataclass with a copy of every tensor that shares memory with one that the loop owns."""
-    if value is None:
-        return None
+    if value is None or torch.compiler.is_compiling():
+        return value
     if isinstance(value, Tensor):
-        if torch.compiler.is_compiling():
-            return value
         expanded = 0 in value.stride() and value.numel() > 1
         return value.clone() if expanded or any(shares_memory(value, tensor) for tensor in owned) else value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -12,6 +12,8 @@ from lds_iter.by_hand import Iterate as Iterate
 from lds_iter.by_hand import finish as finish
 from lds_iter.by_hand import iterate as iterate
 from lds_iter.by_hand import start as start
+from lds_iter.carries.scan import scan as scan
+from lds_iter.carries.scan import scan_recurrence as scan_recurrence
 from lds_iter.compile.compiled import Compiled as Compiled
 from lds_iter.compile.compiled import cuda_graphs as cuda_graphs
 from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDerivatives

@@ -22,7 +22,7 @@ FLOORS = [
     ["compile"],
     ["checks"],
     ["solve"],
-    ["by_hand"],
+    ["by_hand", "carries"],
     ["diagnostics"],
     ["nn"],
     ["ode", "mcmc", "depth", "diffusion"],

@@ -23,7 +23,7 @@ class Gibbs(AbstractSampler):
 
     conditionals: Mapping[str, Conditional]
     draws: Mapping[str, Draw]
-    logdensity: None = field(init=False, default=None)
+    logdensity: None = field(init=False, default=None)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
         if not self.conditionals or set(self.conditionals) != set(self.draws):

@@ -14,6 +14,7 @@ from lds_iter.mcmc.mass import Root, root_of
 from lds_iter.mcmc.sampler import AbstractSampler, log_uniform, normal
 from lds_iter.mcmc.target import LogDensity, Target
 from lds_iter.methods.arguments import check_number, fix
+from lds_iter.methods.picard import Picard
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class RandomWalk(AbstractSampler):
     def __post_init__(self) -> None:
         size = check_number("step_size", self.step_size, 0, math.inf, open_low=True)
         fix(self, step_size=size, _root=root_of(self.inverse_mass_matrix))
+
+    def method(self, width: int) -> Picard:  # noqa: ARG002 - a move is x + something, or x: its Jacobian is I
+        return Picard()
 
     def noise(self, length: int, like: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         return normal(length, like, generator), log_uniform(length, like, generator)

@@ -16,16 +16,9 @@ from lds_iter.mcmc.draws import Draws
 from lds_iter.mcmc.sampler import AbstractSampler
 from lds_iter.methods.arguments import check_count, check_instance
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.clipped import Clipped
-from lds_iter.methods.newton import Newton
-from lds_iter.methods.quasi_newton import Hutchinson, QuasiNewton
 from lds_iter.methods.rules import AbstractRule
-from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.solution import Progress
 from lds_iter.solve import solve
-
-WIDEST_JACOBIAN = 64
-"""Numbers of a position up to which full Jacobians are formed by default."""
 
 
 def sample(
@@ -57,7 +50,8 @@ def sample(
         chains: how many chains start from `x0`; None where `x0` leads with the chains.
         generator: of the noise, on the device of `x0`; torch's own when None.
         method: the LDS approximation. When None `TrustRegion(Newton())` up to 64 numbers a position, and above, where
-            Jacobians are too large, `Clipped(QuasiNewton(Hutchinson()), 1)`.
+            Jacobians are too large, `Clipped(QuasiNewton(Hutchinson()), 1)`; `Picard()` for a random walk, which is
+            Newton's method there.
         guess: where the iteration starts, as `solve` has it, on positions in one tensor.
         rtol, atol, max_iters, window, progress, callback, stop, throw: as `solve` has them.
 
@@ -84,15 +78,10 @@ def sample(
         chain = sampler.bind(pytree.tree_map(lambda leaf: leaf.detach(), x0), chains=True)
         noise = sampler.noise(num_samples, chain.start, generator)
         solution = solve(
-            chain, chain.start, noise, default_method(chain.start.shape[-1]) if method is None else method, guess=guess,
+            chain, chain.start, noise, sampler.method(chain.start.shape[-1]) if method is None else method, guess=guess,
             rtol=rtol, atol=atol, max_iters=max_iters, window=window, progress=progress, callback=callback, stop=stop,
             throw=throw,
         )  # fmt: skip
         before = torch.cat([chain.start.unsqueeze(0), solution.states[:-1]])
         info = sampler.move(chain.target, before, noise)[1]
     return Draws(chain.target.packing.unpack(solution.states), info, solution, noise, chain)
-
-
-def default_method(width: int) -> LDSApproximation:
-    """What solves chains of so many numbers a position by default."""
-    return TrustRegion(Newton()) if width <= WIDEST_JACOBIAN else Clipped(QuasiNewton(Hutchinson()), 1)

@@ -12,6 +12,14 @@ from torch import Tensor
 from lds_iter.carries.packing import Packing, as_tensors, make_packing
 from lds_iter.mcmc.acceptance import MoveInfo
 from lds_iter.mcmc.target import LogDensity, Target, make_target
+from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.clipped import Clipped
+from lds_iter.methods.newton import Newton
+from lds_iter.methods.quasi_newton import Hutchinson, QuasiNewton
+from lds_iter.methods.trust_region import TrustRegion
+
+WIDEST_JACOBIAN = 64
+"""Numbers of a position up to which full Jacobians are formed by default."""
 
 
 class AbstractSampler(ABC):
@@ -33,6 +41,10 @@ class AbstractSampler(ABC):
     @abstractmethod
     def move(self, target: Target, s: Tensor, noise: Any) -> tuple[Tensor, MoveInfo]:
         """Move positions `(..., D)`; the same function of `s` and `noise` at every call, every row by itself."""
+
+    def method(self, width: int) -> LDSApproximation:
+        """What solves chains of so many numbers a position when nothing else is asked for."""
+        return TrustRegion(Newton()) if width <= WIDEST_JACOBIAN else Clipped(QuasiNewton(Hutchinson()), 1)
 
     def bind(self, position: Any, chains: bool = False) -> Chain:
         """The sampler as a recurrence on positions of one tensor.

@@ -1,8 +1,8 @@
 """Warm-up, one move after the other: step size by dual averaging, and the scales of the target; then frozen.
 
 Step sizes follow Hoffman and Gelman, "The No-U-Turn Sampler" (JMLR 2014), section 3.2. Scales are variances of the
-draws in windows that double, with Stan's shrinkage. Chains share both. Adapting changes the recurrence at every move, so
-this part is sequential by nature.
+draws in windows that double, with Stan's shrinkage. Chains share both. Adapting changes the recurrence at every move,
+so this part is sequential by nature.
 """
 
 from __future__ import annotations

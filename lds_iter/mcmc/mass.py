@@ -22,13 +22,15 @@ class Root:
         """`C v`, for `v` of shape `(..., D)`."""
         if self.root is None:
             return v
-        return self.root * v if self.root.ndim == 1 else v @ self.root.mT
+        root = self.root.to(v)
+        return root * v if root.ndim == 1 else v @ root.mT
 
     def transposed(self, v: Tensor) -> Tensor:
         """`C^T v`."""
         if self.root is None:
             return v
-        return self.root * v if self.root.ndim == 1 else v @ self.root
+        root = self.root.to(v)
+        return root * v if root.ndim == 1 else v @ root
 
 
 def root_of(inverse_mass_matrix: Tensor | None) -> Root:

@@ -63,8 +63,8 @@ class Target:
                 )
             raise
         if isinstance(found, Tensor):
-            return found.unflatten(0, lead)
-        return tuple(part.unflatten(0, lead) for part in found)
+            return found.reshape(lead + found.shape[1:])
+        return tuple(part.reshape(lead + part.shape[1:]) for part in found)
 
 
 def make_target(packing: Packing, logdensity: LogDensity | None, position: Tensor) -> Target:

@@ -4,6 +4,7 @@ from lds_iter.mcmc.acceptance import MoveInfo as MoveInfo
 from lds_iter.mcmc.acceptance import accept as accept
 from lds_iter.mcmc.draws import Draws as Draws
 from lds_iter.mcmc.draws import Replay as Replay
+from lds_iter.mcmc.draws import named as named
 from lds_iter.mcmc.gibbs import gibbs as gibbs
 from lds_iter.mcmc.hmc import hmc as hmc
 from lds_iter.mcmc.langevin import langevin as langevin

@@ -107,10 +107,8 @@ class Draws:
         return unpack(off), unpack(spread)
 
     def posterior(self) -> dict[str, Tensor]:
-        """Positions by name, each `(chains, T, ...)` on the CPU, as ArviZ has them; a single tensor is called `x`."""
-        named = pytree.tree_flatten_with_path(self.positions)[0]
-        names = [pytree.keystr(path).strip("[]'\"").replace("']['", "_") or "x" for path, _ in named]
-        return {name: leaf.detach().cpu().movedim(1, 0) for name, (_, leaf) in zip(names, named, strict=True)}
+        """Positions by name, each `(chains, T, ...)` on the CPU, as ArviZ has them; see `named`."""
+        return named(self.positions)
 
     def sample_stats(self) -> dict[str, Tensor]:
         """What ArviZ calls `sample_stats`, each `(chains, T)` on the CPU."""
@@ -120,3 +118,14 @@ class Draws:
             "lp": self.info.logdensity,
         }
         return {name: leaf.detach().cpu().movedim(1, 0) for name, leaf in stats.items()}
+
+
+def named(positions: Any) -> dict[str, Tensor]:
+    """Positions by name, each `(chains, T, ...)` on the CPU, as ArviZ has them.
+
+    Args:
+        positions: a pytree of tensors `(T, chains, ...)`, such as `Replay.positions`; a single tensor is called `x`.
+    """
+    flat = pytree.tree_flatten_with_path(positions)[0]
+    names = [pytree.keystr(path).replace("']['", "_").strip("[]'") or "x" for path, _ in flat]
+    return {name: leaf.detach().cpu().movedim(1, 0) for name, (_, leaf) in zip(names, flat, strict=True)}

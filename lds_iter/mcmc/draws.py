@@ -44,7 +44,7 @@ class Draws:
     """Draws of several chains.
 
     Attributes:
-        positions: in the structure of `x0`, each tensor `(T, chains, ...)`.
+        positions: in the structure of `x0`, each tensor `(T, chains, ...)`. A rejected move repeats the one before it.
         info: the `MoveInfo` of every move, each field `(T, chains)`.
         solution: of the recurrence: iterations, residual and result per chain. After an early `stop` the positions are
             those reached, and `stopping_error` says how far they may be off.

@@ -84,4 +84,20 @@ def sample(
         )  # fmt: skip
         before = torch.cat([chain.start.unsqueeze(0), solution.states[:-1]])
         info = sampler.move(chain.target, before, noise)[1]
-    return Draws(chain.target.packing.unpack(solution.states), info, solution, noise, chain)
+        settled = repeated(chain.start, solution.states, info.is_accepted)
+    return Draws(chain.target.packing.unpack(settled), info, solution, noise, chain)
+
+
+def repeated(start: Tensor, states: Tensor, is_accepted: Tensor) -> Tensor:
+    """States in which a rejected move repeats the position before it exactly, not to the tolerance of the solve.
+
+    Ranks, of which effective sample sizes are made, tell equal numbers from nearly equal ones.
+
+    Args:
+        start: `(chains, D)`.
+        states: `(T, chains, D)`.
+        is_accepted: `(T, chains)`.
+    """
+    times = torch.arange(1, len(states) + 1, device=states.device).unsqueeze(-1)
+    last = torch.where(is_accepted, times, 0).cummax(0).values
+    return torch.cat([start.unsqueeze(0), states]).gather(0, last.unsqueeze(-1).expand_as(states))

@@ -26,8 +26,10 @@ def test_tables():
     text = counted([*rows, {**rows[0], "iterations": [3, None]}, {**rows[0], "iterations": [None]}])
     assert "3 to over 300" in text
     assert "| over 300 |" in text
-    row = dict(case="c", moves=9, chains=4, method="m", iterations=2, parallel=1.0, sequential=2.0, mismatches=0,
-               difference=1e-9)  # fmt: skip
+    row = {
+        "case": "c", "moves": 9, "chains": 4, "method": "m", "iterations": 2, "parallel": 1.0, "sequential": 2.0,
+        "mismatches": 0, "difference": 1e-9,
+    }  # fmt: skip
     text = timed({"device": "d", "threads": 2, "torch": "t", "rows": [row, {**row, "mismatches": 1}]})
     assert "| 1 | 2 | 2.00 |" in text
     assert "| - | - | 1 decisions differ |" in text  # a chain that is another one gets no time

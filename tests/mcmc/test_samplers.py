@@ -59,6 +59,17 @@ def test_the_chain_is_the_sequential_chain(name, dtype):
     torch.testing.assert_close(replay.info.acceptance_rate, draws.info.acceptance_rate, rtol=0, atol=1e-2)
 
 
+def test_a_rejected_move_repeats_the_position():
+    """To the bit, though the states are solved to a tolerance."""
+    torch.manual_seed(0)
+    start = torch.randn(3, 2)
+    draws = li.mcmc.sample(li.mcmc.mala(mixture, 2.0), start, 100)
+    before = torch.cat([start.unsqueeze(0), draws.positions[:-1]])
+    stays = (draws.positions == before).all(-1)
+    assert torch.equal(stays, ~draws.info.is_accepted)
+    assert 0.1 < float(stays.double().mean()) < 0.9
+
+
 @pytest.mark.parametrize("problem", [EightSchools().sampler(), pair()])
 def test_gibbs_is_the_sequential_chain(problem):
     x0 = {"x": torch.zeros(3).double(), "y": torch.zeros(3).double()}

@@ -33,6 +33,7 @@ from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
@@ -42,7 +43,6 @@ from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
-from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.solution import Progress, Result, Solution
 
 P = ParamSpec("P")

@@ -119,7 +119,7 @@ def test_then_in_second_place_counts_from_when_it_is_entered():
 
 
 def test_a_structure_that_cannot_be_kept_in_its_own_scan_says_so(monkeypatch):
-    from lds_iter.scan import registry
+    from lds_iter.linear import registry
 
     monkeypatch.setattr(registry, "_KERNELS", dict(registry._KERNELS))
     calls = []

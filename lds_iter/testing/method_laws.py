@@ -66,9 +66,9 @@ class Trial:
         return solve(self.f, self.s0, self.inputs, self.method if method is None else method, throw=False, **options)
 
     @property
-    def tight(self) -> dict[str, Any]:
-        """Tolerances close to rounding."""
-        return dict.fromkeys(("rtol", "atol"), 1e-12 if self.s0.dtype == torch.float64 else 1e-6)
+    def tight(self) -> float:
+        """A tolerance close to rounding."""
+        return 1e-12 if self.s0.dtype == torch.float64 else 1e-6
 
     def linearization(self) -> Linearization:
         """`f` along the repeated initial state, all rows."""
@@ -86,15 +86,18 @@ def trajectory(look: Examination, trial: Trial) -> None:
         "The loop sees to that for any proposal; what breaks it raises. See the message.",
     ) as measured:
         for window in trial.windows:
-            found, name = trial.solve(window=window, **trial.tight), f"window={window}"
+            found, name = trial.solve(window=window, rtol=trial.tight, atol=trial.tight), f"window={window}"
             measured.true(found.converged, f"{name}: {found!r}")
             measured.true(int(found.iterations.max()) <= len(trial.truth), f"{name}: more than T iterations")
             measured.true(found.iterations.shape == found.residual.shape == trial.s0.shape[:-1], f"{name}: shapes")
-            close_to(measured, found.states, trial.truth, name)
+            close_to(measured, found.states, trial.truth, name, trial.tight)
             prev = torch.cat([trial.s0.unsqueeze(0), found.states[:-1]])
             residual = (trial.f(prev, trial.inputs) - found.states).abs().amax((0, -1))
-            size = 100 * torch.finfo(residual.dtype).eps * (1 + float(found.states.abs().max()))
+            largest = 1 + float(found.states.abs().max())
+            size = 100 * torch.finfo(residual.dtype).eps * largest
             measured.close(found.residual, residual, f"{name}: the residual", rtol=1e-3, atol=size)
+            within = float(found.residual.max()) <= trial.tight * largest
+            measured.true(within, f"{name}: a residual of {float(found.residual.max()):.2g}")
 
 
 def exact_prefix(look: Examination, trial: Trial) -> None:
@@ -106,7 +109,7 @@ def exact_prefix(look: Examination, trial: Trial) -> None:
     ) as measured:
         for k in sorted({1, (len(trial.truth) + 1) // 2} - {len(trial.truth)}):
             found = trial.solve(max_iters=k, rtol=0.0, atol=0.0)
-            close_to(measured, found.states[:k], trial.truth[:k], f"the first {k}")
+            close_to(measured, found.states[:k], trial.truth[:k], f"the first {k}", trial.tight)
 
 
 def leaves_a_solution(look: Examination, trial: Trial) -> None:
@@ -124,6 +127,7 @@ def leaves_a_solution(look: Examination, trial: Trial) -> None:
                 int(found.iterations.max()) == 0, f"window={window}: {int(found.iterations.max())} iterations"
             )
             measured.true(torch.equal(found.states, exact), f"window={window}: other states")
+            measured.true(bool((found.evaluations == len(exact)).all()), f"window={window}: more than T evaluations")
 
 
 def keeps_the_batch_apart(look: Examination, trial: Trial) -> None:
@@ -134,6 +138,7 @@ def keeps_the_batch_apart(look: Examination, trial: Trial) -> None:
     (u,) = random_vectors(trial.truth, trial.seed, 1)
     flat, s0 = u.flatten(1, -2), trial.s0.flatten(0, -2)
     flat[len(flat) // 2 :, -1] = FAR
+    rates = torch.linspace(0.05, 0.95, len(s0), dtype=s0.dtype, device=s0.device).unsqueeze(-1)
     mean = f"each has the count and code that it has alone, and its states to {trial.mates:g} of the largest"
     with look.law(
         "keeps the elements of a batch apart",
@@ -143,20 +148,29 @@ def keeps_the_batch_apart(look: Examination, trial: Trial) -> None:
     ) as measured:
         for window in trial.windows:
             options = {"window": window, "max_iters": 1 + len(flat) // 2, "throw": False}
-            together = solve(_with_an_end, s0, flat, trial.method, **options)
+            together = solve(_fading(rates), s0, flat, trial.method, **options)
             for i in range(len(s0)):
-                alone = solve(_with_an_end, s0[i], flat[:, i], trial.method, **options)
-                for name in "iterations", "result", "evaluations", "resets":
-                    ours, theirs = int(getattr(alone, name)), int(getattr(together, name)[i])
-                    measured.true(
-                        ours == theirs, f"window={window}, element {i}: {name} {ours} alone, {theirs} together"
-                    )
-                one, other = alone.states.nan_to_num(-1.0), together.states[:, i].nan_to_num(-1.0)
-                near(measured, other, one, f"window={window}, element {i}: states", trial.mates)
+                alone = solve(_fading(rates[i]), s0[i], flat[:, i], trial.method, **options)
+                _compare_mates(measured, alone, together, i, f"window={window}, element {i}", trial.mates)
 
 
-def _with_an_end(s: Tensor, u: Tensor) -> Tensor:
-    return torch.where(u == FAR, torch.inf, sine_map(s, u))
+def _fading(rates: Tensor) -> Function:
+    """`rate sin(s) + u`, where each element of the batch forgets at another rate; inf where `u` is `FAR`."""
+    return lambda s, u: torch.where(u == FAR, torch.inf, rates * torch.sin(s) + u)
+
+
+def _compare_mates(
+    measured: Measurements, alone: Solution, together: Solution, i: int, what: str, mates: float
+) -> None:
+    """One sequence solved alone, and the same as element `i` of a batch."""
+    for name in "iterations", "result", "evaluations", "resets":
+        ours, theirs = int(getattr(alone, name)), int(getattr(together, name)[i])
+        measured.true(ours == theirs, f"{what}: {name} {ours} alone, {theirs} together")
+    for name, ours, theirs in (
+        ("states", alone.states, together.states[:, i]),
+        ("residual", alone.residual, together.residual[i]),
+    ):
+        near(measured, theirs.nan_to_num(-1.0), ours.nan_to_num(-1.0), f"{what}: {name}", mates)
 
 
 def rows_stand_alone(look: Examination, trial: Trial) -> None:
@@ -204,7 +218,8 @@ def has_the_gradient(look: Examination, trial: Trial) -> None:
     ):
         start = trial.s0.clone().requires_grad_()
         for window in trial.windows:
-            states = solve(trial.f, start, trial.inputs, trial.method, window=window, **trial.tight).states
+            options = {"window": window, "rtol": trial.tight, "atol": trial.tight}
+            states = solve(trial.f, start, trial.inputs, trial.method, **options).states
             (ours,) = torch.autograd.grad(states.sum(), start)
             (theirs,) = torch.autograd.grad(plain_loop(trial.f, start, trial.inputs).sum(), start)
             close_to(measured, ours, theirs, f"window={window}")

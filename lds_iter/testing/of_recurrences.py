@@ -139,9 +139,17 @@ def _adjoint(f: Function, prev: Tensor, inputs: Any, g: Tensor) -> Tensor:
     return torch.stack(rows[::-1])
 
 
-def close_to(measured: Measurements, found: Tensor, truth: Tensor, what: str) -> None:
-    """States solved to the default tolerance, beside those of the loop: 1,000 times it, for what adds up over time."""
-    tolerance = 1e-2 if found.dtype == torch.float32 else 1e-7
+def close_to(measured: Measurements, found: Tensor, truth: Tensor, what: str, solved: float | None = None) -> None:
+    """States beside those of the loop: 1,000 times the tolerance `solved` to, for what adds up over time.
+
+    Args:
+        measured: takes the comparison.
+        found, truth: states.
+        what: what is compared, in words.
+        solved: rtol and atol of the solve; the default of `solve` when None.
+    """
+    usual = 1e-5 if found.dtype == torch.float32 else 1e-10
+    tolerance = 1e3 * (usual if solved is None else solved)
     measured.close(found, truth, what, rtol=tolerance, atol=tolerance)
 
 

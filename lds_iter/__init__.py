@@ -20,6 +20,9 @@ from lds_iter.derivatives.closed_form import ElementwiseDerivatives as Elementwi
 from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
 from lds_iter.derivatives.linearization import linearization as linearization
+from lds_iter.diagnostics.comparing import Compared as Compared
+from lds_iter.diagnostics.comparing import Comparison as Comparison
+from lds_iter.diagnostics.comparing import compare as compare
 from lds_iter.errors import PerformanceWarning as PerformanceWarning
 from lds_iter.errors import SolveError as SolveError
 from lds_iter.gradients.adjoints import AbstractAdjoint as AbstractAdjoint

@@ -26,7 +26,7 @@ from lds_iter.recurrence import Function
 from lds_iter.scan.transitions import leaves
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
-from lds_iter.testing.findings import Examination
+from lds_iter.testing.findings import Examination, Measurements
 from lds_iter.testing.of_recurrences import close_to
 from lds_iter.testing.of_transitions import near, random_vectors, room
 from lds_iter.testing.plainly import plain_loop, sine_map

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lds_iter.diffusion.between import Between
 from lds_iter.diffusion.coefficients import Coefficients, interpolated
-from lds_iter.diffusion.derivatives import DenoisingDerivatives
+from lds_iter.diffusion.derivatives import DenoisingDerivatives, Seen
 from lds_iter.diffusion.sampled import Work
 from lds_iter.diffusion.slopes import VARIANCE
 
@@ -150,8 +150,10 @@ class Denoising:
         slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]
         argument = slots[..., 0, :] * self.table.gain[steps].view(-1, 1, 1)
         told = self._remembered(argument, steps)
+        batch = argument.shape[1]
+        seen = Seen(self.memo.argument[steps, :batch], self.memo.output[steps, :batch, : self.width])
         output, variance = told[..., : self.width], told[..., self.width :]
-        return DenoisingDerivatives(self, self.entering(slots, steps), inputs, argument, output, variance)
+        return DenoisingDerivatives(self, self.entering(slots, steps), inputs, argument, output, variance, seen)
 
     def entering(self, slots: Tensor, steps: Tensor) -> Tensor:
         """The slots `(n, B, k, D)` that the scheduler's step is given, from those that the step before has left."""

@@ -18,7 +18,7 @@ DIFFERENCE = 1e-2
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evaluated:
     """Where the network was evaluated last at each step, and what it said, `(n, B, D)`; NaN and 0 where never.
 
     Arguments of an iterate may lie beside these, and its outputs be extended or interpolated from them. A difference of
@@ -34,27 +34,22 @@ class DenoisingDerivatives(AbstractDerivatives):
 
     Attributes:
         recurrence: the `Denoising`.
-        slots: `(n, B, k, D)`.
+        states: before each step, `(n, B, k * D)`.
+        slots: what the scheduler's step is given of them, `(n, B, k, D)`.
         steps: which steps, `(n,)`.
         argument, output: what the network saw and said, `(n, B, D)`.
-        variance: what it told of the variance, `(n, B, D)`, constant to derivatives; empty where it tells none.
         seen: the evaluations behind `output`.
     """
 
     def __init__(
-        self,
-        recurrence: Any,
-        slots: Tensor,
-        inputs: Any,
-        argument: Tensor,
-        output: Tensor,
-        variance: Tensor,
-        seen: Seen,
+        self, recurrence: Any, states: Tensor, inputs: Any, argument: Tensor, told: Tensor, seen: Evaluated
     ) -> None:
-        self.recurrence, self.slots, self.inputs = recurrence, slots, inputs
-        self.steps, self.argument, self.output, self.variance = inputs["step"], argument, output, variance
-        self.seen = seen
-        self.value = recurrence.next(slots, output, variance, inputs)
+        """`told`: the output, and the variance that the network tells, if it does, `(n, B, D or 2 * D)`."""
+        width = recurrence.width
+        self.recurrence, self.states, self.inputs, self.steps = recurrence, states, inputs, inputs["step"]
+        self.slots = recurrence.entering(states.unflatten(-1, (recurrence.slots, width)), self.steps)
+        self.argument, self.output, self.seen = argument, told[..., :width], seen
+        self.value = recurrence.next(self.slots, self.output, told[..., width:], inputs)
 
     @cached_property
     def estimate(self) -> Tensor:
@@ -105,21 +100,14 @@ class DenoisingDerivatives(AbstractDerivatives):
         """With the change `(B, D)` of the clipped estimate of the image."""
         return pushed + self.recurrence.table.clipped[self.steps[row], :, None] * change.unsqueeze(-2)
 
-    def _plain(self, states: Tensor, inputs: Any) -> Tensor:
-        """The same function without memory, for `torch.func`; with the attention that has forward derivatives."""
-        slots = states.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
-        argument = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
-        n, batch = argument.shape[:2]
-        steps = self.steps.repeat_interleave(batch)
-        places = torch.arange(batch, device=states.device).repeat(n)
+    def _exact(self, states: Tensor, inputs: Any) -> Tensor:
+        """The recurrence itself, for `torch.func`; with the attention that has forward derivatives."""
         with sdpa_kernel(SDPBackend.MATH):
-            output = self.recurrence.evaluate(argument.flatten(0, 1), steps, places)
-        output = output.view(n, batch, -1)[..., : self.recurrence.width]
-        return self.recurrence.next(slots, output, self.variance, inputs)
+            return self.recurrence(states, inputs)
 
     @cached_property
     def _function(self) -> FunctionDerivatives:
-        return FunctionDerivatives(self._plain, self.slots.flatten(-2), self.inputs)
+        return FunctionDerivatives(self._exact, self.states, self.inputs)
 
     def jvp(self, v: Tensor) -> Tensor:
         """`J_t v_t`, of the network by a difference: not every layer has a forward derivative, and none is as cheap."""

@@ -1,5 +1,6 @@
 """The recipe `diffusion`: every scheduler as a recurrence, samplers and pipelines against diffusers' own loops."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -376,7 +377,7 @@ def test_self_refining_samplers_end_at_the_loop_too(steps):
     loop = sampler.step_by_step(noise, steps).sample
     assert (passes[-1][0] - loop).abs().max() <= EXACT * loop.abs().max()
     assert passes[-1][1].rounds == steps  # pipelined, exactness takes as long as the loop
-    assert all(a.rounds < b.rounds for (_, a), (_, b) in zip(passes, passes[1:], strict=False))
+    assert all(a.rounds < b.rounds for (_, a), (_, b) in itertools.pairwise(passes))
 
 
 def test_probing_leaves_the_scheduler_alone():

@@ -126,7 +126,7 @@ def test_a_picture_to_begin_with_and_a_strength_that_leaves_no_step():
     assert_as_pipe(pipe, lambda: given(image=pictures))
     errors = []
     for each in pipe, parallelize(pipe, tol=0):
-        with pytest.raises(ValueError) as caught:
+        with pytest.raises(RuntimeError, match="must match the size") as caught:
             each(**given(strength=0.01))
         errors.append(str(caught.value))
     assert errors[0] == errors[1]  # the pipeline's own words

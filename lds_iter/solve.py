@@ -149,7 +149,7 @@ def solve(
                 problem, approximation, given.guess, options, observers, wanted=given.wanted
             )
         except Interrupted as interrupted:
-            raise _interrupt(problem, interrupted.state) from None
+            raise interruption(problem, interrupted.state) from None
     solved = state.result == int(Result.SUCCESS)
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
@@ -207,7 +207,7 @@ def check_arguments(
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
-def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
+def interruption(problem: Problem, state: LoopState) -> KeyboardInterrupt:
     """The interrupt of a solve, with the states that it had reached."""
     running = state.running
     state = replace(

@@ -8,6 +8,7 @@ from lds_iter import kernels as kernels
 from lds_iter import mcmc as mcmc
 from lds_iter import nn as nn
 from lds_iter import ode as ode
+from lds_iter import testing as testing
 from lds_iter.auto import Auto as Auto
 from lds_iter.by_hand import Iterate as Iterate
 from lds_iter.by_hand import finish as finish
@@ -22,6 +23,9 @@ from lds_iter.derivatives.closed_form import ElementwiseDerivatives as Elementwi
 from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
 from lds_iter.derivatives.linearization import linearization as linearization
+from lds_iter.diagnostics.comparing import Compared as Compared
+from lds_iter.diagnostics.comparing import Comparison as Comparison
+from lds_iter.diagnostics.comparing import compare as compare
 from lds_iter.errors import PerformanceWarning as PerformanceWarning
 from lds_iter.errors import SolveError as SolveError
 from lds_iter.gradients.adjoints import AbstractAdjoint as AbstractAdjoint
@@ -81,5 +85,7 @@ from lds_iter.solution import Result as Result
 from lds_iter.solution import Solution as Solution
 from lds_iter.solve import sequential as sequential
 from lds_iter.solve import solve as solve
+from lds_iter.testing.verifying import Verification as Verification
+from lds_iter.testing.verifying import verify as verify
 
 __version__ = "0.1.0"

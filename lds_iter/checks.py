@@ -424,7 +424,7 @@ def check_guess(guess: Any, s0: Tensor, length: int) -> None:
         raise ValueError("`guess` contains inf or NaN. Leave it out to start from `s0` repeated.")
 
 
-def check_method(method: Any, *, transition: bool = False) -> Any:
+def checked_method(method: Any, *, transition: bool = False) -> Any:
     """`method`: an instance of the right kind."""
     kind = StatefulTransition if transition else LDSApproximation
     if transition or not isinstance(method, AbstractStrategy):

@@ -24,6 +24,7 @@ FLOORS = [
     ["solve"],
     ["by_hand", "carries"],
     ["diagnostics"],
+    ["testing"],
     ["nn"],
     ["ode", "mcmc", "depth", "diffusion"],
     ["__init__"],

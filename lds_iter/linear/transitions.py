@@ -251,7 +251,7 @@ def take(transition: A, rows: slice) -> A:
     return map_leaves(lambda leaf: leaf[rows], transition)
 
 
-def check_transition(transition: Any, like: Tensor, who: str) -> None:
+def check_is_transition(transition: Any, like: Tensor, who: str) -> None:
     """Check that something is a transition for the rows of `like`.
 
     Args:

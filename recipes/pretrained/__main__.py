@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 import lds_iter as li
+from recipes.command_line import check_folder, fail, in_one_line
 from recipes.pretrained.evaluate import Candidate, Row, measure, reference
 from recipes.pretrained.networks import AssetMissing, Network, load_g2p, load_sleep
 from recipes.pretrained.report import picture, table, verdict
@@ -72,6 +73,7 @@ def candidate(key: str, method: li.LDSApproximation, network: Network) -> tuple[
 
 
 @app.command()
+@in_one_line
 def main(
     network: Annotated[Which, typer.Option(help="Which network to evaluate.")] = Which.all,
     length: Annotated[
@@ -98,6 +100,7 @@ def main(
         raise typer.BadParameter(
             f"unknown: {', '.join(unknown)}. Choose of {', '.join(TITLES)}.", param_hint="--methods"
         )
+    check_folder(out)
     console = Console(width=None if Console().is_terminal else 120)
     console.print(f"torch {torch.__version__}, {threads} thread(s), {platform.machine()}; residual tolerance 1e-5")
     cases: list[tuple[Network, list[Row]]] = []
@@ -121,8 +124,7 @@ def _case(
     try:
         loaded = load_g2p(steps) if which is Which.g2p else load_sleep(steps)
     except (AssetMissing, ValueError) as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(1) from error
+        fail(error)
     limit = max_iters or max(1, min(steps // 2, 500 if which is Which.g2p else 60))
     expected, sequential = reference(loaded)
     rows: list[Row] = []

@@ -17,6 +17,7 @@ from lds_iter.checks import (
     check_callable,
     check_ends,
     check_f,
+    check_flags,
     check_guess,
     check_inputs,
     check_method,
@@ -49,7 +50,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
+def teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
     """Answer an unknown keyword with the nearest known one, and explain what goes wrong inside of a derivative."""
     known = list(inspect.signature(function).parameters)
 
@@ -66,7 +67,7 @@ def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @untraced
-@_teach_spelling
+@teach_spelling
 def solve(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,
@@ -132,6 +133,7 @@ def solve(
         (True, torch.Size([1000, 2]))
     """
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
+    check_flags(record=record, progress=progress, throw=throw)
     check_callable("callback", callback)
     stop = None if stop is None else asked(stop)
     check_callable("stop", stop)
@@ -221,7 +223,7 @@ def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
     return interrupt
 
 
-@_teach_spelling
+@teach_spelling
 def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
     """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
 

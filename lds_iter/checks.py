@@ -67,8 +67,8 @@ def check_layout(name: str, tensor: Tensor) -> None:
     """A dense tensor that holds numbers."""
     if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:
         raise TypeError(
-            f"`{name}` must be an ordinary dense tensor, got {_kind(tensor)}. Type "
-            f"`{name}.{'dequantize' if tensor.is_quantized else 'to_dense'}()`, or for nested tensors pad to one length."
+            f"`{name}` must be an ordinary dense tensor, got {_kind(tensor)}. Type `{name}.to_dense()`, for quantized "
+            f"ones `{name}.dequantize()`, or pad nested ones to one length."
         )
     if tensor.is_meta:
         raise TypeError(f"`{name}` is on the device meta, which holds no numbers; a solve looks at them.")
@@ -311,9 +311,9 @@ def check_transforms(one: Tensor, s0: Tensor, inputs: Any) -> None:
     given = [one, s0, *(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))]
     if any(has_tangent(leaf) for leaf in given):
         raise NotImplementedError(
-            "`solve` has no forward-mode derivative (torch.func.jvp, jacfwd, dual tensors): its result would come "
-            "without a tangent. What works under every transform is li.sequential(f, s0, inputs); in reverse mode "
-            "`solve` works with `.backward()` and torch.autograd.grad."
+            "`solve` has no tangent for dual tensors of torch.autograd.forward_ad, which do not nest with its own "
+            "derivatives. `solve` works under torch.func.jvp and jacfwd, and in reverse mode with `.backward()` and "
+            "torch.autograd.grad; li.sequential(f, s0, inputs) works under every transform, and so does the loop."
         )
 
 
@@ -365,6 +365,11 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
 
 def note_on_derivatives(error: RuntimeError) -> None:
     """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
+    if "data-dependent control flow" in str(error) or "is_nonzero" in str(error):
+        error.add_note(
+            "A solve looks at its numbers, which torch.func.vmap does not allow. Put the dimension that is mapped over "
+            "into the batch: `s0` (*batch, D) and `inputs` (T, *batch, ...) are solved side by side."
+        )
     if "random operation" in str(error):
         error.add_note(
             "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in "

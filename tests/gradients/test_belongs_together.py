@@ -114,23 +114,3 @@ def test_weights_of_a_functional_call_are_those_of_the_backward_pass_or_it_raise
     states = torch.func.functional_call(step, other, (U,))
     with pytest.raises(RuntimeError, match="other values in the backward pass"):
         torch.autograd.grad(states.sum(), list(other.values()))
-
-
-@pytest.mark.parametrize("method", [li.Newton(), li.Jacobi(), li.Picard(), li.Auto()], ids=repr)
-def test_forward_mode_is_refused(method):
-    f = lambda s, u: torch.tanh(0.5 * s + u)  # noqa: E731
-    solve = lambda s, u: li.solve(f, s, u, method).states  # noqa: E731
-    ones = torch.ones_like(S0)
-    attempts = [
-        lambda: torch.func.jvp(lambda s: solve(s, U), (S0,), (ones,)),
-        lambda: torch.func.jvp(lambda u: solve(S0, u), (U,), (torch.ones_like(U),)),
-        lambda: torch.func.jacfwd(lambda s: solve(s, U))(S0),
-    ]
-
-    def dual():
-        with torch.autograd.forward_ad.dual_level():
-            return solve(torch.autograd.forward_ad.make_dual(S0, ones), U)
-
-    for attempt in [*attempts, dual]:
-        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-            attempt()

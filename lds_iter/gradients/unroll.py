@@ -19,8 +19,10 @@ class Unroll(AbstractAdjoint):
 
     The loop runs as it always does, frontier, window and repairs included, and autograd records it. As exact as the
     iterations carry information: in `k` Jacobi iterations a gradient reaches back `k` steps from rows that are not
-    accepted yet. Memory and time grow with the iterations; differentiable twice. It also reaches the guess and the
-    parameters of the method. A check on `Implicit`, and for studying the iteration itself.
+    accepted yet, and where Newton squares the error of the states, that of the gradient is about its root. Memory and
+    time grow with the iterations; differentiable twice. It also reaches the guess and the parameters of the method.
+    Where a proposal overflowed and was repaired, the gradient is NaN. A check on `Implicit`, and for studying the
+    iteration itself.
     """
 
     def check_method(self, method: LDSApproximation | AbstractStrategy) -> None:

@@ -18,7 +18,7 @@ diffusers.utils.logging.set_verbosity_error()
 
 from small_denoisers import EXACT, Denoiser, assert_same, both, noise_for  # noqa: E402
 
-from bench.paradigms import paradigms  # noqa: E402
+from bench.diffusion.paradigms import paradigms  # noqa: E402
 from lds_iter.diffusion.noise import drawn  # noqa: E402
 from lds_iter.diffusion.probe import schedule_of  # noqa: E402
 from lds_iter.diffusion.sampler import ParallelSampler  # noqa: E402
@@ -329,7 +329,7 @@ def test_the_state_holds_what_is_needed_and_no_more(name, config, slots):
 
 @pytest.mark.parametrize("name", ["DDIMParallelScheduler", "DDPMParallelScheduler"])
 def test_the_peer_of_the_bench_ends_at_the_loop_too(name):
-    """ParaDiGMS as `bench.paradigms` restates it: in a window, at tolerance 0, it is the sequential sample."""
+    """`bench.diffusion.paradigms` is ParaDiGMS: in a window, at tolerance 0, it gives the sequential sample."""
     scheduler = getattr(diffusers, name)(clip_sample=False)
     sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 12)
     schedule = sampler.schedule(12)

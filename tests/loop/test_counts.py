@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import lds_iter as li
-from bench import counts, problems
+from bench.common import problems
+from bench.counts import measure as counts
 from lds_iter.derivatives.forward_mode import FunctionDerivatives
 
 

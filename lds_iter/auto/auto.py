@@ -19,7 +19,8 @@ from lds_iter.methods.base import LDSApproximation
 class Auto(AbstractStrategy):
     """Choose the method while solving: a race with deadlines.
 
-    1. A recurrence with compiled steps is evaluated by them: nothing is faster on a CPU. So are fewer than 120 rows.
+    1. A recurrence with compiled steps is evaluated by them: nothing is faster on a CPU. Fewer than 120 rows are
+       evaluated step by step too.
     2. The first solve of a kind (code of `f`, shapes, device) times a few sequential steps, and tries the contenders in
        their order, each in a short window first. What gets on is given all rows, what does not is given up at its
        deadline; accepted rows are kept, and the rest goes step by step. Later solves try those that are left.

@@ -14,7 +14,7 @@ from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion
 
 CONTENDERS = Newton(), QuasiNewton(), Picard(), TrustRegion(Newton())
-"""In the order in which they are tried: fewest iterations first, and last the one for the edge of stability."""
+"""The default contenders in the order of trial: fewest iterations first, the one for unstable recurrences last."""
 
 
 class ExternalKernel(Protocol):
@@ -26,7 +26,7 @@ class ExternalKernel(Protocol):
         ...
 
     def run(self) -> Any:
-        """Evaluate; called to be timed, so the answer may be thrown away."""
+        """Evaluate the sequence. The call is timed; the caller may discard its result."""
 
 
 @dataclass(frozen=True)

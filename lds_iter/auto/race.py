@@ -12,13 +12,13 @@ from lds_iter.loop.state import LoopState
 from lds_iter.solution import Result, duration
 
 SHORTEST_RACE_ROWS = 120
-"""Fewer rows are evaluated step by step at once: a few iterations cost as much in overhead alone."""
+"""Shorter sequences are evaluated step by step without a race: a few iterations cost as much in overhead alone."""
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
 """Sequential steps that begin a race."""
 
 WINNER_EVALUATIONS_RATIO = 1.5
-"""A winner that needs more evaluations than so many times its last ones is watched from there on."""
+"""A winner is watched after it has taken this many times the evaluations of its last solve."""
 
 DENSE_NUMBERS = 1 << 27
 """Numbers that the matrices of a method that takes all its rows at once may have: 512 MiB in float32."""
@@ -64,7 +64,7 @@ class Race:
         return solving.over
 
     def _race(self) -> None:
-        """Try contenders, and go on from where they have come to in the fastest way that is known."""
+        """Try contenders, then continue from the rows that they accepted with the fastest plan known."""
         solving, seconds = self.solving, self._time_base()
         plan, record = self.entry.best() or (self.base, Record(seconds))
         allowed = min(self.settings.budget * seconds, record.seconds)
@@ -84,7 +84,7 @@ class Race:
                 self.entry = self.entry.noted(STEPS, Record(whole, self.length))
 
     def _time_base(self) -> float:
-        """Seconds of all rows in the way without a method: known, or by a few steps, or by the kernel."""
+        """Seconds of all rows without a method: from the table, or measured on a few steps or on the kernel."""
         solving, known = self.solving, self.entry.records.get(self.base)
         if solving.kernel is not None:
             begin = solving.now()
@@ -99,7 +99,7 @@ class Race:
         return known.seconds
 
     def _try(self, place: int, seconds: float, allowed: float) -> None:
-        """One attempt against a way that takes so many seconds, and what it tells of its method."""
+        """One attempt against a plan that takes `seconds`; the record of its method is kept."""
         solving, widest = self.solving, self._widest(place)
         attempt = Attempt(solving, place, widest, seconds / self.length, allowed, min(SHORTEST_WINDOW_ROWS, widest))
         solving.decide(attempt.plan, f"it is to be tried; {duration(seconds / self.length)} a row is what to beat")
@@ -121,7 +121,7 @@ class Race:
         self.entry = self.entry.repeated(plan, Record(seconds, solving.count))
 
     def _run_winner(self, plan: Plan, record: Record) -> bool:
-        """Run a method that has solved this kind. Where it needs longer than it did, watch it, and fall back to the way
+        """Run a method that has solved this kind. When it takes longer than before, watch it, and fall back to the way
         without a method. Returns whether it did everything."""
         solving, seconds = self.solving, self.entry.records[self.base].seconds
         solving.enter(plan)

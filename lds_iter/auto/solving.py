@@ -23,7 +23,7 @@ STEPS_PER_CHECK = 256
 
 @dataclass
 class Solving:
-    """What an attempt, and the race around it, work on.
+    """The solve that an attempt, and the race around it, work on.
 
     Attributes:
         state: of the loop; it begins with the first method that is entered, or with the first steps.
@@ -90,14 +90,14 @@ class Solving:
         self.state = replace(state, age=age)
 
     def iterate(self, plan: Plan, most: int | None = None) -> tuple[float, int]:
-        """Up to so many iterations; the seconds that they took, and how many rows they accepted."""
+        """Make at most `most` iterations. Returns the seconds that they took and the number of rows accepted."""
         method, begin, front = self.settings.contenders[plan.contender], self.now(), self.front
         self.state = go_on(self.problem, method, self.state, self._options(plan), self.observers, most)
         self.front = front_of(self.state, self.problem.length)
         return self.now() - begin, self.front - front
 
     def restore_guess(self) -> None:
-        """Put the guess into the rows that are not accepted: what a failed attempt leaves there may be far worse."""
+        """Put the guess into the rows that are not accepted: a failed attempt may have left far worse states there."""
         state = self.state
         times = torch.arange(len(self.guess), device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
         rows = ((times >= state.frontier) & state.running).unsqueeze(-1)

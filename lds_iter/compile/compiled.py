@@ -37,7 +37,7 @@ from lds_iter.solution import Result
 
 
 class CompileCache:
-    """The code that one compiler has made: a body for every method and tolerance, with the recurrence as an argument."""
+    """The code that one compiler has made: a body for every method and tolerance; the recurrence is an argument."""
 
     def __init__(self, compiler: Callable[..., Any]) -> None:
         if not callable(compiler):

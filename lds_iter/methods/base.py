@@ -44,7 +44,7 @@ class LDSApproximation(Composable, ABC):
         """
 
     def for_adjoint(self) -> LDSApproximation:
-        """The method for the adjoint recurrence, which is linear: itself, unless it helps on nonlinear problems only."""
+        """The method for the adjoint recurrence, which is linear: itself, if it helps on linear problems."""
         return self
 
     @abstractmethod

@@ -1,9 +1,10 @@
-"""Denoising in parallel against ParaDiGMS, by counts: `python -m bench.diffusion`.
+"""Denoising in parallel against ParaDiGMS, ParaTAA and SRDS, by counts: `python -m bench.diffusion`.
 
-The same network (the digits of `recipes.diffusion`), the same noise, one sample at a time. Every method is run at
-tolerances of its own, the loosest first, until its final sample is within 1e-3; what counts for a bar of 1e-2 or 1e-3
-is the run with the fewest rounds whose final sample is within the bar, root mean square, of what the scheduler draws
-step by step. Rounds and evaluations do not depend on the machine.
+The same network (the digits of `recipes.diffusion`), the same noise, one sample at a time. ParaDiGMS and `lds_iter` are
+run at tolerances of their own, the loosest first, until the final sample is within 1e-3; what counts for a bar of 1e-2
+or 1e-3 is the run with the fewest rounds whose final sample is within the bar, root mean square, of what the scheduler
+draws step by step. ParaTAA and SRDS are stopped by an oracle, in the round in which their sample is within the bar, and
+ParaTAA at the best of three orders. Rounds and evaluations do not depend on the machine.
 
 Writes `bench/results/diffusion.json` and, from that alone, `docs/background/diffusion.md`. Runs that end are also
 written to `out/diffusion-rows.jsonl`, line by line; with `--resume` those found there are not run again.

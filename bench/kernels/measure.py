@@ -13,9 +13,9 @@ import lds_iter as li
 from lds_iter.kernels.triton.cells import iterations
 from lds_iter.kernels.triton.cells import operators as cells
 from lds_iter.kernels.triton.scans import cuda
+from lds_iter.linear.linear_scan import diagonal_scan
+from lds_iter.linear.transitions import leaves, map_leaves
 from lds_iter.nn.gru import GRUDerivatives
-from lds_iter.scan.linear_scan import diagonal_scan
-from lds_iter.scan.transitions import leaves, map_leaves
 
 GATES = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 """Largest error, relative to the largest number, at which a case is timed."""

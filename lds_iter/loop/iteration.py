@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization, linearize
+from lds_iter.linear.cut import Cut
 from lds_iter.loop.contract import linearized, proposed
 from lds_iter.loop.frontier import OpenRows
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import IterationRequest, own_fused_iteration
-from lds_iter.scan.cut import Cut
 from lds_iter.solution import Result
 
 TILE_ELEMENTS = 1 << 18

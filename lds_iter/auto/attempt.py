@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from lds_iter.auto.forecast import Forecast
+from lds_iter.auto.forecast import AttemptForecast
 from lds_iter.auto.solving import Solving
-from lds_iter.auto.table import Plan, Record
+from lds_iter.auto.table import PlanRecord, RacePlan
 from lds_iter.solution import duration
 
 SHORTEST_WINDOW_ROWS, WINDOW_GROWTH_RATIO = 64, 8
@@ -50,23 +50,23 @@ class Attempt:
     costs: dict[int, float] = field(default_factory=dict)
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> RacePlan:
         """The method in its present window."""
-        return Plan(self.place, self.window if self.window < self.solving.problem.length else None)
+        return RacePlan(self.place, self.window if self.window < self.solving.problem.length else None)
 
-    def run(self) -> tuple[Plan, Record]:
+    def run(self) -> tuple[RacePlan, PlanRecord]:
         """Run until the solve ends or the attempt fails. Returns how it ended, and its record for all rows."""
         rows = self.solving.rows
         while self._in_window():
             pass
         if self.solving.over:
-            return self.plan, Record(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
-        return self.plan, Record(math.inf, self.evaluations, sure=self.evaluations > 1)
+            return self.plan, PlanRecord(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
+        return self.plan, PlanRecord(math.inf, self.evaluations, sure=self.evaluations > 1)
 
     def _in_window(self) -> bool:
         """Iterate until the window should change, and change it; false when the attempt has ended."""
         solving, allowed = self.solving, self.allowed_seconds
-        forecast = Forecast(self.window, solving.front, solving.target(), self.least)
+        forecast = AttemptForecast(self.window, solving.front, solving.target(), self.least)
         allowed -= (allowed - solving.lost) / 2 if self.window > SHORTEST_WINDOW_ROWS else 0
         slides, goal = self.window == self.widest, solving.front + self.window
         while True:
@@ -85,7 +85,7 @@ class Attempt:
                 return True
 
     def _iterate(self, rows: int) -> None:
-        seconds, gained = self.solving.iterate(Plan(self.place, rows), 1)
+        seconds, gained = self.solving.iterate(RacePlan(self.place, rows), 1)
         self.solving.lost += seconds - gained * self.row_seconds
         self.spent, self.evaluations = self.spent + seconds, self.evaluations + 1
         self.costs[self.window] = seconds
@@ -110,11 +110,11 @@ class Attempt:
         rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
         return iterations * self._cost(window) < rest and self.solving.lost < whole
 
-    def _promised(self, forecast: Forecast) -> float:
+    def _promised(self, forecast: AttemptForecast) -> float:
         """Iterations that a window needs: the forecast of earlier windows until this one has had as many."""
         return self.promised if len(forecast.residuals) < self.promised else math.inf
 
-    def _wider(self, forecast: Forecast) -> tuple[int, str] | None:
+    def _wider(self, forecast: AttemptForecast) -> tuple[int, str] | None:
         """The wider window to continue in, and the reason."""
         if self.window == self.widest:
             return None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lds_iter.auto.clock import AbstractClock
-from lds_iter.auto.table import Plan, Table
+from lds_iter.auto.table import RacePlan, Table
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.picard import Picard
@@ -30,7 +30,7 @@ class ExternalKernel(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings:
+class RaceSettings:
     """Of an `Auto`, as its parts need them, and the table that they share; `names`: of the contenders, as text."""
 
     contenders: tuple[LDSApproximation, ...]
@@ -39,7 +39,7 @@ class Settings:
     clock: AbstractClock
     table: Table = field(default_factory=Table)
 
-    def describe(self, plan: Plan, kernel: ExternalKernel | None) -> str:
+    def describe(self, plan: RacePlan, kernel: ExternalKernel | None) -> str:
         """A plan in words."""
         if plan.contender < 0:
             return "step by step" if kernel is None else kernel.name

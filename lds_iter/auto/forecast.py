@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Forecast:
+class AttemptForecast:
     """The iterations in one window of `window` rows, which begins at the row `front`.
 
     Attributes:

@@ -26,18 +26,18 @@ RACE_AGAIN_RATIO = 1.3
 """When the winner takes this many times its record twice in a row, all contenders are raced again."""
 
 
-class Plan(NamedTuple):
+class RacePlan(NamedTuple):
     """A way to evaluate a sequence: the place of a contender, and the rows of its window, None where that is all."""
 
     contender: int
     window: int | None = None
 
 
-STEPS, KERNEL = Plan(-1), Plan(-2)
+STEPWISE, KERNEL = RacePlan(-1), RacePlan(-2)
 """The ways without a method: step by step, and a kernel from outside."""
 
 
-class Record(NamedTuple):
+class PlanRecord(NamedTuple):
     """The cost of a plan.
 
     Attributes:
@@ -55,10 +55,10 @@ class Record(NamedTuple):
 class Entry:
     """The records of one kind by plan, and whether the winner was slow in the last solve."""
 
-    records: dict[Plan, Record] = field(default_factory=dict)
+    records: dict[RacePlan, PlanRecord] = field(default_factory=dict)
     slow: bool = False
 
-    def best(self) -> tuple[Plan, Record] | None:
+    def best(self) -> tuple[RacePlan, PlanRecord] | None:
         """The plan with the best record; None where nothing has succeeded."""
         known = [one for one in self.records.items() if one[1].seconds < math.inf]
         return min(known, key=lambda one: one[1].seconds, default=None)
@@ -68,11 +68,11 @@ class Entry:
         tried = {plan.contender for plan, record in self.records.items() if record.sure or record.seconds < math.inf}
         return [place for place in range(contenders) if place not in tried]
 
-    def noted(self, plan: Plan, record: Record) -> Entry:
+    def noted(self, plan: RacePlan, record: PlanRecord) -> Entry:
         """The same entry with one more record."""
         return replace(self, records=self.records | {plan: record})
 
-    def repeated(self, plan: Plan, record: Record) -> Entry:
+    def repeated(self, plan: RacePlan, record: PlanRecord) -> Entry:
         """The entry after the winner ran again. Its smallest time counts until it is slow."""
         before = self.records[plan]
         if before.sure and record.seconds > RACE_AGAIN_RATIO * before.seconds:

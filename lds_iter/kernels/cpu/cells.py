@@ -19,7 +19,7 @@ from lds_iter.kernels.cpu.plain import addresses, plain, traced
 from lds_iter.kernels.forms import Form
 from lds_iter.recurrence import IterationRequest, IterationResult
 
-WIDEST = 768
+WIDEST_CACHED = 768
 """Up to this width times gates the weights of one vector of channels fit the first-level cache; beyond, a matrix
 library wins."""
 
@@ -177,7 +177,7 @@ class CompiledCell:
             and all(tensor.shape == (*s.shape[:-1], width) for tensor in tensors[: self.gates])
             and s.shape[-1] == self.parts * width
             and s.numel() > 0
-            and width * self.gates <= WIDEST
+            and width * self.gates <= WIDEST_CACHED
         )
 
 

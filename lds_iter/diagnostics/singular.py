@@ -56,7 +56,7 @@ def norm(apply: LinearMap, transposed: LinearMap, like: Tensor, *, limit: int = 
         apply: the operator, `(n, *batch, D)` to the same shape, in float64.
         transposed: its transpose.
         like: a tensor `(n, *batch, D)` that gives shape and device.
-        limit: at most so many steps.
+        limit: the largest number of steps.
         seed: of the random start.
 
     Returns:

@@ -1,7 +1,7 @@
 """The scans as operators of `torch.library`, one node each in a compiled graph.
 
-Traced through, an odd-even scan is some dozens of operations per level, its recursion unrolled for one T. As an
-operator it is opaque: the graph stays small, serves every T, and the kernel is looked up in the registry of `scan` when
+A traced odd-even scan has dozens of operations per level, and its recursion is unrolled for one T. An operator is
+opaque: the graph stays small and serves every T, and the kernel is looked up in the registry of `linear` when
 the operator runs, so that `register_scan` reaches compiled code too. Eager code calls the kernels directly,
 except under `torch.func.vmap`, whose dimension becomes one more of the batch.
 

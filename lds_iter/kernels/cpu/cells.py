@@ -1,4 +1,4 @@
-"""The compiled cells of `lds_iter.nn`: `gru.cpp`, `lstm.cpp`, `rnn.cpp`, and what they share in `cell*.h`.
+"""The compiled cells of `lds_iter.nn`: `gru.cpp`, `lstm.cpp`, `rnn.cpp`; their common code is in `cell*.h`.
 
 A cell is called with the states and with one tuple of tensors: what the inputs contribute to each gate, the matrices,
 and the bias of the last product where there is one. Reference: the plain torch operations of `lds_iter.nn` and, for
@@ -154,7 +154,7 @@ class CompiledCell:
         return IterationResult(lo, residual, excess, accepted, nothing, nothing > 0, finite=not flawed)
 
     def has_iteration(self, s: Tensor, tensors: Tensors) -> bool:
-        """Whether `iteration` is there for such rows."""
+        """Whether `iteration` serves such rows."""
         return self._serves(s, tensors) and self._sweep(s.dtype) is not None
 
     def _sweep(self, dtype: torch.dtype) -> Callable[..., int] | None:

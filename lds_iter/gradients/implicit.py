@@ -69,7 +69,7 @@ class Implicit(AbstractAdjoint):
             raise ValueError(f"`window` must be a whole number, 1 or more, or None, got {window!r}.")
 
     def check_method(self, method: LDSApproximation | AbstractStrategy) -> None:
-        """Any method will do."""
+        """Check nothing: every method has an adjoint."""
 
     def solve(
         self,

@@ -75,6 +75,7 @@ from lds_iter.scan.transitions import Diagonal as Diagonal
 from lds_iter.scan.transitions import Identity as Identity
 from lds_iter.scan.transitions import ScaledIdentity as ScaledIdentity
 from lds_iter.scan.transitions import Zero as Zero
+from lds_iter.solution import AdjointCounts as AdjointCounts
 from lds_iter.solution import Decision as Decision
 from lds_iter.solution import History as History
 from lds_iter.solution import Progress as Progress

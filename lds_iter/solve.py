@@ -124,6 +124,7 @@ def solve(
     Raises:
         TypeError, ValueError: for arguments that cannot work, before the first iteration.
         SolveError: carries the solution reached, and says what to try.
+        Exception: what a callback or a rule raises, with the solution reached in its attribute `solution`.
 
     Example:
         >>> decay = lambda s, u: 0.5 * s.tanh() + u
@@ -149,7 +150,8 @@ def solve(
                 problem, approximation, given.guess, options, observers, wanted=given.wanted
             )
         except Interrupted as interrupted:
-            raise _interrupt(problem, interrupted.state) from None
+            ended = _interrupt(problem, interrupted)
+            raise ended from ended.__cause__
     solved = state.result == int(Result.SUCCESS)
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
@@ -207,18 +209,17 @@ def check_arguments(
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
-def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
-    """The interrupt of a solve, with the states that it had reached."""
+def _interrupt(problem: Problem, interrupted: Interrupted) -> BaseException:
+    """What ended a solve from outside, a KeyboardInterrupt or an error of a callback, with the states reached."""
+    state, error = interrupted.state, interrupted.__cause__
     running = state.running
-    state = replace(
-        state,
-        result=state.result.masked_fill(running, int(Result.STOPPED)),
-        residual=state.residual.masked_fill(running, torch.nan),  # that of the iterate before
-    )
-    interrupt = KeyboardInterrupt()
-    interrupt.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
-    interrupt.add_note("The states reached are in the attribute `solution` of this exception.")
-    return interrupt
+    state = replace(state, result=state.result.masked_fill(running, int(Result.STOPPED)))
+    if error is None or isinstance(error, KeyboardInterrupt):  # the update was taken, and not measured
+        state = replace(state, residual=state.residual.masked_fill(running, torch.nan))
+        error = KeyboardInterrupt()
+    error.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
+    error.add_note("The states reached are in the attribute `solution` of this exception.")
+    return error
 
 
 @_teach_spelling

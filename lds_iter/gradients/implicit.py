@@ -29,6 +29,7 @@ from lds_iter.loop.run import run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import check_value, detached, own_solve_adjoint
+from lds_iter.solution import AdjointCounts
 
 
 @dataclass(frozen=True)
@@ -112,15 +113,19 @@ class Implicit(AbstractAdjoint):
         before = prev.detach() if self.method is None and own_solve_adjoint(problem.f) is not None else None
         unchanged = Unchanged.of(value)
 
-        def adjoint(g: Tensor) -> Tensor:
+        def adjoint(g: Tensor) -> tuple[Tensor, AdjointCounts | None]:
             unchanged.check_parameters()
             direct = None if before is None else direct_adjoint(fixed, before, g)
-            return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else direct
+            return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
 
         return _attached(value, states, adjoint)
 
 
-def _attached(value: Tensor, states: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
+Adjoint = Callable[[Tensor], tuple[Tensor, AdjointCounts | None]]
+"""From the gradients of the states to all adjoints, and their counts."""
+
+
+def _attached(value: Tensor, states: Tensor, adjoint: Adjoint) -> Tensor:
     try:
         return _Attached.apply(value, states, adjoint)  # pyright: ignore[reportReturnType]
     except RuntimeError as error:
@@ -136,8 +141,8 @@ class _Attached(torch.autograd.Function):
     """Forward: the states, as they are. Backward: the gradients of `f`'s values, which are the adjoints."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, states: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:  # noqa: ARG004
-        ctx.adjoint = adjoint
+    def forward(ctx: Any, value: Tensor, states: Tensor, adjoint: Adjoint) -> Tensor:  # noqa: ARG004
+        ctx.adjoint, ctx.counts = adjoint, []  # the counts are read from the node by `Solution.adjoints`
         return states.clone()
 
     @staticmethod
@@ -147,4 +152,7 @@ class _Attached(torch.autograd.Function):
                 "The implicit gradient of `solve` cannot be differentiated again (`create_graph=True`). For second "
                 "derivatives type `adjoint=li.Unroll()`, or use li.sequential(f, s0, inputs)."
             )
-        return ctx.adjoint(g), None, None
+        found, counts = ctx.adjoint(g)
+        if counts is not None:
+            ctx.counts.append(counts)
+        return found, None, None

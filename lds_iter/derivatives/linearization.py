@@ -127,7 +127,7 @@ class Linearization:
         return pytree.tree_map(kept, new, old)
 
     def keep_rows(self, new: Any, old: Any) -> Any:
-        """The same for a memory of all time steps: `new` in the rows at hand, of sequences that take part.
+        """The same for a memory of all time steps: `new` in the rows that may move now (`open`), `old` in the others.
 
         Args:
             new: a pytree of tensors, `(n, *batch, ...)`.
@@ -138,7 +138,7 @@ class Linearization:
         """
 
         def kept(one: Tensor, other: Tensor) -> Tensor:
-            mask = self.active.reshape((*self.active.shape, *[1] * (one.ndim - 1 - self.active.ndim)))
+            mask = self.open.reshape((*self.open.shape[:-1], *[1] * (one.ndim - self.open.ndim + 1)))
             now = torch.where(mask, one, other[self.rows])
             return torch.cat([other[: self.rows.start], now, other[self.rows.stop :]])
 

@@ -1,7 +1,7 @@
 """The scheme of the page "Compose your own scheme" beside every method of the library: `python -m bench.composed`.
 
-A driven pendulum with friction (Baker, Gollub, "Chaotic dynamics", 1990), by semi-implicit Euler steps of 0.02. The page
-shows the same code; a test compares them, and the counts.
+A driven pendulum with friction (Baker, Gollub, "Chaotic dynamics", 1990), by semi-implicit Euler steps of 0.02. The
+page shows the same code; a test compares them, and the counts.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ BUILT_IN: list[li.LDSApproximation] = [
     li.Switch(li.QuasiNewton(), li.Newton(), li.Below(0.1)),
     li.LowPrecision(li.Newton(), torch.float32),
 ]
-"""Every kind of method of the library that solves a problem of two coordinates, tuned where there is something to tune."""
+"""Every kind of method of the library, tuned where there is something to tune."""
 
 
 def problem(length: int) -> tuple[Any, Tensor, Tensor]:

@@ -106,7 +106,7 @@ class Implicit(AbstractAdjoint):
         """
         prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
         value = check_value(problem.f(prev, problem.inputs), prev)
-        own = method.for_adjoint() if self.method is None else self.method
+        own = _checked(method.for_adjoint(), method) if self.method is None else self.method
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
         options = replace(options, max_iters=problem.length, **given)
         # kept only for those that solve their adjoint directly, which keep it for their gradients anyway
@@ -119,6 +119,16 @@ class Implicit(AbstractAdjoint):
             return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
 
         return _attached(value, states, adjoint)
+
+
+def _checked(own: object, method: LDSApproximation | AbstractStrategy) -> LDSApproximation | AbstractStrategy:
+    """What a method's `for_adjoint` returned."""
+    if not isinstance(own, LDSApproximation | AbstractStrategy):
+        raise TypeError(
+            f"`{type(method).__name__}.for_adjoint` must return a method for a linear recurrence, got {own!r}. A "
+            "wrapper returns `self.method.for_adjoint()`; what is made for one `f` alone returns `li.Newton()`."
+        )
+    return own
 
 
 Adjoint = Callable[[Tensor], tuple[Tensor, AdjointCounts | None]]

@@ -1,9 +1,10 @@
-"""Denoising in parallel against ParaDiGMS, by counts: `python -m bench.diffusion`.
+"""Denoising in parallel against ParaDiGMS, ParaTAA and SRDS, by counts: `python -m bench.diffusion`.
 
-The same network (the digits of `recipes.diffusion`), the same noise, one sample at a time. Every method is run at
-tolerances of its own, the loosest first, until its final sample is within 1e-3; what counts for a bar of 1e-2 or 1e-3
-is the run with the fewest rounds whose final sample is within the bar, root mean square, of what the scheduler draws
-step by step. Rounds and evaluations do not depend on the machine.
+The same network (the digits of `recipes.diffusion`), the same noise, one sample at a time. ParaDiGMS and `lds_iter` are
+run at tolerances of their own, the loosest first, until the final sample is within 1e-3; what counts for a bar of 1e-2
+or 1e-3 is the run with the fewest rounds whose final sample is within the bar, root mean square, of what the scheduler
+draws step by step. ParaTAA and SRDS are stopped by an oracle, in the round in which their sample is within the bar, and
+ParaTAA at the best of three orders. Rounds and evaluations do not depend on the machine.
 
 Writes `bench/results/diffusion.json` and, from that alone, `docs/background/diffusion.md`. Runs that end are also
 written to `out/diffusion-rows.jsonl`, line by line; with `--resume` those found there are not run again.
@@ -26,11 +27,16 @@ from bench.diffusion_page import page
 from bench.machine import describe
 from bench.pages import keep
 from bench.paradigms import paradigms
+from bench.parataa import parataa
+from bench.srds import ddim_solvers, srds
 from lds_iter.diffusion.noise import drawn
+from lds_iter.diffusion.probe import schedule_of
 from lds_iter.diffusion.sampled import Work
 from lds_iter.diffusion.sampler import ParallelSampler
+from lds_iter.diffusion.schedule import prepared
 from lds_iter.diffusion.secant import Secant
 from lds_iter.diffusion.structured import Structured
+from lds_iter.diffusion.task import Task
 from recipes.diffusion.choices import DIGITS, load
 
 ROOT = Path(__file__).parent.parent
@@ -43,10 +49,13 @@ THEIR_TOLERANCES = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0
 OUR_TOLERANCES = (6e-2, 2e-2, 6e-3, 2e-3, 6e-4)
 IN_BETWEEN = (3.5e-2, 1.1e-2, 3.5e-3)
 """Up to a hundred steps, where runs are short; a round more or less is a factor of three in the error."""
+ORDERS = (8, 20)
+"""Of ParaTAA's equations, beside T."""
 GOAL = 1e-3
 LONG = (("DDIM", 1000), ("DDPM", 100), ("DDPM", 250), ("DDPM", 1000))
-NOT_RUN = {problem: {"Picard", "Structured"} for problem in LONG}
-"""Slower than ParaDiGMS or `Secant` wherever they were run, and half of the whole bench's time."""
+PEERS = {"ParaTAA, order 8", "ParaTAA, order 20", "ParaTAA, order T", "SRDS"}
+NOT_RUN = {problem: {"Picard", "Structured"} | (PEERS if problem[1] == 1000 else set()) for problem in LONG}
+"""More rounds than ParaDiGMS or `Secant` wherever they were run, and half of the whole bench's time."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +119,8 @@ def schedulers() -> dict[str, Any]:
 def their_runs(problem: Problem, truth: Tensor) -> Iterator[tuple[str, Iterator[Row]]]:
     """ParaDiGMS with all steps at once, and in a window of a hundred where there are more."""
     scheduler = problem.sampler.scheduler
-    network = problem.sampler.network(problem.noise, problem.conditioning)
-    schedule, noises = problem.sampler.schedule(problem.steps), None
+    network = problem.sampler.network(Task(noise=problem.noise, conditioning=problem.conditioning))
+    schedule, noises = schedule_of(*prepared(scheduler, problem.steps)), None
     if bool(schedule.draws.any()):
         fresh = drawn(schedule, problem.noise, problem.generator())
         noises = schedule.noise.float().view(-1, 1, 1, 1, 1) * fresh
@@ -125,6 +134,28 @@ def their_runs(problem: Problem, truth: Tensor) -> Iterator[tuple[str, Iterator[
     for window in sorted({problem.steps, min(problem.steps, 100)}):
         name = "ParaDiGMS" if window == problem.steps else f"ParaDiGMS, window {window}"
         yield name, run(name, window)
+
+
+def oracle_runs(problem: Problem, truth: Tensor) -> Iterator[tuple[str, Iterator[Row]]]:
+    """ParaTAA at three orders, and SRDS, which is for DDIM: a row for every round or pass, by its number."""
+    scheduler = problem.sampler.scheduler
+    network = problem.sampler.network(Task(noise=problem.noise, conditioning=problem.conditioning))
+    schedule, added = schedule_of(*prepared(scheduler, problem.steps)), None
+    if bool(schedule.draws.any()):
+        added = schedule.noise.view(-1, 1, 1, 1, 1) * drawn(schedule, problem.noise, problem.generator())
+
+    def rows(name: str, found: Iterator[tuple[Tensor, Work]]) -> Iterator[Row]:
+        for number, (sample, work) in enumerate(found, 1):
+            yield problem.row(name, number, work, sample, truth)
+
+    for order in sorted({min(order, problem.steps) for order in (*ORDERS, problem.steps)}):
+        name = f"ParaTAA, order {'T' if order == problem.steps else order}"
+        yield name, rows(name, parataa(network, schedule, problem.noise, added, order=order))
+    if added is None:
+        ready, timesteps = prepared(scheduler, problem.steps)
+        signal = torch.cat([ready.alphas_cumprod[timesteps], ready.final_alpha_cumprod.view(1)]).double()
+        fine, coarse = ddim_solvers(network, signal, timesteps)
+        yield "SRDS", rows("SRDS", srds(fine, coarse, problem.noise, problem.steps))
 
 
 def our_runs(problem: Problem, truth: Tensor) -> Iterator[tuple[str, Iterator[Row]]]:
@@ -159,7 +190,8 @@ def measure(steps: list[int], seeds: int, known: list[Row]) -> Iterator[Row]:
                 problem = Problem(name, ParallelSampler(unet, scheduler, max_batch=500), count, seed)
                 loop = problem.sampler.step_by_step
                 truth = loop(problem.noise, count, problem.conditioning, generator=problem.generator()).sample
-                for method, runs in (*their_runs(problem, truth), *our_runs(problem, truth)):
+                runs_of_all = (*their_runs(problem, truth), *oracle_runs(problem, truth), *our_runs(problem, truth))
+                for method, runs in runs_of_all:
                     if method not in NOT_RUN.get((name, count), ()):
                         yield from _found(known, problem, method) or until_good(runs)
 

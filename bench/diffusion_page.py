@@ -6,7 +6,10 @@ import statistics
 from typing import Any
 
 BARS = (1e-2, 1e-3)
-METHODS = ("ParaDiGMS", "ParaDiGMS, window 100", "Picard", "Structured", "Secant", "Secant, thinned", "Secant, default")
+METHODS = (
+    "ParaDiGMS", "ParaDiGMS, window 100", "ParaTAA", "SRDS", "Picard", "Structured", "Secant", "Secant, thinned",
+    "Secant, default",
+)  # fmt: skip
 
 Best = tuple[float, float] | None
 """Mean rounds and evaluations per step over the seeds; None where a seed did not reach the bar."""
@@ -37,7 +40,11 @@ half of the whole time of the command.
 
 def best(rows: list[dict[str, Any]], scheduler: str, steps: int, method: str, bar: float) -> Best:
     """The cheapest run of each seed within the bar, averaged."""
-    mine = [row for row in rows if (row["scheduler"], row["steps"], row["method"]) == (scheduler, steps, method)]
+    mine = [
+        row
+        for row in rows
+        if (row["scheduler"], row["steps"], row["method"].partition(", order")[0]) == (scheduler, steps, method)
+    ]
     chosen = []
     for seed in sorted({row["seed"] for row in mine}):
         within = [row for row in mine if row["seed"] == seed and row["error"] <= bar]

@@ -33,6 +33,7 @@ from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
@@ -42,7 +43,6 @@ from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
-from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.solution import Progress, Result, Solution
 
 P = ParamSpec("P")
@@ -150,7 +150,7 @@ def solve(
                 problem, approximation, given.guess, options, observers, wanted=given.wanted
             )
         except Interrupted as interrupted:
-            ended = _interrupt(problem, interrupted)
+            ended = interruption(problem, interrupted)
             raise ended from ended.__cause__
     solved = state.result == int(Result.SUCCESS)
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
@@ -209,7 +209,7 @@ def check_arguments(
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
-def _interrupt(problem: Problem, interrupted: Interrupted) -> BaseException:
+def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
     """What ended a solve from outside, a KeyboardInterrupt or an error of a callback, with the states reached."""
     state, error = interrupted.state, interrupted.__cause__
     running = state.running

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization, linearization, linearize_along
+from lds_iter.linear.transitions import leaves
 from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition, TransitionApproximation
 from lds_iter.methods.chord import Chord
 from lds_iter.methods.clipped import Clipped
@@ -23,7 +24,6 @@ from lds_iter.methods.then import Then
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.methods.where import Where
 from lds_iter.recurrence import Function
-from lds_iter.scan.transitions import leaves
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
 from lds_iter.testing.findings import Examination, Measurements

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from lds_iter.checks import check_f, check_inputs, check_state, checked_method
 from lds_iter.errors import PerformanceWarning
+from lds_iter.linear.transitions import AbstractTransition, leaves
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.recurrence import Function, detached
-from lds_iter.scan.transitions import AbstractTransition, leaves
 from lds_iter.testing.findings import Examination, Findings
 from lds_iter.testing.method_laws import LAWS, Law, Trial
 from lds_iter.testing.of_scans import check_scan

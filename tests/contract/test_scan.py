@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lds_iter as li
-from lds_iter.scan import registry
-from lds_iter.scan.mixing import clipped, select
-from lds_iter.scan.transitions import map_leaves
+from lds_iter.linear import registry
+from lds_iter.linear.mixing import clipped, select
+from lds_iter.linear.transitions import map_leaves
 from lds_iter.testing import check_scan, check_transition
 
 # float64 everywhere: what is left is rounding, a few units of 1e-16 times the number of terms.
@@ -72,7 +72,7 @@ def test_clipped_bounds_the_infinity_norm_of_every_block():
 def test_gradients_of_a_scan(name):
     """Against finite differences, in every leaf, in `b` and in the initial value."""
     transition, b, initial = draw(name, (7, (2,), 2), 5)
-    leaves = [leaf.clone().requires_grad_() for leaf in li.scan.leaves(transition)]
+    leaves = [leaf.clone().requires_grad_() for leaf in li.linear.leaves(transition)]
 
     def scan(b, initial, *values):
         remaining = list(values)
@@ -168,7 +168,7 @@ class MatrixFirst(li.AbstractTransition):
         return MatrixFirst(self.q.mT, self.c)
 
     def scaled(self, factor):
-        return MatrixFirst(li.scan.times(factor, self.q), li.scan.times(factor, self.c))
+        return MatrixFirst(li.linear.times(factor, self.q), li.linear.times(factor, self.c))
 
 
 @pytest.mark.parametrize("factor", [0.25, "rows"])

@@ -193,9 +193,9 @@ def test_a_wrapped_method_that_is_no_method_is_told_so():
             wrong()
     with pytest.raises(ValueError, match="`iterations` must be a whole number"):
         li.Then(li.Jacobi(), li.Newton(), 0.5)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="`size` must be at least 1"):
+    with pytest.raises(ValueError, match="`size` must be a whole number, 1 or more"):
         li.BlockNewton(0)
-    with pytest.raises(ValueError, match="`probes` must be at least 1"):
+    with pytest.raises(ValueError, match="`probes` must be a whole number, 1 or more"):
         li.Hutchinson(0)
     with pytest.raises(ValueError, match="multiple of `size`, but D = 3"):
         li.solve(f, S0, U, li.BlockNewton(2))

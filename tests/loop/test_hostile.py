@@ -1,6 +1,7 @@
 """Functions, methods and observers that break their contract: an error that says so, or the right states."""
 
 import pickle
+import re
 import threading
 from dataclasses import dataclass
 
@@ -366,6 +367,8 @@ def test_an_error_in_the_evaluation_for_the_record_has_its_place_too():
     def raising(s, u):
         raise Mine("mine")
 
-    with pytest.raises(Mine) as caught:
-        li.solve(Late(raising, 3), S0, U, li.Jacobi(), record=True)  # two checks, the guess, its record
-    assert any("for the record" in note for note in caught.value.__notes__)
+    for calls in range(3, 9):  # after the checks: each iteration evaluates `f` for itself, and once more for the record
+        with pytest.raises(Mine) as caught:
+            li.solve(Late(raising, calls), S0, U, li.Jacobi(), record=True)
+        (note,) = caught.value.__notes__
+        assert re.search(r"inside of `f`, at time steps \d+ to 15 .*, iteration \d", note)

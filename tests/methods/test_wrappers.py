@@ -50,7 +50,7 @@ def test_then_in_second_place_counts_from_when_it_is_entered():
 
 
 def test_a_structure_that_cannot_be_kept_in_its_own_scan_says_so(monkeypatch):
-    from lds_iter.scan import registry
+    from lds_iter.linear import registry
 
     monkeypatch.setattr(registry, "_KERNELS", dict(registry._KERNELS))
     calls = []
@@ -266,15 +266,41 @@ def van_der_pol(step):
     return f, torch.tensor([2.0, 0.0], dtype=F64)
 
 
+def logistic(step):
+    def f(s, u):
+        velocity = lambda y: y * (1 - y)  # noqa: E731
+        one = velocity(s)
+        two = velocity(s + step / 2 * one)
+        three = velocity(s + step / 2 * two)
+        return s + step / 6 * (one + 2 * two + 2 * three + velocity(s + step * three)) + 0 * u
+
+    return f, torch.tensor([0.1], dtype=F64)
+
+
 @pytest.mark.parametrize(
     ("name", "length"),
-    [("drift", 200), ("drift", 4096), ("noisy drift", 4096), ("weak", 400), ("oscillator", 400), ("oscillator", 1500)],
+    [
+        ("drift", 200),
+        ("drift", 4096),
+        ("noisy drift", 4096),
+        ("weak", 400),
+        ("weak", 600),
+        ("coupled", 600),
+        ("coupled", 4096),
+        ("oscillator", 400),
+        ("oscillator", 512),
+        ("oscillator", 4096),
+        ("logistic", 512),
+        ("logistic", 4096),
+    ],
 )
 def test_a_trust_region_takes_at_most_three_times_newtons_iterations(name, length):
     f, s0 = {
         "drift": lambda: drift(0.0),
         "noisy drift": lambda: drift(0.05),
         "weak": lambda: kuramoto(0.3),
+        "coupled": lambda: kuramoto(1.0, units=20),
+        "logistic": lambda: logistic(10 / length),
         "oscillator": lambda: van_der_pol(10 / length),
     }[name]()
     u = torch.randn(length, 1, dtype=F64)

@@ -86,7 +86,7 @@ inline void tile(const Weights<C>& cell, const T* s, T* pre, int64_t plane, int6
         for (int g = 0; g < G; g++) column[g] = load<V>(w + g * W);
         for (int i = 0; i < R; i++) {
             const T x = s[(i * cell.width + k) * P];
-            for (int g = 0; g < G; g++) sum[g][i] = column[g] * x + sum[g][i];
+            for (int g = 0; g < G; g++) sum[g][i] = fused<T, W>(column[g], x, sum[g][i]);
         }
     }
     for (int g = 0; g < G; g++)

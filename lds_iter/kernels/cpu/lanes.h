@@ -8,6 +8,10 @@
 #include <omp.h>
 #endif
 
+#ifdef __FMA__
+#include <immintrin.h>
+#endif
+
 #include "guard.h"
 
 #if defined(__AVX512F__)
@@ -38,6 +42,27 @@ template <class V, class T> static inline V load(const T* from) {
     return v;
 }
 template <class V, class T> static inline void store(T* to, V v) { std::memcpy(to, &v, sizeof(V)); }
+
+// a x + c, rounded once. Left to itself a compiler contracts one loop and not the next, by the tuning for a processor,
+// and a row would be rounded by its place in a block.
+template <class T, int W> INLINE Vec<T, W> fused(Vec<T, W> a, T x, Vec<T, W> c) {
+#ifdef __FMA__
+    if constexpr (sizeof(Vec<T, W>) == 32) {
+        if constexpr (sizeof(T) == 4) return (Vec<T, W>)_mm256_fmadd_ps((__m256)a, _mm256_set1_ps(x), (__m256)c);
+        else return (Vec<T, W>)_mm256_fmadd_pd((__m256d)a, _mm256_set1_pd(x), (__m256d)c);
+    } else if constexpr (sizeof(Vec<T, W>) == 16) {
+        if constexpr (sizeof(T) == 4) return (Vec<T, W>)_mm_fmadd_ps((__m128)a, _mm_set1_ps(x), (__m128)c);
+        else return (Vec<T, W>)_mm_fmadd_pd((__m128d)a, _mm_set1_pd(x), (__m128d)c);
+    }
+#endif
+#ifdef __AVX512F__
+    if constexpr (sizeof(Vec<T, W>) == 64) {
+        if constexpr (sizeof(T) == 4) return (Vec<T, W>)_mm512_fmadd_ps((__m512)a, _mm512_set1_ps(x), (__m512)c);
+        else return (Vec<T, W>)_mm512_fmadd_pd((__m512d)a, _mm512_set1_pd(x), (__m512d)c);
+    }
+#endif
+    return a * x + c;
+}
 
 // Run body(first, last) on stretches of [0, n), one a thread, each a multiple of `step` but the last.
 template <class Body> static inline void spread(int64_t n, int64_t step, int64_t threads, Body body) {

@@ -53,7 +53,7 @@ class AbstractTransition(ABC):
 
         Args:
             factor: a number, or one per row, `(n, *batch, 1)`. A zero in the tensor gives exactly zero, also where the
-                matrix is inf or NaN: multiply each leaf by `li.scan.times(factor, leaf)`.
+                matrix is inf or NaN: multiply each leaf by `li.linear.times(factor, leaf)`.
         """
 
     def dense(self, like: Tensor) -> Dense:

@@ -1,8 +1,7 @@
-"""What watches a solve: several callbacks as one, and a method whose last carry can be used afterwards."""
+"""A method whose last carry can be used after a solve."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,18 +9,6 @@ from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.solution import Progress
-
-
-@dataclass(frozen=True)
-class Observers:
-    """Several callbacks as one."""
-
-    each: tuple[Callable[[Progress], object], ...]
-
-    def __call__(self, progress: Progress) -> None:
-        for observer in self.each:
-            observer(progress)
 
 
 @dataclass(frozen=True)

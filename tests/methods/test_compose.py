@@ -1,5 +1,6 @@
 """The laws of the wrappers, rules, guesses and the trust region, beyond the contract that every method keeps."""
 
+import ast
 import inspect
 import re
 from dataclasses import dataclass, replace
@@ -517,6 +518,23 @@ def test_the_page_shows_the_scheme_that_is_measured():
     source = inspect.getsource(composed.TwoSteps)
     assert source in (Path(__file__).parents[2] / "docs" / "extend" / "compose.md").read_text()
     assert len([line for line in source.splitlines() if line.strip()]) <= 15
+
+
+def test_the_page_has_ten_short_schemes_and_each_is_checked():
+    """A scheme is at most 15 lines with something on them, counted class by class, with its decorator."""
+    page = (Path(__file__).parents[2] / "docs" / "extend" / "compose.md").read_text()
+    sections = re.split(r"^## \d+\. ", page, flags=re.MULTILINE)[1:]
+    assert len(sections) == 10
+    for section in sections:
+        section = section.partition("\n## ")[0]
+        code = "\n".join(re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE))
+        checked = r"^\s*(print\()?(check_method|check_transition|li\.verify)\("
+        assert re.search(checked, code, re.MULTILINE), section[:40]
+        for node in ast.parse(code).body:
+            if isinstance(node, ast.ClassDef):
+                lines = ast.get_source_segment(code, node).splitlines()
+                count = len(node.decorator_list) + sum(bool(line.strip()) for line in lines)
+                assert count <= 15, (node.name, count)
 
 
 def test_the_composed_scheme_takes_fewer_iterations_than_every_method_of_the_library():

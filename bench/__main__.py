@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from bench.machine import device_at_hand
+from bench.common.machine import device_at_hand
 
 QUICK = Path("out/bench-quick")
 

@@ -78,6 +78,7 @@ from lds_iter.methods import TrustRegion as TrustRegion
 from lds_iter.methods import Where as Where
 from lds_iter.recurrence import fold as fold
 from lds_iter.recurrence import ravel as ravel
+from lds_iter.solution import AdjointCounts as AdjointCounts
 from lds_iter.solution import Decision as Decision
 from lds_iter.solution import History as History
 from lds_iter.solution import Progress as Progress

@@ -25,7 +25,7 @@ def tile(chunk, sequence, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexp
 
 @triton.jit
 def tanh(x):
-    """tanh by an exponential; below 1/4 by its Taylor series, where a difference of exponentials would cancel."""
+    """Tanh by an exponential; below 1/4 by its Taylor series, where a difference of exponentials would cancel."""
     e = tl.exp(-2 * tl.abs(x))
     far = (1 - e) / (1 + e)
     y = x * x

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds_iter.methods.spelling import Composable
 
-class AbstractClock(ABC):
+
+class AbstractClock(Composable, ABC):
     """A source of seconds."""
 
     @abstractmethod

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lds_iter import _torch
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import Composable
 from lds_iter.recurrence import Function, take_rows
 from lds_iter.solution import Decision, Result
 
@@ -124,7 +125,7 @@ class Observer(Protocol):
     def __call__(self, problem: Problem, state: LoopState, /) -> LoopState | None: ...
 
 
-class AbstractStrategy(ABC):
+class AbstractStrategy(Composable, ABC):
     """A strategy in place of a method: it chooses methods itself, iteration by iteration (see `lds_iter.auto`)."""
 
     @abstractmethod

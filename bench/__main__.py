@@ -48,6 +48,8 @@ COMPARISONS = (
     Comparison("bench.edge", ("--time",), devices=CPU),
     Comparison("bench.trained", devices=CPU),
     Comparison("bench.kalman", quick=("--counts",), devices=CPU),
+    Comparison("bench.mcmc", ("counts",), ("counts", "--moves", "50", "--long", "0", "--no-write"), devices=CPU),
+    Comparison("bench.mcmc", ("times",), ("times", "--moves", "50", "--no-write"), devices=CPU),
     Comparison("bench.depth", devices=CPU),
     Comparison("bench.generation", devices=CPU),
     Comparison("bench.diffusion", devices=CPU),

@@ -126,6 +126,7 @@ def solve(
     Raises:
         TypeError, ValueError: for arguments that cannot work, before the first iteration.
         SolveError: carries the solution reached, and says what to try.
+        Exception: what a callback or a rule raises, with the solution reached in its attribute `solution`.
 
     Example:
         >>> decay = lambda s, u: 0.5 * s.tanh() + u
@@ -160,7 +161,8 @@ def solve(
                 problem, approximation, given.guess, options, observers, wanted=given.wanted
             )
         except Interrupted as interrupted:
-            raise interruption(problem, interrupted.state) from None
+            ended = interruption(problem, interrupted)
+            raise ended from ended.__cause__
     solved = state.result == int(Result.SUCCESS)
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
@@ -218,18 +220,17 @@ def check_arguments(
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
-def interruption(problem: Problem, state: LoopState) -> KeyboardInterrupt:
-    """The interrupt of a solve, with the states that it had reached."""
+def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
+    """What ended a solve from outside, a KeyboardInterrupt or an error of a callback, with the states reached."""
+    state, error = interrupted.state, interrupted.__cause__
     running = state.running
-    state = replace(
-        state,
-        result=state.result.masked_fill(running, int(Result.STOPPED)),
-        residual=state.residual.masked_fill(running, torch.nan),  # that of the iterate before
-    )
-    interrupt = KeyboardInterrupt()
-    interrupt.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
-    interrupt.add_note("The states reached are in the attribute `solution` of this exception.")
-    return interrupt
+    state = replace(state, result=state.result.masked_fill(running, int(Result.STOPPED)))
+    if error is None or isinstance(error, KeyboardInterrupt):  # the update was taken, and not measured
+        state = replace(state, residual=state.residual.masked_fill(running, torch.nan))
+        error = KeyboardInterrupt()
+    error.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
+    error.add_note("The states reached are in the attribute `solution` of this exception.")
+    return error
 
 
 @teach_spelling

@@ -21,7 +21,7 @@ from lds_iter.loop.run import run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import Function, own_iterate_adjoint, own_solve_adjoint, take_rows
-from lds_iter.solution import Result
+from lds_iter.solution import AdjointCounts, Result
 
 JacobianParts = dict[str, Tensor]
 """The parts of the Jacobian computed so far, by kind: `"full"`, `"diagonal"`, `"blocks 2"` and so on."""
@@ -188,8 +188,9 @@ def solve_adjoint(
     method: LDSApproximation | AbstractStrategy,
     options: LoopOptions,
     unchanged: Unchanged | None = None,
-) -> Tensor:
-    """All `l_t`, `(T, *batch, D)`; NaN where no finite adjoint exists, as autograd would have it.
+) -> tuple[Tensor, AdjointCounts | None]:
+    """All `l_t`, `(T, *batch, D)`; NaN where no finite adjoint exists, as autograd would have it. And how many
+    iterations that took, where the loop of this library did it.
 
     Args:
         problem: detached.
@@ -200,7 +201,7 @@ def solve_adjoint(
         unchanged: what the value of `f` must still be; None for no look.
     """
     if problem.length == 1:
-        return g
+        return g, None
     rows = problem.length - 1
     options = replace(options, max_iters=rows, window=min(options.window, rows))
     f, own = problem.f, own_iterate_adjoint(problem.f)
@@ -208,10 +209,12 @@ def solve_adjoint(
         if unchanged is not None:
             prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
             unchanged.check_value(f(prev, problem.inputs), slice(0, problem.length))
-        return own(states, problem.inputs, g, method, options)
+        return own(states, problem.inputs, g, method, options), None
     known, g = without_nonfinite(g)
     g, scale = normalized(g)
     inputs = reversed_inputs(states, problem.inputs, g)
     along = linearize_once(f, inputs[0], unchanged, keep=options.window == rows)
     adjoint = AdjointRecurrence(along)
-    return finish_adjoint(run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options), scale, known)
+    state = run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options)
+    counts = AdjointCounts(state.iterations, state.residual, state.result)
+    return finish_adjoint(state, scale, known), counts

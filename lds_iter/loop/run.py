@@ -55,7 +55,7 @@ def run(
         observers: called after every iteration.
 
     Raises:
-        Interrupted: in place of a KeyboardInterrupt, with the state reached.
+        Interrupted: in place of a KeyboardInterrupt or an observer's error, with the state reached.
     """
     if isinstance(method, AbstractStrategy):
         return method.run(problem, guess, options, observers)

@@ -12,7 +12,7 @@ from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.rules import AbstractRule
+from lds_iter.methods.rules import AbstractRule, answer_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Switch(LDSApproximation):
 
     def update(self, lin: Linearization, carry: Switched) -> tuple[Tensor, Switched]:
         seen = _Seen(carry.iterations, lin.residual.abs().amax((0, -1)), carry.moved[None, ..., None])
-        now, rule = self.when.holds(seen, carry.rule)
+        now, rule = answer_of(self.when, seen, carry.rule)
         rule = lin.keep(rule, carry.rule)
         done = carry.done | (now & lin.active)
         early, late = lin.active & ~done, lin.active & done

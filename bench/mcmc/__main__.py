@@ -14,10 +14,10 @@ import torch
 import typer
 from rich.console import Console
 
-from bench.machine import describe
+from bench.common.machine import describe
+from bench.common.pages import between, keep
 from bench.mcmc import measure
 from bench.mcmc.page import counted, timed
-from bench.pages import between, keep
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS, PAGE = ROOT / "bench" / "results", ROOT / "docs" / "background" / "mcmc.md"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench.common.pages import markdown
 from bench.mcmc.measure import CAP
-from bench.pages import markdown
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> str:

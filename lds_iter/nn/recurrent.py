@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +18,10 @@ from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
+from lds_iter.nn._cell_problem import CellProblem, cell_problem
 from lds_iter.nn._gradient import Once, solved, stepped
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
-from lds_iter.nn._weights import WEIGHT_NAMES
 from lds_iter.nn.cell import CellRecurrence
-from lds_iter.nn.gru import GRURecurrence
-from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.options import (
     OPTION_NAMES,
     Option,
@@ -35,22 +32,11 @@ from lds_iter.nn.options import (
     lasting,
     restored,
 )
-from lds_iter.nn.rnn import RNNRecurrence
-from lds_iter.recurrence import fold, ravel, take_rows
+from lds_iter.recurrence import take_rows
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
 
 LOOP = "For a cell of your own call it in a loop: `for x_t in x: state = layer.cell(x_t, state)`."
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """A cell as the arguments of `solve`, and the way back from its states to those of the cell."""
-
-    f: Callable[[Tensor, Any], Tensor]
-    s0: Tensor
-    inputs: Any
-    unpack: Callable[[Tensor], Any]
 
 
 class Recurrent(torch.nn.Module):
@@ -132,7 +118,7 @@ class Recurrent(torch.nn.Module):
             state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
         state = zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
         with torch.autocast(x.device.type, enabled=False):
-            problem = _problem(self.cell, x.contiguous(), state)
+            problem = cell_problem(self.cell, x.contiguous(), state)
             states = problem.unpack(self._states(problem, x.shape[0], recorded(x, *pytree.tree_leaves(state))))
         final = pytree.tree_map(lambda leaf: leaf[-1].clone(), states)
         if single:
@@ -141,7 +127,7 @@ class Recurrent(torch.nn.Module):
             states = pytree.tree_map(lambda leaf: leaf.transpose(0, 1), states)
         return states, final
 
-    def _states(self, problem: _Problem, length: int, stepwise: bool) -> Tensor:
+    def _states(self, problem: CellProblem, length: int, stepwise: bool) -> Tensor:
         """All states of the recurrence, `(T, B, D)`."""
         self.last_solution = None
         f, s0, inputs = problem.f, problem.s0, problem.inputs
@@ -194,7 +180,7 @@ class Recurrent(torch.nn.Module):
         return self._auto
 
     def _compiled(self) -> CompileCache | None:
-        """What has been compiled, for the compiler of now."""
+        """The compiled iterations of the present compiler."""
         self._cache = cache_for(self.options.compiler, self._cache)
         return self._cache
 
@@ -206,30 +192,9 @@ class Recurrent(torch.nn.Module):
 
 
 def _step_by_step(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, length: int) -> Tensor:
-    """The plain loop over time, which looks at no number."""
+    """The plain loop over time. It reads no number on the host, so it can be traced."""
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
         s = f(s, take_rows(inputs, t, t + 1))
         states.append(s)
     return torch.cat(states)
-
-
-def _problem(cell: Any, x: Tensor, state: Any) -> _Problem:
-    if isinstance(cell, torch.nn.LSTMCell):
-        f = LSTMRecurrence(**_weights(cell))
-        return _Problem(f, f.pack(*state), f.inputs(x), f.unpack)
-    if isinstance(cell, torch.nn.RNNCell | torch.nn.GRUCell) or hasattr(cell, "linearize"):
-        f: Any = cell
-        if isinstance(cell, torch.nn.RNNCell):
-            f = RNNRecurrence(**_weights(cell), nonlinearity=cell.nonlinearity)  # pyright: ignore[reportArgumentType]
-        elif isinstance(cell, torch.nn.GRUCell):
-            f = GRURecurrence(**_weights(cell))
-        inputs = f.inputs(x) if callable(getattr(f, "inputs", None)) else x
-        return _Problem(f, state, inputs, lambda states: states)
-    s0, unravel = ravel(state, batch_dims=1)
-    step = fold(lambda s, x: ravel(cell(x, unravel(s)), batch_dims=1)[0])
-    return _Problem(step, s0, x, unravel)
-
-
-def _weights(cell: torch.nn.RNNCellBase) -> dict[str, Any]:
-    return {name: getattr(cell, name) for name in WEIGHT_NAMES if getattr(cell, name, None) is not None}

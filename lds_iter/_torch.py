@@ -87,7 +87,7 @@ class kept(Generic[T]):
 
 
 def untraced(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: `torch.compiler.disable`, without importing a compiler, which takes seconds, where nobody compiles."""
+    """Decorator: `torch.compiler.disable`, but without importing the compiler, which takes seconds, if none is used."""
     disabled = _disable_dynamo(function)
     disabled._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]
     disabled._torchdynamo_disable_msg = REASON  # pyright: ignore[reportFunctionMemberAccess]

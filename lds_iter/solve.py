@@ -20,12 +20,12 @@ from lds_iter.checks import (
     check_flags,
     check_guess,
     check_inputs,
-    check_method,
     check_names,
     check_numbers,
     check_state,
     check_tolerance,
     check_transforms,
+    checked_method,
     last_inputs,
     note_on_derivatives,
 )
@@ -35,6 +35,7 @@ from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
 from lds_iter.gradients.tangent import with_tangent, without_tangents
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
@@ -44,7 +45,6 @@ from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
-from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.solution import Progress, Result, Solution
 
 P = ParamSpec("P")
@@ -126,6 +126,7 @@ def solve(
     Raises:
         TypeError, ValueError: for arguments that cannot work, before the first iteration.
         SolveError: carries the solution reached, and says what to try.
+        Exception: what a callback or a rule raises, with the solution reached in its attribute `solution`.
 
     Example:
         >>> decay = lambda s, u: 0.5 * s.tanh() + u
@@ -159,7 +160,8 @@ def solve(
                 problem, approximation, given.guess, options, observers, wanted=given.wanted
             )
         except Interrupted as interrupted:
-            raise _interrupt(problem, interrupted.state) from None
+            ended = interruption(problem, interrupted)
+            raise ended from ended.__cause__
     solved = state.result == int(Result.SUCCESS)
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
@@ -207,7 +209,7 @@ def check_arguments(
     """Check what every solve takes, once, before any iteration; see `solve` for each."""
     length, tolerances, first = _check(f, s0, inputs, rtol, atol)
     check_transforms(first, s0, inputs)
-    approximation = check_method(Newton() if method is None else method)
+    approximation = checked_method(Newton() if method is None else method)
     limits = check_numbers(length, max_iters=max_iters, window=window)
     with torch.no_grad():
         given = guess(f, s0, inputs, length) if callable(guess) else guess
@@ -217,18 +219,17 @@ def check_arguments(
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
-def _interrupt(problem: Problem, state: LoopState) -> KeyboardInterrupt:
-    """The interrupt of a solve, with the states that it had reached."""
+def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
+    """What ended a solve from outside, a KeyboardInterrupt or an error of a callback, with the states reached."""
+    state, error = interrupted.state, interrupted.__cause__
     running = state.running
-    state = replace(
-        state,
-        result=state.result.masked_fill(running, int(Result.STOPPED)),
-        residual=state.residual.masked_fill(running, torch.nan),  # that of the iterate before
-    )
-    interrupt = KeyboardInterrupt()
-    interrupt.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
-    interrupt.add_note("The states reached are in the attribute `solution` of this exception.")
-    return interrupt
+    state = replace(state, result=state.result.masked_fill(running, int(Result.STOPPED)))
+    if error is None or isinstance(error, KeyboardInterrupt):  # the update was taken, and not measured
+        state = replace(state, residual=state.residual.masked_fill(running, torch.nan))
+        error = KeyboardInterrupt()
+    error.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
+    error.add_note("The states reached are in the attribute `solution` of this exception.")
+    return error
 
 
 @teach_spelling
@@ -309,7 +310,7 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
 
 def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransition) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
-    check_method(method, transition=True)
+    checked_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
     prev, states = trajectory[:-1], trajectory[1:]

@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.forward_mode import FORWARD_MODE, FunctionDerivatives
+from lds_iter.linear.cut import Cut, cut_scan
+from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.linear.transitions import AbstractTransition
 from lds_iter.recurrence import Function, check_value, own_linearize, take_rows
-from lds_iter.scan.cut import Cut, cut_scan
-from lds_iter.scan.linear_scan import linear_scan
-from lds_iter.scan.transitions import AbstractTransition
 
 
 def linearize(f: Function, prev: Tensor, inputs: Any) -> AbstractDerivatives:
@@ -123,6 +123,24 @@ class Linearization:
                 return one
             mask = self.active.reshape((*self.active.shape, *[1] * (one.ndim - self.active.ndim)))
             return torch.where(mask, one, other)
+
+        return pytree.tree_map(kept, new, old)
+
+    def keep_rows(self, new: Any, old: Any) -> Any:
+        """The same for a memory of all time steps: `new` in the rows that may move now (`open`), `old` in the others.
+
+        Args:
+            new: a pytree of tensors, `(n, *batch, ...)`.
+            old: the same of all T rows, `(T, *batch, ...)`; stays as it is. `old[lin.rows]` are the rows at hand.
+
+        Returns:
+            A pytree of tensors, `(T, *batch, ...)`.
+        """
+
+        def kept(one: Tensor, other: Tensor) -> Tensor:
+            mask = self.open.reshape((*self.open.shape[:-1], *[1] * (one.ndim - self.open.ndim + 1)))
+            now = torch.where(mask, one, other[self.rows])
+            return torch.cat([other[: self.rows.start], now, other[self.rows.stop :]])
 
         return pytree.tree_map(kept, new, old)
 

@@ -50,6 +50,11 @@ class Coefficients:
         )
 
 
+def widened(noise: Tensor) -> Tensor:
+    """In the dtype of the states: float32 at least."""
+    return noise.to(torch.promote_types(noise.dtype, torch.float32))
+
+
 def interpolated(output: Tensor, nodes: Tensor) -> Tensor:
     """Outputs `(n, B, D)`, linear in time between the rows where `nodes` is true, the first and last among them."""
     at = nodes.nonzero().flatten()

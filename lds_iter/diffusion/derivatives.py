@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,58 +17,97 @@ DIFFERENCE = 1e-2
 """Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """Where the network was evaluated last at each step, and what it said, `(n, B, D)`; NaN and 0 where never.
+
+    Arguments of an iterate may lie beside these, and its outputs be extended or interpolated from them. A difference of
+    two outputs says something of the network's slope only where both were evaluated.
+    """
+
+    argument: Tensor
+    output: Tensor
+
+
 class DenoisingDerivatives(AbstractDerivatives):
     """The value from the remembered outputs; derivatives of the network by `torch.func` where a method asks for them.
 
     Attributes:
         recurrence: the `Denoising`.
-        slots: `(n, B, k, D)`.
+        states: before each step, `(n, B, k * D)`.
+        slots: what the scheduler's step is given of them, `(n, B, k, D)`.
         steps: which steps, `(n,)`.
         argument, output: what the network saw and said, `(n, B, D)`.
-        variance: what it told of the variance, `(n, B, D)`, constant to derivatives; empty where it tells none.
+        seen: the evaluations behind `output`.
     """
 
     def __init__(
-        self, recurrence: Any, slots: Tensor, inputs: Any, argument: Tensor, output: Tensor, variance: Tensor
+        self, recurrence: Any, states: Tensor, inputs: Any, argument: Tensor, told: Tensor, seen: Evaluated
     ) -> None:
-        self.recurrence, self.slots, self.inputs = recurrence, slots, inputs
-        self.steps, self.argument, self.output, self.variance = inputs["step"], argument, output, variance
-        self.value = recurrence.next(slots, output, variance, inputs)
+        """`told`: the output, and the variance that the network tells, if it does, `(n, B, D or 2 * D)`."""
+        width = recurrence.width
+        self.recurrence, self.states, self.inputs, self.steps = recurrence, states, inputs, inputs["step"]
+        self.slots = recurrence.entering(states.unflatten(-1, (recurrence.slots, width)), self.steps)
+        self.argument, self.output, self.seen = argument, told[..., :width], seen
+        self.value = recurrence.next(self.slots, self.output, told[..., width:], inputs)
+
+    @cached_property
+    def estimate(self) -> Tensor:
+        """The scheduler's estimate of the image before clipping, `(n, B, D)`."""
+        return self.recurrence.estimate(self.slots, self.output, self.steps)
+
+    @cached_property
+    def clipped(self) -> Tensor:
+        """The same after clipping."""
+        return self.recurrence.clip(self.estimate)
 
     @cached_property
     def mask(self) -> Tensor | None:
         """1 where the estimate of the image is not clipped, 0 where it is, `(n, B, D)`; None without clipping."""
         if self.recurrence.clipping is None:
             return None
-        estimate = self.recurrence.estimate(self.slots, self.output, self.steps)
-        return (self.recurrence.clip(estimate) == estimate).to(estimate.dtype)
+        return (self.clipped == self.estimate).to(self.estimate.dtype)
 
     def push(self, row: int, slots: Tensor, output: Tensor) -> Tensor:
-        """What changes of slots `(B, k, D)` and of the network's output `(B, D)` do to one row's value, `(B, k, D)`."""
+        """What small changes of slots `(B, k, D)` and of the network's output `(B, D)` do to one row's value.
+
+        The derivative, `(B, k, D)`: numbers that are clipped pass nothing on.
+        """
+        slots, pushed = self._unclipped(row, slots, output)
+        if self.mask is None:
+            return pushed
+        change = self.recurrence.table.estimate[self.steps[row]] @ torch.cat([slots, output.unsqueeze(-2)], -2)
+        return self._with_clipped(row, pushed, self.mask[row] * change)
+
+    def carried(self, row: int, slots: Tensor, output: Tensor) -> Tensor:
+        """The same for changes of any size: as far as the scheduler goes, exactly what they do, clipping included."""
+        slots, pushed = self._unclipped(row, slots, output)
+        if self.recurrence.clipping is None:
+            return pushed
+        change = self.recurrence.table.estimate[self.steps[row]] @ torch.cat([slots, output.unsqueeze(-2)], -2)
+        before = self.estimate[row : row + 1]
+        after = self.recurrence.clip(before + change)
+        return self._with_clipped(row, pushed, (after - self.clipped[row : row + 1])[0])
+
+    def _unclipped(self, row: int, slots: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+        """The change of the slots that the step is given, and what the linear part of the step makes of it."""
         table, step, between = self.recurrence.table, self.steps[row], self.recurrence.between
         if between is not None:
             slots = torch.cat([between.scale[step].unsqueeze(-2) * slots[:, :1], slots[:, 1:]], 1)
-        pushed = table.linear[step] @ slots + table.model[step, :, None] * output.unsqueeze(-2)
-        if self.mask is None:
-            return pushed
-        estimate = self.mask[row] * (table.estimate[step] @ torch.cat([slots, output.unsqueeze(-2)], -2))
-        return pushed + table.clipped[step, :, None] * estimate.unsqueeze(-2)
+        return slots, table.linear[step] @ slots + table.model[step, :, None] * output.unsqueeze(-2)
 
-    def _plain(self, states: Tensor, inputs: Any) -> Tensor:
-        """The same function without memory, for `torch.func`; with the attention that has forward derivatives."""
-        slots = states.unflatten(-1, (self.recurrence.slots, self.recurrence.width))
-        argument = slots[..., 0, :] * self.recurrence.table.gain[self.steps].view(-1, 1, 1)
-        n, batch = argument.shape[:2]
-        steps = self.steps.repeat_interleave(batch)
-        places = torch.arange(batch, device=states.device).repeat(n)
+    def _with_clipped(self, row: int, pushed: Tensor, change: Tensor) -> Tensor:
+        """With the change `(B, D)` of the clipped estimate of the image."""
+        return pushed + self.recurrence.table.clipped[self.steps[row], :, None] * change.unsqueeze(-2)
+
+    def _exact(self, states: Tensor, inputs: Any) -> Tensor:
+        """The recurrence itself, for `torch.func`; with the attention that has forward derivatives."""
         with sdpa_kernel(SDPBackend.MATH):
-            output = self.recurrence.evaluate(argument.flatten(0, 1), steps, places)
-        output = output.view(n, batch, -1)[..., : self.recurrence.width]
-        return self.recurrence.next(slots, output, self.variance, inputs)
+            return self.recurrence(states, inputs)
 
     @cached_property
     def _function(self) -> FunctionDerivatives:
-        return FunctionDerivatives(self._plain, self.slots.flatten(-2), self.inputs)
+        return FunctionDerivatives(self._exact, self.states, self.inputs)
 
     def jvp(self, v: Tensor) -> Tensor:
         """`J_t v_t`, of the network by a difference: not every layer has a forward derivative, and none is as cheap."""

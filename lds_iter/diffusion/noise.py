@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.diffusion.coefficients import Coefficients
 from lds_iter.diffusion.machine import Machine
 from lds_iter.diffusion.schedule import Schedule
 
@@ -50,19 +51,32 @@ def noise_of_zeros(
     return torch.stack(rows)
 
 
-def offsets(
+def inputs_of(
     scheduler: Any,
     schedule: Schedule,
-    size: Tensor,
+    table: Coefficients,
     noise: Tensor,
     options: Mapping[str, Any],
+    *,
     generator: Any,
-    dtype: torch.dtype,
-) -> Tensor:
-    """What the noise adds to the states, in units of their sizes `(T, k)`: `(T, B, k * D)`."""
-    if schedule.own_noise:
-        added = noise_of_zeros(scheduler, schedule, noise, options, generator).to(dtype).flatten(3)
-        return (added / size.to(added).view(len(size), 1, -1, 1)).flatten(2)
-    fresh = drawn(schedule, noise, generator).to(dtype).flatten(2)
-    factor = (schedule.noise.to(size) / size).to(fresh)
-    return (factor[:, None, :, None] * fresh.unsqueeze(2)).flatten(2)
+) -> dict[str, Tensor]:
+    """The inputs of a `Denoising`: the steps, and what their noise adds, drawn from the generator.
+
+    Args:
+        scheduler: ready for its first step.
+        schedule, table: of it.
+        noise: like what the first step gets, `(B, *shape)`.
+        options: more arguments of `scheduler.step`.
+        generator: see `drawn`.
+    """
+    inputs = {"step": torch.arange(len(schedule), device=noise.device)}
+    if schedule.noisy:
+        size, dtype = table.size[1:], table.gain.dtype
+        if schedule.own_noise:
+            added = noise_of_zeros(scheduler, schedule, noise, options, generator).to(dtype).flatten(3)
+            inputs["offset"] = (added / size.view(len(size), 1, -1, 1)).flatten(2)
+        else:
+            fresh = drawn(schedule, noise, generator).to(dtype).flatten(2)
+            factor = schedule.noise.to(size) / size
+            inputs["offset"] = (factor[:, None, :, None] * fresh.unsqueeze(2)).flatten(2)
+    return inputs

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.diffusion.coefficients import Coefficients
+from lds_iter.diffusion.coefficients import Coefficients, widened
 from lds_iter.diffusion.denoise import Watch, denoise
-from lds_iter.diffusion.noise import offsets
+from lds_iter.diffusion.noise import inputs_of
 from lds_iter.diffusion.probe import schedule_of
 from lds_iter.diffusion.recurrence import Denoising
 from lds_iter.diffusion.replay.between_steps import between_steps
@@ -20,9 +20,8 @@ from lds_iter.diffusion.replay.loop import Loop
 from lds_iter.diffusion.replay.network import LoopNetwork
 from lds_iter.diffusion.replicas import Replicas
 from lds_iter.diffusion.sampled import Sampled, Work
-from lds_iter.diffusion.schedule import Schedule
 from lds_iter.diffusion.secant import Secant
-from lds_iter.diffusion.settings import Settings, check_max_batch
+from lds_iter.diffusion.settings import Settings, check_max_batch, warn_of_clipping
 from lds_iter.methods.base import LDSApproximation
 
 
@@ -151,21 +150,18 @@ class ParallelPipeline:
         scheduler, facts = ready(loop), loop.facts
         times = torch.stack([torch.as_tensor(time) for time in facts.times]).cpu()
         schedule = schedule_of(scheduler, times, facts.options)
-        like = facts.first.to(torch.promote_types(facts.first.dtype, torch.float32))
-        table = Coefficients.of(schedule, like)
-        inputs = {"step": torch.arange(len(schedule), device=like.device)}
+        table, guided = Coefficients.of(schedule, widened(facts.first)), is_guided(loop)
+        warn_of_clipping(scheduler, schedule, guided=guided)
         if schedule.noisy:
             loop.generators.set(facts.states)
-            inputs["offset"] = offsets(
-                scheduler, schedule, table.size[1:], facts.first, facts.options, facts.generator, like.dtype
-            )
+        inputs = inputs_of(scheduler, schedule, table, facts.first, facts.options, generator=facts.generator)
         recurrence = Denoising(
             table,
             schedule.clip,
             LoopNetwork(loop, table),
-            like,
-            thin=0 if schedule.noisy else self.settings.thin,
-            reuse=self.settings.radius(rough(loop, schedule), len(schedule)),
+            widened(facts.first),
+            thin=self.settings.thinned(schedule),
+            reuse=self.settings.radius(schedule, guided=guided),
             between=between_steps(loop),
         )
         found = denoise(recurrence, facts.first, inputs, self.settings, watch, guess)
@@ -180,8 +176,6 @@ def ready(loop: Loop) -> Any:
     return scheduler
 
 
-def rough(loop: Loop, schedule: Schedule) -> bool:
-    """Whether the slope of Gaussian images is a poor one: under guidance, clipping or noise."""
-    facts = loop.facts
-    guided = facts.images > len(facts.first) or facts.calls > 1
-    return schedule.noisy or schedule.clip is not None or guided
+def is_guided(loop: Loop) -> bool:
+    """Whether a step asks for more predictions than there are samples."""
+    return loop.facts.images > len(loop.facts.first) or loop.facts.calls > 1

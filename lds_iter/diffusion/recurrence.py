@@ -3,7 +3,7 @@
 A state holds the slots of the `Schedule`, flattened, each divided by its size (`variance_preserving`), so that one
 tolerance on the state means the same relative error in every step: a tolerance scaled by the noise level. Outputs of
 the network are remembered, one per time step: a row whose argument has not changed is not evaluated again, so that the
-rows at the end of a solve, the check of `li.solve`, and the error estimate cost nothing. Nor is one that has moved by
+rows at the end of a solve and the error estimate cost nothing. Nor is one that has moved by
 less than `reuse`, whose output is extended by the slope of Gaussian images instead.
 """
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lds_iter.diffusion.between import Between
 from lds_iter.diffusion.coefficients import Coefficients, interpolated
-from lds_iter.diffusion.derivatives import DenoisingDerivatives
+from lds_iter.diffusion.derivatives import DenoisingDerivatives, Evaluated
 from lds_iter.diffusion.sampled import Work
 from lds_iter.diffusion.slopes import VARIANCE
 
@@ -79,15 +79,8 @@ class Denoising:
         self._counted = 0
         self._sweep = 0
 
-    def prefetch(self, start: Tensor, guess: Tensor, inputs: Any, window: int | None) -> None:
-        """Evaluate the network along a guess in one round, so that `li.solve` begins and checks at no cost."""
-        rows = slice(0, window)
-        prev = torch.cat([start.unsqueeze(0), guess[:-1]])[rows]
-        self.linearize(prev, {name: value[rows] for name, value in inputs.items()})
-        self.work.rounds, self._counted = 1, self.work.evaluations
-
     def count(self, _: object = None) -> None:
-        """Call it a round if the network has been called since the last time; serves as callback of `li.solve`."""
+        """Call it a round if the network has been called since the last time; serves as callback of the loop."""
         self.work.rounds += self.work.evaluations > self._counted
         self._counted = self.work.evaluations
         self._sweep += 1
@@ -133,25 +126,21 @@ class Denoising:
         return (states[..., : self.width] * size).unflatten(-1, self.shape)
 
     def __call__(self, states: Tensor, inputs: Any) -> Tensor:
-        """The value without the network: outputs it gave before, extended by the slope of Gaussian images.
-
-        The loop takes values from `linearize`. This is for the checks of `li.solve`, whose probes of single rows would
-        else be calls of the network one after the other.
-        """
+        """The value, with the network evaluated at these states; nothing remembered, reused or counted."""
         slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]
         argument = slots[..., 0, :] * self.table.gain[steps].view(-1, 1, 1)
-        batch = argument.shape[1]
-        told = self.memo.output[steps, :batch]
-        moved = argument - self.memo.argument[steps, :batch].nan_to_num(0.0)
-        output = told[..., : self.width] + self.slopes(VARIANCE)[steps] * moved
-        return self.next(self.entering(slots, steps), output, told[..., self.width :], inputs)
+        n, batch = argument.shape[:2]
+        places = torch.arange(batch, device=states.device).repeat(n)
+        told = self.evaluate(argument.flatten(0, 1), steps.repeat_interleave(batch), places).view(n, batch, -1)
+        return self.next(self.entering(slots, steps), told[..., : self.width], told[..., self.width :], inputs)
 
     def linearize(self, states: Tensor, inputs: Any) -> DenoisingDerivatives:
         slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]
         argument = slots[..., 0, :] * self.table.gain[steps].view(-1, 1, 1)
         told = self._remembered(argument, steps)
-        output, variance = told[..., : self.width], told[..., self.width :]
-        return DenoisingDerivatives(self, self.entering(slots, steps), inputs, argument, output, variance)
+        batch = argument.shape[1]
+        seen = Evaluated(self.memo.argument[steps, :batch], self.memo.output[steps, :batch, : self.width])
+        return DenoisingDerivatives(self, states, inputs, argument, told, seen)
 
     def entering(self, slots: Tensor, steps: Tensor) -> Tensor:
         """The slots `(n, B, k, D)` that the scheduler's step is given, from those that the step before has left."""
@@ -195,7 +184,7 @@ class Denoising:
     def _nodes(self, steps: Tensor) -> Tensor:
         """The rows to evaluate: all, or of a thinned sweep about `thin * 2**sweep` of T, evenly spaced.
 
-        The rows that `li.solve` may accept in the sweep are always among them.
+        The rows that the loop may accept in the sweep are always among them.
         """
         nodes = (steps % self._stride(self._sweep) == 0) | (steps <= self._sweep + 1)
         nodes[0] = nodes[-1] = True

@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lds_iter.diffusion.coefficients import Coefficients
-from lds_iter.diffusion.conditioning import check_conditioning, check_pair
+from lds_iter.diffusion.at_steps import AtSteps
+from lds_iter.diffusion.coefficients import Coefficients, widened
 from lds_iter.diffusion.denoise import Watch, denoise
 from lds_iter.diffusion.loop import step_through
 from lds_iter.diffusion.network import Network
-from lds_iter.diffusion.noise import offsets
+from lds_iter.diffusion.noise import inputs_of
 from lds_iter.diffusion.probe import schedule_of
 from lds_iter.diffusion.recurrence import Denoising
 from lds_iter.diffusion.sampled import Sampled, Work
-from lds_iter.diffusion.schedule import Schedule, prepared
+from lds_iter.diffusion.schedule import prepared
 from lds_iter.diffusion.secant import Secant
-from lds_iter.diffusion.settings import Settings, check_max_batch
+from lds_iter.diffusion.settings import Settings, check_max_batch, warn_of_clipping
 from lds_iter.diffusion.spread import spread_of
+from lds_iter.diffusion.task import Task
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Progress
-
-
-@dataclass(frozen=True)
-class AtSteps:
-    """A `Network` that is told steps, and looks up their timesteps `(T,)`."""
-
-    network: Network
-    timesteps: Tensor
-    whole: bool = False
-
-    def __call__(self, images: Tensor, steps: Tensor, places: Tensor) -> Tensor:
-        return self.network(images, self.timesteps[steps], places)
 
 
 @dataclass(frozen=True)
@@ -120,104 +109,81 @@ class ParallelSampler:
             ValueError: for arguments that do not fit each other.
             li.SolveError: when a sample does not converge.
         """
-        _check_noise(noise)
-        ready, timesteps = prepared(self.scheduler, num_inference_steps, begin, timestep_options)
-        schedule = schedule_of(ready, timesteps, step_options)
-        network = self.network(noise, conditioning, unconditional, guidance_scale, guidance_rescale, shared, schedule)
-        recurrence, inputs = self.recurrence(ready, schedule, network, noise, generator, step_options)
-        return denoise(recurrence, noise, inputs, self.settings, Watch(progress, record, callback), guess)
-
-    def schedule(
-        self,
-        num_inference_steps: int | None,
-        begin: int = 0,
-        step_options: Mapping[str, Any] | None = None,
-        timestep_options: Mapping[str, Any] | None = None,
-    ) -> Schedule:
-        """The scheduler as a table; see `Schedule`."""
-        scheduler, timesteps = prepared(self.scheduler, num_inference_steps, begin, timestep_options)
-        return schedule_of(scheduler, timesteps, step_options)
-
-    def network(
-        self,
-        noise: Tensor,
-        conditioning: Mapping[str, Any] | None = None,
-        unconditional: Mapping[str, Any] | None = None,
-        guidance_scale: float | Tensor = 1.0,
-        guidance_rescale: float = 0.0,
-        shared: Collection[str] = (),
-        schedule: Schedule | None = None,
-    ) -> Network:
-        """The model with its conditioning."""
-        check_pair(conditioning or {}, unconditional, guidance_scale)
-        for name, given in ("conditioning", conditioning), ("unconditional", unconditional):
-            check_conditioning(name, given or {}, len(noise), shared)
-        parameter = next(iter(self.model.parameters()), None) if isinstance(self.model, torch.nn.Module) else None
-        return Network(
-            self.model,
-            conditioning or {},
-            unconditional,
-            guidance_scale,
-            noise.dtype if parameter is None else parameter.dtype,
-            self.max_batch,
-            self.timestep_scale,
-            shared,
-            guidance_rescale,
-            schedule is not None and schedule.spread is not None,
+        task = Task(
+            noise=noise,
+            num_inference_steps=num_inference_steps,
+            conditioning=conditioning or {},
+            unconditional=unconditional,
+            guidance_scale=guidance_scale,
+            guidance_rescale=guidance_rescale,
+            shared=shared,
+            generator=generator,
+            begin=begin,
+            step_options=step_options or {},
+            timestep_options=timestep_options or {},
         )
-
-    def recurrence(
-        self,
-        scheduler: Any,
-        schedule: Schedule,
-        network: Network,
-        noise: Tensor,
-        generator: Any,
-        step_options: Mapping[str, Any] | None = None,
-    ) -> tuple[Denoising, dict[str, Tensor]]:
-        """The recurrence and its inputs, noise drawn; `scheduler`: `prepared`."""
-        like = noise.to(torch.promote_types(noise.dtype, torch.float32))
-        table = Coefficients.of(schedule, like)
-        thin = 0 if schedule.noisy else self.thin  # outputs along a noisy trajectory do not interpolate
-        inputs = {"step": torch.arange(len(schedule), device=noise.device)}
-        if schedule.noisy:
-            inputs["offset"] = offsets(
-                scheduler, schedule, table.size[1:], noise, step_options or {}, generator, like.dtype
-            )
-        rough = schedule.noisy or schedule.clip is not None or network.unconditional is not None
-        reuse = self.settings.radius(rough, len(schedule))
-        return Denoising(table, schedule.clip, AtSteps(network, table.timesteps), like, thin=thin, reuse=reuse), inputs
+        recurrence, inputs, network = self.recurrence(task)
+        sampled = denoise(recurrence, noise, inputs, self.settings, Watch(progress, record, callback), guess)
+        sampled.work.evaluations += network.checks
+        return sampled
 
     def step_by_step(
         self,
         noise: Tensor,
         num_inference_steps: int | None = 50,
         conditioning: Mapping[str, Any] | None = None,
-        *,
-        unconditional: Mapping[str, Any] | None = None,
-        guidance_scale: float | Tensor = 1.0,
-        guidance_rescale: float = 0.0,
-        shared: Collection[str] = (),
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        begin: int = 0,
-        step_options: Mapping[str, Any] | None = None,
-        timestep_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Sampled:
-        """The same by the scheduler's own loop, as a pipeline runs it: the reference, and the way out."""
-        _check_noise(noise)
-        scheduler, timesteps = prepared(self.scheduler, num_inference_steps, begin, timestep_options)
-        network = self.network(noise, conditioning, unconditional, guidance_scale, guidance_rescale, shared)
-        network = replace(network, told=spread_of(scheduler, timesteps) is not None)
-        step = functools.partial(scheduler.step, **(step_options or {}))
+        """The same by the scheduler's own loop, as a pipeline runs it: the reference, and the way out.
+
+        Args:
+            noise, num_inference_steps, conditioning: as in a call.
+            options: `unconditional` to `timestep_options` of a call; a `TypeError` for any other name.
+        """
+        task = Task(noise=noise, num_inference_steps=num_inference_steps, conditioning=conditioning or {}, **options)
+        scheduler, timesteps = self.prepared(task)
+        network = self.network(task, told=spread_of(scheduler, timesteps) is not None)
+        step = functools.partial(scheduler.step, **task.step_options)
         with torch.no_grad():
-            trajectory = step_through(scheduler, step, timesteps, network, noise, generator)
+            trajectory = step_through(scheduler, step, timesteps, network, noise, task.generator)
         work = Work(len(timesteps), len(timesteps) * len(noise))
         return Sampled(trajectory[-1].clone(), trajectory, timesteps, work, noise.new_zeros(len(noise)), None)
 
+    def prepared(self, task: Task) -> tuple[Any, Tensor]:
+        """A copy of the scheduler, ready for the first step, and the timesteps."""
+        return prepared(self.scheduler, task.num_inference_steps, task.begin, task.timestep_options)
 
-def _check_noise(noise: Tensor) -> None:
-    if not isinstance(noise, Tensor) or not noise.is_floating_point():
-        kind = noise.dtype if isinstance(noise, Tensor) else type(noise).__name__
-        raise TypeError(f"`noise` must be a floating tensor (B, *shape), got {kind}. Type `noise.float()`.")
-    if not noise.numel():
-        raise ValueError(f"`noise` must be a batch of images, (B, C, H, W), got the empty shape {(*noise.shape,)}.")
+    def network(self, task: Task, *, told: bool = False) -> Network:
+        """The model with its conditioning; `told`: whether the scheduler asks it for a variance."""
+        parameter = next(iter(self.model.parameters()), None) if isinstance(self.model, torch.nn.Module) else None
+        return Network(
+            self.model,
+            task.conditioning,
+            task.unconditional,
+            task.guidance_scale,
+            task.noise.dtype if parameter is None else parameter.dtype,
+            self.max_batch,
+            self.timestep_scale,
+            task.shared,
+            task.guidance_rescale,
+            told,
+        )
+
+    def recurrence(self, task: Task) -> tuple[Denoising, dict[str, Tensor], AtSteps]:
+        """The recurrence, its inputs, noise drawn, and the network as the recurrence calls it."""
+        scheduler, timesteps = self.prepared(task)
+        schedule = schedule_of(scheduler, timesteps, task.step_options)
+        table = Coefficients.of(schedule, widened(task.noise))
+        guided = task.unconditional is not None
+        warn_of_clipping(scheduler, schedule, guided=guided)
+        network = AtSteps(self.network(task, told=schedule.spread is not None), table.timesteps)
+        inputs = inputs_of(scheduler, schedule, table, task.noise, task.step_options, generator=task.generator)
+        recurrence = Denoising(
+            table,
+            schedule.clip,
+            network,
+            widened(task.noise),
+            thin=self.settings.thinned(schedule),
+            reuse=self.settings.radius(schedule, guided=guided),
+        )
+        return recurrence, inputs, network

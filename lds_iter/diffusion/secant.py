@@ -35,8 +35,8 @@ class Changes:
     """What the iteration has seen of the network, for all T time steps; NaN and 0 where it has seen nothing yet.
 
     Attributes:
-        argument, output: at the last iterate, `(T, B, D)`.
-        x: changes of the argument from iterate to iterate, normalized, latest first, `(h, T, B, D)`.
+        argument, output: where the network was evaluated last, and what it said, `(T, B, D)`.
+        x: changes of the argument between evaluations, normalized, latest first, `(h, T, B, D)`.
         y: what the slope misses of the changes of the output, per unit of `x`, the same shape.
     """
 
@@ -53,17 +53,17 @@ class Changes:
 
     def then(self, rows: slice, known: DenoisingDerivatives, slope: Tensor, active: Tensor) -> Changes:
         """With one more iterate, of the sequences that take part in it."""
-        x = known.argument - self.argument[rows]
-        y = known.output - self.output[rows] - slope * x
+        x = known.seen.argument - self.argument[rows]
+        y = known.seen.output - self.output[rows] - slope * x
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-        moved = (size > 0) & active[:, None]  # false for NaN: a row that has just entered the window
+        moved = (size > 0) & active[:, None]  # false for NaN: a row that had not been evaluated before
         x, y = (torch.where(moved, change / size, 0) for change in (x, y))
         history = []
         for old, new in (self.x, x), (self.y, y):
             pushed = torch.cat([new[None], old[:-1, rows]])
             history.append(_with(old, rows, torch.where(moved, pushed, old[:, rows]), 1))
         return Changes(
-            _with(self.argument, rows, known.argument, 0), _with(self.output, rows, known.output, 0), *history
+            _with(self.argument, rows, known.seen.argument, 0), _with(self.output, rows, known.seen.output, 0), *history
         )
 
 
@@ -135,7 +135,7 @@ class Secant(LDSApproximation):
         for t in range(1, n):
             change = gain[t] * d[t - 1, :, 0]
             near = slice(max(0, t - self.neighbours), min(n, t + self.neighbours + 1))
-            d[t] += known.push(t, d[t - 1], slope[t] * change + self._correction(x[:, near], y[:, near], change))
+            d[t] += known.carried(t, d[t - 1], slope[t] * change + self._correction(x[:, near], y[:, near], change))
         return d.flatten(-2)
 
     def _correction(self, x: Tensor, y: Tensor, change: Tensor) -> Tensor:

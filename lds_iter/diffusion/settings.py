@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from lds_iter.diffusion.schedule import Schedule
 from lds_iter.diffusion.secant import Secant
+from lds_iter.errors import warn_of_slowness
 from lds_iter.methods.base import LDSApproximation
 
 REUSE = 0.5
 """Of a tolerance, where the slope of Gaussian images is nearly that of the network."""
 
 CAREFUL_REUSE = 0.05
-"""Under guidance, clipping or added noise, where it is not: with 0.5 one batch in fourteen misses its tolerance."""
+"""Under guidance, clipping or added noise, where it is not: with 0.5 one batch in fourteen misses its tolerance. Under
+guidance and clipping at once, without noise, errors grow up to a thousandfold along a trajectory: there nothing is
+reused."""
 
 FEW_STEPS = 20
 """Up to so many steps too: each weighs more in the sample, and nearly all of them move in every round anyway."""
@@ -31,7 +36,8 @@ class Settings:
             scheduler adds noise.
         reuse: an image that has moved by no more than this times `tol` since the model last saw it is not evaluated
             again: its output is extended along the move by the slope of Gaussian images. 0: evaluate all that moves.
-            None: 0.5, and 0.05 under guidance, where the scheduler clips or adds noise, and up to 20 steps.
+            None: 0.5, and 0.05 under guidance, where the scheduler clips or adds noise, and up to 20 steps; 0 where it
+            clips under guidance and adds no noise.
     """
 
     method: LDSApproximation = field(default_factory=Secant)
@@ -52,11 +58,33 @@ class Settings:
         if self.reuse is not None and not 0 <= self.reuse < float("inf"):
             raise ValueError(f"`reuse` must be 0 or more (0 reuses nothing that moved) or None, got {self.reuse}.")
 
-    def radius(self, rough: bool, steps: int) -> float:
-        """How far an image may move before it is evaluated again; `rough`: guided, clipped or noisy."""
-        careful = rough or steps <= FEW_STEPS
-        reuse = self.reuse if self.reuse is not None else CAREFUL_REUSE if careful else REUSE
+    def thinned(self, schedule: Schedule) -> int:
+        """`thin` where it applies: outputs along a noisy trajectory do not interpolate."""
+        return 0 if schedule.noisy else self.thin
+
+    def radius(self, schedule: Schedule, *, guided: bool) -> float:
+        """How far an image may move before it is evaluated again."""
+        clipped = schedule.clip is not None
+        if self.reuse is not None:
+            reuse = self.reuse
+        elif guided and clipped and not schedule.noisy:
+            reuse = 0.0
+        elif guided or clipped or schedule.noisy or len(schedule) <= FEW_STEPS:
+            reuse = CAREFUL_REUSE
+        else:
+            reuse = REUSE
         return reuse * self.tol
+
+
+def warn_of_clipping(scheduler: Any, schedule: Schedule, *, guided: bool) -> None:
+    """Guidance drives images against the clipping of a scheduler that adds no noise, and few steps can be skipped."""
+    if guided and schedule.clip is not None and not schedule.noisy and len(schedule) > FEW_STEPS:
+        name = type(scheduler).__name__
+        warn_of_slowness(
+            f"`{name}` clips its images under guidance: that takes two to four times the rounds, and every step is "
+            f"evaluated in most of them. Images drawn without clipping are other ones, in fewer rounds: type "
+            f"`{name}.from_config(scheduler.config, clip_sample=False, thresholding=False)`."
+        )
 
 
 def check_max_batch(max_batch: int | None) -> None:

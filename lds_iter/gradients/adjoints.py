@@ -37,7 +37,7 @@ class AbstractAdjoint(Composable, ABC):
             method: of the solve.
             guess: the states to begin with, `(T, *batch, D)`.
             options: how to iterate.
-            observers: who looks on.
+            observers: called after every iteration.
             wanted: whether values of `f` carry a gradient.
 
         Returns:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.mixing import select
+from lds_iter.linear.transitions import AbstractTransition
 from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import StatefulTransition, checked_choice
 from lds_iter.methods.then import Pair
-from lds_iter.scan.mixing import select
-from lds_iter.scan.transitions import AbstractTransition
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Where(StatefulTransition):
 
 
 def _checked(chosen: Any, lin: Linearization) -> Tensor:
-    """What `choose_rows` returned: a bool for each row."""
+    """Check that `choose_rows` returned a bool for each row."""
     expected = (*lin.residual.shape[:-1], 1)
     fits = isinstance(chosen, Tensor) and chosen.dtype == torch.bool and chosen.ndim == len(expected)
     if fits and chosen.shape[-1] == 1 and chosen.shape[0] in (1, expected[0]):

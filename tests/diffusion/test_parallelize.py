@@ -1,6 +1,7 @@
 """`parallelize(pipe)` against the pipeline itself, over tiny random models of many pipeline classes."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -116,6 +117,19 @@ def test_images_of_a_text(tmp_path):
     assert made[0].size == (16, 16)
     # A picture has 256 levels: numbers near the edge of one may fall to either side.
     assert all(np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1 for a, b in zip(made, due, strict=True))
+
+
+def test_a_picture_to_begin_with_and_a_strength_that_leaves_no_step():
+    pipe, given = PIPELINES["stable_diffusion_image_to_image"]()
+    numbers = np.random.default_rng(0).integers(0, 255, (2, 16, 16, 3), dtype=np.uint8)
+    pictures = [PIL.Image.fromarray(each) for each in numbers]
+    assert_as_pipe(pipe, lambda: given(image=pictures))
+    errors = []
+    for each in pipe, parallelize(pipe, tol=0):
+        with pytest.raises(RuntimeError, match="must match the size") as caught:
+            each(**given(strength=0.01))
+        errors.append(str(caught.value))
+    assert errors[0] == errors[1]  # the pipeline's own words
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,5 +1,6 @@
 """The recipe `diffusion`: every scheduler as a recurrence, samplers and pipelines against diffusers' own loops."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,13 +19,16 @@ diffusers.utils.logging.set_verbosity_error()
 
 from small_denoisers import EXACT, Denoiser, assert_same, both, noise_for  # noqa: E402
 
-from bench.paradigms import paradigms  # noqa: E402
+from bench.diffusion.paradigms import paradigms  # noqa: E402
+from bench.diffusion.parataa import parataa  # noqa: E402
+from bench.diffusion.srds import ddim_solvers, srds  # noqa: E402
 from lds_iter.diffusion.noise import drawn  # noqa: E402
 from lds_iter.diffusion.probe import schedule_of  # noqa: E402
 from lds_iter.diffusion.sampler import ParallelSampler  # noqa: E402
 from lds_iter.diffusion.schedule import SchedulerNotMapped, prepared  # noqa: E402
 from lds_iter.diffusion.secant import Secant  # noqa: E402
 from lds_iter.diffusion.structured import Structured  # noqa: E402
+from lds_iter.diffusion.task import Task  # noqa: E402
 from recipes.diffusion.film import filmed  # noqa: E402
 
 ROOT = Path(__file__).parent.parent.parent
@@ -329,18 +333,51 @@ def test_the_state_holds_what_is_needed_and_no_more(name, config, slots):
 
 @pytest.mark.parametrize("name", ["DDIMParallelScheduler", "DDPMParallelScheduler"])
 def test_the_peer_of_the_bench_ends_at_the_loop_too(name):
-    """ParaDiGMS as `bench.paradigms` restates it: in a window, at tolerance 0, it is the sequential sample."""
+    """`bench.diffusion.paradigms` is ParaDiGMS: in a window, at tolerance 0, it gives the sequential sample."""
     scheduler = getattr(diffusers, name)(clip_sample=False)
     sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 12)
-    schedule = sampler.schedule(12)
+    schedule = schedule_of(*prepared(scheduler, 12))
     fresh = drawn(schedule, noise, torch.Generator().manual_seed(2))
     noises = schedule.noise.float().view(-1, 1, 1, 1, 1) * fresh if schedule.draws.any() else None
     loop = sampler.step_by_step(noise, 12, generator=torch.Generator().manual_seed(2)).sample
     scheduler.set_timesteps(12)
+    network = sampler.network(Task(noise=noise))
     with torch.no_grad():
-        sample, work = paradigms(sampler.network(noise), scheduler, noise, noises, parallel=5, tolerance=0.0)
+        sample, work = paradigms(network, scheduler, noise, noises, parallel=5, tolerance=0.0)
     assert work.rounds <= 12
     assert (sample - loop).abs().max() <= EXACT * loop.abs().max()
+
+
+@pytest.mark.parametrize("order", [1, 4, 12])
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
+def test_triangular_anderson_acceleration_ends_at_the_loop_too(name, order):
+    """`bench.diffusion.parataa`: order 1 moves one exact step a round, order T is Picard accelerated."""
+    scheduler = getattr(diffusers, name)(clip_sample=False)
+    sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 12, (1, 1, 4, 4))
+    schedule = schedule_of(*prepared(scheduler, 12))
+    fresh = schedule.noise.view(-1, 1, 1, 1, 1) * drawn(schedule, noise, torch.Generator().manual_seed(2))
+    loop = sampler.step_by_step(noise, 12, generator=torch.Generator().manual_seed(2)).sample
+    with torch.no_grad():
+        rounds = list(parataa(sampler.network(Task(noise=noise)), schedule, noise, fresh, order=order))
+    assert len(rounds) <= 12
+    assert [work.rounds for _, work in rounds] == list(range(1, len(rounds) + 1))
+    assert (rounds[-1][0] - loop).abs().max() <= EXACT * loop.abs().max()
+
+
+@pytest.mark.parametrize("steps", [5, 12, 16])
+def test_self_refining_samplers_end_at_the_loop_too(steps):
+    """SRDS as `bench.diffusion.srds` restates it: parareal is exact once every block has been first in line."""
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, steps)
+    ready, timesteps = prepared(scheduler, steps)
+    signal = torch.cat([ready.alphas_cumprod[timesteps], ready.final_alpha_cumprod.view(1)]).double()
+    with torch.no_grad():
+        fine, coarse = ddim_solvers(sampler.network(Task(noise=noise)), signal, timesteps)
+        passes = list(srds(fine, coarse, noise, steps))
+    loop = sampler.step_by_step(noise, steps).sample
+    assert (passes[-1][0] - loop).abs().max() <= EXACT * loop.abs().max()
+    assert passes[-1][1].rounds == steps  # pipelined, exactness takes as long as the loop
+    assert all(a.rounds < b.rounds for (_, a), (_, b) in itertools.pairwise(passes))
 
 
 def test_probing_leaves_the_scheduler_alone():
@@ -411,10 +448,10 @@ def test_derivatives_agree_with_autodiff():
     noise = noise_for(scheduler, 4).double()
     sampler = ParallelSampler(model, scheduler)
     with torch.no_grad():
-        recurrence, inputs = sampler.recurrence(scheduler, sampler.schedule(4), sampler.network(noise), noise, None)
+        recurrence, inputs, _ = sampler.recurrence(Task(noise=noise, num_inference_steps=4))
         states = torch.randn(len(inputs["step"]), 2, recurrence.slots * recurrence.width, dtype=torch.float64)
         known = recurrence.linearize(states, inputs)
-        exact = li.FunctionDerivatives(known._plain, states, inputs)
+        exact = li.FunctionDerivatives(recurrence, states, inputs)
         bound = 1e-2 * exact.jacobian().abs().max()
         assert (known.jacobian() - exact.jacobian()).abs().max() < bound
         assert (known.diagonal() - exact.diagonal()).abs().max() < bound

@@ -11,10 +11,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
+from lds_iter.diffusion.company import differs
 from lds_iter.diffusion.replay.exchange import Exchange, StandIn
 from lds_iter.diffusion.replay.randomness import Generators
 from lds_iter.diffusion.replay.refusal import PipelineInterrupted, PipelineNotMapped
-from lds_iter.diffusion.replay.requests import Key, Request, differs, evaluate_together
+from lds_iter.diffusion.replay.requests import Key, Request, evaluate_together
 from lds_iter.diffusion.replay.trees import equal_trees, own_copy, unknown
 from lds_iter.diffusion.replay.walks import AbstractWalk, Ask, Done, Facts, Finish, Learn
 

@@ -2,7 +2,7 @@
 
 Reference: the parallel scans of `lds_iter.methods.kalman_filter` and `kalman_scan`. A step of D x D matrices is three
 products and reads its Jacobian once; the smoother keeps the gains of all rows, at most as many numbers as the Jacobians
-have, up to `KEPT`. No result depends, to the bit, on batch mates, windows, threads or `KEPT`. Functions return None
+have, up to `KEPT`. No result depends, to the bit, on the batch, windows, threads or `KEPT`. Functions return None
 where the reference must serve.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
-from lds_iter.scan.transitions import BlockDiagonal, Dense, Diagonal
+from lds_iter.linear.transitions import BlockDiagonal, Dense, Diagonal
 
 KEPT = 1 << 28
 """Bytes of gains that the smoother keeps per thread; over earlier rows it runs the filter twice."""

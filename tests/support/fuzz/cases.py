@@ -73,7 +73,7 @@ def gradient_case(draw: Draw, seed: int) -> Case:
         options["adjoint"] = li.Unroll()
     elif draw.happens(0.3):
         options["adjoint"] = li.Implicit(composed(draw, width).method, window=draw.one_of((None, 1, 5)))
-    if "adjoint" in options or draw.happens(0.3):  # off the solution: `Unroll` needs iterations; not far, or they are wild
+    if "adjoint" in options or draw.happens(0.3):  # off the solution, for `Unroll` needs iterations
         options["guess"] = draw.layout(2 + draw.normal(length, *s0.shape).abs())
     if draw.happens(0.1):
         options["record"] = True

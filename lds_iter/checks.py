@@ -42,6 +42,8 @@ def check_state(s0: Any) -> None:
             "structured state such as (h, c), type `s0, unravel = li.ravel(state)` and unravel it inside `f`."
         )
     check_layout("s0", s0)
+    if s0.is_meta:
+        raise TypeError("`s0` is on the device meta, which holds no numbers; a solve looks at them.")
     if s0.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(f"`s0` is {s0.dtype}: residuals need at least float32. Type `s0.float()` and cast inside `f`.")
     if s0.is_complex():
@@ -70,8 +72,6 @@ def check_layout(name: str, tensor: Tensor) -> None:
             f"`{name}` must be an ordinary dense tensor, got {_kind(tensor)}. Type `{name}.to_dense()`, for quantized "
             f"ones `{name}.dequantize()`, or pad nested ones to one length."
         )
-    if tensor.is_meta:
-        raise TypeError(f"`{name}` is on the device meta, which holds no numbers; a solve looks at them.")
 
 
 def _kind(tensor: Tensor) -> str:

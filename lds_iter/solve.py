@@ -145,13 +145,12 @@ def solve(
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
     check_flags(record=record, progress=progress, throw=throw)
     check_callable("callback", callback)
-    stop = None if stop is None else asked(stop)
-    check_callable("stop", stop)
+    check_callable("stop", None if isinstance(stop, AbstractRule) else stop)
     given = check_arguments(f, s0, inputs, method, guess, rtol=rtol, atol=atol, max_iters=max_iters, window=window)
     gradients.check_method(given.method)
     problem, approximation, options, length = given.problem, given.method, given.options, given.problem.length
     recorder = Recorder() if record else None
-    ending = None if stop is None else stops(stop)
+    ending = None if stop is None else stops(asked(stop))
     with progress_bar(length, progress) as bar:
         watching = (ending, recorder, bar, None if callback is None else calls(callback))
         observers = tuple(observer for observer in watching if observer is not None)

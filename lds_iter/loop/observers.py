@@ -14,6 +14,7 @@ from torch import Tensor
 from lds_iter.loop.contract import linearized
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import LoopState, Problem
+from lds_iter.methods.rules import Asked
 from lds_iter.solution import History, Progress, Result
 
 
@@ -123,12 +124,18 @@ def _keeping(state: LoopState) -> Iterator[None]:
         raise Interrupted(state) from error
 
 
-def stops(rule: Callable[[Progress], Tensor]) -> Callable[[Problem, LoopState], LoopState]:
-    """An observer that ends the sequences for which a rule of the user's is true."""
+def stops(rule: Asked) -> Callable[[Problem, LoopState], LoopState]:
+    """An observer that ends the sequences for which a rule of the user's is true, except for those that wait.
+
+    Args:
+        rule: see `asked`.
+    """
 
     def observe(problem: Problem, state: LoopState) -> LoopState:  # noqa: ARG001
+        proposal = state.proposal
+        takes_part = state.running if proposal is None else proposal.reach > 0
         with _keeping(state):
-            wanted: Any = rule(progress_of(state))
+            wanted: Any = rule(progress_of(state), takes_part)
         shape = state.result.shape
         if not isinstance(wanted, Tensor) or wanted.dtype != torch.bool or wanted.shape != shape:
             got = f"{wanted.dtype} {tuple(wanted.shape)}" if isinstance(wanted, Tensor) else repr(wanted)
@@ -136,7 +143,7 @@ def stops(rule: Callable[[Progress], Tensor]) -> Callable[[Problem, LoopState], 
                 f"`stop` must return a bool for each sequence, torch.bool {tuple(shape)}, got {got}. Compare a field "
                 "of its argument: `lambda progress: progress.residual < 1e-3`."
             )
-        ended = state.running & wanted.to(state.result.device)
+        ended = state.running & takes_part & wanted.to(state.result.device)
         return replace(state, result=state.result.masked_fill(ended, int(Result.STOPPED)))
 
     return observe

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lds_iter.methods.arguments import check_count, check_instance, check_number, fix
 from lds_iter.methods.spelling import Composable
@@ -69,26 +70,46 @@ class AbstractRule(Composable, ABC):
         return Not(self)
 
 
-def asked(rule: AbstractRule | Callable[[Any], Tensor]) -> Callable[[Seen], Tensor]:
-    """A function for one solve that calls a rule and keeps its carry. A plain function is returned as it is.
+class Asked(Protocol):
+    """A rule in the course of one solve."""
+
+    def __call__(self, progress: Seen, takes_part: Tensor | None = None) -> Tensor:
+        """Whether it is time now, bool, `(*batch)`.
+
+        Args:
+            progress: this iterate.
+            takes_part: the sequences that the iteration was for; all when None. For one that waits, whose update is
+                nothing, the rule goes on as if it had not been asked.
+        """
+        ...
+
+
+def asked(rule: AbstractRule | Callable[[Any], Tensor]) -> Asked:
+    """A function for one solve that calls a rule and keeps its carry. A plain function is called as it is.
 
     Args:
         rule: a rule, or a function from a `Progress` to a bool per sequence.
-
-    Returns:
-        A function from a `Progress` to a bool per sequence, `(*batch)`.
     """
     if not isinstance(rule, AbstractRule):
-        return rule
+        return lambda progress, takes_part=None: rule(progress)  # noqa: ARG005
     carries: list[Any] = []
 
-    def ask(progress: Seen) -> Tensor:
+    def ask(progress: Seen, takes_part: Tensor | None = None) -> Tensor:
         carry = carries.pop() if carries else rule.init(progress)
-        now, carry = answer_of(rule, progress, carry)
-        carries.append(carry)
+        now, after = answer_of(rule, progress, carry)
+        carries.append(after if takes_part is None else kept_where(takes_part, after, carry))
         return now
 
     return ask
+
+
+def kept_where(takes_part: Tensor, after: Any, before: Any) -> Any:
+    """The next carry of a rule for the sequences that took part in an iteration, that of before for the others."""
+
+    def kept(new: Any, old: Any) -> Any:
+        return torch.where(takes_part, new, old) if isinstance(new, Tensor) else new
+
+    return pytree.tree_map(kept, after, before)
 
 
 def answer_of(rule: AbstractRule, progress: Seen, carry: Any) -> tuple[Tensor, Any]:

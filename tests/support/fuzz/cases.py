@@ -73,8 +73,8 @@ def gradient_case(draw: Draw, seed: int) -> Case:
         options["adjoint"] = li.Unroll()
     elif draw.happens(0.3):
         options["adjoint"] = li.Implicit(composed(draw, width).method, window=draw.one_of((None, 1, 5)))
-    if "adjoint" in options or draw.happens(0.3):  # far from the solution: iterations carry all of `Unroll`'s gradient
-        options["guess"] = draw.layout(100 * (1 + draw.normal(length, *s0.shape).abs()))
+    if "adjoint" in options or draw.happens(0.3):  # off the solution, for `Unroll` needs iterations
+        options["guess"] = draw.layout(2 + draw.normal(length, *s0.shape).abs())
     if draw.happens(0.1):
         options["record"] = True
     return Case(seed, f, drawn, s0, inputs, options)

@@ -5,6 +5,7 @@ from lds_iter import depth as depth
 from lds_iter import diagnostics as diagnostics
 from lds_iter import diffusion as diffusion
 from lds_iter import kernels as kernels
+from lds_iter import mcmc as mcmc
 from lds_iter import nn as nn
 from lds_iter import ode as ode
 from lds_iter import testing as testing

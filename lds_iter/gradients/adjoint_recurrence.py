@@ -1,6 +1,6 @@
 """The adjoint recurrence `l -> J^T l + g` as a recurrence that `loop` solves: linear, and reversed in time.
 
-The derivatives of `f` along the solution do not change over the iterations, so what a method asks for is computed once.
+The derivatives of `f` along the solution do not change over the iterations, so each kind is computed once.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from lds_iter.recurrence import Function, own_iterate_adjoint, own_solve_adjoint
 from lds_iter.solution import AdjointCounts, Result
 
 JacobianParts = dict[str, Tensor]
-"""What a method has asked for: of the Jacobian `"full"`, `"diagonal"`, `"blocks 2"` and so on."""
+"""The parts of the Jacobian computed so far, by kind: `"full"`, `"diagonal"`, `"blocks 2"` and so on."""
 
 
 class CachedJacobian:
-    """The derivatives of `f` at the solution; what a method asks for is computed once.
+    """The derivatives of `f` at the solution, each kind computed once, on demand.
 
     Args:
         of_f: the derivatives.
@@ -75,7 +75,7 @@ class AdjointRecurrence:
 
 
 class TransposedDerivatives(AbstractDerivatives):
-    """Those of `l -> J^T l + g`."""
+    """The derivatives of `l -> J^T l + g`."""
 
     def __init__(self, fixed: CachedJacobian, adjoint: Tensor, g: Tensor) -> None:
         self._fixed = fixed
@@ -177,7 +177,7 @@ def direct_adjoint(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
 
 
 def _finite(x: Tensor) -> bool:
-    """Whether all numbers are; the sum, one pass and nothing allocated, mostly answers."""
+    """Whether all numbers are finite. Mostly a finite sum proves it, in one pass without new memory."""
     return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[reportAttributeAccessIssue]
 
 from lds_iter.gradients.adjoint_recurrence import direct_adjoint, solve_adjoint
 from lds_iter.gradients.adjoints import AbstractAdjoint
@@ -69,7 +70,7 @@ class Implicit(AbstractAdjoint):
             raise ValueError(f"`window` must be a whole number, 1 or more, or None, got {window!r}.")
 
     def check_method(self, method: LDSApproximation | AbstractStrategy) -> None:
-        """Any method will do."""
+        """Check nothing: every method has an adjoint."""
 
     def solve(
         self,
@@ -161,6 +162,12 @@ class _Attached(torch.autograd.Function):
             raise RuntimeError(
                 "The implicit gradient of `solve` cannot be differentiated again (`create_graph=True`). For second "
                 "derivatives type `adjoint=li.Unroll()`, or use li.sequential(f, s0, inputs)."
+            )
+        if is_legacy_batchedtensor(g):
+            raise RuntimeError(
+                "The implicit gradient of `solve` takes one gradient of the states at a time, not a batch of them "
+                "(`is_grads_batched=True`, `jacobian(..., vectorize=True)`). Take them one after the other, or use "
+                "torch.func.jacfwd, which works with `solve`."
             )
         found, counts = ctx.adjoint(g)
         if counts is not None:

@@ -1,4 +1,4 @@
-"""Who looks on while the loop runs: the record, the progress bar, callbacks, and rules that stop it."""
+"""Observers of the running loop: the record, the progress bar, callbacks, and rules that stop it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lds_iter.solution import History, Progress, Result
 
 
 def progress_of(state: LoopState) -> Progress:
-    """What a callback gets: copies, so that neither side changes what the other has."""
+    """The argument of a callback. It holds copies, so that neither the callback nor the loop can change the other's."""
     return Progress(
         state.count - 1,
         state.iterations.clone(),
@@ -33,7 +33,7 @@ def progress_of(state: LoopState) -> Progress:
 
 
 class Recorder:
-    """Keeps the history of a solve on the CPU; one more evaluation of `f` an iteration."""
+    """Keeps the history of a solve on the CPU, at the cost of one more evaluation of `f` per iteration."""
 
     def __init__(self) -> None:
         self._residuals: list[Tensor] = []
@@ -50,7 +50,7 @@ class Recorder:
         self._maps.append(self._map(problem, state).cpu())
 
     def _map(self, problem: Problem, state: LoopState) -> Tensor:
-        """The largest residual of each row, `(T, *batch)`; what was not evaluated now stays as it was."""
+        """The largest residual of each row, `(T, *batch)`; rows that were not evaluated keep their last value."""
         before = state.states.new_full((problem.length, *state.frontier.shape), torch.nan)
         if self._maps:
             before = self._maps[-1].to(before.device)
@@ -73,7 +73,7 @@ class Recorder:
         return torch.where(seen, new, before)
 
     def history(self) -> History:
-        """All of it."""
+        """The whole history."""
         rows = (self._residuals, self._maps, self._accepted, self._resets)
         residual, residual_map, accepted, resets = (torch.stack(row) for row in rows)
         names = dict.fromkeys(name for row in self._numbers for name in row)
@@ -144,7 +144,7 @@ def stops(rule: Callable[[Progress], Tensor]) -> Callable[[Problem, LoopState], 
 
 @contextmanager
 def progress_bar(length: int, show: bool) -> Iterator[Callable[[Problem, LoopState], None] | None]:
-    """An observer that draws the accepted rows of the slowest sequence; None when it is not wanted."""
+    """An observer that draws a bar of the accepted rows of the slowest sequence; None if `wanted` is false."""
     if not show:
         yield None
         return

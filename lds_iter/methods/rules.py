@@ -21,7 +21,7 @@ from lds_iter.methods.spelling import Composable
 
 
 class Seen(Protocol):
-    """What a rule may look at; `lds_iter.Progress` has it."""
+    """The part of `lds_iter.Progress` that a rule may read."""
 
     @property
     def iterations(self) -> Tensor:
@@ -70,7 +70,7 @@ class AbstractRule(Composable, ABC):
 
 
 def asked(rule: AbstractRule | Callable[[Any], Tensor]) -> Callable[[Seen], Tensor]:
-    """A function of one solve that asks a rule and keeps its carry; a plain function is asked as it is.
+    """A function for one solve that calls a rule and keeps its carry. A plain function is returned as it is.
 
     Args:
         rule: a rule, or a function from a `Progress` to a bool per sequence.
@@ -176,7 +176,7 @@ class Stalled(AbstractRule):
 
 @dataclass(frozen=True)
 class After(AbstractRule):
-    """A number of iterations has been made.
+    """The sequence has had a given number of iterations.
 
     Attributes:
         iterations: how many.
@@ -222,7 +222,7 @@ class SmallUpdate(AbstractRule):
 
 @dataclass(frozen=True)
 class Elapsed(AbstractRule):
-    """So much time has passed since the first iterate. Counts then depend on the clock; not for compiled iterations.
+    """A given time has passed since the first iterate. Counts then depend on the clock. Not for compiled iterations.
 
     Attributes:
         seconds: of wall-clock time.

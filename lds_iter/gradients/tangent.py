@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import linearize
 from lds_iter.recurrence import Function
-from lds_iter.scan.registry import operator_of
+from lds_iter.linear.registry import operator_of
 from lds_iter.scan.transitions import Dense
 
 NESTED = (

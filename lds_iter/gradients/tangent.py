@@ -20,9 +20,9 @@ from torch.utils import _pytree as pytree
 
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import linearize
-from lds_iter.recurrence import Function
 from lds_iter.linear.registry import operator_of
-from lds_iter.scan.transitions import Dense
+from lds_iter.linear.transitions import Dense
+from lds_iter.recurrence import Function
 
 NESTED = (
     "`solve` has first derivatives in forward mode alone, by one torch.func.jvp or jacfwd around it: no derivative of "

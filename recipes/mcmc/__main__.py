@@ -36,7 +36,7 @@ def target(model: str, features: int) -> tuple[Callable[[Any], torch.Tensor], An
 def main(
     model: Annotated[str, typer.Option(help=f"one of {', '.join(MODELS)}")] = "cancer",
     features: Annotated[int, typer.Option(min=1, max=30, help="of the tumours, besides a constant")] = 5,
-    samples: Annotated[int, typer.Option(min=4, help="of each chain")] = 1000,
+    samples: Annotated[int, typer.Option(min=4, help="of each chain")] = 300,
     chains: Annotated[int, typer.Option(min=1)] = 4,
     warmup: Annotated[int, typer.Option(min=1, help="moves, one after the other")] = 500,
     steps: Annotated[int, typer.Option(min=0, help="leapfrog steps of a move of HMC; 0 for MALA")] = 0,

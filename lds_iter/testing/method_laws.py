@@ -2,80 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import Linearization, linearization, linearize_along
+from lds_iter.derivatives.linearization import linearize_along
 from lds_iter.linear.transitions import leaves
-from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition, TransitionApproximation
-from lds_iter.methods.chord import Chord
-from lds_iter.methods.clipped import Clipped
-from lds_iter.methods.damped import Damped
+from lds_iter.methods.base import StatefulTransition, TransitionApproximation
 from lds_iter.methods.jacobi import Jacobi
-from lds_iter.methods.low_precision import LowPrecision
 from lds_iter.methods.newton import Newton
-from lds_iter.methods.rules import Below
-from lds_iter.methods.switch import Switch
-from lds_iter.methods.then import Then
-from lds_iter.methods.trust_region import TrustRegion
-from lds_iter.methods.where import Where
 from lds_iter.recurrence import Function
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
 from lds_iter.testing.findings import Examination, Measurements
+from lds_iter.testing.nesting import nests
 from lds_iter.testing.of_recurrences import close_to
 from lds_iter.testing.of_transitions import near, random_vectors, room
 from lds_iter.testing.plainly import plain_loop, sine_map
+from lds_iter.testing.trial import Law, Trial
 
 FAR = 300.0
 """An input at which the recurrence of the law about batches returns inf."""
 
 DIGITS = 1e-4
 """The residual to which iterations are counted."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What a method is tried on.
-
-    Attributes:
-        method: the method.
-        f, s0, inputs: a recurrence.
-        truth: its states, step by step, `(T, *batch, D)`.
-        windows: to solve with; None is T.
-        mates: how far states of a batch element may be from those solved alone, as a part of the largest; None where
-            counts may differ too.
-        seed: of random numbers.
-    """
-
-    method: LDSApproximation
-    f: Function
-    s0: Tensor
-    inputs: Any
-    truth: Tensor
-    windows: tuple[int | None, ...]
-    mates: float | None
-    seed: int
-
-    def solve(self, method: LDSApproximation | None = None, **options: Any) -> Solution:
-        """The solve of the recurrence, without raising where it does not converge."""
-        return solve(self.f, self.s0, self.inputs, self.method if method is None else method, throw=False, **options)
-
-    @property
-    def tight(self) -> float:
-        """A tolerance close to rounding."""
-        return 1e-12 if self.s0.dtype == torch.float64 else 1e-6
-
-    def linearization(self) -> Linearization:
-        """`f` along the repeated initial state, all rows."""
-        return linearization(self.f, self.s0, self.s0.expand_as(self.truth).contiguous(), self.inputs)
-
-
-Law = Callable[[Examination, Trial], None]
 
 
 def trajectory(look: Examination, trial: Trial) -> None:
@@ -223,39 +172,6 @@ def has_the_gradient(look: Examination, trial: Trial) -> None:
             (ours,) = torch.autograd.grad(states.sum(), start)
             (theirs,) = torch.autograd.grad(plain_loop(trial.f, start, trial.inputs).sum(), start)
             close_to(measured, ours, theirs, f"window={window}")
-
-
-def nests(look: Examination, trial: Trial) -> None:
-    """Every wrapper takes it, in every window."""
-    with look.law(
-        "nests",
-        "wrappers around it end at the trajectory too, in every window",
-        "Derive from li.TransitionApproximation or li.StatefulTransition where the method is a choice of A. In order "
-        "of likelihood: `scaled` or `after` of a structure of your own; a carry that is not kept per sequence.",
-    ) as measured:
-        for window in trial.windows:
-            for wrapped in wrappers(trial.method, torch.float32 if trial.s0.dtype == torch.float64 else torch.bfloat16):
-                found = trial.solve(wrapped, window=window)
-                measured.true(found.converged, f"{wrapped!r}: {found!r}")
-                close_to(measured, found.states, trial.truth, f"{wrapped!r}, window={window}")
-
-
-def large_rows(lin: Linearization) -> Tensor:
-    """Rows with a residual above 0.1, for `Where`."""
-    return lin.residual.abs().amax(-1, keepdim=True) > 0.1
-
-
-def wrappers(method: LDSApproximation, low: torch.dtype) -> list[LDSApproximation]:
-    """A method within everything that takes it; `low`: a dtype for `LowPrecision`."""
-    found: list[LDSApproximation] = [Switch(Jacobi(), method, Below(0.3))]
-    if isinstance(method, Dampable):
-        found.append(TrustRegion(method))
-    if isinstance(method, StatefulTransition):
-        found += [
-            Damped(method, 0.1), Clipped(method, 0.9), Then(Jacobi(), method, 2), Chord(method, 3),
-            Where(large_rows, method, Jacobi()), LowPrecision(method, low),
-        ]  # fmt: skip
-    return found
 
 
 def is_of_use(look: Examination, trial: Trial) -> None:

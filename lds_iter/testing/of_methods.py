@@ -15,10 +15,11 @@ from lds_iter.linear.transitions import AbstractTransition, leaves
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.recurrence import Function, detached
 from lds_iter.testing.findings import Examination, Findings
-from lds_iter.testing.method_laws import LAWS, Law, Trial
+from lds_iter.testing.method_laws import LAWS
 from lds_iter.testing.of_scans import check_scan
 from lds_iter.testing.of_transitions import check_transition
 from lds_iter.testing.plainly import plain_loop, random_problem, tanh_network
+from lds_iter.testing.trial import Law, Trial
 
 GAIN = 0.5
 """Of the network that methods are tried on: it forgets within a few steps, so that any good method saves iterations."""

@@ -23,7 +23,7 @@ import typer
 from torch import Tensor
 
 import lds_iter as li
-from bench.diffusion_page import page
+from bench.diffusion_page import PAGE, page
 from bench.machine import describe
 from bench.pages import keep
 from bench.paradigms import paradigms
@@ -40,7 +40,7 @@ from lds_iter.diffusion.task import Task
 from recipes.diffusion.choices import DIGITS, load
 
 ROOT = Path(__file__).parent.parent
-JSON, PAGE = ROOT / "bench" / "results" / "diffusion.json", ROOT / "docs" / "background" / "diffusion.md"
+JSON = ROOT / "bench" / "results" / "diffusion.json"
 LINES = ROOT / "out" / "diffusion-rows.jsonl"
 SEEDS = {"DDIM": {20: 4, 50: 8, 100: 4, 250: 1, 1000: 1}, "DDPM": {20: 2, 50: 2, 100: 2, 250: 1, 1000: 1}}
 FIRST_SEED = 20

@@ -10,6 +10,7 @@ Writes `bench/results/diffusion_tolerance.json` and, from that alone, a part of 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,14 +19,13 @@ from typing import Any
 import torch
 import typer
 
-from bench.diffusion_page import PAGE, tolerance_section
+from bench.diffusion_page import PAGE, TOLERANCE_COMMAND, tolerance_section
 from bench.machine import describe
 from bench.pages import between, keep
 from lds_iter.diffusion.sampler import ParallelSampler
 from lds_iter.diffusion.schedule import prepared
 from recipes.diffusion.choices import DIGITS, NO_CLASS, load
 
-COMMAND = "bench.diffusion_tolerance"
 JSON = Path(__file__).parent / "results" / "diffusion_tolerance.json"
 STEPS = (7, 20, 33, 50, 100)
 GUIDANCE = (1.0, 3.0, 7.5)
@@ -116,11 +116,12 @@ def main(seeds: int = 1, only: str = "", write: bool = True) -> None:
         only: schedulers whose names contain this.
         write: whether to write; not for a part of the schedulers.
     """
+    warnings.simplefilter("ignore")  # of clipping under guidance, and of what diffusers will remove
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     results = {**describe(), "tolerance": TOLERANCE, "rows": [asdict(each) for each in measure(seeds, only)]}
     if write and not only:
-        keep(results, JSON, PAGE, between(PAGE.read_text(), COMMAND, tolerance_section(results)))
+        keep(results, JSON, PAGE, between(PAGE.read_text(), TOLERANCE_COMMAND, tolerance_section(results)))
 
 
 if __name__ == "__main__":

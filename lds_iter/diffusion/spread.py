@@ -23,10 +23,12 @@ LEARNED = ("learned", "learned_range")
 def learned_kind(scheduler: Any) -> str | None:
     """How the network tells the variance; None where the scheduler is not told any.
 
-    A configuration that comes from another scheduler may hold settings that this one does not have.
+    A configuration that comes from another scheduler may hold settings that this one does not have. DPM-Solver has the
+    setting, and leaves out what it is told.
     """
     known, kind = inspect.signature(type(scheduler).__init__).parameters, scheduler.config.get("variance_type")
-    return kind if "variance_type" in known and kind in LEARNED else None
+    takes = "variance_type" in known and hasattr(scheduler, "_get_variance")
+    return kind if takes and kind in LEARNED else None
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Spread:
 def spread_of(scheduler: Any, timesteps: Tensor) -> Spread | None:
     """What a prepared scheduler makes of a told variance; None where it is told none."""
     kind = learned_kind(scheduler)
-    if kind is None or not hasattr(scheduler, "_get_variance"):
+    if kind is None:
         return None
     if kind == "learned":
         return Spread(None, None)

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import typer
@@ -24,19 +23,13 @@ from torch import Tensor
 
 import lds_iter as li
 from bench.diffusion_page import PAGE, page
+from bench.diffusion_peers import THEIR_TOLERANCES, oracle_runs, their_runs
+from bench.diffusion_problem import Problem, Row, schedulers
 from bench.machine import describe
 from bench.pages import keep
-from bench.paradigms import paradigms
-from bench.parataa import parataa
-from bench.srds import ddim_solvers, srds
-from lds_iter.diffusion.noise import drawn
-from lds_iter.diffusion.probe import schedule_of
-from lds_iter.diffusion.sampled import Work
 from lds_iter.diffusion.sampler import ParallelSampler
-from lds_iter.diffusion.schedule import prepared
 from lds_iter.diffusion.secant import Secant
 from lds_iter.diffusion.structured import Structured
-from lds_iter.diffusion.task import Task
 from recipes.diffusion.choices import DIGITS, load
 
 ROOT = Path(__file__).parent.parent
@@ -45,56 +38,14 @@ LINES = ROOT / "out" / "diffusion-rows.jsonl"
 SEEDS = {"DDIM": {20: 4, 50: 8, 100: 4, 250: 1, 1000: 1}, "DDPM": {20: 2, 50: 2, 100: 2, 250: 1, 1000: 1}}
 FIRST_SEED = 20
 """Of the samples reported. The settings of the methods were chosen on others, seeds 100 to 115 of 50 and 100 steps."""
-THEIR_TOLERANCES = (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002)
 OUR_TOLERANCES = (6e-2, 2e-2, 6e-3, 2e-3, 6e-4)
 IN_BETWEEN = (3.5e-2, 1.1e-2, 3.5e-3)
 """Up to a hundred steps, where runs are short; a round more or less is a factor of three in the error."""
-ORDERS = (8, 20)
-"""Of ParaTAA's equations, beside T."""
 GOAL = 1e-3
 LONG = (("DDIM", 1000), ("DDPM", 100), ("DDPM", 250), ("DDPM", 1000))
 PEERS = {"ParaTAA, order 8", "ParaTAA, order 20", "ParaTAA, order T", "SRDS"}
 NOT_RUN = {problem: {"Picard", "Structured"} | (PEERS if problem[1] == 1000 else set()) for problem in LONG}
 """More rounds than ParaDiGMS or `Secant` wherever they were run, and half of the whole bench's time."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run."""
-
-    scheduler: str
-    steps: int
-    seed: int
-    method: str
-    tolerance: float
-    rounds: int
-    evaluations: int
-    error: float
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One sample to draw: a scheduler, its steps, and the sampler that runs it, noise and class by the seed."""
-
-    name: str
-    sampler: ParallelSampler
-    steps: int
-    seed: int
-
-    @property
-    def noise(self) -> Tensor:
-        return torch.randn(1, 1, 8, 8, generator=torch.Generator().manual_seed(self.seed))
-
-    @property
-    def conditioning(self) -> dict[str, Tensor]:
-        return {"class_labels": torch.tensor([self.seed % 10])}
-
-    def generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(1000 + self.seed)
-
-    def row(self, method: str, tolerance: float, work: Work, sample: Tensor, truth: Tensor) -> Row:
-        error = float((sample - truth).square().mean().sqrt())
-        return Row(self.name, self.steps, self.seed, method, tolerance, work.rounds, work.evaluations, error)
 
 
 def ours() -> dict[str, Callable[[ParallelSampler], ParallelSampler]]:
@@ -106,56 +57,6 @@ def ours() -> dict[str, Callable[[ParallelSampler], ParallelSampler]]:
         "Structured": lambda sampler: replace(sampler, method=Structured(), thin=0, reuse=0),
         "Picard": lambda sampler: replace(sampler, method=li.Picard(), thin=0, reuse=0),
     }
-
-
-def schedulers() -> dict[str, Any]:
-    """The parallel schedulers of diffusers; without clipping, which all of them share."""
-    from diffusers.schedulers.scheduling_ddim_parallel import DDIMParallelScheduler
-    from diffusers.schedulers.scheduling_ddpm_parallel import DDPMParallelScheduler
-
-    return {"DDIM": DDIMParallelScheduler(clip_sample=False), "DDPM": DDPMParallelScheduler(clip_sample=False)}
-
-
-def their_runs(problem: Problem, truth: Tensor) -> Iterator[tuple[str, Iterator[Row]]]:
-    """ParaDiGMS with all steps at once, and in a window of a hundred where there are more."""
-    scheduler = problem.sampler.scheduler
-    network = problem.sampler.network(Task(noise=problem.noise, conditioning=problem.conditioning))
-    schedule, noises = schedule_of(*prepared(scheduler, problem.steps)), None
-    if bool(schedule.draws.any()):
-        fresh = drawn(schedule, problem.noise, problem.generator())
-        noises = schedule.noise.float().view(-1, 1, 1, 1, 1) * fresh
-    scheduler.set_timesteps(problem.steps)
-
-    def run(name: str, window: int) -> Iterator[Row]:
-        for tolerance in THEIR_TOLERANCES:
-            sample, work = paradigms(network, scheduler, problem.noise, noises, parallel=window, tolerance=tolerance)
-            yield problem.row(name, tolerance, work, sample, truth)
-
-    for window in sorted({problem.steps, min(problem.steps, 100)}):
-        name = "ParaDiGMS" if window == problem.steps else f"ParaDiGMS, window {window}"
-        yield name, run(name, window)
-
-
-def oracle_runs(problem: Problem, truth: Tensor) -> Iterator[tuple[str, Iterator[Row]]]:
-    """ParaTAA at three orders, and SRDS, which is for DDIM: a row for every round or pass, by its number."""
-    scheduler = problem.sampler.scheduler
-    network = problem.sampler.network(Task(noise=problem.noise, conditioning=problem.conditioning))
-    schedule, added = schedule_of(*prepared(scheduler, problem.steps)), None
-    if bool(schedule.draws.any()):
-        added = schedule.noise.view(-1, 1, 1, 1, 1) * drawn(schedule, problem.noise, problem.generator())
-
-    def rows(name: str, found: Iterator[tuple[Tensor, Work]]) -> Iterator[Row]:
-        for number, (sample, work) in enumerate(found, 1):
-            yield problem.row(name, number, work, sample, truth)
-
-    for order in sorted({min(order, problem.steps) for order in (*ORDERS, problem.steps)}):
-        name = f"ParaTAA, order {'T' if order == problem.steps else order}"
-        yield name, rows(name, parataa(network, schedule, problem.noise, added, order=order))
-    if added is None:
-        ready, timesteps = prepared(scheduler, problem.steps)
-        signal = torch.cat([ready.alphas_cumprod[timesteps], ready.final_alpha_cumprod.view(1)]).double()
-        fine, coarse = ddim_solvers(network, signal, timesteps)
-        yield "SRDS", rows("SRDS", srds(fine, coarse, problem.noise, problem.steps))
 
 
 def our_runs(problem: Problem, truth: Tensor) -> Iterator[tuple[str, Iterator[Row]]]:

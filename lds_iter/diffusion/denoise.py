@@ -90,7 +90,8 @@ def _solved(
         KeyboardInterrupt: with the solution reached.
     """
     length = problem.length
-    options = LoopOptions(0.0, settings.tol * min(5, 250 / length), length, settings.window or length)
+    bound = settings.residual(length, clipped=recurrence.clipping is not None)
+    options = LoopOptions(0.0, bound, length, settings.window or length)
     recorder = Recorder() if watch.record else None
     with progress_bar(length, watch.progress) as bar:
         watching = (recorder, bar, calls(recurrence.count), None if watch.callback is None else calls(watch.callback))

@@ -29,7 +29,7 @@ test: $(READY)  ## all tests, on two processes
 test-slow: $(READY)  ## the tests of minutes: real networks and long problems
 	$(BIN)/python -m pytest -m slow
 
-fuzz: $(READY)  ## 100,000 random cases against the laws of the loop, on two processes; takes about an hour
+fuzz: $(READY)  ## 100,000 random cases against the laws of the loop, on two processes; about an hour; goes on where it was cut off
 	OMP_NUM_THREADS=1 $(BIN)/python tests/contract/fuzz --cases 100000 --processes 2
 
 lint: $(READY)  ## style and types

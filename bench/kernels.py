@@ -28,9 +28,9 @@ from bench.pages import between
 from lds_iter.kernels.triton.cells import iterations
 from lds_iter.kernels.triton.cells import operators as cells
 from lds_iter.kernels.triton.scans import cuda
+from lds_iter.linear.linear_scan import diagonal_scan
+from lds_iter.linear.transitions import leaves, map_leaves
 from lds_iter.nn.gru import GRUDerivatives
-from lds_iter.scan.linear_scan import diagonal_scan
-from lds_iter.scan.transitions import leaves, map_leaves
 
 BAR, LONG = 1.3, 100_000
 """A scan of at least `LONG` steps should take no longer than this many copies."""

@@ -7,11 +7,14 @@ from lds_iter import diffusion as diffusion
 from lds_iter import kernels as kernels
 from lds_iter import nn as nn
 from lds_iter import ode as ode
+from lds_iter import testing as testing
 from lds_iter.auto import Auto as Auto
 from lds_iter.by_hand import Iterate as Iterate
 from lds_iter.by_hand import finish as finish
 from lds_iter.by_hand import iterate as iterate
 from lds_iter.by_hand import start as start
+from lds_iter.carries.scan import scan as scan
+from lds_iter.carries.scan import scan_recurrence as scan_recurrence
 from lds_iter.compile.compiled import Compiled as Compiled
 from lds_iter.compile.compiled import cuda_graphs as cuda_graphs
 from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDerivatives
@@ -19,6 +22,9 @@ from lds_iter.derivatives.closed_form import ElementwiseDerivatives as Elementwi
 from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
 from lds_iter.derivatives.linearization import linearization as linearization
+from lds_iter.diagnostics.comparing import Compared as Compared
+from lds_iter.diagnostics.comparing import Comparison as Comparison
+from lds_iter.diagnostics.comparing import compare as compare
 from lds_iter.errors import PerformanceWarning as PerformanceWarning
 from lds_iter.errors import SolveError as SolveError
 from lds_iter.gradients.adjoints import AbstractAdjoint as AbstractAdjoint
@@ -27,6 +33,16 @@ from lds_iter.gradients.unroll import Unroll as Unroll
 from lds_iter.guesses import Coarse as Coarse
 from lds_iter.guesses import repeat_initial as repeat_initial
 from lds_iter.guesses import step_from_zero as step_from_zero
+from lds_iter.linear.linear_scan import linear_scan as linear_scan
+from lds_iter.linear.linear_scan import reference_scan as reference_scan
+from lds_iter.linear.registry import register_scan as register_scan
+from lds_iter.linear.transitions import AbstractTransition as AbstractTransition
+from lds_iter.linear.transitions import BlockDiagonal as BlockDiagonal
+from lds_iter.linear.transitions import Dense as Dense
+from lds_iter.linear.transitions import Diagonal as Diagonal
+from lds_iter.linear.transitions import Identity as Identity
+from lds_iter.linear.transitions import ScaledIdentity as ScaledIdentity
+from lds_iter.linear.transitions import Zero as Zero
 from lds_iter.methods import AbstractDiagonal as AbstractDiagonal
 from lds_iter.methods import AbstractRule as AbstractRule
 from lds_iter.methods import After as After
@@ -61,16 +77,6 @@ from lds_iter.methods import TrustRegion as TrustRegion
 from lds_iter.methods import Where as Where
 from lds_iter.recurrence import fold as fold
 from lds_iter.recurrence import ravel as ravel
-from lds_iter.scan.linear_scan import linear_scan as linear_scan
-from lds_iter.scan.linear_scan import reference_scan as reference_scan
-from lds_iter.scan.registry import register_scan as register_scan
-from lds_iter.scan.transitions import AbstractTransition as AbstractTransition
-from lds_iter.scan.transitions import BlockDiagonal as BlockDiagonal
-from lds_iter.scan.transitions import Dense as Dense
-from lds_iter.scan.transitions import Diagonal as Diagonal
-from lds_iter.scan.transitions import Identity as Identity
-from lds_iter.scan.transitions import ScaledIdentity as ScaledIdentity
-from lds_iter.scan.transitions import Zero as Zero
 from lds_iter.solution import Decision as Decision
 from lds_iter.solution import History as History
 from lds_iter.solution import Progress as Progress
@@ -78,5 +84,7 @@ from lds_iter.solution import Result as Result
 from lds_iter.solution import Solution as Solution
 from lds_iter.solve import sequential as sequential
 from lds_iter.solve import solve as solve
+from lds_iter.testing.verifying import Verification as Verification
+from lds_iter.testing.verifying import verify as verify
 
 __version__ = "0.1.0"

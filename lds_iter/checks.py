@@ -62,12 +62,14 @@ def check_state(s0: Any) -> None:
         raise ValueError("`s0` contains inf or NaN.")
 
 
-def check_inputs(inputs: Any, s0: Tensor) -> int:
+def check_inputs(inputs: Any, s0: Tensor, argument: str = "inputs") -> int:
     """`inputs`: a pytree of tensors on the device of `s0` that lead with the same T >= 1, finite; returns T."""
-    named = [(_name(path), leaf) for path, leaf in pytree.tree_flatten_with_path(inputs)[0] if leaf is not None]
+    named = [
+        (_name(argument, path), leaf) for path, leaf in pytree.tree_flatten_with_path(inputs)[0] if leaf is not None
+    ]
     for name, leaf in named:
         if not isinstance(leaf, Tensor):
-            hint = _as_tensor("inputs", inputs)
+            hint = _as_tensor(argument, inputs)
             raise TypeError(
                 f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}.{hint} What does not change "
                 "over time belongs into `f`, as a closure."
@@ -79,13 +81,15 @@ def check_inputs(inputs: Any, s0: Tensor) -> int:
     lengths = {name: leaf.shape[0] for name, leaf in named}
     if not lengths:
         raise ValueError(
-            "`inputs` has no tensor, so T is unknown. For a recurrence without inputs pass torch.arange(T)."
+            f"`{argument}` has no tensor, so T is unknown. For a recurrence without inputs pass torch.arange(T)."
         )
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"`inputs` must all lead with the same T, got {lengths}. Put time first: `x.transpose(0, 1)`.")
+        raise ValueError(
+            f"`{argument}` must all lead with the same T, got {lengths}. Put time first: `x.transpose(0, 1)`."
+        )
     length = next(iter(lengths.values()))
     if length == 0:
-        raise ValueError("`inputs` has T = 0 time steps; there is nothing to evaluate.")
+        raise ValueError(f"`{argument}` has T = 0 time steps; there is nothing to evaluate.")
     for name, leaf in named:
         _check_finite(name, leaf)
     return length
@@ -93,7 +97,7 @@ def check_inputs(inputs: Any, s0: Tensor) -> int:
 
 def _as_tensor(name: str, value: Any) -> str:
     """What to type in place of an array, a number, a range or a list of numbers; empty for anything else."""
-    if isinstance(value, int | range) and not isinstance(value, bool) and name == "inputs":
+    if isinstance(value, int | range) and not isinstance(value, bool) and name in ("inputs", "xs"):
         return " For a recurrence without inputs type `torch.arange(T)`."
     first = value
     while isinstance(first, list | tuple) and first:
@@ -112,8 +116,8 @@ def _check_finite(name: str, leaf: Tensor) -> None:
         raise ValueError(f"`{name}` contains inf or NaN in {int(bad.sum())} time step(s), the first at t = {first}.")
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return "inputs" + "".join(str(key) for key in path)
+def _name(argument: str, path: tuple[Any, ...]) -> str:
+    return argument + "".join(str(key) for key in path)
 
 
 def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> Tensor:
@@ -420,7 +424,7 @@ def check_guess(guess: Any, s0: Tensor, length: int) -> None:
         raise ValueError("`guess` contains inf or NaN. Leave it out to start from `s0` repeated.")
 
 
-def check_method(method: Any, *, transition: bool = False) -> Any:
+def checked_method(method: Any, *, transition: bool = False) -> Any:
     """`method`: an instance of the right kind."""
     kind = StatefulTransition if transition else LDSApproximation
     if transition or not isinstance(method, AbstractStrategy):

@@ -19,12 +19,12 @@ from lds_iter.checks import (
     check_f,
     check_guess,
     check_inputs,
-    check_method,
     check_names,
     check_numbers,
     check_state,
     check_tolerance,
     check_transforms,
+    checked_method,
     last_inputs,
     note_on_derivatives,
 )
@@ -33,6 +33,7 @@ from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
@@ -42,7 +43,6 @@ from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
-from lds_iter.scan.linear_scan import linear_scan
 from lds_iter.solution import Progress, Result, Solution
 
 P = ParamSpec("P")
@@ -197,7 +197,7 @@ def check_arguments(
     """Check what every solve takes, once, before any iteration; see `solve` for each."""
     length, tolerances, first = _check(f, s0, inputs, rtol, atol)
     check_transforms(first, s0, inputs)
-    approximation = check_method(Newton() if method is None else method)
+    approximation = checked_method(Newton() if method is None else method)
     limits = check_numbers(length, max_iters=max_iters, window=window)
     with torch.no_grad():
         given = guess(f, s0, inputs, length) if callable(guess) else guess
@@ -299,7 +299,7 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
 
 def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransition) -> Tensor:
     """`d_t = A_t d_{t-1} + r_t` over the whole trajectory, in stretches that bound the memory of a dense `A`."""
-    check_method(method, transition=True)
+    checked_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
     prev, states = trajectory[:-1], trajectory[1:]

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "lds_iter"
 
 FLOORS = [
     ["errors", "solution", "_torch", "recurrence"],
-    ["scan"],
+    ["linear"],
     ["kernels"],
     ["derivatives"],
     ["methods"],
@@ -22,8 +22,9 @@ FLOORS = [
     ["compile"],
     ["checks"],
     ["solve"],
-    ["by_hand"],
+    ["by_hand", "carries"],
     ["diagnostics"],
+    ["testing"],
     ["nn"],
     ["ode", "mcmc", "depth", "diffusion"],
     ["__init__"],

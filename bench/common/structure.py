@@ -18,7 +18,7 @@ import torch
 import lds_iter as li
 
 PACKAGE = Path(li.__file__).parent
-LOOP = ("loop/iteration.py", "loop/frontier.py", "loop/run.py", "loop/state.py", "scan/cut.py")
+LOOP = ("loop/iteration.py", "loop/frontier.py", "loop/run.py", "loop/state.py", "linear/cut.py")
 
 
 class Moves:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.loop.contract import check_unwritten, note_where, versions
 from lds_iter.loop.state import LoopState, Problem
+from lds_iter.recurrence import check_value
 from lds_iter.solution import Result
 
 
@@ -25,12 +27,18 @@ def front_of(state: LoopState, length: int) -> int:
 def take_steps(problem: Problem, state: LoopState, first: int, stop: int) -> LoopState:
     """Evaluate the rows `[first, stop)` one after the other, from the lowest frontier on; see `accept_rows`."""
     highest = int(state.frontier[state.running].max())
-    rows, s = [], state.states[first : first + 1]
-    for t, inputs in zip(range(first, stop), _rows(problem.inputs, first, stop), strict=True):
-        s = problem.f(s, inputs)
-        if t < highest:
-            s = torch.where((state.frontier <= t).unsqueeze(-1), s, state.states[t + 1 : t + 2])
-        rows.append(s)
+    rows, s, t = [], state.states[first : first + 1], first
+    try:
+        for t, inputs in zip(range(first, stop), _rows(problem.inputs, first, stop), strict=True):
+            before, version = s, versions((s,))
+            s = check_value(problem.f(s, inputs), s)
+            check_unwritten((before,), version, "`f`")
+            if t < highest:
+                s = torch.where((state.frontier <= t).unsqueeze(-1), s, state.states[t + 1 : t + 2])
+            rows.append(s)
+    except Exception as error:
+        note_where(error, "`f`", (t, t + 1, state.count + t - first))
+        raise
     return accept_rows(problem, state, torch.cat(rows), first)
 
 

@@ -29,12 +29,12 @@ from lds_iter.gradients.adjoint_recurrence import (
     reversed_inputs,
     without_nonfinite,
 )
+from lds_iter.linear import operators as operators  # they keep the graphs small
 from lds_iter.loop.iteration import evaluate, iterate
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, start, take_proposal
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.recurrence import Function, own_linearize
-from lds_iter.scan import operators as operators  # they keep the graphs small
 
 Graph = Callable[..., Any]
 Fields = tuple[Any, ...]

@@ -34,8 +34,8 @@ from lds_iter.depth.closeness import state_dtype
 from lds_iter.depth.past import Memory, View
 from lds_iter.depth.recurrent import RecurrentDepthModel, check_prompt
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import Diagonal
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.scan.transitions import Diagonal
 
 SCALE = 1 / 128
 """Tokens are kept as multiples of this, exact in floating point and smaller than the states: rounding is judged by the

@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.forward_mode import FORWARD_MODE, FunctionDerivatives
+from lds_iter.linear.cut import Cut, cut_scan
+from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.linear.transitions import AbstractTransition
 from lds_iter.recurrence import Function, check_value, own_linearize, take_rows
-from lds_iter.scan.cut import Cut, cut_scan
-from lds_iter.scan.linear_scan import linear_scan
-from lds_iter.scan.transitions import AbstractTransition
 
 
 def linearize(f: Function, prev: Tensor, inputs: Any) -> AbstractDerivatives:

@@ -13,6 +13,7 @@ from lds_iter.diagnostics.exponents import lyapunov_of as lyapunov_of
 from lds_iter.diagnostics.growth import Forecast as Forecast
 from lds_iter.diagnostics.growth import Law as Law
 from lds_iter.diagnostics.growth import forecast as forecast
+from lds_iter.diagnostics.pictures import comparison_picture as comparison_picture
 from lds_iter.diagnostics.pictures import convergence_map as convergence_map
 from lds_iter.diagnostics.pictures import report_picture as report_picture
 from lds_iter.diagnostics.prediction import Prediction as Prediction

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lds_iter.checks import check_f, check_inputs, check_state
 from lds_iter.derivatives.linearization import Linearization, linearize_along
+from lds_iter.linear.transitions import Zero
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.recurrence import detached, take_rows
-from lds_iter.scan.transitions import Zero
 from lds_iter.solution import Solution
 from lds_iter.solve import sequential
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from lds_iter.diagnostics._along import along
 from lds_iter.diagnostics.exponents import Lyapunov, lyapunov
 from lds_iter.diagnostics.singular import Inverse, norm
-from lds_iter.scan.transitions import Dense
+from lds_iter.linear.transitions import Dense
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from lds_iter.diagnostics.comparing import Comparison
 from lds_iter.diagnostics.reporting import Report
 from lds_iter.solution import Solution
 
@@ -59,6 +60,44 @@ def convergence_map(
     axes.set(xlabel="time step", ylabel="iteration", title=title or "")
     axes.legend(loc="lower right", fontsize="small")
     figure.colorbar(image, ax=axes, label="residual")
+    plt.close(figure)
+    return figure
+
+
+def comparison_picture(comparison: Comparison, sequence: int = 0, iteration: int | None = None) -> Figure:
+    """Three panels: the residual over iterations; over time at one iteration; the error against the loop over time.
+
+    Args:
+        comparison: of `li.compare`.
+        sequence: which sequence of a batch, counted over the flattened batch dimensions.
+        iteration: of the middle panel; when None half the fewest iterations that a method took.
+
+    Raises:
+        ValueError: for a sequence that the batch does not have.
+    """
+    import matplotlib.pyplot as plt
+
+    count = comparison.truth[0, ..., 0].numel()
+    if not 0 <= sequence < count:
+        raise ValueError(f"`sequence` must be a whole number from 0 to {count - 1}, got {sequence!r}.")
+    if iteration is None:
+        iteration = min(int(method.solution.iterations.flatten()[sequence]) for method in comparison.methods) // 2
+    floor = torch.finfo(comparison.truth.dtype).eps
+    figure, (over, within, errors) = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for method in comparison.methods:
+        history = method.solution.history
+        assert history is not None
+        residual = history.residual.reshape(len(history.residual), -1)[:, sequence]
+        row = min(iteration, len(residual) - 1)
+        along = history.residual_map.reshape(*history.residual_map.shape[:2], -1)[row, :, sequence]
+        error = method.errors.reshape(len(method.errors), -1)[:, sequence].cpu()
+        over.semilogy(residual.clamp(min=floor).tolist(), label=method.name)
+        for axes, rows in (within, along), (errors, error):
+            axes.semilogy(_coarsened(rows.unsqueeze(0))[0].clamp(min=floor).tolist())
+    over.set(xlabel="iteration", ylabel="largest residual")
+    within.set(xlabel="time step", title=f"residual at iteration {iteration}")
+    errors.set(xlabel="time step", title="error against the loop")
+    over.legend(fontsize="small")
     plt.close(figure)
     return figure
 

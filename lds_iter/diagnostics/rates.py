@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.checks import check_method
+from lds_iter.checks import checked_method
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import along
 from lds_iter.diagnostics.singular import Inverse, in_float64, norm
@@ -88,7 +88,7 @@ def contraction(
         >>> bool(found.factor <= found.rate), bool(found.rate < 1)
         (True, True)
     """
-    check_method(method, transition=True)
+    checked_method(method, transition=True)
     with torch.no_grad():
         return _contraction(along(f, s0, inputs, states, prefix).whole(), method)
 

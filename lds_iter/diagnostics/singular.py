@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.scan.linear_scan import linear_scan
-from lds_iter.scan.transitions import AbstractTransition, map_leaves
+from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.linear.transitions import AbstractTransition, map_leaves
 
 Operator = Callable[[Tensor], Tensor]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.diffusion.machine import Machine, quiet_generators
-from lds_iter.diffusion.rehearsal import SAMPLE, WIDTH, check_options, rehearse, verify
+from lds_iter.diffusion.rehearsal import SAMPLE, WIDTH, check_options, rehearse, verify_rehearsal
 from lds_iter.diffusion.schedule import Schedule, SchedulerNotMapped, clipping
 from lds_iter.diffusion.slopes import levels_of
 from lds_iter.diffusion.spread import spread_of
@@ -39,7 +39,7 @@ def schedule_of(scheduler: Any, timesteps: Tensor, step_options: Mapping[str, An
             schedule = probe(scheduler, timesteps, options, rehearsal.slots)
         except (AttributeError, IndexError, NameError, RuntimeError, TypeError) as error:
             raise SchedulerNotMapped(scheduler, f"stepping it by itself failed with `{error}`") from error
-        verify(scheduler, schedule, rehearsal)
+        verify_rehearsal(scheduler, schedule, rehearsal)
     return schedule.without_dead_slots()
 
 

@@ -115,7 +115,7 @@ def _refuse_infinite(scheduler: Any, sample: Tensor, step: int, steps: int) -> N
     )
 
 
-def verify(scheduler: Any, schedule: Schedule, rehearsal: Rehearsal) -> None:
+def verify_rehearsal(scheduler: Any, schedule: Schedule, rehearsal: Rehearsal) -> None:
     """Run the table on what the rehearsal saw, noise included, and compare."""
     generator = torch.Generator().manual_seed(0)
     state = torch.zeros(len(SIZES), len(schedule.slots), WIDTH, dtype=torch.float64)

@@ -17,8 +17,8 @@ from torch import Tensor
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diffusion.derivatives import DenoisingDerivatives
 from lds_iter.diffusion.slopes import VARIANCE
+from lds_iter.linear.transitions import AbstractTransition
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.transitions import AbstractTransition
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class TransposedDerivatives(AbstractDerivatives):
 
     def __init__(self, fixed: CachedJacobian, adjoint: Tensor, g: Tensor) -> None:
         self._fixed = fixed
-        self.value = fixed.of_f.vjp(adjoint).add_(g)
+        self.value = fixed.of_f.vjp(adjoint) + g  # not in place: where J is I, the product is `adjoint` itself
 
     def jvp(self, v: Tensor) -> Tensor:
         return self._fixed.of_f.vjp(v)

@@ -78,13 +78,28 @@ def _guarded(tensors: tuple[Tensor, ...], who: str, whose: str, where: TimeSteps
     if torch.compiler.is_compiling():
         yield
         return
-    before = None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
+    before = versions(tensors)
     try:
         yield
     except Exception as error:
-        if not any(note.startswith(CAME_UP) for note in getattr(error, "__notes__", ())):
-            error.add_note(f"{CAME_UP}, inside of {whose}, at {_shown(where)}.")
+        note_where(error, whose, where)
         raise
+    check_unwritten(tensors, before, who)
+
+
+def note_where(error: Exception, whose: str, where: TimeSteps) -> None:
+    """A note on an error inside of a call of the user's: whose it is, and where it came up."""
+    if not any(note.startswith(CAME_UP) for note in getattr(error, "__notes__", ())):
+        error.add_note(f"{CAME_UP}, inside of {whose}, at {_shown(where)}.")
+
+
+def versions(tensors: tuple[Tensor, ...]) -> list[int] | None:
+    """How often each tensor has been written into; None for tensors of inference mode, which do not count."""
+    return None if any(tensor.is_inference() for tensor in tensors) else [tensor._version for tensor in tensors]
+
+
+def check_unwritten(tensors: tuple[Tensor, ...], before: list[int] | None, who: str) -> None:
+    """Raise if `who` has written into one of these tensors since `before`, their `versions`."""
     if before is not None and [tensor._version for tensor in tensors] != before:
         raise ValueError(
             f"{who} writes into the states or inputs given to it, which the loop reads again. Write `s = s * ...` in "

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from lds_iter import _torch
-from lds_iter.scan.cut import Cut
+from lds_iter.linear.cut import Cut
 
 ACCEPTED_ULPS = 4
 """A row is accepted at a residual of at most this many units in the last place of the row's largest number (in `f`'s

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import AbstractTransition, check_is_transition
 from lds_iter.methods.spelling import Composable
-from lds_iter.scan.transitions import AbstractTransition, check_transition
 
 
 class LDSApproximation(Composable, ABC):
@@ -163,5 +163,5 @@ def checked_choice(method: StatefulTransition, lin: Linearization, carry: Any) -
             f"`{name}.choose` must return `(transition, carry)`, got {type(answer).__name__}. A method that remembers "
             "nothing is a li.TransitionApproximation and returns the transition alone."
         )
-    check_transition(answer[0], lin.residual, f"`{name}` must choose")
+    check_is_transition(answer[0], lin.residual, f"`{name}` must choose")
     return answer

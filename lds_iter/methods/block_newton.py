@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import BlockDiagonal
 from lds_iter.methods.arguments import check_count, fix
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.transitions import BlockDiagonal
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.mixing import in_one_structure
+from lds_iter.linear.transitions import AbstractTransition, Diagonal, leaves, map_leaves, take
 from lds_iter.methods.arguments import check_count, check_transition_method, fix
 from lds_iter.methods.base import StatefulTransition, checked_choice
-from lds_iter.scan.mixing import in_one_structure
-from lds_iter.scan.transitions import AbstractTransition, Diagonal, leaves, map_leaves, take
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import AbstractTransition
 from lds_iter.methods.arguments import check_number, check_transition_method, fix
 from lds_iter.methods.base import StatefulTransition, checked_choice
-from lds_iter.scan.transitions import AbstractTransition
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ Song, Meng, Liao, Ermon, "Accelerating feedforward computation via parallel nonl
 from dataclasses import dataclass
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import Zero
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.transitions import Zero
 
 
 @dataclass(frozen=True)

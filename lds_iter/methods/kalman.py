@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.scan.transitions import BlockDiagonal, Dense, Diagonal
+from lds_iter.linear.transitions import BlockDiagonal, Dense, Diagonal
 
 BLOCK = 16
 """Rows per block. Longer ones leave fewer general compositions, each several times a step, and call more operations."""

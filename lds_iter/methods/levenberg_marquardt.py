@@ -39,12 +39,7 @@ from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.kernels.cpu import kalman as compiled
-from lds_iter.methods.arguments import check_instance, check_number, check_transition_method, fix
-from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition, checked_choice
-from lds_iter.methods.kalman import Gainable, kalman_gains
-from lds_iter.methods.newton import Newton
-from lds_iter.methods.spelling import Composable
-from lds_iter.scan.transitions import (
+from lds_iter.linear.transitions import (
     BlockDiagonal,
     Dense,
     Diagonal,
@@ -53,6 +48,11 @@ from lds_iter.scan.transitions import (
     Zero,
     map_leaves,
 )
+from lds_iter.methods.arguments import check_instance, check_number, check_transition_method, fix
+from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition, checked_choice
+from lds_iter.methods.kalman import Gainable, kalman_gains
+from lds_iter.methods.newton import Newton
+from lds_iter.methods.spelling import Composable
 
 LEAST_DAMPING = 1e-6
 """In place of no damping, in a row of a sequence in which other rows are damped."""

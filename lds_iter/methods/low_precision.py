@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.linear.registry import register_scan
+from lds_iter.linear.transitions import AbstractTransition, Factor, leaves, map_leaves
 from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import StatefulTransition, checked_choice
-from lds_iter.scan.linear_scan import linear_scan
-from lds_iter.scan.registry import register_scan
-from lds_iter.scan.transitions import AbstractTransition, Factor, leaves, map_leaves
 
 
 @dataclass(frozen=True)

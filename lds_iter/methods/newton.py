@@ -7,8 +7,8 @@ ICLR 2024) and DeepPCR (Danieli et al., NeurIPS 2023). Quadratic convergence; O(
 from dataclasses import dataclass
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import Dense
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.transitions import Dense
 
 
 @dataclass(frozen=True)

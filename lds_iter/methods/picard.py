@@ -7,8 +7,8 @@ NeurIPS 2023); made for dynamics near the identity, such as small steps of a dif
 from dataclasses import dataclass
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import Identity
 from lds_iter.methods.base import TransitionApproximation
-from lds_iter.scan.transitions import Identity
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.transitions import Diagonal
 from lds_iter.methods.arguments import check_count, check_instance, fix
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.methods.spelling import Composable
-from lds_iter.scan.transitions import Diagonal
 
 
 class AbstractDiagonal(Composable, ABC):

@@ -21,23 +21,28 @@ updates run forward in time, so rows up to where one first grew longer than the 
 comes behind, and go on. The rows behind have no model to go by but the recurrence itself, a Jacobi sweep. While
 corrections are short, `k` is annealed to 0, and the tail is Newton's, quadratic.
 
-Where the linear model is right as it is, none of that is needed. So before all else the update without any damping is
-tried: `f` is evaluated along it, and where the largest residual falls to less than half, it is taken whole. And where
-neither damping nor residual has changed for `PATIENCE` iterations, the rows up to the first whose residual would
-not fall take it, for a row of an update knows nothing of what comes behind.
-Without this, states that drift or hardly change from step to
-step, whose extent along a constant guess is about nothing, would never be let go. It costs one evaluation of `f` and
-one scan an iteration, and no derivatives.
+Lengths mean nothing where the trajectory has no extent yet: states that drift, or hardly change from step to step, look
+like a single point along a constant guess, and no update of theirs is short. So the update without any damping is tried
+too, by an evaluation of `f` along it:
 
-Residuals are no guide to the damping itself: on a hard problem they must rise for a while, and a classical gain ratio
-stalls. The amount
-of damping is tuned by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington,
-Smith, Linderman, NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-region methods", 2000.
+- At the first iteration. Where the largest residual falls to `NEARLY_LINEAR` of itself, the linear model is right, and
+  the update is taken whole. So is every later one, as long as residuals fall to half.
+- Where neither the damping nor the residual has changed for `PATIENCE` iterations, or for `PATIENCE_AT_A_POINT` while
+  values differ by less than the residual. Updates run forward in time, so the rows before the first whose residual
+  would not fall to a tenth take the whole update, and the others the damped one.
+
+Tried at every iteration, it would be taken too early on hard problems: their residuals must rise for a while, and an
+update that halves the residual leads to states from which the next fifty iterations do not get away.
+
+For the same reason a classical gain ratio, which tunes the damping by residuals, stalls. The amount of damping is tuned
+by hand in "Towards scalable and stable parallelization of nonlinear RNNs" (Gonzalez, Warrington, Smith, Linderman,
+NeurIPS 2024); trust regions: Conn, Gould, Toint, "Trust-region methods", 2000.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,14 +57,20 @@ from lds_iter.methods.base import Dampable, LDSApproximation
 STRONGEST = 0.95
 """The largest damping to begin with: a memory of about one step, a Jacobi iteration in all but name."""
 
+NEARLY_LINEAR = 0.01
+"""The first update is taken without damping where the largest residual falls to at most this part of itself."""
+
 ENOUGH = 0.5
-"""The update without damping is taken where the largest residual falls to at most this part of itself."""
+"""The same for a later one, after an update without damping was taken or where a sequence stands still."""
 
 ENOUGH_OF_A_ROW = 0.1
-"""The same for the rows of a sequence that stands still, of which the first ones take it."""
+"""The same for each of the rows of a sequence that stands still, of which the first ones take it."""
 
-PATIENCE = 3
-"""Iterations without a change of damping and residual until rows up to the first bad one take the undamped update."""
+PATIENCE = 6
+"""Iterations without a change of damping and residual until the update without damping is tried."""
+
+PATIENCE_AT_A_POINT = 1
+"""The same while the values of `f` differ by less than the residual."""
 
 STILL = 0.9
 """A residual that changes by a smaller part than from 1 to this does not change."""
@@ -73,7 +84,8 @@ class Trust:
         k: the damping for the next iteration, `(*batch)`.
         rejected: iterations whose proposal was thrown away from some row on, int64, `(*batch)`.
         idle: iterations in a row in which neither the damping nor the residual changed, int64, `(*batch)`.
-        residual: the largest residual of the last iterate, `(*batch)`.
+        residual: the largest residual of the last iterate, `(*batch)`; infinite before the first.
+        trying: whether the next update is tried without damping, bool, `(*batch)`.
         inner: what the damped method remembers.
     """
 
@@ -81,6 +93,7 @@ class Trust:
     rejected: Tensor
     idle: Tensor
     residual: Tensor
+    trying: Tensor
     inner: Any = None
 
 
@@ -90,7 +103,8 @@ class TrustRegion(LDSApproximation):
 
     Untuned, it solves from zeros what plain Newton needs hundreds of iterations for or fails on. Where Newton is at
     ease it takes about as many iterations. All lengths are in units of the extent of the trajectory, so nothing depends
-    on the scale of the states. An iteration evaluates `f` twice.
+    on the scale of the states. The first iteration evaluates `f` twice, and so do later ones while a sequence stands
+    still or takes its updates whole.
 
     Attributes:
         method: whose update to damp, `Newton()` above all; a diagonal gains little, its error being the couplings
@@ -134,12 +148,12 @@ class TrustRegion(LDSApproximation):
     def init(self, guess: Tensor) -> Trust:
         k = guess.new_full(guess.shape[1:-1], self.k)
         none = torch.zeros_like(k, dtype=torch.int64)
-        return Trust(k, none, none.clone(), torch.full_like(k, math.inf), self.method.init(guess))
+        return Trust(k, none, none.clone(), torch.full_like(k, math.inf), none == 0, self.method.init(guess))
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
         damped, inner = self.method.damped_updates(lin, carry.inner)
-        whole = damped(torch.zeros_like(carry.k))
-        good, trusted = _trial(lin, whole, carry.idle >= PATIENCE)
+        idle = _stands_still(lin, carry)
+        good, trusted, whole = _trial(lin, damped, carry, idle)
         d, k = damped(_per_row(carry.k, trusted & ~good)), carry.k
         size = _sizes(d, lin).masked_fill(trusted, 0)
         largest = size.amax(0)
@@ -152,11 +166,18 @@ class TrustRegion(LDSApproximation):
         k = torch.where(relaxed, torch.where((largest < self.relax / 4) | good, k / 4, k / 2), k)
         k = torch.where(k < self.method.negligible_damping(torch.finfo(k.dtype).eps), 0, k)
         d = torch.where(trusted.unsqueeze(-1), whole, d * _shortening(size, self.step).unsqueeze(-1))
-        residual = lin.residual.abs().amax((0, -1))
+        residual = _largest_residual(lin)
         still = (residual > STILL * carry.residual) & (STILL * residual < carry.residual) & ~rejected
-        idle = torch.where(~relaxed & (still | (carry.idle >= PATIENCE)), carry.idle + 1, 0)
-        idle, residual = lin.keep((idle, residual), (carry.idle, carry.residual))
-        return d, Trust(k, carry.rejected + rejected, idle, residual, inner)
+        waited = torch.where(idle, PATIENCE, carry.idle + 1)
+        found = torch.where(~relaxed & (still | idle), waited, 0), residual, good
+        waited, residual, trying = lin.keep(found, (carry.idle, carry.residual, carry.trying))
+        return d, Trust(k, carry.rejected + rejected, waited, residual, trying, inner)
+
+
+def _stands_still(lin: Linearization, carry: Trust) -> Tensor:
+    """The sequences that have waited long enough for their damping or residual to change, bool, `(*batch)`."""
+    at_a_point = _range(lin) <= _largest_residual(lin)
+    return carry.idle >= torch.where(at_a_point, PATIENCE_AT_A_POINT, PATIENCE)
 
 
 def _per_row(k: Tensor, trusted: Tensor) -> Tensor:
@@ -166,24 +187,37 @@ def _per_row(k: Tensor, trusted: Tensor) -> Tensor:
     return torch.where(trusted, 0, k)
 
 
-def _trial(lin: Linearization, whole: Tensor, idle: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate `f` along the update without damping.
+def _trial(
+    lin: Linearization, damped: Callable[[Tensor], Tensor], carry: Trust, idle: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Evaluate `f` along the update without damping, for the sequences that try it.
 
     Args:
         lin: `f` along the guess.
-        whole: the update, `(n, *batch, D)`.
-        idle: the sequences in which the rows up to the first bad one are trusted, bool, `(*batch)`.
+        damped: from a damping to the update.
+        carry: what is known of the sequences.
+        idle: the sequences that stand still, bool, `(*batch)`.
 
     Returns:
-        The sequences in which it is good as a whole, `(*batch)`, and the rows that take it, `(n, *batch)`.
+        The sequences in which it is good as a whole, `(*batch)`, the rows that take it, `(n, *batch)`, and the update.
     """
+    wanted = (carry.trying | idle) & lin.active
+    if _torch.on_host(wanted) and not bool(wanted.any()):
+        return torch.zeros_like(wanted), torch.zeros_like(lin.open.squeeze(-1)), lin.residual
+    whole = damped(torch.zeros_like(carry.k))
     with torch.no_grad():  # it only decides
         states = lin.states + whole
         after = (lin.at(torch.cat([lin.prev[:1], states[:-1]])).value - states).abs().amax(-1)
-    now, closed = lin.residual.abs().amax((0, -1)), ~lin.open.squeeze(-1)
-    good = ((after <= ENOUGH * now) | closed).all(0)
+    now, closed = _largest_residual(lin), ~lin.open.squeeze(-1)
+    enough = torch.where(carry.residual.isinf(), NEARLY_LINEAR, ENOUGH)
+    good = ((after <= enough * now) | closed).all(0) & wanted
     fine = ((after <= ENOUGH_OF_A_ROW * now) | closed).to(torch.int64).cumprod(0).bool()
-    return good, good | (fine & idle)
+    return good, good | (fine & idle & wanted), whole
+
+
+def _largest_residual(lin: Linearization) -> Tensor:
+    """The largest finite residual of the open rows, `(*batch)`."""
+    return lin.residual.nan_to_num(0, 0, 0).abs().amax(-1).masked_fill(~lin.open.squeeze(-1), 0).amax(0)
 
 
 def _shortening(size: Tensor, step: float) -> Tensor:
@@ -199,8 +233,13 @@ def _sizes(d: Tensor, lin: Linearization) -> Tensor:
 
 
 def _extent(lin: Linearization) -> Tensor:
-    """The largest range of a coordinate over the open rows, or the largest residual if that is more, `(*batch)`."""
+    """The range of the values, or the largest residual if that is more, `(*batch)`."""
+    return torch.maximum(_range(lin), _largest_residual(lin))
+
+
+def _range(lin: Linearization) -> Tensor:
+    """The largest range of a coordinate of the finite values over the open rows, `(*batch)`; -inf if there are none."""
     value, inside = lin.value, lin.open & lin.value.isfinite()
     high = torch.where(inside, value, -torch.inf).amax(0)
     low = torch.where(inside, value, torch.inf).amin(0)
-    return torch.maximum((high - low).amax(-1), lin.residual.nan_to_num(0, 0, 0).abs().amax((0, -1)))
+    return (high - low).amax(-1)

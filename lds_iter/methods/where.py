@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.linear.mixing import select
+from lds_iter.linear.transitions import AbstractTransition
 from lds_iter.methods.arguments import check_transition_method
 from lds_iter.methods.base import StatefulTransition, checked_choice
 from lds_iter.methods.then import Pair
-from lds_iter.scan.mixing import select
-from lds_iter.scan.transitions import AbstractTransition
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lds_iter.auto import Auto
-from lds_iter.checks import check_method
+from lds_iter.checks import checked_method
 from lds_iter.compile.compiled import CompileCache
 from lds_iter.kernels.cpu.build import function
 from lds_iter.loop.state import AbstractStrategy
@@ -61,7 +61,7 @@ class SolveOptions:
 
     def __post_init__(self) -> None:
         if self.method is not None:
-            check_method(self.method)
+            checked_method(self.method)
         for name, number in ("window", self.window), ("max_iters", self.max_iters):
             whole = isinstance(number, int) and not isinstance(number, bool) and number >= 1
             if not whole and not (name == "window" and number is None):

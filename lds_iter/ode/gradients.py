@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import FunctionDerivatives
+from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.linear.transitions import Dense
 from lds_iter.recurrence import Function, detached, take_rows
-from lds_iter.scan.linear_scan import linear_scan
-from lds_iter.scan.transitions import Dense
 
 JACOBIAN_ELEMENTS = 1 << 22
 """Numbers in the Jacobians that are held at once (32 MiB in float64)."""

@@ -1,4 +1,4 @@
-"""Two trained recurrent networks, evaluated by every method and by `torch.nn.GRU`: `python -m recipes.pretrained`."""
+"""Trained networks by `torch.nn.GRU`, by `lds_iter.nn.GRU`, and by every method: `python -m recipes.pretrained`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 import lds_iter as li
+from recipes.pretrained.drop_in import gain, gains_table
 from recipes.pretrained.evaluate import Candidate, Row, measure, reference
 from recipes.pretrained.networks import AssetMissing, Network, load_g2p, load_sleep
 from recipes.pretrained.report import picture, table, verdict
@@ -28,7 +29,10 @@ class Which(StrEnum):
 
 
 LENGTHS = {Which.g2p: (200, 1000), Which.sleep: (1200, 10_800)}
-DENSE = ("newton", "then", "damped")
+"""Of the first table."""
+BY_METHODS = {Which.g2p: 200, Which.sleep: 10_800}
+"""Of the tables of methods."""
+DENSE = ("newton", "trust", "then", "damped")
 DENSE_LIMIT = 300
 """Beyond this length a 256 x 256 Jacobian at every step takes minutes, so these methods get a window."""
 DENSE_WINDOW = 16
@@ -39,6 +43,7 @@ def methods(seed: int) -> dict[str, li.LDSApproximation]:
     """What `--methods` takes; the seed is that of the Hutchinson probes."""
     return {
         "newton": li.Newton(),
+        "trust": li.TrustRegion(li.Newton()),
         "then": li.Then(li.Jacobi(), li.Newton(), 16),
         "damped": li.Damped(li.Newton(), 0.05),
         "block": li.BlockNewton(4),
@@ -51,6 +56,7 @@ def methods(seed: int) -> dict[str, li.LDSApproximation]:
 
 TITLES = {
     "newton": "Newton",
+    "trust": "TrustRegion(Newton)",
     "then": "Then(Jacobi, Newton, 16)",
     "damped": "Damped(Newton, 0.05)",
     "block": "BlockNewton(4)",
@@ -75,7 +81,7 @@ def candidate(key: str, method: li.LDSApproximation, network: Network) -> tuple[
 def main(
     network: Annotated[Which, typer.Option(help="Which network to evaluate.")] = Which.all,
     length: Annotated[
-        int | None, typer.Option(min=2, help="Time steps; two lengths per network when left out.")
+        int | None, typer.Option(min=2, help="Time steps; one or two lengths per network when left out.")
     ] = None,
     methods_: Annotated[str, typer.Option("--methods", help=f"Comma-separated, of: {', '.join(TITLES)}.")] = ",".join(
         TITLES
@@ -90,7 +96,7 @@ def main(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random signs of Hutchinson's estimate.")] = 0,
 ) -> None:
-    """Evaluate trained GRUs on real input, in parallel over time by every method, against torch.nn.GRU."""
+    """Trained GRUs on real input: torch.nn.GRU, lds_iter.nn.GRU in its place, and every method by itself."""
     torch.set_num_threads(threads)
     chosen = [key.strip() for key in methods_.split(",") if key.strip()]
     unknown = [key for key in chosen if key not in TITLES]
@@ -100,40 +106,47 @@ def main(
         )
     console = Console(width=None if Console().is_terminal else 120)
     console.print(f"torch {torch.__version__}, {threads} thread(s), {platform.machine()}; residual tolerance 1e-5")
-    cases: list[tuple[Network, list[Row]]] = []
-    verdicts: list[str] = []
-    for which in LENGTHS if network is Which.all else (network,):
-        for steps in (length,) if length else LENGTHS[which]:
-            case, line = _case(which, steps, chosen, max_iters, seed, console)
-            cases.append(case)
-            verdicts.append(line)
-    for line in verdicts:
-        console.print(line, soft_wrap=True)
+    wanted = tuple(LENGTHS) if network is Which.all else (network,)
+    networks = {which: [_load(which, n) for n in ((length,) if length else LENGTHS[which])] for which in wanted}
+    with console.status("torch.nn.GRU and lds_iter.nn.GRU in turns"):
+        loaded = [one for which in wanted for one in networks[which]]
+        gains = [gain(one, training=training) for training in (False, True) for one in loaded]
+    console.print(gains_table(gains))
+    console.print("\nBehind it: the same networks by iterations over all time steps at once, method by method.\n")
+    compared = [one for which in wanted for one in networks[which] if len(one.x) == (length or BY_METHODS[which])]
+    cases = [(one, _compare(one, chosen, max_iters, seed, console)) for one in compared]
+    for one, (rows, sequential) in cases:
+        console.print(verdict(one, rows, sequential), soft_wrap=True)
     path = out / "pretrained.png"
-    picture(_panels(cases), path)
+    picture(_panels([(one, rows) for one, (rows, _) in cases]), path)
     print(path)
 
 
-def _case(
-    which: Which, steps: int, chosen: list[str], max_iters: int | None, seed: int, console: Console
-) -> tuple[tuple[Network, list[Row]], str]:
-    """Load, measure, print one table; returns what the picture needs, and the verdict."""
+def _load(which: Which, steps: int) -> Network:
+    """The network with an input of so many steps; a message and code 1 where there is none."""
     try:
-        loaded = load_g2p(steps) if which is Which.g2p else load_sleep(steps)
+        return load_g2p(steps) if which is Which.g2p else load_sleep(steps)
     except (AssetMissing, ValueError) as error:
         typer.secho(str(error), fg="red", err=True)
         raise typer.Exit(1) from error
-    limit = max_iters or max(1, min(steps // 2, 500 if which is Which.g2p else 60))
-    expected, sequential = reference(loaded)
+
+
+def _compare(
+    network: Network, chosen: list[str], max_iters: int | None, seed: int, console: Console
+) -> tuple[list[Row], float]:
+    """Measure and print one table; returns its rows, and the seconds of `torch.nn.GRU`."""
+    most = 60 if network.gru.bidirectional else 500
+    limit = max_iters or max(1, min(len(network.x) // 2, most))
+    expected, sequential = reference(network)
     rows: list[Row] = []
     available = methods(seed)
     for key in chosen:
-        name, way = candidate(key, available[key], loaded)
-        with console.status(f"{which}, T = {steps}: {name}"):
-            rows.append(measure(loaded, key, name, way, limit, expected))
-    console.print(table(loaded, rows, sequential, limit))
+        name, way = candidate(key, available[key], network)
+        with console.status(f"{network.title.split(':')[0]}, T = {len(network.x)}: {name}"):
+            rows.append(measure(network, key, name, way, limit, expected))
+    console.print(table(network, rows, sequential, limit))
     console.print()
-    return (loaded, rows), verdict(loaded, rows, sequential)
+    return rows, sequential
 
 
 def _panels(cases: list[tuple[Network, list[Row]]]) -> list[tuple[Network, list[Row]]]:

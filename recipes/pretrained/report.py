@@ -10,6 +10,7 @@ import lds_iter as li
 from lds_iter.diagnostics.pictures import convergence_map
 from recipes.pretrained.evaluate import Row
 from recipes.pretrained.networks import Network
+from recipes.pretrained.wording import duration, span
 
 
 def table(network: Network, rows: list[Row], sequential: float, max_iters: int) -> Table:
@@ -40,25 +41,15 @@ def table(network: Network, rows: list[Row], sequential: float, max_iters: int) 
 
 
 def verdict(network: Network, rows: list[Row], sequential: float) -> str:
-    """Whether parallel evaluation pays here: the fastest method that converged against the module."""
+    """What iterations over the whole sequence take here: the fastest method that converged against the module."""
     name, length = network.title.split(":")[0], len(network.x)
     solved = [row for row in rows if row.result == li.Result.SUCCESS]
     if not solved:
-        return f"{name}, T = {length:,}: no method converged within its limit; torch.nn.GRU it is."
+        return f"{name}, T = {length:,}: no method converged within its limit."
     best = min(solved, key=lambda row: row.seconds)
     ratio = best.seconds / sequential
-    pays = f"pays: {1 / ratio:.1f} times as fast as" if ratio < 1 else f"does not pay: {ratio:.1f} times the time of"
-    return f"{name}, T = {length:,}: on this CPU it {pays} torch.nn.GRU ({best.name}, the fastest that converged)."
-
-
-def span(counts: list[int]) -> str:
-    """The iterations of several solves: one number, or the least and the most."""
-    return str(counts[0]) if min(counts) == max(counts) else f"{min(counts)}-{max(counts)}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    return f"{seconds:.2f} s" if seconds >= 1 else f"{1e3 * seconds:.1f} ms"
+    pays = f"{1 / ratio:.1f} times as fast as" if ratio < 1 else f"{ratio:.1f} times the time of"
+    return f"{name}, T = {length:,}: by iterations, {pays} torch.nn.GRU ({best.name}, the fastest that converged)."
 
 
 def picture(cases: list[tuple[Network, list[Row]]], path: Path) -> None:

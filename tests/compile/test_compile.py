@@ -16,8 +16,8 @@ import lds_iter as li
 from bench import compile as bench
 from bench.pages import between
 from lds_iter.compile.compiled import copied
+from lds_iter.linear import registry
 from lds_iter.methods.low_precision import Lowered
-from lds_iter.scan import registry
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 ROUNDING = {"rtol": 1e-9, "atol": 1e-9}  # both stop at residuals of 1e-10, and a compiler may order sums differently
@@ -210,7 +210,7 @@ OPERATORS = {"dense": "dense", "block": "block_diagonal", "diagonal": "diagonal"
 @pytest.mark.parametrize("name", OPERATORS)
 @pytest.mark.parametrize("started", [False, True])
 def test_the_operators_obey_the_rules_of_operators(name, started):
-    (leaf,) = li.scan.leaves(operators()[name])
+    (leaf,) = li.linear.leaves(operators()[name])
     b, initial = torch.randn(6, 2, 4, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
     tensors = [x.requires_grad_() for x in (leaf, b, *([initial] if started else []))]
     operator = getattr(torch.ops.lds_iter, f"scan_{OPERATORS[name]}")

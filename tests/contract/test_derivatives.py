@@ -3,23 +3,13 @@
 import pytest
 import torch
 from catalogue import elementwise, loop, tanh_rnn
-from derivative_checks import check_derivatives
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import CLOSE, problem
 
 import lds_iter as li
 from lds_iter.derivatives import forward_mode
-
-
-def reference_jacobian(f, s, u):
-    """Row by row with `torch.autograd.functional`, which shares nothing with the library."""
-    flat_s, flat_u = s.reshape(-1, s.shape[-1]), u.reshape(-1, u.shape[-1])
-    rows = [
-        torch.autograd.functional.jacobian(lambda x, row=row: f(x, row), state)
-        for state, row in zip(flat_s, flat_u, strict=True)
-    ]
-    return torch.stack(rows).view(*s.shape, s.shape[-1])  # pyright: ignore
+from lds_iter.testing import check_derivatives
 
 
 def gru(width, inputs=3, dtype=torch.float64):
@@ -34,14 +24,14 @@ def test_derivatives_of_a_function(chunk, length, batch, seed):
     s = torch.randn_like(u)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forward_mode, "CHUNK_ELEMENTS", chunk)
-        check_derivatives(li.FunctionDerivatives(f, s, u), f(s, u), reference_jacobian(f, s, u))
+        check_derivatives(f, s, u, li.FunctionDerivatives(f, s, u))
 
 
 def test_derivatives_of_an_elementwise_recurrence():
     _, u = problem(5, (2,))
     s = torch.randn_like(u)
     derivatives = li.ElementwiseDerivatives(elementwise(s, u), 0.8 * torch.cos(s))
-    check_derivatives(derivatives, elementwise(s, u), reference_jacobian(elementwise, s, u))
+    check_derivatives(elementwise, s, u, derivatives)
 
 
 @given(length=st.integers(1, 5), batch=st.sampled_from([(), (2,), (2, 1)]), seed=st.integers(0, 5))
@@ -51,8 +41,7 @@ def test_closed_form_derivatives_of_the_gru(length, batch, seed):
     x, s = torch.randn(length, *batch, 3, dtype=torch.float64), torch.randn(length, *batch, 4, dtype=torch.float64)
     with torch.no_grad():
         u = f.inputs(x)
-        automatic = li.FunctionDerivatives(lambda s, u: f(s, u), s, u)
-        check_derivatives(f.linearize(s, u), automatic.value, automatic.jacobian())
+        check_derivatives(f, s, u)
         flat = torch.stack(
             [module(x.reshape(-1, 1, 3)[i], s.reshape(-1, 1, 4)[i])[0][0] for i in range(s[..., 0].numel())]
         )

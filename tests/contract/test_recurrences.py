@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from derivative_checks import check_derivatives
 from hypothesis import given
 from hypothesis import strategies as st
 from problems import CLOSE
@@ -10,6 +9,7 @@ from problems import CLOSE
 import lds_iter as li
 from lds_iter.derivatives import linearization
 from lds_iter.nn._weights import SMALL_WIDTH
+from lds_iter.testing import check_derivatives, check_recurrence
 
 INPUTS = 3
 KINDS = {
@@ -44,8 +44,20 @@ def test_closed_form_derivatives(kind, length, batch, bias, seed):
     s = torch.randn(length, *batch, state_width(module), dtype=torch.float64)
     with torch.no_grad():
         u = f.inputs(x)
-        automatic = li.FunctionDerivatives(lambda s, u: f(s, u), s, u)
-        check_derivatives(f.linearize(s, u), automatic.value, automatic.jacobian())
+        check_derivatives(f, s, u)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("compiled", ["1", "0"])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_all_that_a_recurrence_offers(kind, compiled, batch, monkeypatch):
+    """Steps, adjoint, whole iterations and derivatives, each beside the loop."""
+    monkeypatch.setenv("LDS_ITER_CPU_KERNELS", compiled)
+    module, f = recurrence(kind)
+    with torch.no_grad():
+        u = f.inputs(torch.randn(20, *batch, INPUTS, dtype=torch.float64))
+    found = check_recurrence(f, torch.zeros(*batch, state_width(module), dtype=torch.float64), u)
+    assert {"steps", "solve_adjoint", "jvp"} <= {finding.law for finding in found.laws}
 
 
 def test_the_jacobian_of_a_gru_is_right_on_both_sides_of_the_width_where_its_computation_changes():

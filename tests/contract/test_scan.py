@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lds_iter as li
-from lds_iter.scan import registry
-from lds_iter.scan.mixing import clipped, select
-from lds_iter.scan.transitions import map_leaves, take
+from lds_iter.linear import registry
+from lds_iter.linear.mixing import clipped, select
+from lds_iter.linear.transitions import map_leaves
+from lds_iter.testing import check_scan, check_transition
 
 # float64 everywhere: what is left is rounding, a few units of 1e-16 times the number of terms.
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}
@@ -33,96 +34,18 @@ def draw(name, shape, seed, scale=1.0):
     return transition, b, initial
 
 
-def step_by_step(transition, b, initial):
-    rows, x = [], initial
-    for t in range(b.shape[0]):
-        x = take(transition, slice(t, t + 1)).mv(x[None])[0] + b[t]
-        rows.append(x)
-    return torch.stack(rows)
+@pytest.mark.parametrize("name", STRUCTURES)
+@given(shape=SHAPES, seed=st.integers(0, 99))
+def test_the_laws_of_a_structure(name, shape, seed):
+    transition, b, _ = draw(name, shape, seed)
+    check_transition(transition, b, seed=seed)
 
 
 @pytest.mark.parametrize("name", STRUCTURES)
 @given(shape=SHAPES, seed=st.integers(0, 99))
-def test_scan_equals_the_loop(name, shape, seed):
-    transition, b, initial = draw(name, shape, seed)
-    before = b.clone()
-    torch.testing.assert_close(li.linear_scan(transition, b, initial), step_by_step(transition, b, initial), **CLOSE)
-    zero = torch.zeros_like(initial)
-    torch.testing.assert_close(li.linear_scan(transition, b), step_by_step(transition, b, zero), **CLOSE)
-    assert torch.equal(b, before)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-@given(shape=SHAPES, seed=st.integers(0, 99))
-def test_fast_scan_equals_its_reference(name, shape, seed):
-    transition, b, initial = draw(name, shape, seed)
-    x = b.clone()
-    li.reference_scan(transition, x, initial)
-    torch.testing.assert_close(li.linear_scan(transition, b, initial), x, **CLOSE)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-@given(shape=SHAPES, seed=st.integers(0, 99))
-def test_reverse_scan_is_the_scan_of_flipped_time(name, shape, seed):
-    transition, b, initial = draw(name, shape, seed)
-    flipped = map_leaves(lambda leaf: leaf.flip(0), transition)
-    expected = step_by_step(flipped, b.flip(0), initial).flip(0)
-    torch.testing.assert_close(li.linear_scan(transition, b, initial, reverse=True), expected, **CLOSE)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-@given(shape=SHAPES, seed=st.integers(0, 99), data=st.data())
-def test_split_invariance(name, shape, seed, data):
-    """Scanning two stretches one after the other, the second from where the first ended, is scanning all at once."""
-    transition, b, initial = draw(name, shape, seed)
-    cut = data.draw(st.integers(0, shape[0]))
-    whole = li.linear_scan(transition, b, initial)
-    parts, x = [], initial
-    for rows in slice(0, cut), slice(cut, None):
-        if b[rows].shape[0]:
-            parts.append(li.linear_scan(take(transition, rows), b[rows], x))
-            x = parts[-1][-1]
-    torch.testing.assert_close(torch.cat(parts), whole, **CLOSE)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-@given(shape=SHAPES, seed=st.integers(0, 99))
-def test_composition_is_associative_and_is_the_matrix_product(name, shape, seed):
-    a, x, _ = draw(name, shape, seed)
-    b, c = draw(name, shape, seed + 1)[0], draw(name, shape, seed + 2)[0]
-    left, right = c.after(b).after(a), c.after(b.after(a))
-    torch.testing.assert_close(left.mv(x), right.mv(x), **CLOSE)
-    torch.testing.assert_close(left.mv(x), c.mv(b.mv(a.mv(x))), **CLOSE)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-@given(shape=SHAPES, seed=st.integers(0, 99))
-def test_transpose_is_the_adjoint(name, shape, seed):
-    a, x, _ = draw(name, shape, seed)
-    y = torch.randn_like(x)
-    torch.testing.assert_close((a.mv(x) * y).sum(-1), (x * a.transpose().mv(y)).sum(-1), **CLOSE)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-@given(shape=SHAPES, seed=st.integers(0, 99))
-def test_structured_equals_dense(name, shape, seed):
-    transition, b, initial = draw(name, shape, seed)
-    full = transition.dense(b)
-    torch.testing.assert_close(transition.mv(b), full.mv(b), **CLOSE)
-    torch.testing.assert_close(transition.transpose().mv(b), full.transpose().mv(b), **CLOSE)
-    torch.testing.assert_close(li.linear_scan(transition, b, initial), li.linear_scan(full, b, initial), **CLOSE)
-
-
-@pytest.mark.parametrize("name", STRUCTURES)
-def test_scaled_rows_and_exact_zeros(name):
-    transition, b, _ = draw(name, (6, (2,), 4), 0)
-    torch.testing.assert_close(transition.scaled(0.25).mv(b), 0.25 * transition.mv(b), **CLOSE)
-    factor = torch.tensor([0.0, 1.0, 0.5, 0.0, 2.0, 1.0], dtype=b.dtype)[:, None, None].expand(6, 2, 1)
-    torch.testing.assert_close(transition.scaled(factor).mv(b), factor * transition.mv(b), **CLOSE)
-    if name in ("identity", "zero", "scaled-number"):
-        return
-    broken = map_leaves(lambda leaf: leaf * torch.nan, transition)
-    assert torch.equal(broken.scaled(torch.zeros(6, 2, 1, dtype=b.dtype)).mv(b), torch.zeros_like(b))
+def test_the_laws_of_its_scan(name, shape, seed):
+    transition, b, _ = draw(name, shape, seed)
+    check_scan(transition, b, seed=seed)
 
 
 @pytest.mark.parametrize("one", STRUCTURES)
@@ -149,7 +72,7 @@ def test_clipped_bounds_the_infinity_norm_of_every_block():
 def test_gradients_of_a_scan(name):
     """Against finite differences, in every leaf, in `b` and in the initial value."""
     transition, b, initial = draw(name, (7, (2,), 2), 5)
-    leaves = [leaf.clone().requires_grad_() for leaf in li.scan.leaves(transition)]
+    leaves = [leaf.clone().requires_grad_() for leaf in li.linear.leaves(transition)]
 
     def scan(b, initial, *values):
         remaining = list(values)
@@ -245,7 +168,7 @@ class MatrixFirst(li.AbstractTransition):
         return MatrixFirst(self.q.mT, self.c)
 
     def scaled(self, factor):
-        return MatrixFirst(li.scan.times(factor, self.q), li.scan.times(factor, self.c))
+        return MatrixFirst(li.linear.times(factor, self.q), li.linear.times(factor, self.c))
 
 
 @pytest.mark.parametrize("factor", [0.25, "rows"])

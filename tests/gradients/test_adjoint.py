@@ -275,3 +275,17 @@ def test_a_direct_adjoint_is_used_and_nan_where_it_is_not_finite():
     torch.testing.assert_close(found[:, 1], exact[:, 1])
     states = li.solve(SolvesItsAdjoint(), s0, u, adjoint=li.Implicit(method=li.Newton())).states
     torch.testing.assert_close(torch.autograd.grad((states * weights).sum(), u)[0], exact)
+
+
+@pytest.mark.parametrize("name", ["newton", "quasi", "picard", "jacobi"])
+def test_a_recurrence_whose_jacobian_is_the_identity(name):
+    """A vector-Jacobian product by the identity is its argument itself, into which nothing may be written."""
+    gain = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    s0, inputs = (torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((3,), (20, 3)))
+    walk = lambda s, u: s + gain * u  # noqa: E731
+    weights = torch.randn(20, 3, dtype=torch.float64)
+    ours = (li.solve(walk, s0, inputs, METHODS[name], **TIGHT).states * weights).sum()
+    theirs = (li.sequential(walk, s0, inputs) * weights).sum()
+    wanted = [gain, s0, inputs]
+    for one, other in zip(torch.autograd.grad(ours, wanted), torch.autograd.grad(theirs, wanted), strict=True):
+        torch.testing.assert_close(one, other, **CLOSE)

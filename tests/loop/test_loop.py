@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from problems import CLOSE, problem
 
 import lds_iter as li
+from lds_iter.linear import registry
 from lds_iter.loop import iteration
-from lds_iter.scan import registry
 
 SOME = [li.Newton(), li.QuasiNewton(), li.Picard(), li.Jacobi(), Noise()]
 WINDOWS = [None, 1, 7, 30]
@@ -237,7 +237,7 @@ def test_a_scan_registered_for_a_users_structure_serves_in_solve(batch, method, 
             return self
 
         def scaled(self, factor):
-            return Mine(li.scan.times(factor, self.diagonal))
+            return Mine(li.linear.times(factor, self.diagonal))
 
     @li.register_scan(Mine, "cpu")
     def scan(transition, x, initial):

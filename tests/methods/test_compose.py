@@ -1,7 +1,6 @@
 """The laws of the wrappers, rules, guesses and the trust region, beyond the contract that every method keeps."""
 
 import inspect
-import itertools
 import re
 from dataclasses import dataclass, replace
 from functools import partial
@@ -387,7 +386,7 @@ def test_rows_behind_the_first_far_one_take_the_value_of_f(damping):
     lin = next(linearize_along(f, torch.zeros_like(inputs), torch.zeros_like(inputs), inputs, rows=60, iteration=0))
     k = torch.full((2,), damping, dtype=F64)
     none = torch.zeros(2, dtype=torch.int64)
-    d, trust = method.update(lin, li.Trust(k, none, none, k))
+    d, trust = method.update(lin, li.Trust(k, none, none, k, none == 0))
     assert trust.rejected.tolist() == [1, 1]
     exactly(trust.k, k)  # it stays
     # Of the second, row 31 is the first far one, and no row behind it moves: their residuals are 0.
@@ -413,16 +412,16 @@ def test_updates_that_are_not_finite_are_left_to_f():
 def test_a_chaotic_flow_is_solved_in_fewer_iterations_than_newtons():
     """Most iterations reject most rows there; those up to where the update leaves the attractor must go on."""
     task = lorenz(1_000, 0)
-    trusted = task.solve(li.TrustRegion(li.Newton()), 100)  # 74; chaotic, so that rounding alone moves it by tens
+    trusted = task.solve(li.TrustRegion(li.Newton()), 70)  # 46
     assert trusted.converged
     assert trusted.carry.rejected > trusted.iterations / 4
     # 131 by Newton (`python -m bench.edge`); residuals of 1e-10, amplified by a million over the length
     torch.testing.assert_close(trusted.states, task.sequential(), rtol=0, atol=1e-4)
 
 
-def test_steps_are_bounded_in_extents_unless_they_are_good():
+def test_steps_are_bounded_in_extents_unless_a_trial_was_good():
     f, s0, inputs = scaled_problem(1.0)
-    moves, residuals = [], []
+    moves = []
 
     @dataclass(frozen=True)
     class Spy(li.LDSApproximation):
@@ -430,15 +429,15 @@ def test_steps_are_bounded_in_extents_unless_they_are_good():
             return li.TrustRegion(li.Newton()).init(guess)
 
         def update(self, lin, carry):
+            waited = carry.idle
             d, carry = li.TrustRegion(li.Newton(), step=0.1).update(lin, carry)
             extent = (lin.value.amax(0) - lin.value.amin(0)).max()
-            residuals.append(float(lin.residual.abs().max()))
-            moves.append(float(d.abs().max() / max(extent, residuals[-1])))
+            if not (carry.trying or waited >= 6):  # no trial
+                moves.append(float(d.abs().max() / max(extent, lin.residual.abs().max())))
             return d, carry
 
     assert li.solve(f, s0, inputs, Spy()).converged
-    first = next(i for i, (before, after) in enumerate(itertools.pairwise(residuals)) if after > before / 2)
-    assert moves[first] <= 0.1 * (1 + 1e-3)  # the extent here counts the accepted rows too, which only makes it larger
+    assert max(moves) <= 0.1 * (1 + 1e-3)  # the extent here counts the accepted rows too, which only makes it larger
     assert max(moves) > 0.05
 
 
@@ -451,12 +450,14 @@ def test_mates_in_a_trust_region_do_not_meet(window):
 
 @pytest.mark.parametrize("form", [li.Filter(), li.Smoother()], ids=repr)
 def test_kalmans_damping_under_the_gate_is_the_same_step_at_first(form):
-    f, s0, inputs = problem(gain=4.0, length=20)  # no update without damping would halve the residual
+    f, s0, inputs = problem(gain=1.0)
     k = 0.2
     trusted = li.TrustRegion(li.LevenbergMarquardt(1.0, form=form), k=k, step=1e6, reject=1e6)
     plain = li.LevenbergMarquardt((1 - k) / k, form=form)
     one, other = (li.solve(f, s0, inputs, m, max_iters=1, throw=False) for m in (trusted, plain))
     torch.testing.assert_close(one.states, other.states, rtol=0, atol=1e-12)  # 1 / sigma2 rounds once more
+    two, another = (li.solve(f, s0, inputs, m, max_iters=2, throw=False) for m in (trusted, plain))
+    assert not torch.allclose(two.states, another.states, rtol=0, atol=1e-9)
 
 
 # Arguments

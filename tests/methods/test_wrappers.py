@@ -1,4 +1,4 @@
-"""Every pair of wrappers, choices with a memory, rules, and what wrong arguments are told."""
+"""Choices with a memory, rules, and what wrong arguments are told."""
 
 import copy
 import pickle
@@ -9,81 +9,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from catalogue import ROTATION, RotationScale, loop, tanh_rnn
+from wrapping import OUTER, Complex, Remembering, large
 
 import lds_iter as li
 from lds_iter.methods.advice import advice
 
 F64 = torch.float64
-
-
-@dataclass(frozen=True)
-class Remembering(li.StatefulTransition):
-    """Newton whose damping is halved at every iteration of a sequence: a choice of A with a memory."""
-
-    def init(self, guess):
-        return guess.new_full(guess.shape[1:-1], 0.4)
-
-    def choose(self, lin, carry):
-        keep = (1 - carry)[None, ..., None].expand(*lin.residual.shape[:-1], 1)
-        return li.Dense(lin.jacobian()).scaled(keep), lin.keep(carry / 2, carry)
-
-
-class Complex(li.TransitionApproximation):
-    """A structure of a user's own."""
-
-    def transition(self, lin):
-        j = lin.block_diagonal(2)
-        return RotationScale((j[..., 0, 0] + j[..., 1, 1]) / 2, (j[..., 1, 0] - j[..., 0, 1]) / 2)
-
-
-def large(lin):
-    return lin.residual.abs().amax(-1, keepdim=True) > 0.1
-
-
-INNER = {
-    "newton": li.Newton(),
-    "quasi": li.QuasiNewton(),
-    "picard": li.Picard(),
-    "own": Complex(),
-    "memory": Remembering(),
-    "changing": li.Then(li.Newton(), li.QuasiNewton(), 1),
-}
-WRAPPERS = {
-    "damped": lambda m: li.Damped(m, 0.1),
-    "clipped": lambda m: li.Clipped(m, 0.9),
-    "then": lambda m: li.Then(li.Jacobi(), m, 2),
-    "then-first": lambda m: li.Then(m, li.QuasiNewton(), 2),
-    "where": lambda m: li.Where(large, m, li.Jacobi()),
-    "chord": lambda m: li.Chord(m, 3),
-    "low": lambda m: li.LowPrecision(m, torch.float32),
-    "rotated": lambda m: li.Rotated(m, ROTATION),
-}
-OUTER = {
-    **WRAPPERS,
-    "trust": li.TrustRegion,
-    "switch": lambda m: li.Switch(li.Jacobi(), m, li.Below(0.3)),
-    "filter": lambda m: li.LevenbergMarquardt(30.0, m),
-    "smoother": lambda m: li.LevenbergMarquardt(30.0, m, li.Smoother()),
-}
-
-
-@pytest.mark.parametrize("window", [None, 7])
-@pytest.mark.parametrize("outer", OUTER)
-@pytest.mark.parametrize("inner", WRAPPERS)
-def test_every_pair_of_wrappers(outer, inner, window):
-    """Around methods of every kind; the elements of a batch do not influence each other's counts."""
-    f, s0, u = tanh_rnn(4, 1.1), torch.zeros(2, 4, dtype=F64), torch.randn(24, 2, 4, dtype=F64)
-    u[:, 1] *= 0.1
-    truth = loop(f, s0, u)
-    for name in INNER:
-        method = OUTER[outer](WRAPPERS[inner](INNER[name]))
-        solution = li.solve(f, s0, u, method, window=window)
-        # residuals of 1e-10 in 24 rows that amplify a little
-        torch.testing.assert_close(solution.states, truth, rtol=0, atol=1e-7, msg=lambda m, name=name: f"{name}: {m}")
-        assert solution.resets.sum() == 0
-        assert method.for_adjoint() is not None
-    alone = li.solve(f, s0[0], u[:, 0], method, window=window)
-    assert int(alone.iterations) == int(solution.iterations[0])
 
 
 def test_a_memory_is_that_of_each_sequence_in_every_wrapper():
@@ -119,7 +50,7 @@ def test_then_in_second_place_counts_from_when_it_is_entered():
 
 
 def test_a_structure_that_cannot_be_kept_in_its_own_scan_says_so(monkeypatch):
-    from lds_iter.scan import registry
+    from lds_iter.linear import registry
 
     monkeypatch.setattr(registry, "_KERNELS", dict(registry._KERNELS))
     calls = []
@@ -335,15 +266,41 @@ def van_der_pol(step):
     return f, torch.tensor([2.0, 0.0], dtype=F64)
 
 
+def logistic(step):
+    def f(s, u):
+        velocity = lambda y: y * (1 - y)  # noqa: E731
+        one = velocity(s)
+        two = velocity(s + step / 2 * one)
+        three = velocity(s + step / 2 * two)
+        return s + step / 6 * (one + 2 * two + 2 * three + velocity(s + step * three)) + 0 * u
+
+    return f, torch.tensor([0.1], dtype=F64)
+
+
 @pytest.mark.parametrize(
     ("name", "length"),
-    [("drift", 200), ("drift", 4096), ("noisy drift", 4096), ("weak", 400), ("oscillator", 400), ("oscillator", 1500)],
+    [
+        ("drift", 200),
+        ("drift", 4096),
+        ("noisy drift", 4096),
+        ("weak", 400),
+        ("weak", 600),
+        ("coupled", 600),
+        ("coupled", 4096),
+        ("oscillator", 400),
+        ("oscillator", 512),
+        ("oscillator", 4096),
+        ("logistic", 512),
+        ("logistic", 4096),
+    ],
 )
 def test_a_trust_region_takes_at_most_three_times_newtons_iterations(name, length):
     f, s0 = {
         "drift": lambda: drift(0.0),
         "noisy drift": lambda: drift(0.05),
         "weak": lambda: kuramoto(0.3),
+        "coupled": lambda: kuramoto(1.0, units=20),
+        "logistic": lambda: logistic(10 / length),
         "oscillator": lambda: van_der_pol(10 / length),
     }[name]()
     u = torch.randn(length, 1, dtype=F64)

@@ -11,7 +11,7 @@ import lds_iter as li
 
 RECIPES = {
     "gru": "Train a stack of GRU layers",
-    "pretrained": "Evaluate trained GRUs",
+    "pretrained": "Trained GRUs on real input",
     "recurrent_depth": "Depth and tokens",
     "diffusion": "",
     "predictability": "",

@@ -121,7 +121,7 @@ class RotationScale(li.AbstractTransition):
         return RotationScale(self.re, -self.im)
 
     def scaled(self, factor):
-        return RotationScale(li.scan.times(factor, self.re), li.scan.times(factor, self.im))
+        return RotationScale(li.linear.times(factor, self.re), li.linear.times(factor, self.im))
 
 
 def transitions(n, batch, width, scale=1.0, generator=None, dtype=torch.float64):

@@ -3,7 +3,7 @@
 import torch
 
 import lds_iter as li
-from lds_iter.scan.cut import Cut
+from lds_iter.linear.cut import Cut
 
 
 class Given(li.AbstractDerivatives):

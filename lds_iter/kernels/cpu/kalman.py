@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
-from lds_iter.scan.transitions import BlockDiagonal, Dense, Diagonal
+from lds_iter.linear.transitions import BlockDiagonal, Dense, Diagonal
 
 KEPT = 1 << 28
 """Bytes of gains that the smoother keeps per thread; over earlier rows it runs the filter twice."""

@@ -1,6 +1,6 @@
 """Scans of tensors in main memory, one time step after the other: the work of a loop at the speed of the memory.
 
-The odd-even scans of `lds_iter.scan` pass over memory log T times, and multiply matrices by matrices; on a processor
+The odd-even scans of `lds_iter.linear` pass over memory log T times, and multiply matrices by matrices; on a processor
 with a handful of cores it is faster to go through time once, all channels of a step side by side. So a dense scan
 costs T D^2 instead of T D^3. The results do not depend on threads, on batch mates, or on where time is cut.
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.plain import plain, row_stride, traced
-from lds_iter.scan.linear_scan import diagonal_scan, reference_scan, scaled_identity_scan
-from lds_iter.scan.registry import register_runs_once, register_scan
-from lds_iter.scan.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal, ScaledIdentity
+from lds_iter.linear.linear_scan import diagonal_scan, reference_scan, scaled_identity_scan
+from lds_iter.linear.registry import register_runs_once, register_scan
+from lds_iter.linear.transitions import AbstractTransition, BlockDiagonal, Dense, Diagonal, ScaledIdentity
 
 LOOP_WIDTH = 32
 """From this width on a loop over time beats the odd-even scan on a CPU without a compiler too: at D = 32 it costs 2.5

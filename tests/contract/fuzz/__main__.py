@@ -1,16 +1,17 @@
 """Hold many random cases to the laws: `python tests/contract/fuzz --cases 100000 --processes 2`.
 
-Writes `result.json` beside itself as it goes on, and begins where that stopped with `--resume`. `--repeat SEED` runs
-one case again and says what it breaks.
+Writes `result.json` beside itself as it goes on. A run that was cut off goes on where it stopped, as long as the code
+and the first seed are the same. `--repeat SEED` runs one case again and says what it breaks.
 """
 
 import argparse
+import hashlib
 import json
 import platform
-import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -35,7 +36,6 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no more cases after so long")
     parser.add_argument("--repeat", type=int, metavar="SEED", help="run one case and report")
-    parser.add_argument("--resume", action="store_true", help="go on after the last case of the result")
     parser.add_argument("--result", type=Path, default=RESULT)
     options = parser.parse_args()
     one_thread()
@@ -48,43 +48,43 @@ def main() -> int:
 
 def _campaign(options: argparse.Namespace) -> int:
     tally = _tally(options)
-    begin = time.monotonic()
-    first, end = options.seed + tally["cases"], options.seed + options.cases
+    begin, before = time.monotonic(), tally["cases"]
+    first, end = options.seed + before, options.seed + options.cases
     chunks = [range(start, min(start + CHUNK, end)) for start in range(first, end, CHUNK)]
-    with get_context("spawn").Pool(options.processes, initializer=one_thread) as pool:
-        for outcomes in pool.imap(run_chunk, chunks):
+    print(f"{end - first} cases from seed {first} on", flush=True)
+    with ProcessPoolExecutor(options.processes, get_context("spawn"), initializer=one_thread) as pool:
+        for outcomes in pool.map(run_chunk, chunks):  # raises where a process has died of a case
             for outcome in outcomes:
                 _count(tally, outcome)
-            minutes = (time.monotonic() - begin) / 60
             _write(options.result, tally)
-            done = f"{tally['cases']} of {options.cases} cases, {sum(tally['failures by law'].values())} failures"
-            print(f"\r{done}, {minutes:.1f} minutes", end="", flush=True)
+            minutes, done = (time.monotonic() - begin) / 60, tally["cases"] - before
+            rate = f"{minutes:.1f} minutes, {done / minutes:.0f} a minute"
+            print(f"{tally['cases']} of {options.cases} cases, failures: {tally['failures']}; {rate}", flush=True)
             if minutes > options.minutes:
-                pool.terminate()
+                pool.shutdown(wait=True, cancel_futures=True)
                 break
-    print()
-    return int(bool(tally["failures by law"]))
+    return int(tally["failures"] > 0)
 
 
 def _tally(options: argparse.Namespace) -> dict:
-    """What has been counted so far: nothing, or the result of a run of the same seeds that was cut off."""
+    """What has been counted so far: nothing, or the result of a run of the same seeds and code that was cut off."""
     tally = {
         "first seed": options.seed,
         "cases": 0,
+        "failures": 0,
         "cases by kind": {},
         "failures by law": {},
         "remarks": {},
-        "failures": [],
-        "commit": _commit(),
+        "failed": [],
+        "code": _code(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "processes": options.processes},
     }
-    if not options.resume or not options.result.exists():
+    if not options.result.exists():
         return tally
     before = json.loads(options.result.read_text())
-    if before["first seed"] != options.seed or before["commit"] != tally["commit"]:
-        sys.exit(f"{options.result} is of another first seed or commit; run without --resume.")
-    return before
+    same = all(before.get(name) == tally[name] for name in ("first seed", "code", "versions"))
+    return before if same and before["cases"] < options.cases else tally
 
 
 def _count(tally: dict, outcome: Outcome) -> None:
@@ -98,21 +98,24 @@ def _count(tally: dict, outcome: Outcome) -> None:
     for law in outcome.broken:
         add("failures by law", law.partition(":")[0])
     if outcome.broken:
-        print(f"\n{outcome}\n    again: python tests/contract/fuzz --repeat {outcome.seed}", flush=True)
-        if len(tally["failures"]) < SHOWN:
-            tally["failures"].append(str(outcome))
+        tally["failures"] += 1
+        print(f"{outcome}\n    again: python tests/contract/fuzz --repeat {outcome.seed}", flush=True)
+        if len(tally["failed"]) < SHOWN:
+            tally["failed"].append(str(outcome))
 
 
 def _write(path: Path, tally: dict) -> None:
-    path.write_text(json.dumps(tally, indent=2) + "\n")
+    """All of it or nothing, whenever the process ends."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(tally, indent=2) + "\n")
+    beside.replace(path)
 
 
-def _commit() -> str:
-    """The commit, with a plus where the working tree differs from it in the library."""
-    git = ["git", "-C", str(ROOT)]
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    changed = subprocess.run([*git, "status", "--porcelain", "lds_iter"], capture_output=True, text=True, check=False)
-    return head + ("+" if changed.stdout.strip() else "")
+def _code() -> str:
+    """A hash of the library's source and of what draws and judges the cases."""
+    files = [path for part in ("lds_iter", "tests/support/fuzz") for path in sorted((ROOT / part).rglob("*.*"))]
+    texts = [path.read_bytes() for path in files if path.suffix in (".py", ".cpp", ".h")]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def test_every_structure_on_poisoned_memory(form, dtype, n, batch, width, monkey
     frontier = torch.randint(-1, n, batch)
     for name, transition in structures(n, batch, width, dtype).items():
         r = poisoned(torch.randn(n, *batch, width, dtype=dtype), False)
-        double = li.scan.map_leaves(lambda leaf: leaf.double(), transition)
+        double = li.linear.map_leaves(lambda leaf: leaf.double(), transition)
         precision = torch.tensor([0.3, 0.0, 1e-4, 30.0], dtype=dtype).repeat(8)[: max(1, frontier.numel())].view(batch)
         for end in None, torch.maximum(frontier, torch.tensor(n - 3)):
             found = update(form, transition, r, frontier, precision, end)
@@ -136,9 +136,9 @@ def test_results_do_not_depend_on_mates_cuts_threads_or_memory(form, dtype, n, w
     r, frontier = torch.randn(n, *batch, width, dtype=dtype), torch.randint(-1, n // 3, batch)
     precision = torch.rand(batch, dtype=dtype) * (torch.arange(19) % 3 > 0)
     for name, transition in structures(n, batch, width, dtype).items():
-        transition = li.scan.map_leaves(lambda leaf: 0.8 * leaf, transition)  # undamped products stay finite
+        transition = li.linear.map_leaves(lambda leaf: 0.8 * leaf, transition)  # undamped products stay finite
         whole = update(form, transition, r, frontier, precision)
-        some = li.scan.map_leaves(lambda leaf: leaf[:, 4:5], transition)
+        some = li.linear.map_leaves(lambda leaf: leaf[:, 4:5], transition)
         assert torch.equal(update(form, some, r[:, 4:5], frontier[4:5], precision[4:5]), whole[:, 4:5]), name
         torch.set_num_threads(2)
         try:
@@ -150,10 +150,10 @@ def test_results_do_not_depend_on_mates_cuts_threads_or_memory(form, dtype, n, w
                 patch.setattr(compiled, "KEPT", kept)
                 assert torch.equal(update(form, transition, r, frontier, precision), whole), name
         if isinstance(form, li.Filter):  # a window ends somewhere: rows after it are of no account
-            first = li.scan.take(transition, slice(0, n // 2))
+            first = li.linear.take(transition, slice(0, n // 2))
             assert torch.equal(update(form, first, r[: n // 2], frontier, precision), whole[: n // 2]), name
         # and rows before all frontiers are of none either
-        later = li.scan.take(transition, slice(7, n))
+        later = li.linear.take(transition, slice(7, n))
         start = frontier.clamp(min=7)
         part = update(form, later, r[7:], start - 7, precision)
         whole = update(form, transition, torch.where(torch.arange(n).view(-1, 1, 1) < 7, 0, r), start, precision)

@@ -14,8 +14,8 @@ from catalogue import elementwise
 
 import lds_iter as li
 from lds_iter.kernels.cpu import build
-from lds_iter.scan import registry
-from lds_iter.scan.transitions import map_leaves
+from lds_iter.linear import registry
+from lds_iter.linear.transitions import map_leaves
 
 DTYPES = [torch.float32, torch.float64]
 COMPILED = all(not text.startswith("not available") for text in li.kernels.cpu.status().values())
@@ -69,7 +69,7 @@ def test_scans_on_poisoned_memory(dtype, n, batch, width):
             scale = expected.abs().amax().clamp(min=1)
             assert (x.double() - expected).abs().max() <= 300 * torch.finfo(dtype).eps * scale, name
             assert room.isnan().sum() == room.numel() - x.numel(), name
-            for now, then in zip(li.scan.leaves(transition), li.scan.leaves(leaves), strict=True):
+            for now, then in zip(li.linear.leaves(transition), li.linear.leaves(leaves), strict=True):
                 assert torch.equal(now, then)
 
 
@@ -81,8 +81,8 @@ def test_a_scan_does_not_depend_on_cuts_mates_or_threads(dtype):
     b = torch.randn(n, *batch, width, dtype=dtype)
     for name, transition in structures(n, batch, width, dtype).items():
         whole = li.linear_scan(transition, b)
-        first = li.linear_scan(li.scan.take(transition, slice(0, 333)), b[:333])
-        second = li.linear_scan(li.scan.take(transition, slice(333, n)), b[333:], first[-1])
+        first = li.linear_scan(li.linear.take(transition, slice(0, 333)), b[:333])
+        second = li.linear_scan(li.linear.take(transition, slice(333, n)), b[333:], first[-1])
         assert torch.equal(torch.cat([first, second]), whole), name
         if name != "number":
             alone = map_leaves(lambda leaf: leaf[:, 1:2], transition)
@@ -145,7 +145,7 @@ SOLVE = """
 import logging, torch
 logging.basicConfig(level=logging.WARNING)
 import lds_iter as li
-from lds_iter.scan import registry
+from lds_iter.linear import registry
 f = lambda s, u: torch.tanh(0.5 * s.roll(1, -1) + u)
 u = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
 for method in li.Newton(), li.QuasiNewton(), li.Picard():

@@ -17,8 +17,8 @@ from bench import kernel_bytes, kernels_page
 from bench import kernels as bench
 from lds_iter.kernels.triton.cells import operators as cells
 from lds_iter.kernels.triton.scans import cuda
-from lds_iter.scan import registry
-from lds_iter.scan.transitions import leaves, map_leaves
+from lds_iter.linear import registry
+from lds_iter.linear.transitions import leaves, map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
 from lds_iter.kernels.triton.scans import (

@@ -8,7 +8,7 @@ import torch
 
 import lds_iter as li
 from lds_iter.kernels.triton.scans import cuda
-from lds_iter.scan.transitions import map_leaves
+from lds_iter.linear.transitions import map_leaves
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
 from schedules import scrambled

@@ -54,18 +54,18 @@ def solve_case(draw: Draw, seed: int) -> Case:
     drawn = composed(draw, width)
     options = {**tolerances(draw), **limits(draw, length), "throw": False}
     if draw.happens(0.5):
-        options["guess"] = guess(draw, f.f, s0, inputs)
+        options["guess"] = guess(draw, f.f, s0, inputs, drawn.method)
     if draw.happens(0.15):
         options["record"] = True
     if draw.happens(0.1):
-        options["stop"] = draw.one_of((_small_residual, _half_way, _never))
+        options["stop"] = stop_rule(draw)
     return Case(seed, f, drawn, s0, inputs, options)
 
 
 def gradient_case(draw: Draw, seed: int) -> Case:
-    """A contracting system in float64, for gradients."""
+    """A system in float64 whose errors do not grow, for gradients."""
     batch, width, length = draw.one_of(BATCHES), draw.integer(1, WIDEST), draw.integer(1, LONGEST)
-    f = honest.honest(draw, width, torch.float64, contracting=True)
+    f = honest.honest(draw, width, torch.float64, differentiable=True)
     s0, inputs = arguments(draw, batch, width, length, torch.float64)
     drawn = composed(draw, width)
     options: dict[str, Any] = {"rtol": 1e-13, "atol": 1e-13, "window": draw.one_of((None, None, 1, 3, length))}
@@ -73,6 +73,10 @@ def gradient_case(draw: Draw, seed: int) -> Case:
         options["adjoint"] = li.Unroll()
     elif draw.happens(0.3):
         options["adjoint"] = li.Implicit(composed(draw, width).method, window=draw.one_of((None, 1, 5)))
+    if "adjoint" in options or draw.happens(0.3):  # far from the solution: iterations carry all of `Unroll`'s gradient
+        options["guess"] = draw.layout(100 * (1 + draw.normal(length, *s0.shape).abs()))
+    if draw.happens(0.1):
+        options["record"] = True
     return Case(seed, f, drawn, s0, inputs, options)
 
 
@@ -116,13 +120,20 @@ def limits(draw: Draw, length: int) -> dict[str, int]:
     return found
 
 
-def guess(draw: Draw, f: Callable[..., Tensor], s0: Tensor, inputs: Tensor) -> Any:
+def stop_rule(draw: Draw) -> Any:
+    """A rule of the library's, two of them combined, or a function."""
+    simple = (li.Below(1e-2), li.Stalled(2, 0.5), li.After(3), li.SmallUpdate(1e-3))
+    one, other = draw.one_of(simple), draw.one_of(simple)
+    return draw.one_of((_small_residual, _half_way, _never, one, other, one | other, one & other, ~one))
+
+
+def guess(draw: Draw, f: Callable[..., Tensor], s0: Tensor, inputs: Tensor, method: Any) -> Any:
     """A tensor of any character, or a policy."""
     length = len(inputs)
     shape = (length, *s0.shape)
     kind = draw.one_of(
-        ("noise", "huge", "tiny", "denormal", "largest", "solved", "one off", "another", "expanded", "step", "coarse",
-         "policy")
+        ("noise", "huge", "tiny", "denormal", "largest", "solved", "one off", "another", "cut off", "expanded", "step",
+         "coarse", "policy")
     )  # fmt: skip
     if kind == "step":
         return li.step_from_zero if bool(f(torch.zeros_like(inputs), inputs).isfinite().all()) else li.repeat_initial
@@ -139,6 +150,8 @@ def guess(draw: Draw, f: Callable[..., Tensor], s0: Tensor, inputs: Tensor) -> A
         return draw.layout(states)
     if kind == "another":
         return li.solve(lambda s, u: 0.3 * torch.sin(s) + u, s0, inputs, li.Jacobi(), max_iters=2, throw=False).states
+    if kind == "cut off":  # the states that the same call had reached when it was cut off
+        return li.solve(f, s0, inputs, method, max_iters=2, throw=False).states.nan_to_num(0.0, 1.0, -1.0)
     sizes = {"noise": 1.0, "huge": 1e30, "tiny": 1e-30, "denormal": 1e-40}
     if kind == "largest":
         return torch.full(shape, torch.finfo(s0.dtype).max, dtype=s0.dtype)  # whose sum overflows, but which is finite

@@ -24,7 +24,7 @@ class Honest:
         f: the recurrence.
         reproducible: whether a row rounds alike in any company.
         smooth: whether the error of a step is bounded by the Jacobian; false where `f` jumps.
-        contracting: whether errors die out, so that gradients can be compared.
+        differentiable: whether errors do not grow, or `f` is linear, so that gradients can be compared.
         parameter: a tensor that `f` depends on, for gradients; None without.
         scale: the size of intermediate results beside those of states, inputs and values.
     """
@@ -33,7 +33,7 @@ class Honest:
     f: Callable[[Tensor, Any], Tensor]
     reproducible: bool = True
     smooth: bool = True
-    contracting: bool = False
+    differentiable: bool = False
     parameter: Tensor | None = None
     scale: float = 1.0
 
@@ -52,7 +52,7 @@ def _elementwise(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     act = torch.sin if kind == "sine" else torch.tanh
     weight = torch.tensor(gain, dtype=dtype)
     return Honest(
-        f"{kind} {gain}", lambda s, u: weight * act(s) + u, contracting=gain < 1, parameter=weight, scale=gain
+        f"{kind} {gain}", lambda s, u: weight * act(s) + u, differentiable=gain < 1, parameter=weight, scale=gain
     )
 
 
@@ -61,7 +61,7 @@ def _dense(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     weight = (gain * draw.normal(width, width) / width**0.5).to(dtype)
     if draw.happens(0.5) or gain == 0.4:  # an infinity norm below 1 contracts
         weight = weight * (gain / weight.abs().sum(1).max().clamp(min=gain))
-        return Honest(f"dense {gain}", lambda s, u: torch.tanh(product(s, weight) + u), contracting=gain < 1,
+        return Honest(f"dense {gain}", lambda s, u: torch.tanh(product(s, weight) + u), differentiable=gain < 1,
                       parameter=weight)  # fmt: skip
     return Honest(f"dense {gain}, any norm", lambda s, u: torch.tanh(product(s, weight) + u), parameter=weight)
 
@@ -73,7 +73,7 @@ def _matrix_product(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
 
 def _expanding(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     gain = draw.one_of((1.02, 1.5, 4.0, -2.0))
-    return Honest(f"expanding {gain}", lambda s, u: gain * s + u, scale=4.0)
+    return Honest(f"expanding {gain}", lambda s, u: gain * s + u, scale=4.0, differentiable=abs(gain) < 2)
 
 
 def _overflowing(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
@@ -91,7 +91,7 @@ def _logistic(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
 
 def _drift(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     noise = draw.one_of((0.0, 0.05))
-    return Honest(f"drift {noise}", lambda s, u: s + 0.1 + noise * u)
+    return Honest(f"drift {noise}", lambda s, u: s + 0.1 + noise * u, differentiable=True)
 
 
 def _steps(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
@@ -116,7 +116,7 @@ def _constant(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
         "the state transposed twice": lambda s, u: s.transpose(0, -1).transpose(0, -1),
     }
     name = draw.one_of(list(options))
-    return Honest(f"constant: {name}", options[name])
+    return Honest(f"constant: {name}", options[name], differentiable=True)
 
 
 def _views(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
@@ -130,11 +130,12 @@ def _views(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
         x[..., :1] += 0.1
         return x.add_(u)
 
-    return draw.one_of((Honest("a view of its own", f), Honest("in place on a copy", inside)))
+    name, chosen = draw.one_of((("a view of its own", f), ("in place on a copy", inside)))
+    return Honest(name, chosen, differentiable=True)
 
 
 def _division(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
-    return Honest("1 / (1 + s^2)", lambda s, u: 1 / (1 + s * s) + 0.5 * u)
+    return Honest("1 / (1 + s^2)", lambda s, u: 1 / (1 + s * s) + 0.5 * u, differentiable=True)
 
 
 def _division_by_zero(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
@@ -159,7 +160,7 @@ class OwnDerivatives:
 
 def _own_derivatives(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     slope = draw.one_of(("right", "zero", "nan", "huge", "opposite"))
-    return Honest(f"own derivatives, {slope}", OwnDerivatives(slope), contracting=slope == "right")
+    return Honest(f"own derivatives, {slope}", OwnDerivatives(slope), differentiable=slope == "right")
 
 
 def _folded(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
@@ -168,7 +169,8 @@ def _folded(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
         for parameter in cell.parameters():
             parameter.copy_(0.5 * draw.normal(*parameter.shape))
     cell.requires_grad_(False)
-    return Honest("GRUCell", li.fold(lambda s, u: cell(u, s)), reproducible=False, scale=4.0)
+    one_step = li.fold(lambda s, u: cell(u, s))
+    return Honest("GRUCell", one_step, reproducible=False, scale=4.0, differentiable=True)
 
 
 def _raveled(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
@@ -179,7 +181,7 @@ def _raveled(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
         mean = 0.3 * (other[..., :1] if other.shape[-1] else 0)
         return torch.cat([torch.tanh(one + mean), 0.5 * other + 0.1], -1) + u
 
-    return Honest("two parts", f)
+    return Honest("two parts", f, differentiable=True)
 
 
 FAMILIES = {
@@ -189,10 +191,8 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def honest(draw: Draw, width: int, dtype: torch.dtype, *, contracting: bool = False) -> Honest:
-    """A recurrence for states of this width and dtype; one that contracts and has a parameter where asked for."""
-    if contracting:
-        while not (found := draw.one_of((_elementwise, _dense))(draw, width, dtype)).contracting:
-            pass
-        return found
-    return draw.weighted(FAMILIES)(draw, width, dtype)
+def honest(draw: Draw, width: int, dtype: torch.dtype, *, differentiable: bool = False) -> Honest:
+    """A recurrence for states of this width and dtype; one whose gradients can be compared where asked for."""
+    while not (found := draw.weighted(FAMILIES)(draw, width, dtype)).differentiable and differentiable:
+        pass
+    return found

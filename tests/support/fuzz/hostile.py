@@ -20,6 +20,7 @@ import lds_iter as li
 from fuzz.cases import Case, arguments, composed, limits, rows_of_loop
 from fuzz.draw import Draw
 from fuzz.honest import Honest
+from fuzz.laws import Counted
 
 
 class Boom(Exception):
@@ -256,7 +257,7 @@ def check_hostile(misdeed: Misdeed) -> list[str]:
 def _check_once(misdeed: Misdeed) -> list[str]:
     case = misdeed.case
     want = rows_of_loop(honest, case.s0, case.inputs)
-    before, f = case.inputs.clone(), misdeed.make()
+    before, f = case.inputs.clone(), Counted(misdeed.make(), len(case.inputs), case.s0[..., 0].numel())
     try:
         solution = li.solve(f, case.s0.clone(), case.inputs.clone(), case.method.method, **case.options)
     except Boom as error:

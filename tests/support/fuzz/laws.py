@@ -72,6 +72,7 @@ def check_solve(case: Case, *, alone: bool) -> list[str]:
     if not (torch.equal(before[0], case.s0) and torch.equal(before[1], case.inputs)):
         broken.append("arguments: they were changed")
     broken += _progress(solution, seen) if seen else []
+    broken += _recorded(solution, seen) if case.options.get("record") else []
     if alone and case.s0[..., 0].numel() > 1 and not case.method.timed:
         broken += _batch(case, solution)
     return broken
@@ -223,26 +224,46 @@ def _batch(case: Case, together: li.Solution) -> list[str]:
     return broken
 
 
+def _recorded(solution: li.Solution, seen: list[li.Progress]) -> list[str]:
+    """The record ends with the solution, and has an entry for every look."""
+    history, broken = solution.history, []
+    if history is None:
+        return ["record: there is none"]
+    if not torch.equal(history.residual[-1].nan_to_num(-1), solution.residual.nan_to_num(-1)):
+        broken.append("record: its last residual is not the solution's")
+    if seen and len(history.residual) != len(seen):
+        broken.append(f"record: {len(history.residual)} entries of {len(seen)} looks")
+    if len(history.residual_map) != len(history.residual) or history.residual_map.shape[1] != len(solution.states):
+        broken.append(f"record: a map {tuple(history.residual_map.shape)}")
+    return broken
+
+
 def check_gradients(case: Case) -> list[str]:
-    """Gradients are those of the plain loop. Its adjoint contracts as it does, so 1e-7 of the largest is plenty."""
-    loss_weight = torch.randn(
-        case.inputs.shape, generator=torch.Generator().manual_seed(case.seed), dtype=torch.float64
-    )
-    leaves = [case.s0, case.inputs, case.f.parameter]
-    leaves = [leaf.detach().requires_grad_() for leaf in leaves if leaf is not None]
-    case.f.parameter.requires_grad_()
-    leaves[2] = case.f.parameter
-    f = Counted(case.f.f, len(case.inputs), case.s0[..., 0].numel())
-    options = {key: value for key, value in case.options.items() if key != "throw"}
-    states = li.solve(f, leaves[0], leaves[1], case.method.method, **options).states
-    got = torch.autograd.grad((states * loss_weight).sum(), leaves)
-    s, rows = leaves[0], []
-    for t in range(len(case.inputs)):
-        s = case.f.f(s[None], leaves[1][t : t + 1])[0]
+    """Gradients are those of the plain loop. Errors do not grow on the way, so 1e-7 of the largest is plenty."""
+    numbers = torch.Generator().manual_seed(case.seed)
+    loss_weight = torch.randn(case.inputs.shape, generator=numbers, dtype=torch.float64)
+    s0, inputs = (x.detach().requires_grad_() for x in (case.s0, case.inputs))
+    leaves = {"s0": s0, "inputs": inputs}
+    if case.f.parameter is not None:
+        leaves["the parameter"] = case.f.parameter.requires_grad_()
+    f = Counted(case.f.f, len(inputs), s0[..., 0].numel())
+    got = _gradients(li.solve(f, s0, inputs, case.method.method, **case.options).states, loss_weight, leaves)
+    s, rows = s0, []
+    for t in range(len(inputs)):
+        s = case.f.f(s[None], inputs[t : t + 1])[0]
         rows.append(s)
-    want = torch.autograd.grad((torch.stack(rows) * loss_weight).sum(), leaves)
+    want = _gradients(torch.stack(rows), loss_weight, leaves)
     return [
         f"gradient: of {name} off by {float((one - other).abs().max()):.2g} of {float(other.abs().max()):.2g}"
-        for name, one, other in zip(("s0", "inputs", "the parameter"), got, want, strict=True)
+        for name, one, other in zip(leaves, got, want, strict=True)
         if not bool(((one - other).abs() <= 1e-7 * (1 + other.abs().max())).all())
     ]
+
+
+def _gradients(states: Tensor, weight: Tensor, leaves: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    """Of a loss by each leaf, zero by one that the states do not depend on."""
+    if not states.requires_grad:
+        return tuple(torch.zeros_like(leaf) for leaf in leaves.values())
+    return torch.autograd.grad(
+        (states * weight).sum(), list(leaves.values()), allow_unused=True, materialize_grads=True
+    )

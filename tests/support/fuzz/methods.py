@@ -37,7 +37,7 @@ class LowRank(li.AbstractTransition):
         return LowRank(self.right, self.left, self.c)
 
     def scaled(self, factor):
-        return LowRank(li.scan.times(factor, self.left), self.right, li.scan.times(factor, self.c))
+        return LowRank(li.linear.times(factor, self.left), self.right, li.linear.times(factor, self.c))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Matrices(li.AbstractTransition):
         return Matrices(self.matrix.mT)
 
     def scaled(self, factor):
-        return Matrices(li.scan.times(factor, self.matrix))
+        return Matrices(li.linear.times(factor, self.matrix))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """The Triton scans as custom operations, and their registration for CUDA devices.
 
 Triton is imported when a kernel first runs, so the package needs none; where it is missing, the scans are those of
-`lds_iter.scan`. As custom operations the kernels are single nodes for `torch.compile`. They are never differentiated:
-the gradient of a scan is a scan (see `lds_iter.scan`), which runs them again, backwards.
+`lds_iter.linear`. As custom operations the kernels are single nodes for `torch.compile`. They are never differentiated:
+the gradient of a scan is a scan (see `lds_iter.linear`), which runs them again, backwards.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lds_iter.scan import linear_scan as scan
-from lds_iter.scan.linear_scan import reference_scan
-from lds_iter.scan.registry import register_reverse_scan, register_scan
-from lds_iter.scan.transitions import (
+from lds_iter.linear import linear_scan as scan
+from lds_iter.linear.linear_scan import reference_scan
+from lds_iter.linear.registry import register_reverse_scan, register_scan
+from lds_iter.linear.transitions import (
     AbstractTransition,
     BlockDiagonal,
     Dense,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.errors import warn_of_slowness
-from lds_iter.scan.registry import kernel_of
-from lds_iter.scan.transitions import (
+from lds_iter.linear.registry import kernel_of
+from lds_iter.linear.transitions import (
     AbstractTransition,
     BlockDiagonal,
     Dense,

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.scan.linear_scan import linear_scan
-from lds_iter.scan.registry import runs_once
-from lds_iter.scan.transitions import AbstractTransition, take
+from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.linear.registry import runs_once
+from lds_iter.linear.transitions import AbstractTransition, take
 
 
 @dataclass(frozen=True)

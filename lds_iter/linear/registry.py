@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.scan.transitions import AbstractTransition
+from lds_iter.linear.transitions import AbstractTransition
 
 Scan = Callable[[Any, Tensor, Tensor | None], None]
 Operator = Callable[[Any, Tensor, Tensor | None], Tensor]

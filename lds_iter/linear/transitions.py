@@ -53,7 +53,7 @@ class AbstractTransition(ABC):
 
         Args:
             factor: a number, or one per row, `(n, *batch, 1)`. A zero in the tensor gives exactly zero, also where the
-                matrix is inf or NaN: multiply each leaf by `li.scan.times(factor, leaf)`.
+                matrix is inf or NaN: multiply each leaf by `li.linear.times(factor, leaf)`.
         """
 
     def dense(self, like: Tensor) -> Dense:
@@ -251,7 +251,7 @@ def take(transition: A, rows: slice) -> A:
     return map_leaves(lambda leaf: leaf[rows], transition)
 
 
-def check_transition(transition: Any, like: Tensor, who: str) -> None:
+def check_is_transition(transition: Any, like: Tensor, who: str) -> None:
     """Check that something is a transition for the rows of `like`.
 
     Args:

@@ -7,8 +7,8 @@ import torch
 from catalogue import STRUCTURES, transitions
 
 import lds_iter as li
-from lds_iter.scan import registry
-from lds_iter.scan.transitions import leaves, map_leaves
+from lds_iter.linear import registry
+from lds_iter.linear.transitions import leaves, map_leaves
 
 OPERATORS = ("dense", "block", "diagonal", "scaled")
 CLOSE = {"rtol": 1e-10, "atol": 1e-10}  # float64, 7 steps of size 1

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.scan.linear_scan import linear_scan
-from lds_iter.scan.registry import register_operator
-from lds_iter.scan.transitions import BlockDiagonal, Dense, Diagonal, ScaledIdentity, leaves
+from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.linear.registry import register_operator
+from lds_iter.linear.transitions import BlockDiagonal, Dense, Diagonal, ScaledIdentity, leaves
 
 Law = Callable[[Tensor, Tensor, Tensor], Tensor]
 Structure = type[Dense] | type[BlockDiagonal] | type[Diagonal] | type[ScaledIdentity]

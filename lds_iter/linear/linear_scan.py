@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
-from lds_iter.scan.registry import kernel_of, operator_of, register_scan
-from lds_iter.scan.transitions import (
+from lds_iter.linear.registry import kernel_of, operator_of, register_scan
+from lds_iter.linear.transitions import (
     AbstractTransition,
     Diagonal,
     Identity,

@@ -2,8 +2,8 @@
 
 Twelve schedulers, five numbers of steps, and guidance at 1, 3 and 7.5, with the digits of `recipes.diffusion`, four
 samples at a time, and the defaults of `ParallelSampler`. Errors are root mean squares against the scheduler's own loop
-from the same noise; counts and errors do not depend on the machine, up to rounding. Seeds and most numbers of steps are
-others than those that the defaults were chosen on.
+from the same noise; counts and errors do not depend on the machine, up to rounding. The seeds are new: what the defaults
+do under guidance and clipping was decided on seeds 500 to 502.
 
 Writes `bench/results/diffusion_tolerance.json` and, from that alone, a part of `docs/background/diffusion.md`.
 """
@@ -31,7 +31,7 @@ STEPS = (7, 20, 33, 50, 100)
 GUIDANCE = (1.0, 3.0, 7.5)
 LABELS = torch.tensor([0, 2, 5, 8])
 TOLERANCE = 1e-2
-FIRST_SEED = 500
+FIRST_SEED = 900
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DDIM": ("DDIMScheduler", {"clip_sample": False}),

@@ -2,8 +2,8 @@
 
 Twelve schedulers, five numbers of steps, and guidance at 1, 3 and 7.5, with the digits of `recipes.diffusion`, four
 samples at a time, and the defaults of `ParallelSampler`. Errors are root mean squares against the scheduler's own loop
-from the same noise; counts and errors do not depend on the machine, up to rounding. The seeds are new: what the defaults
-do under guidance and clipping was decided on seeds 500 to 502.
+from the same noise; counts and errors do not depend on the machine, up to rounding. The seeds are new: what the
+defaults do under guidance and clipping was decided on seeds 500 to 502.
 
 Writes `bench/results/diffusion_tolerance.json` and, from that alone, a part of `docs/background/diffusion.md`.
 """

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from bench.machine import device_at_hand
+from bench.common.machine import device_at_hand
 
 QUICK = Path("out/bench-quick")
 
@@ -48,6 +48,8 @@ COMPARISONS = (
     Comparison("bench.edge", ("--time",), devices=CPU),
     Comparison("bench.trained", devices=CPU),
     Comparison("bench.kalman", quick=("--counts",), devices=CPU),
+    Comparison("bench.mcmc", ("counts",), ("counts", "--moves", "50", "--long", "0", "--no-write"), devices=CPU),
+    Comparison("bench.mcmc", ("times",), ("times", "--moves", "50", "--no-write"), devices=CPU),
     Comparison("bench.depth", devices=CPU),
     Comparison("bench.generation", devices=CPU),
     Comparison("bench.diffusion", devices=CPU),

@@ -15,7 +15,6 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 import lds_iter as li
-from bench.edge.composed import extent
 from bench.edge.problems import sine
 
 Recurrence = Callable[[Tensor, Tensor], Tensor]
@@ -219,6 +218,12 @@ class Watched(li.LDSApproximation):
         self.k.append(float(carry.k))
         self.size.append(float(d.abs().max() / extent(lin).max()))
         return self.trust.update(lin, carry)
+
+
+def extent(lin: li.Linearization) -> Tensor:
+    """The largest range of a coordinate over time, or the largest residual if that is more."""
+    ranges = lin.value.amax(0) - lin.value.amin(0)
+    return torch.maximum(ranges, lin.residual.abs().amax(0)).amax(-1, keepdim=True)
 
 
 def trust_region() -> None:

@@ -5,6 +5,7 @@ from lds_iter import depth as depth
 from lds_iter import diagnostics as diagnostics
 from lds_iter import diffusion as diffusion
 from lds_iter import kernels as kernels
+from lds_iter import mcmc as mcmc
 from lds_iter import nn as nn
 from lds_iter import ode as ode
 from lds_iter import testing as testing
@@ -77,6 +78,7 @@ from lds_iter.methods import TrustRegion as TrustRegion
 from lds_iter.methods import Where as Where
 from lds_iter.recurrence import fold as fold
 from lds_iter.recurrence import ravel as ravel
+from lds_iter.solution import AdjointCounts as AdjointCounts
 from lds_iter.solution import Decision as Decision
 from lds_iter.solution import History as History
 from lds_iter.solution import Progress as Progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -86,7 +87,7 @@ class kept(Generic[T]):
 
 
 def untraced(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: `torch.compiler.disable`, without importing a compiler, which takes seconds, where nobody compiles."""
+    """Decorator: `torch.compiler.disable`, but without importing the compiler, which takes seconds, if none is used."""
     disabled = _disable_dynamo(function)
     disabled._torchdynamo_disable = True  # pyright: ignore[reportFunctionMemberAccess]
     disabled._torchdynamo_disable_msg = REASON  # pyright: ignore[reportFunctionMemberAccess]
@@ -100,10 +101,41 @@ def untraced(function: Callable[P, R]) -> Callable[P, R]:
 
 def has_tangent(tensor: Tensor) -> bool:
     """Whether a forward-mode derivative is being taken with respect to this tensor, by dual numbers or torch.func."""
-    if forward_ad._current_level < 0:
+    if not _takes_tangents():
         return False
     if _functorch.is_functorch_wrapped_tensor(tensor):
         level = _functorch.peek_interpreter_stack()
         if level is not None and level.key() == _functorch.TransformType.Jvp:
             return True
     return forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def under_jvp() -> bool:
+    """Whether `torch.func.jvp`, or `jacfwd`, takes a derivative of what happens now."""
+    return _takes_tangents() and any(key == _functorch.TransformType.Jvp for key in _transforms())
+
+
+def other_transforms() -> bool:
+    """Whether more than one derivative is being taken by `torch.func`."""
+    return sum(key in (_functorch.TransformType.Jvp, _functorch.TransformType.Grad) for key in _transforms()) > 1
+
+
+def has_graph(tensor: Tensor) -> bool:
+    """Whether autograd records this tensor, which under `torch.func` is inside of its wrappers."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor.requires_grad
+
+
+def no_tangents() -> AbstractContextManager[object]:
+    """A context in which nothing has a tangent, as `torch.no_grad()` is one in which nothing has a graph."""
+    return forward_ad._set_fwd_grad_enabled(False)
+
+
+def _takes_tangents() -> bool:
+    return forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
+
+
+def _transforms() -> list[Any]:
+    """The transforms of `torch.func` at work, outermost first."""
+    return [level.key() for level in _functorch.get_interpreter_stack() or ()]

@@ -41,6 +41,7 @@ def check_state(s0: Any) -> None:
             f"`s0` must be a tensor of shape (*batch, D), got {type(s0).__name__}.{_as_tensor('s0', s0)} For a "
             "structured state such as (h, c), type `s0, unravel = li.ravel(state)` and unravel it inside `f`."
         )
+    check_layout("s0", s0)
     if s0.dtype in (torch.float16, torch.bfloat16):
         raise TypeError(f"`s0` is {s0.dtype}: residuals need at least float32. Type `s0.float()` and cast inside `f`.")
     if s0.is_complex():
@@ -62,6 +63,23 @@ def check_state(s0: Any) -> None:
         raise ValueError("`s0` contains inf or NaN.")
 
 
+def check_layout(name: str, tensor: Tensor) -> None:
+    """A dense tensor that holds numbers."""
+    if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized:
+        raise TypeError(
+            f"`{name}` must be an ordinary dense tensor, got {_kind(tensor)}. Type `{name}.to_dense()`, for quantized "
+            f"ones `{name}.dequantize()`, or pad nested ones to one length."
+        )
+    if tensor.is_meta:
+        raise TypeError(f"`{name}` is on the device meta, which holds no numbers; a solve looks at them.")
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_nested:
+        return "a nested tensor"
+    return "a quantized tensor" if tensor.is_quantized else f"one of layout {tensor.layout}"
+
+
 def check_inputs(inputs: Any, s0: Tensor, argument: str = "inputs") -> int:
     """`inputs`: a pytree of tensors on the device of `s0` that lead with the same T >= 1, finite; returns T."""
     named = [
@@ -74,6 +92,8 @@ def check_inputs(inputs: Any, s0: Tensor, argument: str = "inputs") -> int:
                 f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}.{hint} What does not change "
                 "over time belongs into `f`, as a closure."
             )
+        if leaf.is_nested or leaf.layout is not torch.strided or leaf.is_quantized:
+            check_layout(name, leaf)
         if leaf.ndim == 0:
             raise ValueError(f"`{name}` must lead with T, got a tensor without dimensions.")
         if leaf.device != s0.device:
@@ -108,7 +128,7 @@ def _as_tensor(name: str, value: Any) -> str:
 
 
 def _check_finite(name: str, leaf: Tensor) -> None:
-    if not leaf.is_floating_point() or bool(leaf.sum().isfinite()):
+    if not leaf.is_floating_point() or leaf.element_size() == 1 or bool(leaf.sum().isfinite()):  # no sums of float8
         return  # the sum is one cheap pass; it can only miss the mark towards the exact test below
     bad = ~leaf.isfinite().reshape(leaf.shape[0], -1).all(1)
     if bool(bad.any()):
@@ -295,9 +315,9 @@ def check_transforms(one: Tensor, s0: Tensor, inputs: Any) -> None:
     given = [one, s0, *(leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))]
     if any(has_tangent(leaf) for leaf in given):
         raise NotImplementedError(
-            "`solve` has no forward-mode derivative (torch.func.jvp, jacfwd, dual tensors): its result would come "
-            "without a tangent. What works under every transform is li.sequential(f, s0, inputs); in reverse mode "
-            "`solve` works with `.backward()` and torch.autograd.grad."
+            "`solve` has no tangent for dual tensors of torch.autograd.forward_ad, which do not nest with its own "
+            "derivatives. `solve` works under torch.func.jvp and jacfwd, and in reverse mode with `.backward()` and "
+            "torch.autograd.grad; li.sequential(f, s0, inputs) works under every transform, and so does the loop."
         )
 
 
@@ -307,6 +327,13 @@ def check_tolerance(name: str, value: Any, dtype: torch.dtype) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= torch.finfo(dtype).max:
         raise ValueError(f"`{name}` must be a finite number, 0 or more, got {value!r}.")
     return float(value)
+
+
+def check_flags(**flags: Any) -> None:
+    """`record`, `progress`, `throw`: True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"`{name}` must be True or False, got {type(value).__name__}.")
 
 
 def check_callable(name: str, value: Any) -> None:
@@ -342,6 +369,11 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
 
 def note_on_derivatives(error: RuntimeError) -> None:
     """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
+    if "data-dependent control flow" in str(error) or "is_nonzero" in str(error):
+        error.add_note(
+            "A solve looks at its numbers, which torch.func.vmap does not allow. Put the dimension that is mapped over "
+            "into the batch: `s0` (*batch, D) and `inputs` (T, *batch, ...) are solved side by side."
+        )
     if "random operation" in str(error):
         error.add_note(
             "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in "
@@ -415,6 +447,7 @@ def check_guess(guess: Any, s0: Tensor, length: int) -> None:
         raise TypeError(
             f"`guess` must be a tensor (T, *batch, D) or a callable that returns one, got {type(guess).__name__}."
         )
+    check_layout("guess", guess)
     expected = (length, *s0.shape)
     if tuple(guess.shape) != expected:
         raise ValueError(f"`guess` must have the shape of the states, {expected}, got {tuple(guess.shape)}.")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.methods.arguments import check_count
+from lds_iter.methods.spelling import Composable
 from lds_iter.recurrence import take_rows
 
 Function = Callable[[Tensor, Any], Tensor]
@@ -45,7 +46,7 @@ def step_from_zero(f: Function, s0: Tensor, inputs: Any, length: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Coarse:
+class Coarse(Composable):
     """A guess from a coarse solve, as in Parareal (Lions, Maday, Turinici 2001): step over `stride` times at once.
 
     Runs `step` over every `stride`-th row of the inputs, one after the other, T / stride steps in all, and joins the

@@ -97,11 +97,31 @@ class History:
         residual: the largest residual over the rows swept, `(sweeps, *batch)`; the last entry is that of the solution.
         residual_map: the largest residual at each time, `(sweeps, T, *batch)`; NaN where a window has not been yet.
         accepted: how many rows the frontier has passed, `(sweeps, *batch)`.
+        resets: proposed rows that were not finite and were replaced by then, `(sweeps, *batch)`.
+        numbers: the method's own numbers, those of its carry that have one value per sequence, by their name in it:
+            `(sweeps, *batch)` in float64, NaN where there was none yet. `k`, `rejected` and more of a `TrustRegion`.
     """
 
     residual: Tensor
     residual_map: Tensor
     accepted: Tensor
+    resets: Tensor
+    numbers: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class AdjointCounts:
+    """How the gradient of one backward pass was solved, per sequence, `(*batch)`.
+
+    Attributes:
+        iterations: updates of the adjoint recurrence.
+        residual: its largest residual at the end, in units of the largest incoming gradient of the sequence.
+        result: `Result` codes.
+    """
+
+    iterations: Tensor
+    residual: Tensor
+    result: Tensor
 
 
 @dataclass(frozen=True)
@@ -144,6 +164,15 @@ class Solution:
     def converged(self) -> bool:
         """Whether every sequence ended with `Result.SUCCESS`."""
         return bool((self.result == Result.SUCCESS).all())
+
+    @property
+    def adjoints(self) -> tuple[AdjointCounts, ...]:
+        """The counts of each backward pass through `states` so far, by `Implicit`.
+
+        Empty before the first one; where the recurrence solves its adjoint directly or by a compiled iteration; and for
+        a solution that is light or was pickled.
+        """
+        return tuple(getattr(self.states.grad_fn, "counts", ()))
 
     def error_estimate(self, method: Any = None) -> Tensor:
         """How far the states still are from the sequential trajectory, to first order: `d_t = A_t d_{t-1} + r_t`.

@@ -11,12 +11,13 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from lds_iter._torch import has_tangent, untraced
+from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced
 from lds_iter.checks import (
     check_adjoint,
     check_callable,
     check_ends,
     check_f,
+    check_flags,
     check_guess,
     check_inputs,
     check_names,
@@ -32,6 +33,7 @@ from lds_iter.derivatives.linearization import linearize_along
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
+from lds_iter.gradients.tangent import with_tangent, without_tangents
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.iteration import TILE_ELEMENTS
@@ -49,7 +51,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
+def teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
     """Answer an unknown keyword with the nearest known one, and explain what goes wrong inside of a derivative."""
     known = list(inspect.signature(function).parameters)
 
@@ -66,7 +68,7 @@ def _teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
 
 
 @untraced
-@_teach_spelling
+@teach_spelling
 def solve(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,
@@ -119,11 +121,12 @@ def solve(
 
     Returns:
         A `Solution`. Its states carry a gradient where one is wanted: grad mode is on and `f` depends on something that
-        requires it.
+        requires it; and a tangent under `torch.func.jvp` and `jacfwd`, by one more scan, in O(T D^2) memory.
 
     Raises:
         TypeError, ValueError: for arguments that cannot work, before the first iteration.
         SolveError: carries the solution reached, and says what to try.
+        Exception: what a callback or a rule raises, with the solution reached in its attribute `solution`.
 
     Example:
         >>> decay = lambda s, u: 0.5 * s.tanh() + u
@@ -131,7 +134,16 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
+    if under_jvp():
+        with no_tangents():
+            at, along, fixed = without_tangents(s0), without_tangents(inputs), without_tangents(guess)
+            solution = solve(
+                f, at, along, method, guess=fixed, rtol=rtol, atol=atol, max_iters=max_iters, window=window,
+                adjoint=adjoint, record=record, progress=progress, callback=callback, stop=stop, throw=throw,
+            )  # fmt: skip
+        return replace(solution, states=with_tangent(f, s0, inputs, solution.states))
     gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
+    check_flags(record=record, progress=progress, throw=throw)
     check_callable("callback", callback)
     stop = None if stop is None else asked(stop)
     check_callable("stop", stop)
@@ -149,7 +161,8 @@ def solve(
                 problem, approximation, given.guess, options, observers, wanted=given.wanted
             )
         except Interrupted as interrupted:
-            raise interruption(problem, interrupted.state) from None
+            ended = interruption(problem, interrupted)
+            raise ended from ended.__cause__
     solved = state.result == int(Result.SUCCESS)
     check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
     solution = replace(solution_of(problem, state, recorder), states=states)
@@ -207,21 +220,20 @@ def check_arguments(
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
-def interruption(problem: Problem, state: LoopState) -> KeyboardInterrupt:
-    """The interrupt of a solve, with the states that it had reached."""
+def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
+    """What ended a solve from outside, a KeyboardInterrupt or an error of a callback, with the states reached."""
+    state, error = interrupted.state, interrupted.__cause__
     running = state.running
-    state = replace(
-        state,
-        result=state.result.masked_fill(running, int(Result.STOPPED)),
-        residual=state.residual.masked_fill(running, torch.nan),  # that of the iterate before
-    )
-    interrupt = KeyboardInterrupt()
-    interrupt.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
-    interrupt.add_note("The states reached are in the attribute `solution` of this exception.")
-    return interrupt
+    state = replace(state, result=state.result.masked_fill(running, int(Result.STOPPED)))
+    if error is None or isinstance(error, KeyboardInterrupt):  # the update was taken, and not measured
+        state = replace(state, residual=state.residual.masked_fill(running, torch.nan))
+        error = KeyboardInterrupt()
+    error.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
+    error.add_note("The states reached are in the attribute `solution` of this exception.")
+    return error
 
 
-@_teach_spelling
+@teach_spelling
 def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
     """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
 

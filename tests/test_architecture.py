@@ -32,15 +32,15 @@ FLOORS = [
 """The rooms of the package, from the ground up: each imports from floors below it, and from its own."""
 
 MEANINGS = {
-    "main", "scan_", "_launch", "_rows", "_times", "_check", "_finite", "P", "R", "T", "Function",
+    "main", "scan_", "step", "_launch", "_rows", "_times", "_check", "_finite", "P", "R", "T", "Function",
     "parallelize",
+    "LENGTH", "STEPS", "WARPS",  # of a kernel: rows of a chunk, rows read ahead, warps of a program
 }  # fmt: skip
-"""Names that several modules may define: entry points, type variables, and private helpers that say the same."""
+"""Names that several modules may define: entry points, type variables, and those that say the same in each."""
 
 
 TO_BE_RENAMED = {
-    "Forecast", "GRU", "LSTM", "LENGTH", "Law", "Operator", "Plan", "Record", "STEPS", "Settings", "Structure", "TILE",
-    "WARPS", "WIDEST", "Watched", "Work", "product", "step",
+    "GRU", "LSTM", "Law", "TILE", "Watched", "Work", "product",
     "Iterate", "iterate", "start",  # the loop by hand, and the loop
 }  # fmt: skip
 """Public names that two modules define with different meanings: this list may only become shorter."""

@@ -16,12 +16,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from bench.common.machine import describe
+from bench.common.pages import keep
 from bench.edge.measure import clock, measure, one_thread
 from bench.edge.methods import JACOBI_FIRST, candidates
 from bench.edge.page import cells, page
 from bench.edge.problems import Family, families
-from bench.machine import describe
-from bench.pages import keep
 
 ROOT = Path(__file__).parent.parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "edge.json", ROOT / "docs" / "background" / "edge.md"

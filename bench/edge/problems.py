@@ -2,7 +2,7 @@
 
 - `sine`: the autoregressive GRU of `bench.edge.sine`, one problem per noise seed; Lyapunov exponent zero.
 - `lorenz`: Lorenz-96 from ten starts on its attractor; chaotic.
-- `mean_field`: the random network of `bench.problems` over the gain g, which turns chaotic between 1 and 1.5.
+- `mean_field`: the random network of `bench.common.problems` over the gain g, which turns chaotic between 1 and 1.5.
 - `trained`: the networks of `bench.trained`, one problem per layer and direction; stable, and far from any simple
   guess.
 
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 import lds_iter as li
-from bench import problems as literature
+from bench.common import problems as literature
 from bench.edge.lorenz import WIDTH, lorenz96, starts
 from bench.edge.sine import HIDDEN, SineGRU
 from bench.trained import CASES, LOADERS

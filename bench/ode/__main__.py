@@ -13,10 +13,10 @@ import torch
 import typer
 from rich.console import Console
 
-from bench.machine import describe
+from bench.common.machine import describe
+from bench.common.pages import between, keep
 from bench.ode.measure import measure
 from bench.ode.page import section
-from bench.pages import between, keep
 
 ROOT = Path(__file__).parent.parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "ode.json", ROOT / "docs" / "background" / "ode.md"

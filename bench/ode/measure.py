@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
+from bench.common.timing import first_run
 from bench.ode.methods import ENTRIES, Entry
-from bench.timing import first_run
 
 CASES = ((1_000, 1), (10_000, 1), (100_000, 1), (1_000_000, 1), (1_000, 64), (10_000, 64), (100_000, 64))
 """Steps and batch."""

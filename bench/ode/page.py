@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.pages import markdown
+from bench.common.pages import markdown
 
 HEAD = ["steps", "batch", "solver", "forward, s", "and backward, s", "memory, MiB", "error", "iterations"]
 

@@ -17,8 +17,8 @@ import torch
 import typer
 
 import lds_iter as li
-from bench.machine import describe, device_at_hand, full_precision, results_folder
-from bench.pages import keep_of_device
+from bench.common.machine import describe, device_at_hand, full_precision, results_folder
+from bench.common.pages import keep_of_device
 from bench.peers import gradient
 from bench.peers.accelerated_scan import AcceleratedScan
 from bench.peers.base import AbstractPeer

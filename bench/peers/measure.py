@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from bench.common.timing import First, alternately, first_run_on, waiting
 from bench.peers.base import AbstractPeer, Prepared
-from bench.timing import First, alternately, first_run_on, waiting
 
 ROUNDS = 5
 

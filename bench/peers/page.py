@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.pages import markdown
-from bench.timing import mib
+from bench.common.pages import markdown
+from bench.common.timing import mib
 
 COMMAND = "python -m bench.peers"
 

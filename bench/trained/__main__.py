@@ -20,8 +20,8 @@ from rich.console import Console
 from torch import Tensor, nn
 
 import lds_iter as li
-from bench.machine import describe
-from bench.pages import keep
+from bench.common.machine import describe
+from bench.common.pages import keep
 from bench.trained import CASES, LOADERS, TrainedNetwork
 from bench.trained.page import cells, page
 

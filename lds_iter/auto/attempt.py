@@ -1,10 +1,11 @@
-"""An attempt: one contender, as long as it pays, in a window that grows and shrinks.
+"""An attempt: one contender runs while it pays, in a window that grows and shrinks.
 
-The window begins short, where any iteration is cheap, and its rows are kept. The costs of two windows are a line in the
-number of rows. The window grows to all rows once the iterations that it needs promise to beat the fastest way known, or
-where a few iterations over all rows fit into what may be lost. The attempt goes on while it promises that, or else
-until half of what may be lost is lost. Then the window shrinks, for what fails on all rows may get on in short
-stretches. In the shortest window the attempt ends.
+The window begins short, where any iteration is cheap, and the rows solved there are kept. The time of an iteration is
+taken to be linear in the number of rows; two windows determine the line. The window grows to all rows when the forecast
+beats the fastest plan known, or when a few iterations over all rows fit into the allowance (the seconds that may be
+lost). The attempt continues while the forecast is good, and otherwise until half of the allowance is spent. Then the
+window shrinks, because a method that fails on all rows may succeed on short stretches. In the shortest window the
+attempt ends.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from lds_iter.auto.forecast import Forecast
+from lds_iter.auto.forecast import AttemptForecast
 from lds_iter.auto.solving import Solving
-from lds_iter.auto.table import Plan, Record
+from lds_iter.auto.table import PlanRecord, RacePlan
 from lds_iter.solution import duration
 
 SHORTEST_WINDOW_ROWS, WINDOW_GROWTH_RATIO = 64, 8
-"""The window of the first iterations, and what a window grows and shrinks by."""
+"""Rows of the first window, and the factor by which a window grows and shrinks."""
 
 UNPROMISED_ITERATIONS = 6
-"""A window grows without a promise if so many iterations in the wider one fit into what may be lost."""
+"""A window also grows without a good forecast if this many iterations of the wider one fit into the allowance."""
 
 
 @dataclass
@@ -49,23 +50,23 @@ class Attempt:
     costs: dict[int, float] = field(default_factory=dict)
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> RacePlan:
         """The method in its present window."""
-        return Plan(self.place, self.window if self.window < self.solving.problem.length else None)
+        return RacePlan(self.place, self.window if self.window < self.solving.problem.length else None)
 
-    def run(self) -> tuple[Plan, Record]:
-        """Until the solve is over or the attempt fails: what it ended as, and its record for all rows."""
+    def run(self) -> tuple[RacePlan, PlanRecord]:
+        """Run until the solve ends or the attempt fails. Returns how it ended, and its record for all rows."""
         rows = self.solving.rows
         while self._in_window():
             pass
         if self.solving.over:
-            return self.plan, Record(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
-        return self.plan, Record(math.inf, self.evaluations, sure=self.evaluations > 1)
+            return self.plan, PlanRecord(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
+        return self.plan, PlanRecord(math.inf, self.evaluations, sure=self.evaluations > 1)
 
     def _in_window(self) -> bool:
-        """Iterate until the window should be another one, which it is then; false when the attempt has ended."""
+        """Iterate until the window should change, and change it; false when the attempt has ended."""
         solving, allowed = self.solving, self.allowed_seconds
-        forecast = Forecast(self.window, solving.front, solving.target(), self.least)
+        forecast = AttemptForecast(self.window, solving.front, solving.target(), self.least)
         allowed -= (allowed - solving.lost) / 2 if self.window > SHORTEST_WINDOW_ROWS else 0
         slides, goal = self.window == self.widest, solving.front + self.window
         while True:
@@ -84,13 +85,13 @@ class Attempt:
                 return True
 
     def _iterate(self, rows: int) -> None:
-        seconds, gained = self.solving.iterate(Plan(self.place, rows), 1)
+        seconds, gained = self.solving.iterate(RacePlan(self.place, rows), 1)
         self.solving.lost += seconds - gained * self.row_seconds
         self.spent, self.evaluations = self.spent + seconds, self.evaluations + 1
         self.costs[self.window] = seconds
 
     def _shrink(self) -> bool:
-        """Go on in a shorter window, if there is one; else the attempt has failed."""
+        """Continue in a shorter window if there is one; otherwise the attempt has failed."""
         self.solving.restore_guess()
         if self.window <= SHORTEST_WINDOW_ROWS or self.evaluations == 1:
             return False
@@ -105,16 +106,16 @@ class Attempt:
         return True
 
     def _pays(self, iterations: float, window: int) -> bool:
-        """Whether so many iterations should beat the fastest way, for which at most its whole time may be lost."""
+        """Whether this many iterations should beat the fastest plan, whose whole time at most may be lost."""
         rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
         return iterations * self._cost(window) < rest and self.solving.lost < whole
 
-    def _promised(self, forecast: Forecast) -> float:
-        """Iterations that a window needs, by those before, until this one has had as many."""
+    def _promised(self, forecast: AttemptForecast) -> float:
+        """Iterations that a window needs: the forecast of earlier windows until this one has had as many."""
         return self.promised if len(forecast.residuals) < self.promised else math.inf
 
-    def _wider(self, forecast: Forecast) -> tuple[int, str] | None:
-        """A wider window to go on with, and why."""
+    def _wider(self, forecast: AttemptForecast) -> tuple[int, str] | None:
+        """The wider window to continue in, and the reason."""
         if self.window == self.widest:
             return None
         next_one, measured = min(WINDOW_GROWTH_RATIO * self.window, self.widest), len(self.costs) > 1
@@ -129,7 +130,7 @@ class Attempt:
         return None
 
     def _cost(self, window: int) -> float:
-        """Seconds of an iteration: on the line through the two widest windows so far, and no less than in these."""
+        """Seconds of an iteration, from the line through the two widest windows so far; at least their own times."""
         if window in self.costs or len(self.costs) == 1:
             return self.costs.get(window, self.costs[self.window])
         low, high = sorted(self.costs)[-2:]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lds_iter.auto.clock import AbstractClock, WallClock
-from lds_iter.auto.contenders import CONTENDERS, ExternalKernel, Settings
+from lds_iter.auto.contenders import CONTENDERS, ExternalKernel, RaceSettings
 from lds_iter.auto.race import Race
 from lds_iter.auto.solving import Solving
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
@@ -19,7 +19,8 @@ from lds_iter.methods.base import LDSApproximation
 class Auto(AbstractStrategy):
     """Choose the method while solving: a race with deadlines.
 
-    1. A recurrence with compiled steps is evaluated by them: nothing is faster on a CPU. So are fewer than 120 rows.
+    1. A recurrence with compiled steps is evaluated by them: nothing is faster on a CPU. Fewer than 120 rows are
+       evaluated step by step too.
     2. The first solve of a kind (code of `f`, shapes, device) times a few sequential steps, and tries the contenders in
        their order, each in a short window first. What gets on is given all rows, what does not is given up at its
        deadline; accepted rows are kept, and the rest goes step by step. Later solves try those that are left.
@@ -50,7 +51,7 @@ class Auto(AbstractStrategy):
     contenders: tuple[LDSApproximation, ...] = CONTENDERS
     budget: float = 0.1
     clock: AbstractClock = field(default_factory=WallClock)
-    _settings: Settings = field(init=False, repr=False, compare=False)
+    _settings: RaceSettings = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         some = isinstance(self.contenders, tuple) and bool(self.contenders)
@@ -64,7 +65,7 @@ class Auto(AbstractStrategy):
         if not isinstance(self.clock, AbstractClock):
             raise TypeError(f"`clock` must be a clock such as li.auto.WallClock(), got {self.clock!r}.")
         names = tuple(str(method) for method in self.contenders)  # once: it takes as long as an operation of torch
-        settings = Settings(self.contenders, names, self.budget, self.clock)
+        settings = RaceSettings(self.contenders, names, self.budget, self.clock)
         object.__setattr__(self, "_settings", settings)
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:

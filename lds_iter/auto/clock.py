@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds_iter.methods.spelling import Composable
 
-class AbstractClock(ABC):
+
+class AbstractClock(Composable, ABC):
     """A source of seconds."""
 
     @abstractmethod
@@ -20,7 +22,7 @@ class AbstractClock(ABC):
 
 @dataclass(frozen=True)
 class WallClock(AbstractClock):
-    """The time that passes. It waits for an accelerator, whose work would not be counted otherwise."""
+    """Wall-clock time. It first waits for the accelerator, because queued work would not be counted otherwise."""
 
     def now(self, like: Tensor) -> float:
         if like.device.type != "cpu":
@@ -30,7 +32,7 @@ class WallClock(AbstractClock):
 
 @dataclass(frozen=True)
 class ProcessClock(AbstractClock):
-    """The time that the process computed, on all its threads together: for a CPU that others use too."""
+    """Processor time of the process, summed over its threads: for a CPU that other processes use too."""
 
     def now(self, like: Tensor) -> float:  # noqa: ARG002
         return time.process_time()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lds_iter.auto.clock import AbstractClock
-from lds_iter.auto.table import Plan, Table
+from lds_iter.auto.table import RacePlan, Table
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.picard import Picard
@@ -14,7 +14,7 @@ from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.trust_region import TrustRegion
 
 CONTENDERS = Newton(), QuasiNewton(), Picard(), TrustRegion(Newton())
-"""In the order in which they are tried: fewest iterations first, and last the one for the edge of stability."""
+"""The default contenders in the order of trial: fewest iterations first, the one for unstable recurrences last."""
 
 
 class ExternalKernel(Protocol):
@@ -26,11 +26,11 @@ class ExternalKernel(Protocol):
         ...
 
     def run(self) -> Any:
-        """Evaluate; called to be timed, so the answer may be thrown away."""
+        """Evaluate the sequence. The call is timed; the caller may discard its result."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class RaceSettings:
     """Of an `Auto`, as its parts need them, and the table that they share; `names`: of the contenders, as text."""
 
     contenders: tuple[LDSApproximation, ...]
@@ -39,7 +39,7 @@ class Settings:
     clock: AbstractClock
     table: Table = field(default_factory=Table)
 
-    def describe(self, plan: Plan, kernel: ExternalKernel | None) -> str:
+    def describe(self, plan: RacePlan, kernel: ExternalKernel | None) -> str:
         """A plan in words."""
         if plan.contender < 0:
             return "step by step" if kernel is None else kernel.name

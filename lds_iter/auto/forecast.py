@@ -1,8 +1,8 @@
-"""How many iterations an attempt still takes, by those that it has made in its present window.
+"""A forecast of the iterations that an attempt still needs, from those made in its present window.
 
-Two signs count. The largest residual falls: at the rate of the last two iterations it reaches the tolerance. The
-frontier moves: at its pace over the later half of the iterations it reaches the end. Both are extrapolations, so they
-are made again after every iteration. Without a sign the forecast is infinite.
+Two observations are extrapolated. The residual: how soon it reaches the tolerance at the rate of the last two
+iterations. The frontier: how soon it reaches the end at its pace over the later half of the iterations. The smaller
+number counts, and is computed anew after every iteration. When neither makes progress the forecast is infinite.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Forecast:
+class AttemptForecast:
     """The iterations in one window of `window` rows, which begins at the row `front`.
 
     Attributes:
@@ -33,12 +33,12 @@ class Forecast:
         self.fronts.append(front)
 
     def needed(self) -> float:
-        """Iterations that such a window needs in all."""
+        """Iterations that such a window needs in total."""
         done, moved = len(self.residuals), self.fronts[-1] - self.front
         return min(done + self._by_residual(), done * self.window / moved if 2 * moved >= self.window else math.inf)
 
     def left(self, rows: int) -> float:
-        """Iterations until so many rows, all that are not accepted yet, will be."""
+        """Iterations until `rows` more rows, all that remain, are accepted."""
         by_residual = self._by_residual() if rows <= self.window else rows / self.window * self.needed()
         last = self.fronts[len(self.fronts) // 2 :]
         done, gained = len(last) - 1, last[-1] - last[0]

@@ -7,18 +7,18 @@ from dataclasses import replace
 
 from lds_iter.auto.attempt import SHORTEST_WINDOW_ROWS, Attempt
 from lds_iter.auto.solving import Solving
-from lds_iter.auto.table import KERNEL, STEPS, Entry, Plan, Record, kind_of
+from lds_iter.auto.table import KERNEL, STEPWISE, Entry, PlanRecord, RacePlan, kind_of
 from lds_iter.loop.state import LoopState
 from lds_iter.solution import Result, duration
 
 SHORTEST_RACE_ROWS = 120
-"""Fewer rows are evaluated step by step at once: a few iterations cost as much in overhead alone."""
+"""Shorter sequences are evaluated step by step without a race: a few iterations cost as much in overhead alone."""
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 4
 """Sequential steps that begin a race."""
 
 WINNER_EVALUATIONS_RATIO = 1.5
-"""A winner that needs more evaluations than so many times its last ones is watched from there on."""
+"""A winner is watched after it has taken this many times the evaluations of its last solve."""
 
 DENSE_NUMBERS = 1 << 27
 """Numbers that the matrices of a method that takes all its rows at once may have: 512 MiB in float32."""
@@ -29,7 +29,7 @@ class Race:
 
     def __init__(self, solving: Solving) -> None:
         self.solving, self.length, self.settings = solving, solving.problem.length, solving.settings
-        self.base = STEPS if solving.kernel is None else KERNEL  # the way without a method
+        self.base = STEPWISE if solving.kernel is None else KERNEL  # the way without a method
         self.key = kind_of(solving.problem, None if solving.kernel is None else solving.kernel.name)
         self.entry: Entry = self.settings.table.find(self.key)
 
@@ -53,20 +53,20 @@ class Race:
         if solving.kernel is not None:
             return False
         if limit < self.length:
-            solving.decide(Plan(0), f"`max_iters` = {limit} rules out going step by step")
-            solving.enter(Plan(0))
-            solving.iterate(Plan(0))
+            solving.decide(RacePlan(0), f"`max_iters` = {limit} rules out going step by step")
+            solving.enter(RacePlan(0))
+            solving.iterate(RacePlan(0))
         elif solving.take_compiled_steps():
-            solving.decide(STEPS, "the recurrence has compiled steps")
+            solving.decide(STEPWISE, "the recurrence has compiled steps")
         elif self.length < SHORTEST_RACE_ROWS:
-            solving.decide(STEPS, f"{self.length} rows are too few for iterations to pay")
+            solving.decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
             solving.step_to(self.length)
         return solving.over
 
     def _race(self) -> None:
-        """Try contenders, and go on from where they have come to in the fastest way that is known."""
+        """Try contenders, then continue from the rows that they accepted with the fastest plan known."""
         solving, seconds = self.solving, self._time_base()
-        plan, record = self.entry.best() or (self.base, Record(seconds))
+        plan, record = self.entry.best() or (self.base, PlanRecord(seconds))
         allowed = min(self.settings.budget * seconds, record.seconds)
         for place in self.entry.untried(len(self.settings.contenders)):
             if solving.over:
@@ -79,49 +79,49 @@ class Race:
             rows = solving.rows
             if plan.contender >= 0:
                 self._run_winner(plan, record)
-            elif plan == STEPS:
+            elif plan == STEPWISE:
                 whole = solving.step_to(self.length) * self.length / rows
-                self.entry = self.entry.noted(STEPS, Record(whole, self.length))
+                self.entry = self.entry.noted(STEPWISE, PlanRecord(whole, self.length))
 
     def _time_base(self) -> float:
-        """Seconds of all rows in the way without a method: known, or by a few steps, or by the kernel."""
+        """Seconds of all rows without a method: from the table, or measured on a few steps or on the kernel."""
         solving, known = self.solving, self.entry.records.get(self.base)
         if solving.kernel is not None:
             begin = solving.now()
             solving.kernel.run()
             seconds = solving.now() - begin
-            known = Record(seconds if known is None else min(seconds, known.seconds))
+            known = PlanRecord(seconds if known is None else min(seconds, known.seconds))
         elif known is None:
             solving.step_to(WARM_UP_STEPS)
             seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS)
-            known = Record(seconds / TIMED_STEPS * self.length, sure=False)
+            known = PlanRecord(seconds / TIMED_STEPS * self.length, sure=False)
         self.entry = self.entry.noted(self.base, known)
         return known.seconds
 
     def _try(self, place: int, seconds: float, allowed: float) -> None:
-        """One attempt against a way that takes so many seconds, and what it tells of its method."""
+        """One attempt against a plan that takes `seconds`; the record of its method is kept."""
         solving, widest = self.solving, self._widest(place)
         attempt = Attempt(solving, place, widest, seconds / self.length, allowed, min(SHORTEST_WINDOW_ROWS, widest))
         solving.decide(attempt.plan, f"it is to be tried; {duration(seconds / self.length)} a row is what to beat")
         solving.enter(attempt.plan)
         plan, record = attempt.run()
         if not solving.over:
-            plan, again = Plan(place), Plan(place) in self.entry.records
+            plan, again = RacePlan(place), RacePlan(place) in self.entry.records
             self.entry = self.entry.noted(plan, record._replace(sure=record.sure or again))
         elif bool((solving.state.result == int(Result.SUCCESS)).all()):
             self.entry = self.entry.noted(plan, record)
 
-    def _repeat(self, plan: Plan, record: Record) -> None:
+    def _repeat(self, plan: RacePlan, record: PlanRecord) -> None:
         """Run the winner, as the fixed method would run."""
         solving, begin = self.solving, self.solving.now()
         why = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
         solving.decide(plan, why, record.seconds, self.entry.records[self.base].seconds)
-        won = self._run_winner(plan, record) if plan != STEPS else solving.step_to(self.length) >= 0
+        won = self._run_winner(plan, record) if plan != STEPWISE else solving.step_to(self.length) >= 0
         seconds = solving.now() - begin if won else math.inf
-        self.entry = self.entry.repeated(plan, Record(seconds, solving.count))
+        self.entry = self.entry.repeated(plan, PlanRecord(seconds, solving.count))
 
-    def _run_winner(self, plan: Plan, record: Record) -> bool:
-        """Run a method that has solved this kind. Where it needs longer than it did, watch it, and fall back to the way
+    def _run_winner(self, plan: RacePlan, record: PlanRecord) -> bool:
+        """Run a method that has solved this kind. When it takes longer than before, watch it, and fall back to the way
         without a method. Returns whether it did everything."""
         solving, seconds = self.solving, self.entry.records[self.base].seconds
         solving.enter(plan)
@@ -131,7 +131,7 @@ class Race:
             Attempt(solving, plan.contender, widest, seconds / self.length, allowed, widest).run()
         if solving.over or solving.kernel is not None:
             return solving.over
-        solving.decide(STEPS, f"{self.settings.describe(plan, None)} does not get on as it did")
+        solving.decide(STEPWISE, f"{self.settings.describe(plan, None)} does not get on as it did")
         solving.step_to(self.length)
         return False
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lds_iter.auto.contenders import ExternalKernel, Settings
+from lds_iter.auto.contenders import ExternalKernel, RaceSettings
 from lds_iter.auto.steps import accept_rows, front_of, take_steps
-from lds_iter.auto.table import Plan
+from lds_iter.auto.table import RacePlan
 from lds_iter.loop.run import go_on
 from lds_iter.loop.state import LoopOptions, LoopState, Observer, Problem, start, take_proposal
 from lds_iter.methods.jacobi import Jacobi
@@ -23,7 +23,7 @@ STEPS_PER_CHECK = 256
 
 @dataclass
 class Solving:
-    """What an attempt, and the race around it, work on.
+    """The solve that an attempt, and the race around it, work on.
 
     Attributes:
         state: of the loop; it begins with the first method that is entered, or with the first steps.
@@ -33,7 +33,7 @@ class Solving:
         decisions: so far.
     """
 
-    settings: Settings
+    settings: RaceSettings
     problem: Problem
     guess: Tensor
     options: LoopOptions
@@ -65,14 +65,14 @@ class Solving:
         """Seconds on the clock."""
         return self.settings.clock.now(self.problem.s0)
 
-    def decide(self, plan: Plan, why: str, seconds: float | None = None, sequential: float | None = None) -> None:
+    def decide(self, plan: RacePlan, why: str, seconds: float | None = None, sequential: float | None = None) -> None:
         """Note a decision; `seconds`, `sequential`: for all rows, by the plan and without a method."""
         share = self.rows / self.problem.length
         times = (None, None) if seconds is None or sequential is None else (share * seconds, share * sequential)
         choice = self.settings.describe(plan, self.kernel)
         self.decisions.append(Decision(self.count, self.front, choice, why, *times))
 
-    def enter(self, plan: Plan) -> None:
+    def enter(self, plan: RacePlan) -> None:
         """Hand the rows that are not accepted yet to a method, which begins to count its iterations."""
         method = self.settings.contenders[plan.contender]
         if not self.begun:
@@ -82,22 +82,22 @@ class Solving:
         self.before += self.state.count
         self.state = replace(self.state, carry=method.init(self.state.states[1:]), count=0)
 
-    def change_window(self, plan: Plan) -> None:
+    def change_window(self, plan: RacePlan) -> None:
         """Take the pending update, and count the iterations of each row where the window of a plan slides."""
         state, length = take_proposal(self.state, self.problem.length, reuse=not self.observers), self.problem.length
         fresh = state.frontier.new_zeros((length, *state.frontier.shape), dtype=torch.int32)
         age = (fresh if state.age is None else state.age) if self._options(plan).window < length else None
         self.state = replace(state, age=age)
 
-    def iterate(self, plan: Plan, most: int | None = None) -> tuple[float, int]:
-        """Up to so many iterations; the seconds that they took, and how many rows they accepted."""
+    def iterate(self, plan: RacePlan, most: int | None = None) -> tuple[float, int]:
+        """Make at most `most` iterations. Returns the seconds that they took and the number of rows accepted."""
         method, begin, front = self.settings.contenders[plan.contender], self.now(), self.front
         self.state = go_on(self.problem, method, self.state, self._options(plan), self.observers, most)
         self.front = front_of(self.state, self.problem.length)
         return self.now() - begin, self.front - front
 
     def restore_guess(self) -> None:
-        """Put the guess into the rows that are not accepted: what a failed attempt leaves there may be far worse."""
+        """Put the guess into the rows that are not accepted: a failed attempt may have left far worse states there."""
         state = self.state
         times = torch.arange(len(self.guess), device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
         rows = ((times >= state.frontier) & state.running).unsqueeze(-1)
@@ -144,5 +144,5 @@ class Solving:
             state = observer(self.problem, state) or state
         return state
 
-    def _options(self, plan: Plan) -> LoopOptions:
+    def _options(self, plan: RacePlan) -> LoopOptions:
         return self.options if plan.window is None else replace(self.options, window=plan.window)

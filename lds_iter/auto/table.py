@@ -1,8 +1,8 @@
-"""The table of a race: for each kind of problem, what every contender took.
+"""The table of a race: for each kind of problem, the seconds and evaluations of every contender.
 
 A kind is the code of `f`, the shapes, the device and the number of threads. Entries are never changed, only replaced,
 so that threads may share a table: of two that solve one kind at once, the last to finish is remembered. The table is
-bounded, and neither copied nor pickled. What is in it changes decisions, never results.
+bounded, and neither copied nor pickled. Its contents change decisions, never results.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ import torch
 from lds_iter.loop.state import Problem
 
 KINDS_KEPT = 64
-"""Kinds in a table; the one that was put there longest ago gives way."""
+"""Largest number of kinds in a table; beyond it the oldest entry is dropped."""
 
 LENGTHS_PER_OCTAVE = 4
-"""Lengths between T and 2 T that are told apart: times of one kind may differ by a fifth for that reason."""
+"""Number of length classes between T and 2 T. Times within one kind may therefore differ by a fifth."""
 
 RACE_AGAIN_RATIO = 1.3
-"""When the winner takes so many times its record, twice in a row, all contenders are new again."""
+"""When the winner takes this many times its record twice in a row, all contenders are raced again."""
 
 
-class Plan(NamedTuple):
+class RacePlan(NamedTuple):
     """A way to evaluate a sequence: the place of a contender, and the rows of its window, None where that is all."""
 
     contender: int
     window: int | None = None
 
 
-STEPS, KERNEL = Plan(-1), Plan(-2)
+STEPWISE, KERNEL = RacePlan(-1), RacePlan(-2)
 """The ways without a method: step by step, and a kernel from outside."""
 
 
-class Record(NamedTuple):
-    """What a plan took.
+class PlanRecord(NamedTuple):
+    """The cost of a plan.
 
     Attributes:
         seconds: for all rows; infinite where it was given up.
@@ -53,27 +53,27 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one kind: records by plan, and whether the winner was slow in the last solve."""
+    """The records of one kind by plan, and whether the winner was slow in the last solve."""
 
-    records: dict[Plan, Record] = field(default_factory=dict)
+    records: dict[RacePlan, PlanRecord] = field(default_factory=dict)
     slow: bool = False
 
-    def best(self) -> tuple[Plan, Record] | None:
+    def best(self) -> tuple[RacePlan, PlanRecord] | None:
         """The plan with the best record; None where nothing has succeeded."""
         known = [one for one in self.records.items() if one[1].seconds < math.inf]
         return min(known, key=lambda one: one[1].seconds, default=None)
 
     def untried(self, contenders: int) -> list[int]:
-        """The places of the contenders that are still to be tried."""
+        """The places of the contenders that have not been tried yet."""
         tried = {plan.contender for plan, record in self.records.items() if record.sure or record.seconds < math.inf}
         return [place for place in range(contenders) if place not in tried]
 
-    def noted(self, plan: Plan, record: Record) -> Entry:
-        """With one more record."""
+    def noted(self, plan: RacePlan, record: PlanRecord) -> Entry:
+        """The same entry with one more record."""
         return replace(self, records=self.records | {plan: record})
 
-    def repeated(self, plan: Plan, record: Record) -> Entry:
-        """After the winner was run once more: the least of its times counts, until it is slow."""
+    def repeated(self, plan: RacePlan, record: PlanRecord) -> Entry:
+        """The entry after the winner ran again. Its smallest time counts until it is slow."""
         before = self.records[plan]
         if before.sure and record.seconds > RACE_AGAIN_RATIO * before.seconds:
             return Entry() if self.slow else replace(self, slow=True)
@@ -108,7 +108,7 @@ class Table:
 
 
 def kind_of(problem: Problem, kernel: str | None) -> tuple[Any, ...]:
-    """What problems must share to be of one kind; `kernel`: the name of one beside them."""
+    """The key of a kind: what problems must share. `kernel`: the name of a kernel beside them."""
     f, s0 = problem.f, problem.s0
     code = getattr(f, "__code__", None)  # of a function the place in its source, of an object the class
     name = type(f) if code is None else (code.co_filename, code.co_firstlineno, code.co_qualname)

@@ -1,8 +1,8 @@
 """Compiled iterations: `torch.compile` over the whole body of the loop, the user's `f` and its derivatives included.
 
-The body on an accelerator looks at nothing: it is a function from tensors to tensors (see `bodies`), and so it is one
-graph (`fullgraph=True`), whatever the iteration. The solve of a gradient is another one. What a solve decides between
-iterations stays outside.
+An iteration on an accelerator reads no number on the host. It is a function from tensors to tensors (see `graphs`), so
+it is one graph (`fullgraph=True`) for all iterations. The solve of a gradient is another graph. Decisions between
+iterations are not part of a graph.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from lds_iter.solution import Result
 
 
 class CompileCache:
-    """What one compiler has compiled: a body for every method and tolerance. The recurrence is an argument of each."""
+    """The code that one compiler has made: a body for every method and tolerance; the recurrence is an argument."""
 
     def __init__(self, compiler: Callable[..., Any]) -> None:
         if not callable(compiler):
@@ -66,11 +66,11 @@ class CompileCache:
 class Compiled:
     """A recurrence whose iterations `solve` runs compiled: `fast = li.Compiled(f)`, then `li.solve(fast, ...)`.
 
-    Made once and used often, like `torch.compile(f)`: it holds the compiled code, one body for every method and
-    tolerance that it meets, and lets go of it when it dies. Compiling happens in the first solve and takes seconds; a
-    second T, batch or dtype compiles again, this time for any T. The solution is the same, to rounding.
+    Make it once and use it often, like `torch.compile(f)`. It holds the compiled code, one body for every method and
+    tolerance, and releases it when it is deleted. Compiling happens in the first solve and takes seconds; a second T,
+    batch or dtype compiles again, this time for any T. The solution is the same, to rounding.
 
-    So is the adjoint, compiled when a gradient is first asked for. A solve with a sliding window, `record`, `progress`,
+    The adjoint is compiled too, at the first backward pass. A solve with a sliding window, `record`, `progress`,
     `callback` or `stop`, whose host looks at every iteration anyway, runs uncompiled; so does the adjoint in a sliding
     window, and all that `Auto` solves.
 
@@ -83,7 +83,7 @@ class Compiled:
 
     Attributes:
         f: as given.
-        code: what it has compiled.
+        code: the compiled code.
 
     Raises:
         TypeError: for an `f` that is no recurrence or is compiled already, or a `compiler` that is no function.
@@ -117,17 +117,17 @@ class Compiled:
         return linearize(self.f, s, inputs)
 
     def steps(self, s0: Tensor, inputs: Any) -> Tensor | None:
-        """All states step by step, where `f` has that in compiled code."""
+        """All states step by step, if `f` has compiled code for it; else None."""
         own = own_steps(self.f)
         return None if own is None else own(s0, inputs)
 
     def fused_iteration(self, request: IterationRequest) -> IterationResult | None:
-        """A whole iteration of `f`'s own, where it has one; for solves that run uncompiled."""
+        """A whole iteration by `f`'s own code if it has one, for solves that run uncompiled; else None."""
         own = own_fused_iteration(self.f)
         return None if own is None else own(request)
 
     def solve_adjoint(self, prev: Tensor, inputs: Any, g: Tensor) -> Tensor | None:
-        """The adjoint recurrence solved directly, where `f` does that."""
+        """The adjoint recurrence solved directly by `f`; None if `f` has no code for it."""
         own = own_solve_adjoint(self.f)
         return None if own is None else own(prev, inputs, g)
 
@@ -170,7 +170,7 @@ class Compiled:
 
 @contextlib.contextmanager
 def _explained(what: str) -> Iterator[None]:
-    """Say in plain words what did not compile; without a warning of the compiler's own.
+    """Rephrase the errors of a failed compilation, and suppress a misleading warning of the compiler.
 
     It looks at `.grad` of weights that `f` has computed, and hides the warning, except where warnings are errors.
     """
@@ -196,7 +196,7 @@ def _explanation(what: str, error: Exception) -> str:
 
 
 def cuda_graphs(body: Graph, **options: Any) -> Graph:
-    """A compiler for `Compiled` whose iterations are CUDA graphs: no launches but one, where these take the time.
+    """A compiler for `Compiled` whose iterations are CUDA graphs: one launch each, for solves that launches dominate.
 
     `torch.compile(mode="reduce-overhead")`, with what that mode asks of a loop around it: an iteration is a step of its
     own, and what it returns is copied out of the memory of the graph before the next one writes there. Without a GPU it
@@ -216,7 +216,7 @@ def cuda_graphs(body: Graph, **options: Any) -> Graph:
 
 
 def copied(value: Any) -> Any:
-    """A pytree with a copy of every tensor in it; what a method remembers may be a dataclass of tensors."""
+    """A pytree with a copy of every tensor in it; the carry of a method may be a dataclass of tensors."""
 
     def leaf(x: Any) -> Any:
         if isinstance(x, Tensor):

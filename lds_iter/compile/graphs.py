@@ -1,4 +1,4 @@
-"""What `Compiled` compiles: an iteration, and the solve of a gradient, as functions from tensors to tensors.
+"""The functions that `Compiled` compiles: an iteration, and the solve of a gradient, from tensors to tensors.
 
     states, frontier, result, counts, residuals, carry, proposal  ->  the same, one iteration later
 
@@ -50,16 +50,16 @@ STATE = (
     "resets",
     "carry",
 )
-"""What a graph takes of a `LoopState`."""
+"""The fields of a `LoopState` that a graph takes and returns."""
 
 PROPOSAL = ("states", "moves", "reach", "resets")
-"""What it takes of the pending proposal."""
+"""The fields of the pending proposal that it takes and returns."""
 
 RESULT = STATE.index("result")
 
 
 def fields_of(state: LoopState) -> Fields:
-    """What a graph takes and returns of a state."""
+    """The tensors of a state that a graph takes and returns."""
     fields = tuple(getattr(state, name) for name in STATE)
     return fields if state.proposal is None else (*fields, *(getattr(state.proposal, name) for name in PROPOSAL))
 
@@ -76,7 +76,7 @@ def state_of(fields: Fields, count: int) -> LoopState:
 
 
 def size_of(count: int, like: Tensor) -> Tensor:
-    """How many iterations came before, as the size of an empty tensor."""
+    """The number of iterations so far, as the size of an empty tensor."""
     size = like.new_empty(count + 2, 0)  # compilers take sizes of 0 and 1 for special ones
     torch._dynamo.maybe_mark_dynamic(size, 0)
     return size

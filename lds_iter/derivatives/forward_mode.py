@@ -6,7 +6,9 @@ diagonal, and one forward-mode product with the same tangent in every row gives 
 
 from __future__ import annotations
 
+import functools
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,14 @@ from lds_iter.recurrence import check_value
 
 FORWARD_MODE = threading.RLock()
 """The levels of torch's forward mode belong to the process: products of two threads at once would mix."""
+
+
+@functools.cache
+def load_forward_mode() -> None:
+    """Let torch import what its first forward-mode product needs, which in torch 2.14 warns of torch's own code."""
+    with FORWARD_MODE, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=FutureWarning)
+        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
 
 
 class FunctionDerivatives(AbstractDerivatives):
@@ -36,11 +46,12 @@ class FunctionDerivatives(AbstractDerivatives):
     """
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:
-        self._f = lambda s: check_value(f(s, inputs), s)
+        self._f = lambda s: f(s, inputs)
         self._prev = prev
-        self.value = self._f(prev)
+        self.value = check_value(f(prev, inputs), prev)
 
     def jvp(self, v: Tensor) -> Tensor:
+        load_forward_mode()
         with FORWARD_MODE:
             return torch.func.jvp(self._f, (self._prev,), (v,))[1]
 

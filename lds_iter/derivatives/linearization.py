@@ -126,6 +126,24 @@ class Linearization:
 
         return pytree.tree_map(kept, new, old)
 
+    def keep_rows(self, new: Any, old: Any) -> Any:
+        """The same for a memory of all time steps: `new` in the rows that may move now (`open`), `old` in the others.
+
+        Args:
+            new: a pytree of tensors, `(n, *batch, ...)`.
+            old: the same of all T rows, `(T, *batch, ...)`; stays as it is. `old[lin.rows]` are the rows at hand.
+
+        Returns:
+            A pytree of tensors, `(T, *batch, ...)`.
+        """
+
+        def kept(one: Tensor, other: Tensor) -> Tensor:
+            mask = self.open.reshape((*self.open.shape[:-1], *[1] * (one.ndim - self.open.ndim + 1)))
+            now = torch.where(mask, one, other[self.rows])
+            return torch.cat([other[: self.rows.start], now, other[self.rows.stop :]])
+
+        return pytree.tree_map(kept, new, old)
+
     def scan(self, transition: AbstractTransition, b: Tensor, *, reverse: bool = False) -> Tensor:
         """Solve `x_t = A_t x_{t-1} + b_t` with the accepted rows held fixed (`x = 0` there).
 

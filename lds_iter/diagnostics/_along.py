@@ -1,4 +1,4 @@
-"""`f` linearized along a trajectory, a stretch of rows at a time: what every diagnostic starts from."""
+"""`f` linearized along a trajectory, a stretch of rows at a time: the common start of all diagnostics."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def along(
 
 
 def checked_prefix(prefix: int | None, length: int) -> int:
-    """How many of the `length` steps to look at."""
+    """The number of steps to look at, at most `length`."""
     if prefix is not None and (isinstance(prefix, bool) or not isinstance(prefix, int) or prefix < 2):
         raise ValueError(f"`prefix` must be a whole number of time steps, 2 or more, or None for all; got {prefix!r}.")
     return length if prefix is None else min(prefix, length)
 
 
 def check_solution(solution: Any) -> None:
-    """That it is a `Solution`."""
+    """Check that `solution` is a `Solution`."""
     if not isinstance(solution, Solution):
         raise TypeError(
             f"`solution` must be a Solution, got {type(solution).__name__}. Pass all that li.solve returned, not its "
@@ -103,7 +103,7 @@ class _Witness(TransitionApproximation):
 def linearizations(solution: Solution) -> list[Linearization]:
     """`f` linearized along the own states of a solution, in stretches of time; derivatives are computed when asked for.
 
-    What a diagnostic of your own starts from.
+    Start a diagnostic of your own from here.
 
     Args:
         solution: of `li.solve`, not made light.

@@ -1,4 +1,4 @@
-"""How an iteration count grows with the length of a sequence: told from the counts of a prefix, or not told.
+"""The growth of an iteration count with the length of a sequence, as far as the counts of a prefix tell.
 
 Time is causal, so one recorded solve of n steps gives the count `N(t)` of every shorter length. What it says about
 `T > n` depends on whether the prefix is longer than the memory of the recurrence:
@@ -9,9 +9,8 @@ Time is causal, so one recorded solve of n steps gives the count `N(t)` of every
   negative exponent).
 - Where differences grow, and for a method that carries along what it leaves out (Picard), a front moves through the
   sequence at its own pace: the count grows in proportion to t, at the slope of the last doubling.
-- Where differences fade and the count still grows, it will settle, nobody knows where: between what it is and what it
-  would be in proportion.
-- Where the prefix is short of the memory, its counts say nothing about the rest, and nothing is what is said.
+- Where differences fade and the count still grows, it will settle between its present value and growth in proportion.
+- Where the prefix is shorter than the memory, its counts say nothing about the rest, and the law is `UNKNOWN`.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class Law(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a law says about a longer sequence.
+    """The forecast of a law for a longer sequence.
 
     Attributes:
         law: `Law` codes, int64, `(*batch)`.

@@ -2,14 +2,14 @@
 
 The prefix is solved and recorded, and the Lyapunov exponent is taken along its states. How the count grew within the
 prefix, and whether the prefix is longer than the memory of the recurrence, decide what can be said (`growth`): a number
-with a range, or only that it will be at least so many.
+with a range, or only a lower bound.
 
 Longer than the memory means that an error of the size of the guess's can fade below the tolerance within the prefix:
 `ln(residual of the guess / tolerance)` e-folds, at the exponent less its standard error, and that no stretch of the
 prefix expands.
 
-It is an extrapolation, nothing more: what the prefix does not contain (a regime that begins later, an input unlike the
-first ones), it cannot know.
+This is an extrapolation: it cannot know of anything that the prefix does not contain (a regime that begins later, an
+input unlike the first ones).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from lds_iter.solution import History, Result, Solution
 from lds_iter.solve import solve
 
 LEAST_EFOLDS = 3.0
-"""A prefix that spans fewer tells nothing, however close the guess is."""
+"""A prefix that spans fewer e-folds tells nothing, however close the guess is."""
 
 WIDE = 64
 """States of more numbers get their exponent by products `J v`, without a Jacobian."""
@@ -104,7 +104,7 @@ class Prediction:
         return f"at least {int(self.low.max()):,} {start}: the first {self.prefix:,} {self._why()}"
 
     def _why(self) -> str:
-        """What the first sequence that cannot be told lacks."""
+        """The reason why the first sequence without a prediction has none."""
         which = int(self.told.flatten().to(torch.int64).argmin())
         spans = float(self.exponent.largest.flatten()[which].abs()) * self.prefix
         needs, enough = float(self.efolds.flatten()[which]), float(self.enough.flatten()[which])

@@ -121,7 +121,7 @@ def _run(chunks: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def random_frame(like: Tensor, count: int, seed: int) -> Tensor:
-    """`count` orthonormal directions for each sequence, the same for every batch mate, in float64.
+    """`count` orthonormal directions for each sequence, the same for every batch element, in float64.
 
     Args:
         like: a state, `(*batch, D)`.

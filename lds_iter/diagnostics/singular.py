@@ -16,7 +16,7 @@ from torch import Tensor
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.linear.transitions import AbstractTransition, map_leaves
 
-Operator = Callable[[Tensor], Tensor]
+LinearMap = Callable[[Tensor], Tensor]
 
 SETTLED = 1e-6
 """The iteration stops when the norm has grown by less than this fraction: it approaches the norm from below, so what it
@@ -49,14 +49,14 @@ def in_float64(transition: AbstractTransition) -> AbstractTransition:
     return map_leaves(lambda leaf: leaf.double(), transition)
 
 
-def norm(apply: Operator, transposed: Operator, like: Tensor, *, limit: int = 60, seed: int = 0) -> Tensor:
+def norm(apply: LinearMap, transposed: LinearMap, like: Tensor, *, limit: int = 60, seed: int = 0) -> Tensor:
     """The largest singular value of a linear operator on trajectories, of every sequence by itself.
 
     Args:
         apply: the operator, `(n, *batch, D)` to the same shape, in float64.
         transposed: its transpose.
         like: a tensor `(n, *batch, D)` that gives shape and device.
-        limit: at most so many steps.
+        limit: the largest number of steps.
         seed: of the random start.
 
     Returns:

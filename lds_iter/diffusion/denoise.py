@@ -98,7 +98,8 @@ def _solved(
         try:
             state = run(problem, method, guess, options, [each for each in watching if each is not None])
         except Interrupted as interrupted:
-            raise interruption(problem, interrupted.state) from None
+            ended = interruption(problem, interrupted)
+            raise ended from ended.__cause__
     solution = solution_of(problem, state, recorder)
     if solution.failed:
         message = explain_failure(solution, advice(method), options.rtol, options.atol, length)

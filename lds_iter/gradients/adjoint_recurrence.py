@@ -1,6 +1,6 @@
 """The adjoint recurrence `l -> J^T l + g` as a recurrence that `loop` solves: linear, and reversed in time.
 
-The derivatives of `f` along the solution do not change over the iterations, so what a method asks for is computed once.
+The derivatives of `f` along the solution do not change over the iterations, so each kind is computed once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from lds_iter.loop.run import run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import Function, own_iterate_adjoint, own_solve_adjoint, take_rows
-from lds_iter.solution import Result
+from lds_iter.solution import AdjointCounts, Result
 
 JacobianParts = dict[str, Tensor]
-"""What a method has asked for: of the Jacobian `"full"`, `"diagonal"`, `"blocks 2"` and so on."""
+"""The parts of the Jacobian computed so far, by kind: `"full"`, `"diagonal"`, `"blocks 2"` and so on."""
 
 
 class CachedJacobian:
-    """The derivatives of `f` at the solution; what a method asks for is computed once.
+    """The derivatives of `f` at the solution, each kind computed once, on demand.
 
     Args:
         of_f: the derivatives.
@@ -75,7 +75,7 @@ class AdjointRecurrence:
 
 
 class TransposedDerivatives(AbstractDerivatives):
-    """Those of `l -> J^T l + g`."""
+    """The derivatives of `l -> J^T l + g`."""
 
     def __init__(self, fixed: CachedJacobian, adjoint: Tensor, g: Tensor) -> None:
         self._fixed = fixed
@@ -177,7 +177,7 @@ def direct_adjoint(problem: Problem, prev: Tensor, g: Tensor) -> Tensor | None:
 
 
 def _finite(x: Tensor) -> bool:
-    """Whether all numbers are; the sum, one pass and nothing allocated, mostly answers."""
+    """Whether all numbers are finite. Mostly a finite sum proves it, in one pass without new memory."""
     return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
@@ -188,8 +188,9 @@ def solve_adjoint(
     method: LDSApproximation | AbstractStrategy,
     options: LoopOptions,
     unchanged: Unchanged | None = None,
-) -> Tensor:
-    """All `l_t`, `(T, *batch, D)`; NaN where no finite adjoint exists, as autograd would have it.
+) -> tuple[Tensor, AdjointCounts | None]:
+    """All `l_t`, `(T, *batch, D)`; NaN where no finite adjoint exists, as autograd would have it. And how many
+    iterations that took, where the loop of this library did it.
 
     Args:
         problem: detached.
@@ -200,7 +201,7 @@ def solve_adjoint(
         unchanged: what the value of `f` must still be; None for no look.
     """
     if problem.length == 1:
-        return g
+        return g, None
     rows = problem.length - 1
     options = replace(options, max_iters=rows, window=min(options.window, rows))
     f, own = problem.f, own_iterate_adjoint(problem.f)
@@ -208,10 +209,12 @@ def solve_adjoint(
         if unchanged is not None:
             prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
             unchanged.check_value(f(prev, problem.inputs), slice(0, problem.length))
-        return own(states, problem.inputs, g, method, options)
+        return own(states, problem.inputs, g, method, options), None
     known, g = without_nonfinite(g)
     g, scale = normalized(g)
     inputs = reversed_inputs(states, problem.inputs, g)
     along = linearize_once(f, inputs[0], unchanged, keep=options.window == rows)
     adjoint = AdjointRecurrence(along)
-    return finish_adjoint(run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options), scale, known)
+    state = run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options)
+    counts = AdjointCounts(state.iterations, state.residual, state.result)
+    return finish_adjoint(state, scale, known), counts

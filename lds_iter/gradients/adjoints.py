@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import Composable
 
 
-class AbstractAdjoint(ABC):
+class AbstractAdjoint(Composable, ABC):
     """How gradients reach the parameters of `f`, `s0` and `inputs` from the states of a solution."""
 
     @abstractmethod
@@ -36,7 +37,7 @@ class AbstractAdjoint(ABC):
             method: of the solve.
             guess: the states to begin with, `(T, *batch, D)`.
             options: how to iterate.
-            observers: who looks on.
+            observers: called after every iteration.
             wanted: whether values of `f` carry a gradient.
 
         Returns:

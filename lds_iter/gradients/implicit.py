@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[reportAttributeAccessIssue]
 
 from lds_iter.gradients.adjoint_recurrence import direct_adjoint, solve_adjoint
 from lds_iter.gradients.adjoints import AbstractAdjoint
@@ -29,6 +30,7 @@ from lds_iter.loop.run import run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import check_value, detached, own_solve_adjoint
+from lds_iter.solution import AdjointCounts
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Implicit(AbstractAdjoint):
             raise ValueError(f"`window` must be a whole number, 1 or more, or None, got {window!r}.")
 
     def check_method(self, method: LDSApproximation | AbstractStrategy) -> None:
-        """Any method will do."""
+        """Check nothing: every method has an adjoint."""
 
     def solve(
         self,
@@ -105,22 +107,36 @@ class Implicit(AbstractAdjoint):
         """
         prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
         value = check_value(problem.f(prev, problem.inputs), prev)
-        own = method.for_adjoint() if self.method is None else self.method
+        own = _checked(method.for_adjoint(), method) if self.method is None else self.method
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
         options = replace(options, max_iters=problem.length, **given)
         # kept only for those that solve their adjoint directly, which keep it for their gradients anyway
         before = prev.detach() if self.method is None and own_solve_adjoint(problem.f) is not None else None
         unchanged = Unchanged.of(value)
 
-        def adjoint(g: Tensor) -> Tensor:
+        def adjoint(g: Tensor) -> tuple[Tensor, AdjointCounts | None]:
             unchanged.check_parameters()
             direct = None if before is None else direct_adjoint(fixed, before, g)
-            return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else direct
+            return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
 
         return _attached(value, states, adjoint)
 
 
-def _attached(value: Tensor, states: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:
+def _checked(own: object, method: LDSApproximation | AbstractStrategy) -> LDSApproximation | AbstractStrategy:
+    """What a method's `for_adjoint` returned."""
+    if not isinstance(own, LDSApproximation | AbstractStrategy):
+        raise TypeError(
+            f"`{type(method).__name__}.for_adjoint` must return a method for a linear recurrence, got {own!r}. A "
+            "wrapper returns `self.method.for_adjoint()`; what is made for one `f` alone returns `li.Newton()`."
+        )
+    return own
+
+
+Adjoint = Callable[[Tensor], tuple[Tensor, AdjointCounts | None]]
+"""From the gradients of the states to all adjoints, and their counts."""
+
+
+def _attached(value: Tensor, states: Tensor, adjoint: Adjoint) -> Tensor:
     try:
         return _Attached.apply(value, states, adjoint)  # pyright: ignore[reportReturnType]
     except RuntimeError as error:
@@ -136,8 +152,8 @@ class _Attached(torch.autograd.Function):
     """Forward: the states, as they are. Backward: the gradients of `f`'s values, which are the adjoints."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, states: Tensor, adjoint: Callable[[Tensor], Tensor]) -> Tensor:  # noqa: ARG004
-        ctx.adjoint = adjoint
+    def forward(ctx: Any, value: Tensor, states: Tensor, adjoint: Adjoint) -> Tensor:  # noqa: ARG004
+        ctx.adjoint, ctx.counts = adjoint, []  # the counts are read from the node by `Solution.adjoints`
         return states.clone()
 
     @staticmethod
@@ -147,4 +163,13 @@ class _Attached(torch.autograd.Function):
                 "The implicit gradient of `solve` cannot be differentiated again (`create_graph=True`). For second "
                 "derivatives type `adjoint=li.Unroll()`, or use li.sequential(f, s0, inputs)."
             )
-        return ctx.adjoint(g), None, None
+        if is_legacy_batchedtensor(g):
+            raise RuntimeError(
+                "The implicit gradient of `solve` takes one gradient of the states at a time, not a batch of them "
+                "(`is_grads_batched=True`, `jacobian(..., vectorize=True)`). Take them one after the other, or use "
+                "torch.func.jacfwd, which works with `solve`."
+            )
+        found, counts = ctx.adjoint(g)
+        if counts is not None:
+            ctx.counts.append(counts)
+        return found, None, None

@@ -2,8 +2,8 @@
 
 Between a solve and its backward pass an optimizer may step, `functional_call` may put other weights back, a module may
 change to training mode, an attribute may be annealed. The adjoint evaluates `f` again, so it would be that of another
-recurrence. Two looks find this out: the version counters of all parameters that the value of `f` depends on, and the
-value itself, where the adjoint computes it again.
+recurrence. Two checks detect this: the version counters of all parameters that the value of `f` depends on, and the
+value itself, when the adjoint computes it again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ADVICE = (
 
 @dataclass(frozen=True)
 class Unchanged:
-    """What `f` was when the trajectory was solved.
+    """A record of `f` at the time of the solve.
 
     Attributes:
         value: `f` along the solution, `(T, *batch, D)`, detached.
@@ -38,7 +38,7 @@ class Unchanged:
 
     @staticmethod
     def of(value: Tensor) -> Unchanged:
-        """From a value of `f` with its graph."""
+        """The record, from a value of `f` with its graph."""
         return Unchanged(value.detach(), tuple((leaf, leaf._version) for leaf in _leaves(value.grad_fn)))
 
     def check_parameters(self) -> None:

@@ -17,10 +17,12 @@ from lds_iter.methods.base import LDSApproximation
 class Unroll(AbstractAdjoint):
     """Ordinary backpropagation through the iterations of the solve, from its guess.
 
-    The loop runs as it always does, frontier, window and repairs included, and autograd records it. As exact as the
-    iterations carry information: in `k` Jacobi iterations a gradient reaches back `k` steps from rows that are not
-    accepted yet. Memory and time grow with the iterations; differentiable twice. It also reaches the guess and the
-    parameters of the method. A check on `Implicit`, and for studying the iteration itself.
+    The loop runs as usual, with frontier, window and repairs, and autograd records it. The gradient is as exact as the
+    iterations carry information: through `k` Jacobi iterations it reaches back `k` steps from rows that are not
+    accepted yet, and where Newton squares the error of the states, that of the gradient is about its root. Memory and
+    time grow with the iterations. It is differentiable twice, and also reaches the guess and the parameters of the
+    method. Where a proposal overflowed and was repaired, the gradient is NaN. Use it as a check on `Implicit`, and to
+    study the iteration itself.
     """
 
     def check_method(self, method: LDSApproximation | AbstractStrategy) -> None:

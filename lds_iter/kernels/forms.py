@@ -1,4 +1,4 @@
-"""What a compiled iteration takes for `A_t`; who has a method translates it, for kernels know no methods."""
+"""The form of `A_t` in a compiled iteration. Kernels know no methods; the caller translates a method into a form."""
 
 from __future__ import annotations
 

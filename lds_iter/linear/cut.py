@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.linear.linear_scan import linear_scan
-from lds_iter.linear.registry import runs_once
+from lds_iter.linear.registry import StepwiseScan, kernel_of
 from lds_iter.linear.transitions import AbstractTransition, take
 
 
@@ -42,7 +42,7 @@ class Cut:
         return (times.view(-1, *[1] * self.frontier.ndim) > self.frontier).unsqueeze(-1)
 
 
-def cut_scan(transition: AbstractTransition, b: Tensor, before: Tensor, cut: Cut, out: Tensor | None = None) -> Tensor:
+def cut_scan(transition: AbstractTransition, b: Tensor, before: Tensor, cut: Cut) -> Tensor:
     """Solve `x_t = A_t x_{t-1} + b_t` with the transitions cut at the frontier.
 
     Args:
@@ -50,32 +50,32 @@ def cut_scan(transition: AbstractTransition, b: Tensor, before: Tensor, cut: Cut
         b: `(n, *batch, D)`; zero in the rows before the frontier.
         before: `x` before the first row at hand, `(*batch, D)`.
         cut: see `Cut`.
-        out: where to put the result; may be `b`. Not with gradients.
     """
-    n = b.shape[0]
     if cut.highest is not None and cut.highest < cut.start:
-        return linear_scan(transition, b, before, out=out)
-    if cut.lowest is not None and cut.highest is not None and runs_once(transition, b):
-        return _from_frontier(transition, b, before, cut, torch.empty_like(b) if out is None else out)
-    keep = cut.behind(slice(0, n)).to(b.dtype).expand(*b.shape[:-1], 1)
-    return linear_scan(transition.scaled(keep), b, before, out=out)
+        return linear_scan(transition, b, before)
+    scan = kernel_of(type(transition), b.device.type).stepwise
+    if scan is not None and cut.lowest is not None and cut.highest is not None and not torch.is_grad_enabled():
+        x = b.clone(memory_format=torch.contiguous_format)
+        if _from_frontier(scan, transition, x, before, cut, cut.lowest, cut.highest):
+            return x
+    keep = cut.behind(slice(0, b.shape[0])).to(b.dtype).expand(*b.shape[:-1], 1)
+    return linear_scan(transition.scaled(keep), b, before)
 
 
-def _from_frontier(transition: AbstractTransition, b: Tensor, before: Tensor, cut: Cut, out: Tensor) -> Tensor:
-    """The same by a scan that runs through time once: accepted rows are skipped, few matrices are cut in a copy."""
-    assert cut.lowest is not None
-    assert cut.highest is not None
-    n = b.shape[0]
-    first, last = (min(max(0, time - cut.start), n) for time in (cut.lowest, cut.highest + 1))
+def _from_frontier(
+    scan: StepwiseScan, transition: AbstractTransition, x: Tensor, before: Tensor, cut: Cut, lowest: int, highest: int
+) -> bool:
+    """The same in place: accepted rows are skipped, and few matrices are cut in a copy. False where `scan` declines."""
+    n = x.shape[0]
+    first, last = (min(max(0, time - cut.start), n) for time in (lowest, highest + 1))
     initial = None if first else before
-    out[:first] = 0
-    if first < last and cut.lowest < cut.highest:
+    x[:first] = 0
+    if first < last and lowest < highest:
         head = slice(first, last)
-        keep = cut.behind(head).to(b.dtype).expand(last - first, *b.shape[1:-1], 1)
-        linear_scan(take(transition, head).scaled(keep), b[head], initial, out=out[head])
-        first, initial = last, out[last - 1]
+        keep = cut.behind(head).to(x.dtype).expand(last - first, *x.shape[1:-1], 1)
+        if not scan(take(transition, head).scaled(keep), x[head], initial):
+            return False
+        first, initial = last, x[last - 1]
     elif first < last:
         initial = None  # the frontier row itself is the first: no matrix is multiplied there
-    if first < n:
-        linear_scan(take(transition, slice(first, n)), b[first:], initial, out=out[first:])
-    return out
+    return first == n or scan(take(transition, slice(first, n)), x[first:], initial)

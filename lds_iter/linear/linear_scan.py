@@ -196,7 +196,7 @@ class _DifferentiableScan(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         again = torch.is_grad_enabled()
         x, initial, *flat = ctx.saved_tensors
-        # Aliases, so that the VJP below does not run on through `x`, which depends on the same leaves, into this node.
+        # Views of the leaves: `x` depends on the leaves themselves, and the VJP below would re-enter this node.
         flat = [leaf.view_as(leaf) if again else leaf.detach().requires_grad_() for leaf in flat]
         remaining = iter(flat)
         transition = map_leaves(lambda _: next(remaining), ctx.transition)

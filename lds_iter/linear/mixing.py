@@ -45,13 +45,17 @@ def clipped(transition: AbstractTransition, bound: float, like: Tensor) -> Abstr
         case Dense(matrix):
             return Dense(_shrunk(matrix, bound))
         case _:
-            norm = _infinity_norm(transition, like)
-            return transition.scaled((bound / norm).nan_to_num(0, 1, 1).clamp(max=1))
+            return transition.scaled(_shrinking(_infinity_norm(transition, like), bound))
 
 
 def _shrunk(matrix: Tensor, bound: float) -> Tensor:
-    norm = matrix.abs().sum(-1, keepdim=True).amax(-2, keepdim=True)
-    return matrix * (bound / norm).clamp(max=1)
+    return matrix * _shrinking(matrix.abs().sum(-1, keepdim=True).amax(-2, keepdim=True), bound)
+
+
+def _shrinking(norm: Tensor, bound: float) -> Tensor:
+    """The factors that take norms to the bound. Norms of 0 are not divided by: backpropagation would find 0 * inf."""
+    large = ~(norm <= bound)  # NaN, too: what is NaN is repaired by the loop, not hidden here
+    return torch.where(large, bound / torch.where(large, norm, 1), 1)
 
 
 def _infinity_norm(transition: AbstractTransition, like: Tensor) -> Tensor:

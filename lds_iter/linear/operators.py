@@ -1,7 +1,7 @@
 """The scans as operators of `torch.library`, one node each in a compiled graph.
 
-Traced through, an odd-even scan is some dozens of operations per level, its recursion unrolled for one T. As an
-operator it is opaque: the graph stays small, serves every T, and the kernel is looked up in the registry of `scan` when
+A traced odd-even scan has dozens of operations per level, and its recursion is unrolled for one T. An operator is
+opaque: the graph stays small and serves every T, and the kernel is looked up in the registry of `linear` when
 the operator runs, so that `register_scan` reaches compiled code too. Eager code calls the kernels directly,
 except under `torch.func.vmap`, whose dimension becomes one more of the batch.
 
@@ -23,8 +23,8 @@ from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.linear.registry import register_operator
 from lds_iter.linear.transitions import BlockDiagonal, Dense, Diagonal, ScaledIdentity, leaves
 
-Law = Callable[[Tensor, Tensor, Tensor], Tensor]
-Structure = type[Dense] | type[BlockDiagonal] | type[Diagonal] | type[ScaledIdentity]
+LeafGradient = Callable[[Tensor, Tensor, Tensor], Tensor]
+OneLeaf = type[Dense] | type[BlockDiagonal] | type[Diagonal] | type[ScaledIdentity]
 
 
 def _elementwise(leaf: Tensor, adjoint: Tensor, before: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def _with_dimension(x: Tensor, given: int | None, wanted: int, size: int) -> Ten
     return x.unsqueeze(wanted).expand(*x.shape[:wanted], size, *x.shape[wanted:])
 
 
-def _operator(name: str, structure: Structure, law: Law) -> None:
+def _operator(name: str, structure: OneLeaf, law: LeafGradient) -> None:
     """Make the operator `lds_iter::<name>` of a structure with one leaf; `law` gives `dA` from `l_t` and `x_{t-1}`."""
 
     @torch.library.custom_op(f"lds_iter::{name}", mutates_args=())

@@ -13,8 +13,8 @@ from torch import Tensor
 from lds_iter.linear.transitions import AbstractTransition
 
 Scan = Callable[[Any, Tensor, Tensor | None], None]
+StepwiseScan = Callable[[Any, Tensor, Tensor | None], bool]
 Operator = Callable[[Any, Tensor, Tensor | None], Tensor]
-RunsOnce = Callable[[Any, Tensor], bool]
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,17 @@ class ScanKernel:
     Attributes:
         forward: `x_t = A_t x_{t-1} + b_t`, in place.
         reverse: `x_t = A_t x_{t+1} + b_t`, in place.
+        stepwise: like `forward`, one time step after the other, so that it rounds alike wherever it begins. Returns
+            False, and leaves `x` as it is, for tensors that it does not serve.
     """
 
     forward: Scan | None = None
     reverse: Scan | None = None
+    stepwise: StepwiseScan | None = None
 
 
 _KERNELS: dict[tuple[type[AbstractTransition], str | None], ScanKernel] = {}
 _OPERATORS: dict[type[AbstractTransition], Operator] = {}
-_RUN_ONCE: dict[str, RunsOnce] = {}
 _NOTHING = ScanKernel()
 
 
@@ -93,20 +95,24 @@ def register_operator(structure: type[AbstractTransition], operator: Operator) -
     _OPERATORS[structure] = operator
 
 
-def register_runs_once(device_type: str, predicate: RunsOnce) -> None:
-    """Say which scans of a device run through time once, so that they round alike wherever they begin.
+def register_stepwise_scan(
+    structure: type[AbstractTransition], device_type: str
+) -> Callable[[StepwiseScan], StepwiseScan]:
+    """Decorator like `register_scan`, for a scan that goes through time once and says whether it did.
+
+    Such a scan rounds alike wherever it begins, so the loop begins it at the frontier.
 
     Args:
+        structure: the class of the transitions.
         device_type: such as "cpu".
-        predicate: `(transition, x) -> bool`, for a scan of `x`, `(n, *batch, D)`.
+
+    Returns:
+        The decorator.
 
     Raises:
-        ValueError: for an unknown kind of device, or a second predicate for it.
+        TypeError, ValueError: as `register_scan`.
     """
-    _check_device(device_type)
-    if device_type in _RUN_ONCE:
-        raise ValueError(f"{device_type} has a predicate already: {_named(_RUN_ONCE[device_type])}.")
-    _RUN_ONCE[device_type] = predicate
+    return _decorator(structure, device_type, "stepwise")
 
 
 def kernel_of(structure: type[AbstractTransition], device_type: str) -> ScanKernel:
@@ -123,18 +129,12 @@ def operator_of(structure: type[AbstractTransition]) -> Operator | None:
     return _OPERATORS.get(structure)
 
 
-def runs_once(transition: AbstractTransition, x: Tensor) -> bool:
-    """Whether a scan of `x`, `(n, *batch, D)`, runs through time once on its device."""
-    predicate = _RUN_ONCE.get(x.device.type)
-    return predicate is not None and not torch.is_grad_enabled() and predicate(transition, x)
-
-
-def _decorator(structure: type[AbstractTransition], device_type: str | None, direction: str) -> Callable[[Scan], Scan]:
+def _decorator(structure: type[AbstractTransition], device_type: str | None, direction: str) -> Callable[[Any], Any]:
     _check_structure(structure)
     _check_device(device_type)
     key = structure, device_type
 
-    def register(scan: Scan) -> Scan:
+    def register(scan: Any) -> Any:
         kernel = _KERNELS.get(key, _NOTHING)
         before = getattr(kernel, direction)
         if before is not None:

@@ -93,7 +93,7 @@ def times(factor: Factor, leaf: Tensor) -> Tensor:
         factor: a number, or one per row, `(n, *batch, 1)`.
         leaf: any tensor of a transition, `(n, *batch, ...)`.
     """
-    if not isinstance(factor, Tensor):
+    if not isinstance(factor, Tensor) or factor.ndim == 0:
         return leaf * factor
     wide = factor.reshape(*factor.shape[:-1], *[1] * (leaf.ndim - factor.ndim + 1)).to(leaf.dtype)
     product = leaf * wide

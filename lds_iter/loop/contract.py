@@ -1,7 +1,7 @@
-"""What `f` and a method must not do while the loop runs: checked at every call, at the cost of comparing numbers.
+"""Checks of `f` and of the method at every call in the loop, at the cost of comparing a few numbers.
 
-The contract of `f` is checked before the first iteration (see `lds_iter.checks`). What only a later call breaks is
-found here: another shape or type, writing into the states, an error inside.
+The contract of `f` is checked before the first iteration (see `lds_iter.checks`). Here is found what only a later call
+breaks: a value of another shape or dtype, writing into the states, an error inside `f` or the method.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lds_iter.recurrence import Function
 CAME_UP = "This came up in a solve"
 
 TimeSteps = tuple[int, int, int]
-"""The first time step, the one after the last, and the iteration; numbers, which a compiler need not put into words."""
+"""The first time step, the one after the last, and the iteration, as numbers: a compiler cannot trace their text."""
 
 
 def linearized(f: Function, prev: Tensor, inputs: Any, states: Tensor, where: TimeSteps) -> AbstractDerivatives:
@@ -35,7 +35,7 @@ def linearized(f: Function, prev: Tensor, inputs: Any, states: Tensor, where: Ti
 def proposed(
     method: LDSApproximation, lin: Linearization, carry: Any, states: Tensor, where: TimeSteps
 ) -> tuple[Tensor, Any]:
-    """The update that a method proposes, and its next carry, in memory of their own.
+    """The update that a method proposes, and its next carry, neither in memory that the loop owns.
 
     Args:
         method: the LDS approximation.
@@ -74,7 +74,7 @@ def _shown(where: TimeSteps) -> str:
 
 @contextlib.contextmanager
 def _guarded(tensors: tuple[Tensor, ...], who: str, whose: str, where: TimeSteps) -> Iterator[None]:
-    """Raise if these states, values or inputs are written into, and say of an error inside whose it is, and where."""
+    """Raise if these tensors are written into; add to an error inside a note on whose it is, and where it came up."""
     if torch.compiler.is_compiling():
         yield
         return

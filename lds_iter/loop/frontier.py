@@ -1,4 +1,4 @@
-"""The frontier of each sequence: which rows are accepted, which may move, and what the proposals are held to.
+"""The frontier of each sequence: which rows are accepted, which may move, and how proposals are repaired.
 
 Rows before the frontier are accepted and never move again. A row is accepted when its residual is at rounding level (a
 few units in the last place), or because it is the frontier row, whose value `f` computed from an accepted row: that is
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from lds_iter import _torch
-from lds_iter.linear.cut import Cut
 
 ACCEPTED_ULPS = 4
 """A row is accepted at a residual of at most this many units in the last place of the row's largest number (in `f`'s
@@ -30,7 +29,7 @@ FIRST_SEARCH = 32
 
 @dataclass(frozen=True)
 class Held:
-    """What some proposals were held to, `(*batch)`: rows replaced, and whether the frontier row is not finite."""
+    """The repairs of some proposals, `(*batch)`: rows replaced, and whether the frontier row is not finite."""
 
     resets: Tensor
     broken: Tensor
@@ -38,7 +37,7 @@ class Held:
 
 @dataclass(frozen=True)
 class OpenRows:
-    """The rows `[lo, hi)` of each sequence that may move in this iteration; empty for a sequence that rests.
+    """The rows `[lo, hi)` of each sequence that may move in this iteration; empty for a sequence that is idle.
 
     Attributes:
         lo, hi: absolute times, int64, `(*batch)`.
@@ -61,10 +60,6 @@ class OpenRows:
     def touches(self, start: int, stop: int) -> bool:
         """Whether a frontier may lie in the rows `[start, stop)`."""
         return self.extremes is None or (self.extremes[1] >= start and self.extremes[0] < stop)
-
-    def passed(self, stop: int) -> bool:
-        """Whether the host knows that all rows before `stop` are accepted."""
-        return self.extremes is not None and self.extremes[0] >= stop
 
     def mask(self, start: int, rows: int) -> Tensor:
         """True where a row is open, `(rows, *batch, 1)`."""
@@ -91,8 +86,8 @@ class OpenRows:
     ) -> tuple[Tensor, Tensor, Held]:
         """The states that an update leads to: closed rows stay, the frontier row takes `f`'s value, all are finite.
 
-        Rows that are not finite take `f`'s value (a Jacobi step), or `s0` where that is not finite either. Left as they
-        were, states so large that `f` overflows would stay until the frontier reaches them.
+        Rows that are not finite take `f`'s value (a Jacobi step), or `s0` if that is not finite either. Without this,
+        states so large that `f` overflows would stay until the frontier reaches them.
 
         Args:
             d, states, value: update, guess, and `f` along it, `(n, *batch, D)`; the first row is that of `start`.
@@ -100,7 +95,7 @@ class OpenRows:
             out: takes the states; None where autograd records.
 
         Returns:
-            The states, the update of the last row, `(*batch, D)`, and what was held.
+            The states, the update of the last row, `(*batch, D)`, and the repairs.
         """
         d = self._confine(d, start)
         new = torch.add(states, d) if out is None else torch.add(states, d, out=out)
@@ -119,11 +114,6 @@ class OpenRows:
         last = torch.where(bad[-1], instead[-1] - states[-1], d[-1])
         repaired = torch.where(bad, instead, new)
         return repaired if torch.is_grad_enabled() else new.copy_(repaired), last, bad.squeeze(-1).sum(0)
-
-    def cut(self, start: int) -> Cut:
-        """How to scan rows whose first is that of time `start`."""
-        lowest, highest = (None, None) if self.extremes is None else self.extremes[:2]
-        return Cut(start, self.lo, lowest, highest)
 
     def _confine(self, x: Tensor, start: int) -> Tensor:
         """`x` with zeros in the rows that may not move, in place without autograd; its first row is that of `start`."""
@@ -196,7 +186,7 @@ def _at_rounding_level(size: Tensor, value: Tensor, prev: Tensor, rtol: float, a
 
 
 def _accepted_run(rows: OpenRows, size: Tensor, within: Tensor, start: int) -> tuple[OpenRows, Tensor]:
-    """The open rows after looking at some, and the largest residual accepted among those; `size`: of the residual."""
+    """The rows still open after a search in some rows, and the largest residual accepted there; `size`: |residual|."""
     if rows.extremes is not None and within.numel() == within.shape[0]:
         return _run_of_one(rows, size, within, start)
     lo, hi, times = rows.lo, rows.hi, _times(start, size.shape[0], rows.lo)
@@ -207,7 +197,7 @@ def _accepted_run(rows: OpenRows, size: Tensor, within: Tensor, start: int) -> t
 
 
 def _run_of_one(rows: OpenRows, size: Tensor, within: Tensor, start: int) -> tuple[OpenRows, Tensor]:
-    """The same for a single sequence, whose frontier is `start`, where the host reads for free: it counts."""
+    """The same for a single sequence whose frontier is `start`, on a CPU: the host counts the accepted rows."""
     flags = within.flatten().tolist()[: int(rows.hi) - start]
     run = flags.index(False) if False in flags else len(flags)
     if not run:

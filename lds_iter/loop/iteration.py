@@ -9,8 +9,8 @@ The scan runs on the update `d`, not on the states: the papers' form `s_t = A_t 
 floating point loses the guarantee on expanding systems. The proposal takes `value_p` of the frontier row p as it is
 (A_p = 0, G_p = I), so at least one row is accepted per iteration and T iterations suffice for any method.
 
-On a CPU the rows of a method that needs no memory are evaluated in tiles that fit the cache, the last `d` of one tile
-starting the scan of the next: the same iteration, in less memory.
+On a CPU the rows of a method without a carry are evaluated in tiles that fit the cache. The last `d` of one tile starts
+the scan of the next, so it is the same iteration in less memory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization, linearize
+from lds_iter.linear.cut import Cut
 from lds_iter.loop.contract import linearized, proposed
 from lds_iter.loop.frontier import OpenRows
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal
@@ -40,7 +40,7 @@ rounds, and the elements of a batch must not influence each other even there."""
 
 @dataclass(frozen=True)
 class Extent:
-    """What one iteration looks at: the rows `[start, stop)`, the sequences that take part, and their open rows."""
+    """The extent of one iteration: the rows `[start, stop)`, the sequences that take part, and their open rows."""
 
     start: int
     stop: int
@@ -50,7 +50,7 @@ class Extent:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the rows evaluated so far have shown, `(*batch)`.
+    """Measurements over the rows evaluated so far, `(*batch)`.
 
     Attributes:
         rows: those still open.
@@ -89,10 +89,10 @@ def evaluate(
 ) -> LoopState:
     """Everything after the pending update has been taken; `reuse`: overwrite the memory of the old proposal."""
     running = state.result == int(Result.RUNNING)
-    host = _torch.on_host(state.result)
-    if (host or options.window < problem.length) and not bool(running.any()):  # a sliding window looks anyway
-        return replace(state, count=state.count + 1)
     extent = _extent(state, running, options, problem.length)
+    looks = extent.rows.extremes is not None or options.window < problem.length  # a sliding window looks anyway
+    if looks and not bool(running.any()):
+        return replace(state, count=state.count + 1)
     room = _room(state, reuse)
     fused = _fused(problem, method, state, options, extent, room)
     if fused is None:
@@ -118,8 +118,8 @@ def _room(state: LoopState, reuse: bool) -> Tensor:
 def _extent(state: LoopState, running: Tensor, options: LoopOptions, length: int) -> Extent:
     """The rows to evaluate, the sequences that take part, and their open rows.
 
-    A window that slides reaches `window` rows beyond each sequence's own frontier. A sequence that would reach beyond
-    the rows at hand waits until the slowest ones have come up; it loses no iteration by that.
+    A sliding window reaches `window` rows beyond each sequence's own frontier. A sequence whose window would reach
+    beyond `stop` waits until the slowest ones have caught up; waiting costs it no iteration.
     """
     end = state.frontier.new_full((), length)
     if options.window >= length:
@@ -138,7 +138,7 @@ def _extent(state: LoopState, running: Tensor, options: LoopOptions, length: int
 def _fused(
     problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, extent: Extent, room: Tensor
 ) -> Measured | None:
-    """The iteration as the recurrence computes it by itself; None where it does not."""
+    """The iteration computed by the recurrence's own code; None where it has none, or leaves this case to the loop."""
     own = own_fused_iteration(problem.f)
     if own is None or torch.is_grad_enabled():
         return None
@@ -165,13 +165,13 @@ def _fused(
 def _by_tiles(
     problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, extent: Extent, room: Tensor
 ) -> tuple[Measured, int, Tensor, Any]:
-    """The iteration tile by tile: what it measured, where its proposals begin, those, and the method's carry."""
+    """The iteration tile by tile: measurements, first proposed row, proposed states, and the method's carry."""
     zero = torch.zeros_like(state.residual)
     measured = Measured(extent.rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
     start, d, carry, parts = extent.start, torch.zeros_like(problem.s0), state.carry, []
     for first, last in _tiles(method, state, extent, options.window >= problem.length):
-        if measured.rows.passed(last):
-            start = last
+        if measured.rows.extremes is not None and measured.rows.extremes[0] >= last:
+            start = last  # all rows of this tile are accepted
             continue
         tile = Extent(first, last, extent.active, measured.rows)
         lin, measured = _look(problem, state, options, tile, measured, d)
@@ -190,11 +190,12 @@ def _by_tiles(
 
 
 def _tiles(method: LDSApproximation, state: LoopState, extent: Extent, whole: bool) -> Iterator[tuple[int, int]]:
-    """The bounds of the tiles; on a grid that begins at time 0 where all rows are at hand."""
+    """The bounds of the tiles. At full window they lie on a grid that begins at time 0."""
     start, stop = extent.start, extent.stop
-    if not (method.runs_forward and state.carry is None and extent.rows.extremes is not None):
-        return iter([(start, stop)])
     size = max(1, TILE_ELEMENTS * torch.get_num_threads() // state.states.shape[-1])
+    one = stop - start <= size or state.carry is not None or extent.rows.extremes is None
+    if one or not method.runs_forward:
+        return iter([(start, stop)])
     first = start + size - start % size if whole else start + size
     return itertools.pairwise([start, *range(first, stop, size), stop])
 
@@ -217,10 +218,11 @@ def _look(
         excess=excess,
     )
     iteration = state.count if state.age is None else state.age[first:last].unsqueeze(-1)
+    lowest, highest = (None, None) if rows.extremes is None else rows.extremes[:2]
     return (
         Linearization(
             prev, states, residual, derivatives, inputs, slice(first, last), iteration, tile.active,
-            _f=problem.f, _cut=rows.cut(first), _end=rows.hi, _before=d,
+            _f=problem.f, _cut=Cut(first, rows.lo, lowest, highest), _end=rows.hi, _before=d,
         ),
         measured,
     )  # fmt: skip
@@ -242,7 +244,7 @@ def _propose(
 
 
 def _sizes(residual: Tensor, value: Tensor, options: LoopOptions, measured: Measured) -> tuple[Tensor, Tensor]:
-    """The largest residual of this tile; and of all so far, by how much one exceeds its relative part; `(*batch)`."""
+    """The largest residual of this tile, and the largest excess over the relative tolerance so far, `(*batch)`."""
     largest = _largest(residual)
     if options.rtol == 0:
         return largest, torch.maximum(measured.residual, largest)
@@ -263,7 +265,7 @@ def _largest(residual: Tensor) -> Tensor:
 def _decide(
     state: LoopState, measured: Measured, extent: Extent, options: LoopOptions, length: int
 ) -> tuple[LoopState, Tensor]:
-    """Give results to the sequences that are done, with this very iterate's residual; and those that go on."""
+    """The state with results for the sequences that end here, with this iterate's residual; and those that go on."""
     active, rows = extent.active, measured.rows
     accepted = torch.maximum(state.accepted_residual, measured.accepted)
     solved = _solved(measured, extent, options, length)

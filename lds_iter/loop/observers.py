@@ -1,7 +1,8 @@
-"""Who looks on while the loop runs: the record, the progress bar, callbacks, and rules that stop it."""
+"""Observers of the running loop: the record, the progress bar, callbacks, and rules that stop it."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,12 +12,13 @@ import torch
 from torch import Tensor
 
 from lds_iter.loop.contract import linearized
+from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import LoopState, Problem
 from lds_iter.solution import History, Progress, Result
 
 
 def progress_of(state: LoopState) -> Progress:
-    """What a callback gets: copies, so that neither side changes what the other has."""
+    """The argument of a callback. It holds copies, so that neither the callback nor the loop can change the other's."""
     return Progress(
         state.count - 1,
         state.iterations.clone(),
@@ -31,20 +33,24 @@ def progress_of(state: LoopState) -> Progress:
 
 
 class Recorder:
-    """Keeps the history of a solve on the CPU; one more evaluation of `f` an iteration."""
+    """Keeps the history of a solve on the CPU, at the cost of one more evaluation of `f` per iteration."""
 
     def __init__(self) -> None:
         self._residuals: list[Tensor] = []
         self._maps: list[Tensor] = []
         self._accepted: list[Tensor] = []
+        self._resets: list[Tensor] = []
+        self._numbers: list[dict[str, Tensor]] = []
 
     def __call__(self, problem: Problem, state: LoopState) -> None:
         self._residuals.append(state.residual.cpu().clone())
         self._accepted.append(state.frontier.cpu().clone())
+        self._resets.append(state.resets.cpu().clone())
+        self._numbers.append({name: x.cpu().double() for name, x in numbers_of(state.carry, state.frontier).items()})
         self._maps.append(self._map(problem, state).cpu())
 
     def _map(self, problem: Problem, state: LoopState) -> Tensor:
-        """The largest residual of each row, `(T, *batch)`; what was not evaluated now stays as it was."""
+        """The largest residual of each row, `(T, *batch)`; rows that were not evaluated keep their last value."""
         before = state.states.new_full((problem.length, *state.frontier.shape), torch.nan)
         if self._maps:
             before = self._maps[-1].to(before.device)
@@ -67,24 +73,62 @@ class Recorder:
         return torch.where(seen, new, before)
 
     def history(self) -> History:
-        """All of it."""
-        return History(torch.stack(self._residuals), torch.stack(self._maps), torch.stack(self._accepted))
+        """The whole history."""
+        rows = (self._residuals, self._maps, self._accepted, self._resets)
+        residual, residual_map, accepted, resets = (torch.stack(row) for row in rows)
+        names = dict.fromkeys(name for row in self._numbers for name in row)
+        unknown = torch.full(accepted.shape[1:], torch.nan, dtype=torch.float64)
+        numbers = {name: torch.stack([row.get(name, unknown) for row in self._numbers]) for name in names}
+        return History(residual, residual_map, accepted, resets, numbers)
+
+
+def numbers_of(carry: Any, like: Tensor, name: str = "") -> dict[str, Tensor]:
+    """The tensors of a carry that have one number per sequence, by their names: `inner.k` of nested dataclasses.
+
+    Args:
+        carry: what a method remembers: a tensor, a dataclass, tuple, list or dict of such, or anything else.
+        like: a tensor `(*batch)`.
+        name: of the carry itself; a tensor without one is called `carry`.
+    """
+    if isinstance(carry, Tensor):
+        return {name or "carry": carry.detach()} if carry.shape == like.shape else {}
+    if dataclasses.is_dataclass(carry) and not isinstance(carry, type):
+        parts = {field.name: getattr(carry, field.name) for field in dataclasses.fields(carry)}
+    elif isinstance(carry, tuple | list):
+        parts = {str(index): part for index, part in enumerate(carry)}
+    else:
+        parts = carry if isinstance(carry, dict) else {}
+    found: dict[str, Tensor] = {}
+    for key, part in parts.items():
+        found |= numbers_of(part, like, f"{name}.{key}" if name else str(key))
+    return found
 
 
 def calls(callback: Callable[[Progress], object]) -> Callable[[Problem, LoopState], None]:
     """An observer that calls a function of the user's with a `Progress`."""
 
     def observe(problem: Problem, state: LoopState) -> None:  # noqa: ARG001
-        callback(progress_of(state))
+        with _keeping(state):
+            callback(progress_of(state))
 
     return observe
+
+
+@contextmanager
+def _keeping(state: LoopState) -> Iterator[None]:
+    """An error of a user's function ends the solve, which keeps the state reached."""
+    try:
+        yield
+    except Exception as error:
+        raise Interrupted(state) from error
 
 
 def stops(rule: Callable[[Progress], Tensor]) -> Callable[[Problem, LoopState], LoopState]:
     """An observer that ends the sequences for which a rule of the user's is true."""
 
     def observe(problem: Problem, state: LoopState) -> LoopState:  # noqa: ARG001
-        wanted: Any = rule(progress_of(state))
+        with _keeping(state):
+            wanted: Any = rule(progress_of(state))
         shape = state.result.shape
         if not isinstance(wanted, Tensor) or wanted.dtype != torch.bool or wanted.shape != shape:
             got = f"{wanted.dtype} {tuple(wanted.shape)}" if isinstance(wanted, Tensor) else repr(wanted)
@@ -100,7 +144,7 @@ def stops(rule: Callable[[Progress], Tensor]) -> Callable[[Problem, LoopState], 
 
 @contextmanager
 def progress_bar(length: int, show: bool) -> Iterator[Callable[[Problem, LoopState], None] | None]:
-    """An observer that draws the accepted rows of the slowest sequence; None when it is not wanted."""
+    """An observer that draws a bar of the accepted rows of the slowest sequence; None if `wanted` is false."""
     if not show:
         yield None
         return

@@ -31,7 +31,7 @@ Iterate = Callable[[Problem, LDSApproximation, LoopState, LoopOptions], LoopStat
 
 
 class Interrupted(BaseException):
-    """A solve that something from outside ended, and the state that it had reached by then."""
+    """A solve that an interrupt ended, with the state that it had reached."""
 
     def __init__(self, state: LoopState) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def run(
         observers: called after every iteration.
 
     Raises:
-        Interrupted: in place of a KeyboardInterrupt, with the state reached.
+        Interrupted: in place of a KeyboardInterrupt or an observer's error, with the state reached.
     """
     if isinstance(method, AbstractStrategy):
         return method.run(problem, guess, options, observers)
@@ -73,7 +73,7 @@ def go_on(
 ) -> LoopState:
     """Iterate from a state until every sequence has a result, or for at most `most` evaluations.
 
-    The memory of `state` is used again, unless somebody looks on or autograd records.
+    The memory of `state` is reused, unless there are observers or autograd records.
     """
     watched = bool(observers) or options.window < problem.length
     flag = StopFlag(lag=_torch.lags(problem.s0) and not watched)

@@ -1,4 +1,4 @@
-"""What the loop works on: the problem, the options, and the state that one iteration turns into the next."""
+"""The data of the loop: the problem, the options, and the state that one iteration turns into the next."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lds_iter import _torch
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import Composable
 from lds_iter.recurrence import Function, take_rows
 from lds_iter.solution import Decision, Result
 
@@ -124,8 +125,8 @@ class Observer(Protocol):
     def __call__(self, problem: Problem, state: LoopState, /) -> LoopState | None: ...
 
 
-class AbstractStrategy(ABC):
-    """What may stand in place of a method and chooses methods itself, iteration by iteration (see `lds_iter.auto`)."""
+class AbstractStrategy(Composable, ABC):
+    """A strategy in place of a method: it chooses methods itself, iteration by iteration (see `lds_iter.auto`)."""
 
     @abstractmethod
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
@@ -133,7 +134,7 @@ class AbstractStrategy(ABC):
 
     @abstractmethod
     def for_adjoint(self) -> AbstractStrategy | LDSApproximation:
-        """What solves the recurrence of the gradient."""
+        """The strategy or method that solves the adjoint recurrence."""
 
 
 def start(problem: Problem, method: LDSApproximation, guess: Tensor, options: LoopOptions) -> LoopState:
@@ -166,7 +167,7 @@ def start(problem: Problem, method: LDSApproximation, guess: Tensor, options: Lo
 def take_proposal(state: LoopState, length: int, *, reuse: bool = False) -> LoopState:
     """Make the pending update the iterate of the sequences that go on.
 
-    Its frontier row is exact, so one more row is accepted; a sequence whose last row that is has been solved.
+    The frontier row of the update is exact, so one more row is accepted. A sequence is solved when it is the last row.
 
     Args:
         state: the iterate and its proposal.
@@ -194,7 +195,7 @@ def take_proposal(state: LoopState, length: int, *, reuse: bool = False) -> Loop
 
 
 def _moved(state: LoopState, proposal: Proposal, moves: Tensor, length: int, reuse: bool) -> tuple[Tensor, Tensor]:
-    """The states after the update, and memory of the same shape whose contents nobody needs."""
+    """The states after the update, and memory of the same shape that is free to be overwritten."""
     whole = proposal.stop - proposal.start == length
     if whole and reuse and _torch.on_host(moves) and bool(moves.all()):
         return proposal.states, state.states

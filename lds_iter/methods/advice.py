@@ -1,4 +1,4 @@
-"""What to try in place of a method that did not converge, as text that can be typed."""
+"""Advice on a method that did not converge: other methods to try, as text that can be typed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ JACOBI_ITERATIONS = 16
 
 
 def advice(method: object) -> list[tuple[str, str]]:
-    """Other methods for the same problem, most likely first: pairs of a reason and of what to type after `method=`.
+    """Other methods for the same problem, most likely first: pairs of a reason and of the text to type after `method=`.
 
     Every text evaluates with `import lds_iter as li`. What cannot be typed (a tensor, a function, a class of a user) is
     replaced by `li.Newton()`.
 
     Args:
-        method: what did not converge.
+        method: the method that did not converge.
     """
     inner = method if isinstance(method, LDSApproximation) and _typable(method) else Newton()
     found: list[tuple[str, LDSApproximation]] = []
@@ -48,7 +48,7 @@ def advice(method: object) -> list[tuple[str, str]]:
 
 
 def _typable(method: object) -> bool:
-    """Whether the text of a method makes it again."""
+    """Whether the text of a method evaluates to an equal method."""
     if not type(method).__module__.startswith("lds_iter."):
         return False
     for field in dataclasses.fields(method):  # pyright: ignore[reportArgumentType]

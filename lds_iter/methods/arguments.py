@@ -1,4 +1,4 @@
-"""Checks of what methods are made of, each with what was expected, what came, and what to type instead."""
+"""Checks of the arguments of methods. Each error says what was expected, what came, and what to type instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a method is: the choice of an LDS approximation. It contains no loop and keeps no state of its own.
+"""The base classes of methods. A method chooses an LDS approximation; it contains no loop and no state of its own.
 
 - `LDSApproximation` proposes the update itself;
 - a `Dampable` one has an update for every damping k, as `TrustRegion` needs;
@@ -31,8 +31,8 @@ class LDSApproximation(Composable, ABC):
 
     @property
     def runs_forward(self) -> bool:
-        """Whether it remembers nothing and the update of a row depends on earlier rows only, so that the loop may
-        compute it a stretch of rows at a time."""
+        """Whether the method has no carry and the update of a row depends on earlier rows only, so that the loop may
+        compute it one stretch of rows after the other."""
         return False
 
     @abstractmethod
@@ -44,7 +44,7 @@ class LDSApproximation(Composable, ABC):
         """
 
     def for_adjoint(self) -> LDSApproximation:
-        """What solves the adjoint recurrence, which is linear: itself, unless it only helps on nonlinear problems."""
+        """The method for the adjoint recurrence, which is linear: itself, if it helps on linear problems."""
         return self
 
     @abstractmethod
@@ -78,7 +78,7 @@ class Dampable(LDSApproximation):
 
     @abstractmethod
     def negligible_damping(self, eps: float) -> float:
-        """The k below which damping is as good as none, where numbers have the relative rounding error `eps`."""
+        """The k below which damping has no effect, when numbers have the relative rounding error `eps`."""
 
 
 class StatefulTransition(Dampable):
@@ -103,7 +103,7 @@ class StatefulTransition(Dampable):
         return self
 
     def transition(self, lin: Linearization) -> AbstractTransition:
-        """The matrices that it chooses before it remembers anything."""
+        """The matrices chosen from a fresh carry."""
         return self.choose(lin, self.init(lin.states))[0]
 
     def update(self, lin: Linearization, carry: Any) -> tuple[Tensor, Any]:
@@ -149,10 +149,10 @@ class TransitionApproximation(StatefulTransition):
 
 
 def checked_choice(method: StatefulTransition, lin: Linearization, carry: Any) -> tuple[AbstractTransition, Any]:
-    """What `method` chooses, checked against the rows at hand.
+    """The choice of `method`, checked against the rows of `lin`.
 
     Raises:
-        TypeError, ValueError: for what is no transition of these rows; says what to return instead.
+        TypeError, ValueError: if the choice is no transition of these rows; the message says what to return instead.
     """
     answer = method.choose(lin, carry)
     if torch.compiler.is_compiling():

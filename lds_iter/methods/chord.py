@@ -1,7 +1,8 @@
 """The parallel chord method: keep a transition for several iterations.
 
-Newton's iteration with a Jacobian that is renewed now and then (Ortega, Rheinboldt 1970, section 7.1): linear in place
-of quadratic convergence, but an iteration costs one evaluation of `f` and one scan. Pays where derivatives are dear.
+Newton's iteration with a Jacobian that is renewed every few iterations (Ortega, Rheinboldt 1970, section 7.1).
+Convergence is linear instead of quadratic, but an iteration in between costs one evaluation of `f` and one scan. This
+pays where derivatives are expensive.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lds_iter.methods.base import StatefulTransition, checked_choice
 
 @dataclass(frozen=True)
 class Kept:
-    """The transitions kept for the rows from time `start` on, and what the method inside remembers."""
+    """The transitions kept for the rows from time `start` on, and the carry of the inner method."""
 
     start: int
     transition: AbstractTransition | None
@@ -75,7 +76,7 @@ class Chord(StatefulTransition):
 
 
 def _none(due: bool | Tensor) -> bool:
-    """Whether no row is due. The host looks where that is free; elsewhere some row may be."""
+    """Whether the host knows that no row is due. On an accelerator it does not look, and the answer is False."""
     return not due if isinstance(due, bool) else _torch.on_host(due) and not bool(due.any())
 
 
@@ -106,7 +107,7 @@ def _renewed(kept: Kept, fresh: AbstractTransition, lin: Linearization, due: boo
 
 
 def _rows(transition: AbstractTransition, without_leaves: int) -> int:
-    """How many rows it has; one without tensors has as many as one likes."""
+    """The number of rows of a transition; one without tensors fits any number."""
     found = leaves(transition)
     return found[0].shape[0] if found else without_leaves
 

@@ -5,7 +5,7 @@ noise of variance `1 / q_t`. Its gains do not depend on `r`. In units of the obs
 filtered state is the gain itself, and the recursion is
 
     X_t = q_t I + J_t K_{t-1} J_t^T           the predicted covariance
-    G_t = (I + X_t)^{-1}                      what the update keeps, I - K_t
+    G_t = (I + X_t)^{-1}                      I - K_t, the factor of the update
     K_t = X_t G_t                             the gain, 0 <= K_t < I
 
 Nothing is subtracted, so `K_t` keeps its relative precision where `1 - G_t` would be rounded away (in float32 from `q`
@@ -32,14 +32,15 @@ from torch import Tensor
 from lds_iter.linear.transitions import BlockDiagonal, Dense, Diagonal
 
 BLOCK = 16
-"""Rows per block. Longer ones leave fewer general compositions, each several times a step, and call more operations."""
+"""Rows per block. Longer blocks need fewer compositions of two maps, each as expensive as several steps, but more
+batched steps."""
 
 Gainable = Dense | BlockDiagonal | Diagonal
 """The structures whose gains have the same structure."""
 
 
 class Algebra(ABC):
-    """The few operations on matrices that the recursion needs, so that it stands once for all structures."""
+    """The matrix operations that the recursion needs. With them it is written once for all structures."""
 
     @abstractmethod
     def plus(self, a: Tensor, number: Tensor | float) -> Tensor:
@@ -59,7 +60,7 @@ class Algebra(ABC):
 
     @abstractmethod
     def inverse(self, a: Tensor) -> Tensor:
-        """`a^{-1}`. All of `a` is read: of one triangle alone, rounding errors in the other would grow."""
+        """`a^{-1}`. Both triangles are read; reading one alone would amplify rounding errors that are not symmetric."""
 
 
 class Entries(Algebra):
@@ -123,7 +124,7 @@ class CovarianceMaps:
         )
 
     def __call__(self, before: Tensor, algebra: Algebra) -> Tensor:
-        """The gains after, given those before."""
+        """The gains after the steps of each map, given those before them."""
         (inner,) = algebra.solve(algebra.plus(algebra.multiply(before, self.e), 1), before)
         return self.c + algebra.multiply(algebra.multiply(self.a, inner), algebra.transpose(self.a))
 

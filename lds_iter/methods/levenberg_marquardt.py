@@ -55,11 +55,11 @@ from lds_iter.methods.newton import Newton
 from lds_iter.methods.spelling import Composable
 
 LEAST_DAMPING = 1e-6
-"""In place of no damping, in a row of a sequence in which other rows are damped."""
+"""The damping of an undamped row in a sequence whose other rows are damped: 0 is not allowed there."""
 
 
 class KalmanForm(Composable, ABC):
-    """Which of Kalman's estimates is the update."""
+    """The estimate of Kalman's that serves as the update."""
 
     @abstractmethod
     def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:

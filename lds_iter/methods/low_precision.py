@@ -28,7 +28,7 @@ class Lowered(AbstractTransition):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the numbers."""
+        """The dtype of the numbers."""
         return leaves(self.inner)[0].dtype
 
     def mv(self, x: Tensor) -> Tensor:

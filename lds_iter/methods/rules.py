@@ -21,7 +21,7 @@ from lds_iter.methods.spelling import Composable
 
 
 class Seen(Protocol):
-    """What a rule may look at; `lds_iter.Progress` has it."""
+    """The part of `lds_iter.Progress` that a rule may read."""
 
     @property
     def iterations(self) -> Tensor:
@@ -70,7 +70,7 @@ class AbstractRule(Composable, ABC):
 
 
 def asked(rule: AbstractRule | Callable[[Any], Tensor]) -> Callable[[Seen], Tensor]:
-    """A function of one solve that asks a rule and keeps its carry; a plain function is asked as it is.
+    """A function for one solve that calls a rule and keeps its carry. A plain function is returned as it is.
 
     Args:
         rule: a rule, or a function from a `Progress` to a bool per sequence.
@@ -84,11 +84,39 @@ def asked(rule: AbstractRule | Callable[[Any], Tensor]) -> Callable[[Seen], Tens
 
     def ask(progress: Seen) -> Tensor:
         carry = carries.pop() if carries else rule.init(progress)
-        now, carry = rule.holds(progress, carry)
+        now, carry = answer_of(rule, progress, carry)
         carries.append(carry)
         return now
 
     return ask
+
+
+def answer_of(rule: AbstractRule, progress: Seen, carry: Any) -> tuple[Tensor, Any]:
+    """What a rule answers, checked: a bool for each sequence, and its next carry.
+
+    Args:
+        rule: is asked.
+        progress: this iterate.
+        carry: what the call before returned.
+
+    Raises:
+        TypeError: when it answers something else.
+    """
+    answer = rule.holds(progress, carry)
+    name = type(rule).__name__
+    if not isinstance(answer, tuple) or len(answer) != 2:
+        raise TypeError(
+            f"`{name}.holds` must return `(now, carry)`, got {type(answer).__name__}. A rule that remembers nothing "
+            "returns `now, None`."
+        )
+    now, sequences = answer[0], getattr(progress, "residual", answer[0])
+    if not isinstance(now, Tensor) or now.dtype != torch.bool or now.shape != sequences.shape:
+        got = f"{now.dtype} {tuple(now.shape)}" if isinstance(now, Tensor) else repr(now)
+        raise TypeError(
+            f"`{name}.holds` must answer a bool for each sequence, torch.bool {tuple(sequences.shape)}, got {got}. "
+            "Compare a field of its argument: `progress.residual < 1e-3`."
+        )
+    return now, answer[1]
 
 
 @dataclass(frozen=True)
@@ -148,7 +176,7 @@ class Stalled(AbstractRule):
 
 @dataclass(frozen=True)
 class After(AbstractRule):
-    """A number of iterations has been made.
+    """The sequence has had a given number of iterations.
 
     Attributes:
         iterations: how many.
@@ -194,7 +222,7 @@ class SmallUpdate(AbstractRule):
 
 @dataclass(frozen=True)
 class Elapsed(AbstractRule):
-    """So much time has passed since the first iterate. Counts then depend on the clock; not for compiled iterations.
+    """A given time has passed since the first iterate. Counts then depend on the clock. Not for compiled iterations.
 
     Attributes:
         seconds: of wall-clock time.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class Composable:
-    """What methods, their parts and rules have in common.
+    """The base of methods, of their parts and of rules.
 
     - An unknown keyword is answered with the nearest known one, a missing abstract method with its name.
     - A dataclass shows the fields that differ from their defaults: `TrustRegion(Newton(), k=0.5)`.

@@ -12,12 +12,12 @@ from lds_iter import _torch
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.rules import AbstractRule
+from lds_iter.methods.rules import AbstractRule, answer_of
 
 
 @dataclass(frozen=True)
 class Switched:
-    """What a `Switch` remembers.
+    """The carry of a `Switch`.
 
     Attributes:
         done: the sequences that have changed, bool, `(*batch)`.
@@ -38,7 +38,7 @@ class Switched:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What the rule looks at; see `rules.Seen`."""
+    """The iterate as the rule reads it; see `rules.Seen`."""
 
     iterations: Tensor
     residual: Tensor
@@ -81,7 +81,7 @@ class Switch(LDSApproximation):
 
     def update(self, lin: Linearization, carry: Switched) -> tuple[Tensor, Switched]:
         seen = _Seen(carry.iterations, lin.residual.abs().amax((0, -1)), carry.moved[None, ..., None])
-        now, rule = self.when.holds(seen, carry.rule)
+        now, rule = answer_of(self.when, seen, carry.rule)
         rule = lin.keep(rule, carry.rule)
         done = carry.done | (now & lin.active)
         early, late = lin.active & ~done, lin.active & done
@@ -109,7 +109,7 @@ def _own_count(lin: Linearization, since: Tensor, late: Tensor) -> int | Tensor:
 
 
 def _some(which: Tensor, lin: Linearization) -> bool:
-    """Whether there may be any. The host looks where that is free, or where a window slides, whose frontier it reads at
+    """Whether any sequence may be. The host looks on a CPU, and in a sliding window, whose frontier it reads at
     every iteration anyway; elsewhere both methods run."""
     looks = _torch.on_host(which) or isinstance(lin.iteration, Tensor)
     return bool(which.any()) if looks else True

@@ -24,7 +24,7 @@ class Pair:
 
     @staticmethod
     def of(first: Any, second: Any) -> Pair | None:
-        """None where neither remembers anything, so that the loop knows."""
+        """The carry, or None if neither method has one; the loop may then tile the rows."""
         return None if first is None and second is None else Pair(first, second)
 
 
@@ -91,7 +91,7 @@ class Then(StatefulTransition):
         return select(young, first, second, lin.residual), carry
 
     def _later(self, lin: Linearization) -> Linearization:
-        """As `second` sees it: iterations counted from when `first` was done, and who comes to it now."""
+        """The linearization for `second`: iterations count from the end of `first`; `entered` marks new sequences."""
         if isinstance(lin.iteration, int):
             entered = lin.active if lin.iteration == self.iterations and self.iterations else lin.entered
             return replace(lin, iteration=max(0, lin.iteration - self.iterations), entered=entered)
@@ -99,10 +99,10 @@ class Then(StatefulTransition):
 
 
 def _some(rows: Tensor, lin: Linearization) -> bool:
-    """Whether there may be any; the host looks where that is free."""
+    """Whether any of these rows may be open. On an accelerator the host does not look, and the answer is True."""
     return not _torch.on_host(rows) or bool((rows & lin.open).any())
 
 
 def _for(rows: Tensor, lin: Linearization) -> Linearization:
-    """The same for the sequences that have some of these rows open: the others keep what is remembered of them."""
+    """The linearization restricted to sequences that have one of these rows open; the others keep their carry."""
     return replace(lin, active=lin.active & (rows & lin.open).any(0).squeeze(-1))

@@ -64,7 +64,7 @@ class Where(StatefulTransition):
 
 
 def _checked(chosen: Any, lin: Linearization) -> Tensor:
-    """What `choose_rows` returned: a bool for each row."""
+    """Check that `choose_rows` returned a bool for each row."""
     expected = (*lin.residual.shape[:-1], 1)
     fits = isinstance(chosen, Tensor) and chosen.dtype == torch.bool and chosen.ndim == len(expected)
     if fits and chosen.shape[-1] == 1 and chosen.shape[0] in (1, expected[0]):

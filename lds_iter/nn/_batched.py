@@ -1,7 +1,7 @@
-"""Gradients that torch hands to a backward pass many at a time, and how to take them apart.
+"""Torch may hand many gradients to one backward pass. This file takes such a batch apart.
 
-`torch.autograd.grad(..., is_grads_batched=True)` and `jacobian(vectorize=True)` do, by the older `vmap` of torch;
-`torch.func.vmap` around a call of `torch.autograd.grad` does, by the newer one.
+`torch.autograd.grad(..., is_grads_batched=True)` and `jacobian(vectorize=True)` batch by torch's older `vmap`;
+`torch.func.vmap` around a call of `torch.autograd.grad` batches by the newer one.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ class GradientBatch:
     newer: bool
 
     def unbind(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The tensors that `x` stands for."""
+        """The list of ordinary tensors that a batched tensor `x` represents."""
         if self.newer:
             return _functorch.get_unwrapped(x).unbind(_functorch.maybe_get_bdim(x))
         return torch._remove_batch_dim(x, self.level, 1, 0).unbind()  # pyright: ignore
 
     def lowered(self) -> contextlib.AbstractContextManager[Any]:
-        """Outside of that `vmap`."""
+        """A context that suspends that `vmap`."""
         return temporarily_pop_interpreter_stack() if self.newer else contextlib.nullcontext()
 
     def bind(self, x: Tensor) -> Tensor:
-        """The inverse, of a stack of them."""
+        """The inverse: a batched tensor from a stack of ordinary ones."""
         add = _functorch._add_batch_dim if self.newer else torch._add_batch_dim  # pyright: ignore
         return add(x, 0, self.level)
 
 
 def batch_of(x: Tensor) -> GradientBatch | None:
-    """What `x` is a batch of; None for an ordinary tensor."""
+    """The batch that `x` belongs to; None for an ordinary tensor."""
     if _functorch.is_batchedtensor(x):
         return GradientBatch(_functorch.maybe_get_level(x), True)
     level = torch._C._vmapmode_increment_nesting() - 1  # pyright: ignore

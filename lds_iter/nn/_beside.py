@@ -35,15 +35,15 @@ class TorchKernel:
 
     @property
     def name(self) -> str:
-        """What decisions call it."""
+        """The name of the kernel in decisions."""
         return f"the kernel of torch.nn.{self.module.mode.partition('_')[0]}"
 
     def __call__(self) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The output `(T, B, D)` and the final states `(B, D)`, with a gradient where one is wanted."""
+        """Evaluate: the output `(T, B, D)` and the final states `(B, D)`, with a graph if autograd records."""
         return self._on(self.weights, self.x, self.start)
 
     def run(self) -> Any:
-        """Evaluate, to be timed: without gradients, and away from the hooks of parameters."""
+        """Evaluate for a timing: without gradients, on copies that do not trigger hooks of the parameters."""
         with torch.no_grad():
             return self()
 
@@ -69,7 +69,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class BesideKernel(AbstractStrategy):
-    """`Auto` with a kernel in place of steps: it ends with `Result.STOPPED` where the kernel is to answer.
+    """`Auto` with a kernel in place of sequential steps. It ends with `Result.STOPPED` when the kernel should answer.
 
     Attributes:
         auto: the strategy.
@@ -80,7 +80,7 @@ class BesideKernel(AbstractStrategy):
     kernel: TorchKernel
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
-        """Solve, or stop."""
+        """Solve, or stop so that the kernel computes the answer."""
         state = self.auto.run_beside(self.kernel, problem, guess, options, observers)
         if state is not None:
             return state
@@ -88,5 +88,5 @@ class BesideKernel(AbstractStrategy):
         return replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
 
     def for_adjoint(self) -> AbstractStrategy | LDSApproximation:
-        """The backward pass has no kernel of its own to go to."""
+        """The strategy itself: torch has no kernel for the adjoint recurrence."""
         return self.auto.for_adjoint()

@@ -12,12 +12,12 @@ from torch.nn.utils.rnn import PackedSequence
 from lds_iter.nn._sequences import Lengths, like_input, time_first
 
 SHORT_STEPS = 500
-"""Time steps up to which torch's kernel answers for a float32 LSTM on a CPU: it takes 0.35 us a step for a small
-state (oneDNN, one thread), and what stands around compiled steps some 0.2 ms in all."""
+"""Up to this many time steps torch's kernel computes a float32 LSTM on a CPU. It takes 0.35 us a step for a small state
+(oneDNN, one thread); the overhead around compiled steps is about 0.2 ms per call."""
 
 
 def is_short(module: torch.nn.RNNBase, input: Any) -> bool:
-    """Whether torch's kernel for an LSTM is done before compiled steps could begin. Asked at every forward, first."""
+    """Whether torch's kernel for an LSTM finishes before compiled steps could begin. The first test of a forward."""
     return (
         module.mode == "LSTM"
         and isinstance(input, Tensor)
@@ -31,7 +31,7 @@ def is_short(module: torch.nn.RNNBase, input: Any) -> bool:
 
 @dataclass(frozen=True)
 class Sequences:
-    """What a layer was called with.
+    """The arguments of one call of a layer.
 
     Attributes:
         input: as the user gave it.
@@ -49,8 +49,8 @@ class Sequences:
 
     @staticmethod
     def of(module: torch.nn.RNNBase, input: Any, hx: Any) -> Sequences | None:
-        """None for what torch shall answer itself: what is empty, and what is malformed, which its `forward` refuses in
-        its own words."""
+        """Sort the arguments. None for an empty batch, and for malformed arguments: torch's own `forward` then computes
+        the result or raises its own error."""
         states = _initial_states(module, input, hx)
         if states is None:
             return None
@@ -64,7 +64,7 @@ class Sequences:
         return Sequences(input, x, lengths, states, dtype)
 
     def results(self, module: torch.nn.RNNBase, output: Tensor, finals: tuple[Tensor, ...]) -> tuple[Any, Any]:
-        """What the layer returns.
+        """The results in the form that the layer returns.
 
         Args:
             module: the layer.
@@ -108,7 +108,7 @@ def _zeros(module: torch.nn.RNNBase, x: Tensor, batch_sizes: Tensor | None) -> t
 
 
 def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Tensor, ...] | None:
-    """The user's states; None when they are not tensors of the right number, dimensions and dtype."""
+    """The user's initial states; None unless they are tensors of the right number, dimensions and dtype."""
     lstm, weight = isinstance(module, torch.nn.LSTM), _weight(module)
     if lstm and not (isinstance(hx, tuple | list) and len(hx) == 2):
         return None
@@ -119,14 +119,14 @@ def _given(module: torch.nn.RNNBase, x: Tensor, hx: Any, dims: int) -> tuple[Ten
 
 
 def _mixes(*tensors: Tensor) -> bool:
-    """Whether torch takes these together though their dtypes differ: autocast casts all but float64."""
+    """Whether torch accepts these tensors together although their dtypes differ: autocast casts all but float64."""
     device = tensors[0].device.type
     floating = all(tensor.is_floating_point() and tensor.dtype != torch.float64 for tensor in tensors)
     return torch.is_autocast_enabled(device) and floating
 
 
 def _output_dtype(module: torch.nn.RNNBase, weight: Tensor, x: Tensor, given: tuple[Tensor, ...] | None) -> torch.dtype:
-    """That of torch's results. Under autocast a GRU on a CPU goes on in the wider dtype of its initial state."""
+    """The dtype of torch's results. Under autocast a GRU on a CPU keeps the wider dtype of its initial state."""
     device = x.device.type
     if not _mixes(x, weight):
         return weight.dtype

@@ -1,4 +1,4 @@
-"""Checks of what a `Recurrent` is made of and called with."""
+"""Checks of the arguments of `Recurrent`, at construction and at each call."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.utils import _pytree as pytree
 
 
 def check_cell(cell: Any) -> Any:
-    """`cell`: a module or function."""
+    """Check that `cell` is a module or a function."""
     if isinstance(cell, type) or not callable(cell):
         raise TypeError(f"`cell` must be a module or function, cell(x, state) -> state, got {cell!r}.")
     return cell
 
 
 def check_input(cell: Any, input: Any) -> None:
-    """`input`: a tensor with time and features, as wide and of the type that one of torch's cells takes."""
+    """Check that `input` is a tensor with time and features, of the width and dtype that one of torch's cells takes."""
     if not isinstance(input, Tensor):
         hint = ""
         if isinstance(input, list | tuple) and input and isinstance(input[0], Tensor):
@@ -42,7 +42,7 @@ def check_input(cell: Any, input: Any) -> None:
 
 
 def check_states(cell: Any, state: Any, x: Tensor) -> Any:
-    """`state`: tensors that begin with the batch, as wide and of the type that one of torch's cells takes."""
+    """Check that the tensors of `state` lead with the batch, in the width and dtype that a cell of torch takes."""
     leaves = pytree.tree_leaves(state)
     if not leaves or not all(isinstance(leaf, Tensor) for leaf in leaves):
         raise TypeError(f"`state` must be a tensor (B, D) or a pytree of such tensors, got {type(state).__name__}.")
@@ -65,7 +65,7 @@ def check_states(cell: Any, state: Any, x: Tensor) -> Any:
 
 
 def zeros(cell: Any, x: Tensor) -> Any:
-    """The state that torch's cells begin with when none is given."""
+    """The zero state with which torch's cells begin when none is given."""
     width = getattr(cell, "hidden_size", None)
     if not isinstance(width, int):
         raise ValueError(
@@ -77,6 +77,6 @@ def zeros(cell: Any, x: Tensor) -> Any:
 
 
 def _dtype(cell: Any, x: Tensor) -> torch.dtype:
-    """That of the cell's parameters, or of its input: tokens are whole numbers, states are not."""
+    """The dtype of states: that of the cell's parameters, because the input may be whole numbers such as tokens."""
     parameters = cell.parameters() if isinstance(cell, torch.nn.Module) else ()
     return next((one.dtype for one in parameters if one.is_floating_point()), x.dtype)

@@ -1,4 +1,4 @@
-"""A forward of a layer: first a plan, then what came of it, for all layers and directions of a module."""
+"""A forward of a module: first a plan for every layer and direction, then its execution."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def forward_pass(
     input: Any,
     hx: Any,
 ) -> LayerOutcome:
-    """A forward of a module, as far as it is not torch's.
+    """One forward of a module by this library.
 
     Args:
         module: a layer of `torch.nn`.
         options: of its solves.
-        auto: makes what chooses on an accelerator, where no method is given.
-        cache: what has been compiled, where solves are.
-        input: the argument of its forward, as `hx` is.
-        hx: its initial states.
+        auto: makes the strategy that chooses on an accelerator when no method is given.
+        cache: compiled iterations, when solves are compiled.
+        input: the input that `forward` was given.
+        hx: the initial states that `forward` was given.
     """
     batch = Sequences.of(module, input, hx)
     if batch is None:
@@ -64,7 +64,7 @@ def _way(
     cache: CompileCache | None,
     batch: Sequences,
 ) -> Way | Plan:
-    """How to evaluate each layer and direction, or why torch's kernel is to."""
+    """The way to evaluate each layer and direction, or the reason why torch's kernel computes the module."""
     if options.method is not None:
         return by_method(module, batch.lengths, options, options.method, cache)
     if batch.x.device.type == "cpu":
@@ -75,7 +75,7 @@ def _way(
 
 
 def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Without autocast; entered only where that is on, since it takes as long as several operations."""
+    """A context without autocast, entered only if autocast is on: it costs as much as several operations."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
 
@@ -83,8 +83,8 @@ def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
 def _stack(
     module: torch.nn.RNNBase, batch: Sequences, one: Way
 ) -> tuple[tuple[Tensor, tuple[Tensor, ...]] | None, list[Part]]:
-    """The output of the last layer `(T, B, directions * D)` and the final states, None where one part has none; and
-    all parts."""
+    """The output of the last layer `(T, B, directions * D)` with the final states, or None if one layer has no
+    result; and the outcomes of all layers and directions."""
     x, lengths, directions = batch.x, batch.lengths, 2 if module.bidirectional else 1
     finals: list[tuple[Tensor, ...]] = []
     parts: list[Part] = []

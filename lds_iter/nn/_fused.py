@@ -1,4 +1,4 @@
-"""Derivatives of which a kernel has computed the value and the part of the Jacobian that is most often asked for."""
+"""Derivatives for which a kernel has computed the value and the diagonal blocks of the Jacobian in advance."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lds_iter.derivatives.closed_form import AbstractDerivatives
 
 
 class FusedDerivatives(AbstractDerivatives):
-    """The value and the diagonal blocks of one size as given, the rest as another object has it, made when asked for.
+    """The value and the diagonal blocks of one size as given; all else comes from another object, made on demand.
 
     Args:
         value: `(n, *batch, D)`.
         blocks: `(n, *batch, D // size, size, size)`.
-        rest: makes the derivatives that know everything.
-        jacobian: makes the full Jacobians, or None where that is left to the rest.
+        rest: makes the object that computes all other derivatives.
+        jacobian: makes the full Jacobians; None where `rest` computes them.
     """
 
     def __init__(

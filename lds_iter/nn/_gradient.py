@@ -1,7 +1,7 @@
-"""Gradients of a whole trajectory of a cell of `torch.nn`: once in compiled code or by a solve, and again.
+"""Gradients of a whole trajectory of a cell of `torch.nn`, of first and of higher order.
 
-Second derivatives (`create_graph=True`) take the trajectory step by step in plain torch operations, which autograd
-differentiates as often as one likes.
+First derivatives come from compiled code or from a solve. Higher ones (`create_graph=True`) recompute the trajectory
+step by step in plain torch operations, which autograd can differentiate any number of times.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class SteppedStates(Function):
 
 
 class Again(Function):
-    """A trajectory that was solved on copies of the tensors, from which it has a gradient: the same gradient for the
-    tensors themselves, once and again."""
+    """A trajectory that was solved on copies of the tensors. It passes the gradient of the copies on to the tensors
+    themselves, and can be differentiated repeatedly."""
 
     @staticmethod
     def forward(ctx: Any, f: BoundCell, solved: tuple[Tensor, Tensors], s0: Tensor, *leaves: Tensor) -> Tensor:
@@ -76,8 +76,8 @@ class Again(Function):
 
 
 class Once(Function):
-    """The states of a solve that may be differentiated once. What to type is said where they are differentiated again,
-    whatever has computed them."""
+    """The states of a solve, which can be differentiated once. A second differentiation raises an error that says what
+    to type instead."""
 
     @staticmethod
     def forward(ctx: Any, instead: str, states: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Once(Function):
 
 
 def stepped(f: BoundCell, s0: Tensor, u: Any, mask: Tensor | None = None) -> Tensor | None:
-    """The trajectory of a cell in compiled code, with a gradient where one is wanted; None where that cannot serve.
+    """The trajectory of a cell by compiled code, with a graph if autograd records; None where no such code serves.
 
     Args:
         f: the cell.
@@ -111,7 +111,7 @@ def stepped(f: BoundCell, s0: Tensor, u: Any, mask: Tensor | None = None) -> Ten
 
 
 def solved(f: Cell, s0: Tensor, u: Any, run: Callable[[Cell, Tensor, Any], Solution]) -> tuple[Tensor, Solution]:
-    """The trajectory that `run(f, s0, u)` finds, differentiable as often as one likes, in memory of its own.
+    """The trajectory that `run(f, s0, u)` finds, in memory of its own; it can be differentiated any number of times.
 
     Args:
         f: the cell.
@@ -145,7 +145,7 @@ def _backward(
     g: Tensor,
     needed: tuple[bool, ...],
 ) -> Gradients:
-    """By `first` where no graph is wanted, step by step where one is; many gradients at once, one after the other."""
+    """The gradients: by `first` without a graph, step by step with one. A batch of gradients is taken one by one."""
     batch = batch_of(g)
     if batch is None:
         return _again(f, s0, leaves, g, needed) if torch.is_grad_enabled() else first(g)
@@ -157,7 +157,7 @@ def _backward(
 
 
 def _again(f: BoundCell, s0: Tensor, leaves: list[Tensor], g: Tensor, needed: tuple[bool, ...]) -> Gradients:
-    """The gradients by plain torch operations, with a graph where one is wanted."""
+    """The gradients by plain torch operations, with a graph if autograd records."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         # Through views, so that autograd does not run on from one argument to another that it was made of.

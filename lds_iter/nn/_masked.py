@@ -19,7 +19,7 @@ from lds_iter.nn.cell import CellRecurrence
 from lds_iter.recurrence import IterationRequest, IterationResult
 
 Inputs: TypeAlias = tuple[Any, Tensor]
-"""Those of the recurrence, and the mask, `(n, *batch, 1)`: 1 within a sequence, 0 after its end."""
+"""The inputs of the recurrence, and the mask, `(n, *batch, 1)`: 1 within a sequence, 0 after its end."""
 
 
 class Masked:
@@ -45,7 +45,7 @@ class Masked:
         return stepped(self._f, s0, inputs[0], inputs[1])
 
     def solve_adjoint(self, prev: Tensor, inputs: Inputs, g: Tensor) -> Tensor | None:
-        """The adjoint recurrence in compiled code: beyond the end of a sequence it is the gradient that comes in."""
+        """The adjoint recurrence in compiled code. After the end of a sequence the adjoint is the incoming gradient."""
         u, mask = inputs
         within = self._f.solve_adjoint(prev, u, g * mask)
         return None if within is None else within + g * (1 - mask)
@@ -60,7 +60,7 @@ class Masked:
 
 
 def _with_padding(found: IterationResult, request: IterationRequest, mask: Tensor, ends: Tensor) -> IterationResult:
-    """What was found, with the padded rows: their proposal is 0, their residual the state that they still have."""
+    """The result completed by the padded rows: their proposal is 0, and their residual is their present state."""
     request.proposal[1:].masked_fill_(mask == 0, 0)
     times = torch.arange(request.start, request.start + mask.shape[0], device=mask.device)
     times = times.view(-1, *(1,) * ends.dim())

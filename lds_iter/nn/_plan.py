@@ -1,4 +1,4 @@
-"""Who computes a forward of a layer, and what comes of it."""
+"""The plan of a forward (which code computes it, and why) and its outcome."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lds_iter.solution import Solution
 
 
 class Route(enum.Enum):
-    """Who computes a forward: the recurrence step by step in compiled code, a solve, or torch's own kernel."""
+    """What computes a forward: compiled steps of the recurrence, a solve, or torch's own kernel."""
 
     STEPS = enum.auto()
     SOLVE = enum.auto()
@@ -21,11 +21,11 @@ class Route(enum.Enum):
 
 @dataclass(frozen=True)
 class Plan:
-    """Who computes a forward, and why.
+    """What computes a forward, and why.
 
     Attributes:
-        route: who.
-        why: for a reader.
+        route: what computes it.
+        why: the reason, in words.
     """
 
     route: Route
@@ -48,12 +48,12 @@ OVER_BUDGET = Plan(Route.KERNEL, "a solve did not converge within its budget")
 
 @dataclass(frozen=True)
 class Part:
-    """What came of one layer and direction.
+    """The outcome of one layer and direction.
 
     Attributes:
         results: output `(T, B, D)` and final states `(B, D)`; None where torch's kernel must compute the whole module.
         solution: of a solve.
-        plan: what is done, after all.
+        plan: the plan that was carried out in the end.
     """
 
     results: tuple[Tensor, tuple[Tensor, ...]] | None
@@ -63,11 +63,11 @@ class Part:
 
 @dataclass(frozen=True)
 class LayerOutcome:
-    """What came of a forward.
+    """The outcome of a forward.
 
     Attributes:
-        results: what the layer returns; None where torch's kernel is to answer.
-        plan: who computed it.
+        results: what the layer returns; None if torch's kernel has to compute it.
+        plan: what computed it.
         solutions: of the solves, in the order of torch's weights.
     """
 

@@ -1,7 +1,7 @@
-"""Calls of a layer that are recorded or transformed, and not just run: torch's own kernel answers those.
+"""Calls of a layer that are recorded or transformed, not just run. Torch's own kernel computes them.
 
-Tracing, scripting, exporting, `torch.func`, forward-mode derivatives, meta and fake tensors: what a solve would decide
-by looking at numbers, no recording can hold, and compiled code is invisible to it.
+This concerns tracing, scripting, exporting, `torch.func`, forward-mode derivatives, meta and fake tensors. A recording
+can hold neither the decisions that a solve bases on numbers, nor calls of compiled code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PROXY = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore
 
 
 def traced_as_leaf(module: torch.nn.Module, input: Any) -> bool:
-    """Whether `torch.fx` traces a model that holds the module, with this in place of a tensor."""
+    """Whether `value` is a proxy with which `torch.fx` traces a model that holds the module."""
     proxies = sys.modules.get("torch.fx.proxy")
     return proxies is not None and isinstance(input, proxies.Proxy) and input.tracer.root is not module
 
@@ -42,18 +42,18 @@ def recorded(*arguments: Any) -> bool:
 
 
 def watched() -> bool:
-    """Whether someone looks at every operation of torch, such as a counter of FLOPs, which compiled code is not."""
+    """Whether a mode observes every operation of torch, such as a counter of FLOPs; it cannot see compiled code."""
     return torch._C._len_torch_dispatch_stack() > 0  # pyright: ignore
 
 
 def saves_elsewhere() -> bool:
-    """Whether what autograd saves is taken over by hooks, as checkpointing does, which computes it again later."""
+    """Whether hooks replace the tensors that autograd saves, as checkpointing does, which recomputes them later."""
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)  # pyright: ignore
     return torch.is_grad_enabled() and hooks is not None
 
 
 def _has_no_numbers(leaf: Any) -> bool:
-    """Whether it is a tensor without numbers, or a sequence of such."""
+    """Whether `value` is a tensor without numbers (meta or fake), or a sequence of such tensors."""
     if isinstance(leaf, tuple | list):
         return any(_has_no_numbers(one) for one in leaf)
     if not isinstance(leaf, Tensor):

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long each sequence of a padded batch is.
+    """The lengths of the sequences of a padded batch.
 
     Attributes:
         lengths: int64 on the CPU, `(B)`.
@@ -52,7 +52,7 @@ def last_rows(x: Tensor, lengths: Lengths | None) -> Tensor:
 
 
 def time_first(x: Any, batch_first: bool) -> tuple[Tensor, Lengths | None]:
-    """Anything that a `torch.nn` layer takes as `(T, B, D)`, in the user's order of the batch, and the lengths."""
+    """Any input of a `torch.nn` layer in the form `(T, B, D)`, in the user's order of the batch, and the lengths."""
     if isinstance(x, PackedSequence):
         padded, lengths = pad_packed_sequence(x)
         uniform = bool((lengths == lengths[0]).all())

@@ -15,7 +15,7 @@ Gradients = tuple[Tensor | None, ...]
 
 
 class Step(Function):
-    """One step of every row in compiled code; nothing but its arguments is kept."""
+    """One step of every row in compiled code. For the backward pass it saves its arguments only."""
 
     @staticmethod
     def forward(ctx: Any, f: BoundCell, s: Tensor, *leaves: Tensor) -> Tensor:
@@ -35,8 +35,8 @@ class Step(Function):
 
 
 def _row_gradients(f: BoundCell, s: Tensor, u: Any, g: Tensor, needed: tuple[bool, ...]) -> tuple[Tensors, Gradients]:
-    """For the gradient of the values what `CompiledCell.gradients` makes, and the gradients of inputs, `W_hh` and inner
-    bias."""
+    """Map the gradient of the values to the tensors of `CompiledCell.gradients`, and to the gradients of inputs, `W_hh`
+    and inner bias."""
     spec, tensors = f.spec, f.tensors(u)
     gates, width, matrices = spec.gates, f.width, needed[1 + spec.gates]
     done = spec.compiled.gradients(s, tensors, g, matrices=matrices)

@@ -30,11 +30,11 @@ ONCE = "Give the layer a method, such as layer.method = li.QuasiNewton()."
 
 Start = tuple[Tensor, ...]
 Way = Callable[[int, CellRecurrence, Tensor, Start], Part]
-"""Of place (the number of layer and direction), recurrence, inputs `(T, B, D_in)`, initial states `(B, D)`."""
+"""Called with place (the number of layer and direction), recurrence, inputs `(T, B, D_in)`, states `(B, D)`."""
 
 
 def by_steps(lengths: Lengths | None) -> Way:
-    """Step by step in compiled code."""
+    """Evaluate step by step in compiled code."""
 
     def way(_: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
         s0, u = _begin(f, x, start)
@@ -51,7 +51,7 @@ def by_method(
     method: LDSApproximation | AbstractStrategy,
     cache: CompileCache | None,
 ) -> Way:
-    """By a method, in parallel over time."""
+    """Solve in parallel over time, by a method."""
 
     def way(place: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
         s0, u = _begin(f, x, start)
@@ -74,7 +74,7 @@ def by_method(
 
 
 def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOptions, auto: Auto) -> Way:
-    """By what `Auto` finds to be fastest, a solve or torch's kernel."""
+    """Evaluate by a solve or by torch's kernel, whichever `Auto` finds to be faster."""
 
     def way(place: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
         s0, u = _begin(f, x, start)

@@ -61,7 +61,7 @@ class CellRecurrence(BoundCell, ABC):
         return gates if self.spec.gates > 1 else gates[0]  # pyright: ignore[reportGeneralTypeIssues]
 
     def __call__(self, s: Tensor, u: Any) -> Tensor:
-        """One step for every row: states `(n, *batch, parts D)` and inputs that lead with n to such states."""
+        """One step for every row, from states `(n, *batch, parts D)` and inputs that lead with n."""
         if self._compiled is None:
             return self.plain(s, u).value
         tensors = self.tensors(u)
@@ -109,6 +109,6 @@ class CellRecurrence(BoundCell, ABC):
         return None if form is None else self._compiled.iteration(form, request, self.tensors(request.inputs))
 
     def _form(self, method: LDSApproximation) -> Form | None:
-        """What compiled iterations of the method take for `A_t`; None where there are none."""
+        """The form of `A_t` in compiled iterations of the method; None where there is no compiled iteration."""
         form = next((form for known, form in FORMS if method == known), None)
         return None if form is Form.BLOCKS and self.spec.compiled.parts != PAIRS.size else form

@@ -1,4 +1,4 @@
-"""What is particular to a kind of cell, its weights, and both together."""
+"""The description of a kind of cell, its weights, and both together."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lds_iter.kernels.forms import Form
 from lds_iter.recurrence import IterationRequest, IterationResult
 
 Gates: TypeAlias = tuple[Tensor, ...]
-"""What the inputs contribute to each gate, `(n, *batch, D)` each."""
+"""The contributions of the inputs to the gates, `(n, *batch, D)` each."""
 
 
 class CellDerivatives(AbstractDerivatives):
-    """The step of a cell and its Jacobian, which knows the gradients of everything that enters the step, too."""
+    """The step of a cell, its Jacobian, and the gradients of all tensors that enter the step."""
 
     @abstractmethod
     def gradients(self, g: Tensor) -> tuple[Tensor, ...]:
-        """For the gradient `g` of the value what `CompiledCell.gradients` returns, in its order."""
+        """From the gradient `g` of the value, the tensors that `CompiledCell.gradients` returns, in its order."""
 
 
 class CellWeights:
@@ -35,7 +35,7 @@ class CellWeights:
         ih: `(gates D, D_in)`.
         hh: `(gates D, D)`, or `(gates D, P)` with a projection.
         bias: added to the product of the inputs, `(gates D)`, or None.
-        inner_bias: added to the recurrent product of the last gate, `(D)`; None where a cell has no such thing.
+        inner_bias: added to the recurrent product of the last gate, `(D)`; None for a cell without one.
         hr: the projection, `(P, D)`, or None.
         width: D.
     """
@@ -58,7 +58,7 @@ class CellWeights:
 
     @kept
     def diagonals(self) -> Gates:
-        """Of the effective matrices, `(D)` each."""
+        """The diagonals of the effective matrices, `(D)` each."""
         return tuple(weight.diagonal().contiguous() for weight in self.effective)
 
     @property
@@ -75,7 +75,7 @@ class CellWeights:
 
 @dataclass(frozen=True)
 class CellSpec:
-    """What is particular to one kind of cell.
+    """The description of one kind of cell.
 
     Attributes:
         gates: how many there are, in torch's order.
@@ -175,12 +175,12 @@ class BoundCell:
 
 
 def gates_of(u: Any) -> Gates:
-    """The inputs of a recurrence as a tuple, of one gate too."""
+    """The inputs of a recurrence as a tuple, also for a cell with one gate."""
     return u if isinstance(u, tuple) else (u,)
 
 
 def slices(x: Tensor, rows: int) -> Gates:
-    """Consecutive parts of so many rows.
+    """Consecutive parts of `x` with the given numbers of rows.
 
     Each is a view of its own, so that torch explains a change in place as it does for `x` itself; it does not for the
     views that `chunk` or `unbind` make together.
@@ -189,8 +189,8 @@ def slices(x: Tensor, rows: int) -> Gates:
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """Of two biases. The two negations are exact, and give each of them a gradient in memory of its own: a plain sum
-    hands the same tensor to both."""
+    """The sum of two biases. The two negations are exact, and give each bias a gradient in memory of its own; a plain
+    sum would hand the same tensor to both."""
     if one is None or other is None:
         return other if one is None else one
     return one - other.neg()

@@ -55,7 +55,7 @@ class ParallelLayers(torch.nn.RNNBase):
 
     Attributes:
         options: the `SolveOptions`.
-        last_plan: who computed the last forward, and why; None before the first. Not copied or pickled.
+        last_plan: what computed the last forward, and why; None before the first. Not copied or pickled.
         last_solution: of the last forward, where it was solved, a `Solution` for each layer and direction, in the order
             of torch's weights, without a graph and in memory of its own; else empty. Not copied or pickled.
 
@@ -97,7 +97,7 @@ class ParallelLayers(torch.nn.RNNBase):
         return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
 
     def _remember(self, outcome: LayerOutcome) -> None:
-        """Keep what came of a forward, and warn once of a solve that failed."""
+        """Keep the outcome of a forward, and warn once if a solve has failed."""
         self.last_solution, self.last_plan = outcome.solutions, outcome.plan
         if outcome.plan is not OVER_BUDGET or self._warned:
             return
@@ -108,17 +108,17 @@ class ParallelLayers(torch.nn.RNNBase):
         warn_of_slowness(explain_fallback(name, where, outcome.solutions[-1], instead))
 
     def _chooser(self) -> Auto:
-        """What chooses on an accelerator where no method is given; it learns from one forward to the next."""
+        """The strategy that chooses on an accelerator when no method is given; it learns from forward to forward."""
         self._auto = self._auto or default_auto(self)
         return self._auto
 
     def _compiled(self) -> CompileCache | None:
-        """What has been compiled, for the compiler of now."""
+        """The compiled iterations of the present compiler."""
         self._cache = cache_for(self.options.compiler, self._cache)
         return self._cache
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
-        """What `torch.jit.script` compiles instead: the layer of torch with the same parameters."""
+        """The layer of torch with the same parameters, which `torch.jit.script` compiles in place of this one."""
         made = object.__new__(next(kind for kind in type(self).__mro__ if kind.__module__.startswith("torch.nn")))
         made.__dict__.update({name: value for name, value in vars(self).items() if name not in OWN_STATE})
         return made

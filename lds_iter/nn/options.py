@@ -18,6 +18,7 @@ from lds_iter.methods.block_newton import BlockNewton
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.picard import Picard
 from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.methods.spelling import Composable
 from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.nn.warm_start import WarmStart
 from lds_iter.solution import Result, Solution
@@ -33,7 +34,7 @@ the first-level cache, and those products are what other threads wait for."""
 
 
 @dataclass(frozen=True)
-class SolveOptions:
+class SolveOptions(Composable):
     """How a layer solves, where it does.
 
     Attributes:

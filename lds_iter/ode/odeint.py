@@ -12,8 +12,10 @@ from lds_iter.ode.field import Func
 from lds_iter.ode.integrate import integrate
 from lds_iter.ode.methods import Method
 from lds_iter.solution import Progress
+from lds_iter.solve import teach_spelling
 
 
+@teach_spelling
 def odeint(
     func: Func,
     y0: Any,

@@ -144,7 +144,7 @@ def _check_factors(look: Examination, a: AbstractTransition, like: Tensor, seed:
     rows = torch.linspace(-1, 2, like[..., 0].numel(), dtype=like.dtype, device=like.device).view(*like.shape[:-1], 1)
     cure = (
         "`scaled(factor)` takes a number or a tensor (n, *batch, 1). Multiply each leaf whose product with a number is "
-        "the matrix times it by `li.scan.times(factor, leaf)`, once: of U V^T only U."
+        "the matrix times it by `li.linear.times(factor, leaf)`, once: of U V^T only U."
     )
     with look.law("scaled multiplies", "c_t A_t x, for a number and for one per row", cure) as measured:
         near(measured, a.scaled(0.25).mv(x), 0.25 * a.mv(x), "a number", part)
@@ -154,7 +154,7 @@ def _check_factors(look: Examination, a: AbstractTransition, like: Tensor, seed:
     with look.law(
         "a factor of zero gives exact zeros",
         "the cut at the frontier multiplies by 0 in a tensor, and what is inf or NaN behind it must not get through",
-        "Multiply leaves by `li.scan.times(factor, leaf)`, which has exact zeros, and not by `factor * leaf`.",
+        "Multiply leaves by `li.linear.times(factor, leaf)`, which has exact zeros, and not by `factor * leaf`.",
     ) as measured:
         # Multiples of the identity by one number for all rows cannot be broken in some of them.
         single = isinstance(a, Identity) or (isinstance(a, ScaledIdentity) and not isinstance(a.scale, Tensor))

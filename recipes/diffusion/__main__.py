@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,12 +12,14 @@ import torch
 import typer
 from torch import Tensor
 
+from recipes.command_line import check_folder, in_one_line
 from recipes.diffusion.choices import DIGITS, MethodName, SchedulerName, load, method, null_class, scheduler
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@in_one_line
 def main(
     scheduler_: Annotated[SchedulerName, typer.Option("--scheduler", help="Which to run.")] = SchedulerName.ddim,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="num_inference_steps.")] = 50,
@@ -41,11 +44,14 @@ def main(
     from recipes.diffusion.pictures import comparison, gallery
 
     torch.set_num_threads(threads)
+    if not math.isfinite(tol):
+        raise typer.BadParameter("must be a finite number.", param_hint="--tol")
     try:
         unet, config = load(model, device)
         label = null_class(model, unet, null) if guidance != 1 else None
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    check_folder(out)
     if clip is None and guidance != 1 and config.get("clip_sample"):
         print("Under guidance the scheduler does not clip here: it would take two to four times the rounds (--clip).")
     chosen = scheduler(scheduler_, config, clip=guidance == 1 if clip is None else clip)

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from recipes.command_line import in_one_line
 from recipes.diffusion.choices import DIGITS, NO_CLASS
 
 
@@ -76,6 +77,7 @@ class Denoiser(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+@in_one_line
 def main(steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = DIGITS) -> None:
     """Train for so many steps and write the averaged weights to a folder."""
     torch.set_num_threads(1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
 from rich.console import Console
 
 import lds_iter as li
+from recipes.command_line import check_checkpoint, check_folder, fail, in_one_line
 from recipes.gru.archive import load_eigenworms, load_ts
 from recipes.gru.glucose import load_glucose
 from recipes.gru.report import Run, comparison, picture, read_run, summary
@@ -26,6 +28,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @app.command()
+@in_one_line
 def main(
     data: Annotated[
         str, typer.Option(help="glucose (comes with a package), eigenworms (by aeon), or the path of a .ts file.")
@@ -63,6 +66,10 @@ def main(
             raise typer.BadParameter(f"there is no solver {name}; choose of {', '.join(SOLVERS)}.")
     if len(set(names)) < len(names):
         raise typer.BadParameter("name two different solvers, such as --compare quasi torch.")
+    if tolerance is not None and not math.isfinite(tolerance):
+        raise typer.BadParameter("must be a finite number.", param_hint="--tolerance")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise typer.BadParameter("torch sees no CUDA device here; leave it out.", param_hint="--device")
     if device not in DEVICES:
         raise typer.BadParameter(f"--device must be one of {', '.join(DEVICES)}, got {device}.")
     if data not in ("glucose", "eigenworms") and not Path(data).is_file():
@@ -70,6 +77,7 @@ def main(
     if threads is not None:
         torch.set_num_threads(threads)
     _check_folders([out / name for name in names], resume)
+    check_folder(out)
     from recipes.gru.training import Limits, Setup  # Lightning takes seconds to import
 
     setup = Setup(data, length, crops, width, layers, batch, learning_rate, seed)
@@ -95,7 +103,7 @@ def _load(setup: Setup, out: Path) -> Series:
             case path:
                 return load_ts(Path(path), setup.length, setup.seed)
     except (AssetMissing, DataUnavailable, ValueError) as error:
-        _fail(error)
+        fail(error)
 
 
 def _check_folders(folders: list[Path], resume: bool) -> None:
@@ -108,6 +116,8 @@ def _check_folders(folders: list[Path], resume: bool) -> None:
             )
         if resume and not there:
             raise typer.BadParameter(f"{folder} holds no run to resume; leave --resume out to begin one.")
+        if there:
+            check_checkpoint(folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt")
 
 
 def _train(name: str, series: Series, setup: Setup, limits: Limits, *, options: Options, folder: Path) -> None:
@@ -120,7 +130,7 @@ def _train(name: str, series: Series, setup: Setup, limits: Limits, *, options: 
     try:
         train(model, series, setup, limits, folder=folder, callbacks=[RichProgressBar()])
     except SetupChanged as error:
-        _fail(error)
+        fail(error)
 
 
 def _report(series: Series, runs: list[Run], console: Console, out: Path) -> None:
@@ -131,11 +141,6 @@ def _report(series: Series, runs: list[Run], console: Console, out: Path) -> Non
     path = out / f"{'-'.join(run.name for run in runs)}.png"
     picture(series, runs, path)
     console.print(str(path), soft_wrap=True)
-
-
-def _fail(error: Exception) -> NoReturn:
-    typer.secho(str(error), fg="red", err=True)
-    raise typer.Exit(1) from error
 
 
 if __name__ == "__main__":

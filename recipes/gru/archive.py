@@ -63,7 +63,10 @@ def read_ts(path: Path) -> Cases:
         raise DataUnavailable(
             f"There is no file {path}. `--data` takes glucose, eigenworms, or the path of a .ts file."
         )
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise DataUnavailable(f"{path} is no text file in UTF-8, as .ts files are.") from error
     tags = {line.split()[0].lower(): line.split()[1:] for line in lines if line.startswith("@")}
     classes = tags.get("@classlabel", ["false"])
     stamped = tags.get("@timestamps", ["false"])[0].lower() == "true"
@@ -73,6 +76,8 @@ def read_ts(path: Path) -> Cases:
         )
     start = next(number for number, line in enumerate(lines) if line.lower() == "@data")
     cases = [line.split(":") for line in lines[start + 1 :] if line and not line.startswith("#")]
+    if not cases or any(len(case) < 2 for case in cases):
+        raise DataUnavailable(f"{path} must have cases after `@data`, channels and label parted by `:`.")
     try:
         series = [np.array([[float(v.replace("?", "nan")) for v in c.split(",")] for c in case[:-1]]) for case in cases]
     except ValueError as error:

@@ -15,11 +15,13 @@ import typer
 from rich.console import Console
 
 import lds_iter as li
+from recipes.command_line import check_folder, in_one_line
 from recipes.neural_ode.data import two_bodies
 from recipes.neural_ode.model import Hamiltonian
 from recipes.neural_ode.training import SOLVERS, train
 
 
+@in_one_line
 def main(
     points: Annotated[int, typer.Option(min=2, help="of each trajectory, on [0, 10]; the paper has 10,000")] = 10_000,
     count: Annotated[int, typer.Option(min=1, help="of trajectories")] = 4,
@@ -34,6 +36,7 @@ def main(
     """Simulate, train, draw."""
     if solver not in SOLVERS:
         raise typer.BadParameter(f"expected one of {', '.join(SOLVERS)}, got {solver}")
+    check_folder(out)
     times, states = two_bodies(count, points)
     torch.manual_seed(0)
     func = Hamiltonian(width)

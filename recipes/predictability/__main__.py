@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recipes.command_line import check_folder, in_one_line
 from recipes.predictability import measure, pictures
 from recipes.predictability.flows import FLOWS, PUBLISHED
 from recipes.predictability.measure import Langevin, Point
@@ -112,6 +113,7 @@ def _langevin(seeds: int, length: int, out: Path, console: Console) -> Path:
 
 
 @app.command()
+@in_one_line
 def main(
     part: Annotated[Part, typer.Option(help="Which experiment to run.")] = Part.all,
     width: Annotated[int, typer.Option(min=2, help="Units of the network; the paper's are 100.")] = 32,
@@ -133,6 +135,7 @@ def main(
     """Iterations of Newton's method against the Lyapunov exponent, on networks, chaotic flows and Langevin dynamics."""
     if unknown := [name for name in systems if name not in FLOWS]:
         raise typer.BadParameter(f"--system must be one of {', '.join(FLOWS)}, got {', '.join(unknown)}.")
+    check_folder(out)
     torch.set_num_threads(threads)
     console = Console(width=None if Console().is_terminal else 120)
     parts: dict[Part, Callable[[], Path]] = {

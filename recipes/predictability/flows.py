@@ -19,7 +19,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from bench.problems import Problem, Threefry
+from bench.common.problems import Problem, Threefry
 
 Velocity = Callable[[ModuleType, Sequence], Sequence]
 """`v(xp, (x, y, z))`, with sin and cos from `xp`: `math` for numbers, `torch` for tensors."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from bench.problems import Problem
+from bench.common.problems import Problem
 
 
 def lorenz96(forcing: float, width: int, length: int, dt: float = 0.01, seed: int = 0) -> Problem:

@@ -14,7 +14,14 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from bench.problems import Problem, mean_field_rnn, normal_guess, two_well_guess, two_well_langevin, uniform_guess
+from bench.common.problems import (
+    Problem,
+    mean_field_rnn,
+    normal_guess,
+    two_well_guess,
+    two_well_langevin,
+    uniform_guess,
+)
 from lds_iter.diagnostics import counts_by_length
 from recipes.predictability.flows import FLOWS, guess, observer, rollout, system
 from recipes.predictability.lorenz96 import lorenz96

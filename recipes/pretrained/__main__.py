@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 import lds_iter as li
+from recipes.command_line import check_folder, fail, in_one_line
 from recipes.pretrained.drop_in import gain, gains_table
 from recipes.pretrained.evaluate import Candidate, Row, measure, reference
 from recipes.pretrained.networks import AssetMissing, Network, load_g2p, load_sleep
@@ -78,6 +79,7 @@ def candidate(key: str, method: li.LDSApproximation, network: Network) -> tuple[
 
 
 @app.command()
+@in_one_line
 def main(
     network: Annotated[Which, typer.Option(help="Which network to evaluate.")] = Which.all,
     length: Annotated[
@@ -104,6 +106,7 @@ def main(
         raise typer.BadParameter(
             f"unknown: {', '.join(unknown)}. Choose of {', '.join(TITLES)}.", param_hint="--methods"
         )
+    check_folder(out)
     console = Console(width=None if Console().is_terminal else 120)
     console.print(f"torch {torch.__version__}, {threads} thread(s), {platform.machine()}; residual tolerance 1e-5")
     wanted = tuple(LENGTHS) if network is Which.all else (network,)
@@ -127,8 +130,7 @@ def _load(which: Which, steps: int) -> Network:
     try:
         return load_g2p(steps) if which is Which.g2p else load_sleep(steps)
     except (AssetMissing, ValueError) as error:
-        typer.secho(str(error), fg="red", err=True)
-        raise typer.Exit(1) from error
+        fail(error)
 
 
 def _compare(

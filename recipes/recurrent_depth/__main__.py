@@ -11,6 +11,7 @@ import torch
 import typer
 from rich.console import Console
 
+from recipes.command_line import check_folder, fail, in_one_line
 from recipes.pretrained.networks import AssetMissing
 from recipes.recurrent_depth.compare import Measured, generation, measure_depth, ordinary, over_depth
 from recipes.recurrent_depth.model import RecurrentDepth, about, load
@@ -32,6 +33,7 @@ class Networks(StrEnum):
 
 
 @app.command()
+@in_one_line
 def main(
     networks: Annotated[Networks, typer.Option(help="Only the recipe's own model, or MiniLM and ALBERT too.")] = (
         Networks.all
@@ -53,6 +55,7 @@ def main(
     freezes = _numbers(freeze, "--freeze", float)
     if not prompt:
         raise typer.BadParameter("must hold at least one character.", param_hint="--prompt")
+    check_folder(out)
     model, facts = load(), about()
     console.print(
         f"torch {torch.__version__}, {threads} thread(s); trained for {facts['steps']} steps on {facts['text']}"
@@ -80,8 +83,7 @@ def _depth(model: RecurrentDepth, steps: list[int], networks: Networks, console:
         try:
             rows += [measure_depth(network.title, network.recurrence) for network in (minilm(), albert())]
         except AssetMissing as error:
-            typer.secho(f"{error} Or: --networks own", fg="red", err=True)
-            raise typer.Exit(1) from error
+            fail(f"{error} Or: --networks own")
     console.print(depth_table(rows))
     return rows
 

@@ -24,6 +24,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 import lds_iter as li
+from recipes.command_line import in_one_line
 from recipes.recurrent_depth.model import WEIGHTS, RecurrentDepth, Shape, save
 from recipes.recurrent_depth.text import bigram_loss, encode, topics
 
@@ -145,6 +146,7 @@ class Gradient(StrEnum):
     implicit = "implicit"
 
 
+@in_one_line
 def main(
     steps: Annotated[int, typer.Option(min=10, help="Optimiser steps.")] = Recipe.steps,
     width: Annotated[int, typer.Option(min=8, help="Width of the model, a multiple of 8.")] = Shape.width,

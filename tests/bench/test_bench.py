@@ -7,9 +7,13 @@ import pytest
 import torch
 
 import lds_iter as li
-from bench import gradients, map_page, pages, pararnn_cells, pararnn_page, timing
-from bench import map as maps
-from bench import pararnn as peer
+from bench.common import pages, timing
+from bench.gradients import measure as gradients
+from bench.map import measure as maps
+from bench.map import page as map_page
+from bench.pararnn import cells as pararnn_cells
+from bench.pararnn import measure as peer
+from bench.pararnn import page as pararnn_page
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,16 @@ import torch
 import typer
 
 from bench import __main__ as runner
-from bench import curves, gpu, gpu_page, roofline, timing, traffic
-from bench import map as maps
-from bench.pages import keep_of_device
+from bench.common import timing, traffic
+from bench.common.pages import keep_of_device
+from bench.curves import measure as curves
+from bench.curves import page as curves_page
+from bench.gpu import measure as gpu
+from bench.gpu import page as gpu_page
+from bench.gpu.__main__ import main as gpu_main
+from bench.map import measure as maps
+from bench.roofline import measure as roofline
+from bench.roofline.page import section as roofline_section
 
 MACHINE = {"device": "d", "threads": 1, "torch": "t", "python": "p"}
 
@@ -106,7 +113,7 @@ def test_a_row_of_the_roofline(case):
     assert row["fused_mb"] == pytest.approx(4e-6 * 200 * 5 * 4)
     assert min(row["floor_ms"].values()) > 0
     results = {"lds_iter": MACHINE, "rates": vars(machine), "copied_mb": 1.0, "rounds": 1, "rows": [row]}
-    assert f"| `{row['method']}` | 4 | 200 | 1 |" in roofline.section(results)
+    assert f"| `{row['method']}` | 4 | 200 | 1 |" in roofline_section(results)
 
 
 def test_iterations_that_do_not_help_are_not_timed():
@@ -127,9 +134,9 @@ def test_curves_measure_draw_and_say_what_was_left_out(tmp_path):
     assert {table["state"] for table in curves.survey(cells, 0, 1, 1)} == {"time"}
     left = curves.survey(cells, 600, 0, 1)
     assert {table["state"] for table in left} == {"memory"}
-    curves.picture(tables, tmp_path / "curves.png")
+    curves_page.picture(tables, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 10_000
-    text = curves.section({"lds_iter": MACHINE, "memory": 1, "tables": [*tables, *left[:1]]})
+    text = curves_page.section({"lds_iter": MACHINE, "memory": 1, "tables": [*tables, *left[:1]]})
     assert text.count("| LSTM | 8 | 1 |") == 5
     assert "not run: memory" in text
 
@@ -165,10 +172,10 @@ def test_without_time_the_rows_for_a_gpu_are_named():
 def test_without_a_cuda_device_the_command_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(typer.Exit) as stopped:
-        gpu.main(out=tmp_path, write_plan=False)
+        gpu_main(out=tmp_path, write_plan=False)
     assert stopped.value.exit_code == 2
     assert "--plan" in capsys.readouterr().out
-    gpu.main(longest=1_000_000, out=tmp_path, write_plan=True)
+    gpu_main(longest=1_000_000, out=tmp_path, write_plan=True)
     assert "These figures await one" in (tmp_path / "gpu.md").read_text()
 
 

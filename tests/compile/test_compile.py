@@ -13,8 +13,10 @@ from problems import problem
 from watchers import Tracer
 
 import lds_iter as li
-from bench import compile as bench
-from bench.pages import between
+from bench.common.pages import between
+from bench.compile import measure as bench
+from bench.compile import page as pages_of
+from bench.compile.__main__ import PAGE
 from lds_iter.compile.compiled import copied
 from lds_iter.linear import registry
 from lds_iter.methods.low_precision import Lowered
@@ -268,10 +270,10 @@ def test_graphs_are_small():
 
 def test_the_bench_writes_into_its_page():
     row = bench.Row("a cell", "Newton()", bench.FORWARD, 10_000, 8, 3, 1e-6, 9.0, 30.0, 10.0, 9)
-    section = bench.table([row], {"cpu": "a processor", "threads": 1, "torch": "2"})
+    section = pages_of.table([row], {"cpu": "a processor", "threads": 1, "torch": "2"})
     assert "| a cell | forward | 10,000 | 8 | 3 | 30.0 | 10.0 | 3.0 | 9 | 1e-06 |" in section
-    page = (Path(__file__).parents[2] / bench.PAGE).read_text()
-    assert section in between(page, bench.COMMAND, section)
+    page = (Path(__file__).parents[2] / PAGE).read_text()
+    assert section in between(page, pages_of.COMMAND, section)
 
 
 @pytest.mark.parametrize("compiler", [torch.compile, li.cuda_graphs])

@@ -19,9 +19,9 @@ diffusers.utils.logging.set_verbosity_error()
 
 from small_denoisers import EXACT, Denoiser, assert_same, both, noise_for  # noqa: E402
 
-from bench.paradigms import paradigms  # noqa: E402
-from bench.parataa import parataa  # noqa: E402
-from bench.srds import ddim_solvers, srds  # noqa: E402
+from bench.diffusion.paradigms import paradigms  # noqa: E402
+from bench.diffusion.parataa import parataa  # noqa: E402
+from bench.diffusion.srds import ddim_solvers, srds  # noqa: E402
 from lds_iter.diffusion.noise import drawn  # noqa: E402
 from lds_iter.diffusion.probe import schedule_of  # noqa: E402
 from lds_iter.diffusion.sampler import ParallelSampler  # noqa: E402
@@ -333,7 +333,7 @@ def test_the_state_holds_what_is_needed_and_no_more(name, config, slots):
 
 @pytest.mark.parametrize("name", ["DDIMParallelScheduler", "DDPMParallelScheduler"])
 def test_the_peer_of_the_bench_ends_at_the_loop_too(name):
-    """ParaDiGMS as `bench.paradigms` restates it: in a window, at tolerance 0, it is the sequential sample."""
+    """`bench.diffusion.paradigms` is ParaDiGMS: in a window, at tolerance 0, it gives the sequential sample."""
     scheduler = getattr(diffusers, name)(clip_sample=False)
     sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 12)
     schedule = schedule_of(*prepared(scheduler, 12))
@@ -351,7 +351,7 @@ def test_the_peer_of_the_bench_ends_at_the_loop_too(name):
 @pytest.mark.parametrize("order", [1, 4, 12])
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DDPMScheduler"])
 def test_triangular_anderson_acceleration_ends_at_the_loop_too(name, order):
-    """ParaTAA as `bench.parataa` restates it; order 1 moves one exact step a round, order T is Picard accelerated."""
+    """`bench.diffusion.parataa`: order 1 moves one exact step a round, order T is Picard accelerated."""
     scheduler = getattr(diffusers, name)(clip_sample=False)
     sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, 12, (1, 1, 4, 4))
     schedule = schedule_of(*prepared(scheduler, 12))
@@ -366,7 +366,7 @@ def test_triangular_anderson_acceleration_ends_at_the_loop_too(name, order):
 
 @pytest.mark.parametrize("steps", [5, 12, 16])
 def test_self_refining_samplers_end_at_the_loop_too(steps):
-    """SRDS as `bench.srds` restates it: parareal is exact once every block has been first in line."""
+    """SRDS as `bench.diffusion.srds` restates it: parareal is exact once every block has been first in line."""
     scheduler = diffusers.DDIMScheduler(clip_sample=False)
     sampler, noise = ParallelSampler(Denoiser(), scheduler), noise_for(scheduler, steps)
     ready, timesteps = prepared(scheduler, steps)

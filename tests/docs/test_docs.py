@@ -96,7 +96,7 @@ def test_docstring_examples_are_found():
 def public_names() -> list[str]:
     """What lds_iter/__init__.py exports, read from its source; a module stands for the names it exports itself."""
     names: list[str] = []
-    for module in (li, li.nn, li.diagnostics, li.depth):
+    for module in (li, li.nn, li.diagnostics, li.depth, li.mcmc, li.testing):
         for node in ast.parse(Path(inspect.getfile(module)).read_text()).body:
             if isinstance(node, ast.ImportFrom):
                 names += [f"{module.__name__}.{alias.asname or alias.name}" for alias in node.names]

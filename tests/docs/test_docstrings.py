@@ -10,7 +10,7 @@ import pytest
 
 import lds_iter as li
 
-MODULES = [li, li.nn, li.auto, li.diagnostics, li.depth]
+MODULES = [li, li.nn, li.auto, li.diagnostics, li.depth, li.mcmc, li.testing]
 
 
 def public():

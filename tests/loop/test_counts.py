@@ -7,7 +7,10 @@ import pytest
 import torch
 
 import lds_iter as li
-from bench import counts, problems
+from bench.common import problems
+from bench.counts import measure as counts
+from bench.counts.__main__ import JSON, PAGE
+from bench.counts.page import page
 from lds_iter.derivatives.forward_mode import FunctionDerivatives
 
 
@@ -168,4 +171,4 @@ def test_two_wells():
 
 
 def test_page_is_made_from_the_results():
-    assert counts.PAGE.read_text() == counts.page(json.loads(counts.JSON.read_text()))
+    assert PAGE.read_text() == page(json.loads(JSON.read_text()))

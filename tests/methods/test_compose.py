@@ -1,5 +1,6 @@
 """The laws of the wrappers, rules, guesses and the trust region, beyond the contract that every method keeps."""
 
+import ast
 import inspect
 import re
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from catalogue import ROTATION, elementwise, loop, tanh_rnn
 
 import lds_iter as li
-from bench.edge import composed
+from bench import composed
 from bench.edge.problems import lorenz, sine
 from lds_iter import _torch
 from lds_iter.derivatives.linearization import linearize_along
@@ -513,15 +514,39 @@ def test_a_trust_region_is_kept_by_the_solution_until_made_light():
 # The scheme of the documentation
 
 
-@pytest.mark.parametrize("part", [composed.settle, composed.extent, composed.Causal], ids=lambda part: part.__name__)
-def test_the_page_shows_what_is_measured(part):
-    source = inspect.getsource(part)
+def test_the_page_shows_the_scheme_that_is_measured():
+    source = inspect.getsource(composed.TwoSteps)
     assert source in (Path(__file__).parents[2] / "docs" / "extend" / "compose.md").read_text()
-    assert len([line for line in source.splitlines() if line.strip()]) < 15
+    assert len([line for line in source.splitlines() if line.strip()]) <= 15
 
 
-def test_the_composed_scheme_solves_within_twenty_iterations():
-    assert (composed.counts(1_000, 4, composed.Causal(), composed.settle) <= 20).all()
+def test_the_page_has_ten_short_schemes_and_each_is_checked():
+    """A scheme is at most 15 lines with something on them, counted class by class, with its decorator."""
+    page = (Path(__file__).parents[2] / "docs" / "extend" / "compose.md").read_text()
+    sections = re.split(r"^## \d+\. ", page, flags=re.MULTILINE)[1:]
+    assert len(sections) == 10
+    for section in sections:
+        section = section.partition("\n## ")[0]
+        code = "\n".join(re.findall(r"^```python\n(.*?)^```$", section, re.DOTALL | re.MULTILINE))
+        checked = r"^\s*(print\()?(check_method|check_transition|li\.verify)\("
+        assert re.search(checked, code, re.MULTILINE), section[:40]
+        for node in ast.parse(code).body:
+            if isinstance(node, ast.ClassDef):
+                lines = ast.get_source_segment(code, node).splitlines()
+                count = len(node.decorator_list) + sum(bool(line.strip()) for line in lines)
+                assert count <= 15, (node.name, count)
+
+
+def test_the_composed_scheme_takes_fewer_iterations_than_every_method_of_the_library():
+    """Half of the best, and the same states; every class of methods is among those compared."""
+    found = composed.compared(1_000)
+    ours = found["TwoSteps()"]
+    others = [count for name, count in found.iterations.items() if name != "TwoSteps()"]
+    assert len(others) >= len(composed.BUILT_IN) - 2  # Jacobi and the smoother do not get there
+    assert int(ours.solution.iterations) <= min(others) / 2
+    assert float(ours.error) < 1e-8  # residuals of 1e-10 in 1,000 steps that hardly amplify
+    classes = {type(method).__name__ for method in composed.BUILT_IN}
+    assert classes >= {"Newton", "QuasiNewton", "BlockNewton", "Picard", "Jacobi", "TrustRegion", "LevenbergMarquardt"}
 
 
 def test_a_trust_region_in_a_window_does_not_measure_rows_that_mates_have_brought_along():

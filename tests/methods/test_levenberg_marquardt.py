@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 import lds_iter as li
 from bench.edge.problems import sine
-from bench.kalman import PAGE, costs, lorenz96, page
+from bench.kalman.__main__ import PAGE
+from bench.kalman.measure import costs, lorenz96
+from bench.kalman.page import page
 
 SIGMA2 = st.sampled_from([1e-2, 1.0, 30.0, 1e4])
 SHAPES = st.tuples(st.integers(1, 50), st.sampled_from([(), (1,), (3,), (2, 2)]), st.sampled_from([1, 2, 3, 5]))

@@ -128,6 +128,20 @@ def test_second_derivatives(kind, method, steps):
         torch.testing.assert_close(ours, theirs, **CLOSE)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_second_derivatives_do_not_depend_on_the_length_or_on_earlier_calls(kind):
+    """A choice of method changed at 65 steps, and from call to call."""
+    ours, theirs = pair(kind)
+    for steps in (64, 65, 65, 65, 300):
+        found = []
+        for layer in ours, theirs:
+            leaves = list(layer.parameters())
+            first = torch.autograd.grad(layer(batch(steps))[0].square().mean(), leaves, create_graph=True)
+            found.append(torch.autograd.grad(sum(g.square().sum() for g in first), leaves))
+        for one, other in zip(*found, strict=True):
+            torch.testing.assert_close(one, other, **CLOSE)
+
+
 def test_second_derivatives_through_a_projection():
     found = []
     for layer in pair("LSTM", 3, 4, proj_size=2):

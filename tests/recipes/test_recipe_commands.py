@@ -2,6 +2,8 @@
 
 import importlib
 import re
+import resource
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +27,9 @@ WRONG = [
     ("gru", ["--epochs", "0"], "greater than or equal to 1"),
     ("gru", ["--data", "missing.ts"], "There is no file missing.ts"),
     ("gru", ["--lenght", "4"], "No such option: --lenght"),
+    ("gru", ["--tolerance", "inf"], "must be a finite number"),
+    ("gru", ["--tolerance", "nan"], "--tolerance"),
+    ("diffusion", ["--tol", "inf"], "must be a finite number"),
     ("pretrained", ["--methods", "newton,magic"], "unknown: magic. Choose of newton"),
     ("pretrained", ["--methods", ","], "Choose of newton"),
     ("pretrained", ["--network", "bert"], "'bert' is not one of 'g2p', 'sleep', 'all'"),
@@ -67,3 +72,59 @@ def test_wrong_arguments_end_before_any_compute(recipe, arguments, says, monkeyp
     assert re.search(says, " ".join(text.split())), text
     assert "Traceback" not in text
     assert not list(tmp_path.iterdir())
+
+
+TINY = ["--length", "60", "--width", "3", "--layers", "1", "--crops", "2", "--epochs", "1", "--device", "cpu"]
+
+
+def in_a_line(recipe, arguments):
+    """Code 2, and words in place of a traceback."""
+    app = importlib.import_module(f"recipes.{recipe}.__main__").app
+    done = CliRunner(env={"COLUMNS": "1000", "NO_COLOR": "1", "TERM": "dumb"}).invoke(app, arguments)
+    assert done.exit_code == 2, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert "Traceback" not in done.output
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", "", done.output).split())
+
+
+@pytest.mark.parametrize("recipe", ["gru", "pretrained", "recurrent_depth", "diffusion", "predictability"])
+def test_a_folder_that_cannot_be_written(recipe, tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    said = in_a_line(recipe, ["--out", str(file / "below")])
+    assert re.search("cannot write into .*below.*Not a directory", said), said
+
+
+def test_a_full_disk_in_the_middle_of_a_training(tmp_path):
+    """No file may grow beyond so many bytes, which the operating system reports as it reports a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, before[1]))
+    try:
+        said = in_a_line("gru", ["--out", str(tmp_path / "out"), *TINY])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "choose another folder by --out" in said
+
+
+@pytest.mark.parametrize("left", ["half", "nothing", "garbage"])
+def test_a_checkpoint_that_is_not_whole_is_named(left, tmp_path):
+    folder = tmp_path / "quasi" / "checkpoints"
+    folder.mkdir(parents=True)
+    whole = folder / "best.ckpt"
+    torch.save({"weights": torch.ones(1000)}, whole)
+    contents = whole.read_bytes()
+    broken = {"half": contents[: len(contents) // 2], "nothing": b"", "garbage": b"x" * 3000}[left]
+    (folder / "last.ckpt").write_bytes(broken)
+    said = in_a_line("gru", ["--resume", "--out", str(tmp_path), *TINY])
+    assert re.search(r"last\.ckpt is no whole checkpoint \(\d+ bytes.*Copy .*best\.ckpt over it", said), said
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [(b"\xff\xfe\x00", "no text file"), (b"@classLabel true a\n@data\n", "have cases")]
+)
+def test_a_data_file_that_cannot_be_read_is_named(text, says, tmp_path):
+    path = tmp_path / "worms.ts"
+    Path(path).write_bytes(text)
+    said = in_a_line("gru", ["--data", str(path), "--out", str(tmp_path / "out"), *TINY])
+    assert "worms.ts" in said
+    assert says in said

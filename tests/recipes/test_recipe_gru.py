@@ -17,8 +17,10 @@ from pytorch_lightning.callbacks import Callback
 from typer.testing import CliRunner
 
 import lds_iter as li
-from bench import epoch
-from bench.pages import between
+from bench.common.pages import between
+from bench.epoch import measure as epoch
+from bench.epoch.__main__ import PAGE as EPOCH_PAGE
+from bench.epoch.page import COMMAND, section
 from recipes.gru.__main__ import app
 from recipes.gru.archive import load_eigenworms, load_ts, read_ts
 from recipes.gru.data import InOrder, Shuffled
@@ -367,9 +369,9 @@ def test_bench_of_an_epoch():
     assert epochs["quasi"][0]["seconds"] > epochs["quasi"][0]["seconds_in_steps"] > 0
     assert results["ours"]["peak_mib"] >= results["ours"]["before_mib"] > 0
     assert len(results["iterations"]) == 2
-    assert f"**{results['ratio']:.1f}** times faster" in epoch.section(results)
-    text = (ROOT / epoch.PAGE).read_text()
-    assert epoch.section(results).strip() in between(text, epoch.COMMAND, epoch.section(results))  # it has the marks
+    assert f"**{results['ratio']:.1f}** times faster" in section(results)
+    text = (ROOT / EPOCH_PAGE).read_text()
+    assert section(results).strip() in between(text, COMMAND, section(results))  # it has the marks
     epochs["quasi"][0]["losses"][-1] *= 1.01
     with pytest.raises(AssertionError, match="the losses differ"):
         epoch.compare("quasi", setup, epochs)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from bench import generation as bench
+from bench.generation import measure as bench
+from bench.generation.page import page
 from recipes.recurrent_depth.model import load
 from recipes.recurrent_depth.text import decode, encode, topics
 
@@ -51,6 +52,6 @@ def test_the_page_of_generation_is_made_of_the_results_alone():
         "depth": 32,
         "length": 21,
     }
-    text = bench.page(json.loads(json.dumps({**facts, "count": 48, "depth": 32, "rounds": 1, "rows": [found]})))
+    text = page(json.loads(json.dumps({**facts, "count": 48, "depth": 32, "rounds": 1, "rows": [found]})))
     assert f"| {name} | 1 | 1 of 1, least 48 |" in text
     assert "1536 in the loop" in text

@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 import lds_iter as li
-from bench import depth as bench
-from bench.depth_page import page
+from bench.depth import measure as bench
+from bench.depth.page import page
 from recipes.recurrent_depth.compare import over_depth
 from recipes.recurrent_depth.deep_stacks import DeepStack, adjoint, mlp, residual
 from recipes.recurrent_depth.layer_parallel import Penalty, losses, side_by_side

@@ -146,7 +146,7 @@ class Swapped(RotationScale):
         return Swapped(self.re, -self.im)
 
     def scaled(self, factor):
-        return Swapped(li.scan.times(factor, self.re), li.scan.times(factor, self.im))
+        return Swapped(li.linear.times(factor, self.re), li.linear.times(factor, self.im))
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class Same(li.AbstractTransition):
         return self
 
     def scaled(self, factor):
-        return type(self)(li.scan.times(factor, self.a))
+        return type(self)(li.linear.times(factor, self.a))
 
 
 class Unscaled(Same):
@@ -201,7 +201,7 @@ class NotItsTranspose(li.Dense):
         return self
 
     def scaled(self, factor):
-        return NotItsTranspose(li.scan.times(factor, self.matrix))
+        return NotItsTranspose(li.linear.times(factor, self.matrix))
 
 
 LIKE = torch.zeros(9, 2, 4, dtype=F64)
@@ -260,7 +260,7 @@ def test_what_grows_is_said():
             return Growing(self.a * earlier.a, torch.cat([self.spare, earlier.spare], -1))
 
         def scaled(self, factor):
-            return Growing(li.scan.times(factor, self.a), self.spare)
+            return Growing(li.linear.times(factor, self.a), self.spare)
 
     found = check_transition(Growing(torch.randn_like(LIKE), torch.randn_like(LIKE)), LIKE)
     assert "register a scan of your own" in found.notes[0]

@@ -1,7 +1,7 @@
 """Compile and load the C++ files of this folder, on first use, as Triton compiles its kernels on first use.
 
 A kernel is one `.cpp` file with a C interface over pointers and sizes: no header of torch, so it builds in a second or
-two. What it takes to add one:
+two. To add one:
 
 1. Write `NAME.cpp` here, with `extern "C"` functions `WHAT_f32` and `WHAT_f64` that take 64-bit integers (addresses
    and sizes), then doubles, and return a 64-bit integer. One argument is the number of threads; with one they must not
@@ -51,7 +51,7 @@ LIMIT_SECONDS = 120
 """A compiler that takes longer hangs; then it is not asked again in this process."""
 
 OUT_OF_MEMORY, FAILED = -1, -2
-"""What functions return in place of exceptions, see `guard.h`."""
+"""The value that functions return in place of an exception, see `guard.h`."""
 
 _ENDINGS = {torch.float32: "_f32", torch.float64: "_f64"}
 
@@ -81,7 +81,7 @@ def function(source: str, name: str, dtype: torch.dtype, integers: int, reals: i
 
 
 def status() -> dict[str, str]:
-    """What is used for each kernel: its compiled library, or why there is none. Compiles what was not used yet.
+    """The compiled library of each kernel, or the reason why there is none. Compiles kernels that were not used yet.
 
     Example:
         >>> sorted(li.kernels.cpu.status())[0]
@@ -209,7 +209,7 @@ def _output_of(command: list[str]) -> tuple[int, str, str]:
 
 @functools.cache
 def _hung(program: str) -> list[str]:
-    """What is remembered of a program that hung: its error."""
+    """The errors of programs that hung, kept so that they are not started again."""
     return []
 
 

@@ -1,4 +1,4 @@
-"""Where compiled libraries are kept, and which of them are loaded.
+"""The cache of compiled libraries: their folder, and the test that a library may be loaded.
 
 A library is code that runs with all rights of its user. So it is loaded only from a folder that belongs to the user and
 that nobody else can write to, which is no link, below folders of the user or of the system; and only if the same holds
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 STALE_SECONDS = 3600
-"""Builds that were ended from outside leave their folder; after this time another build removes it."""
+"""Seconds after which a build removes the folder that an earlier, killed build has left."""
 
 LOG = logging.getLogger("lds_iter")
 
@@ -78,7 +78,7 @@ def _sync(path: Path) -> None:
 
 
 def remove_stale(where: Path) -> None:
-    """Remove what builds have left that were ended from outside."""
+    """Remove the folders that killed builds have left."""
     for path in where.glob("build-*"):
         try:
             if time.time() - path.lstat().st_mtime > STALE_SECONDS:

@@ -1,4 +1,4 @@
-"""The compiled cells of `lds_iter.nn`: `gru.cpp`, `lstm.cpp`, `rnn.cpp`, and what they share in `cell*.h`.
+"""The compiled cells of `lds_iter.nn`: `gru.cpp`, `lstm.cpp`, `rnn.cpp`; their common code is in `cell*.h`.
 
 A cell is called with the states and with one tuple of tensors: what the inputs contribute to each gate, the matrices,
 and the bias of the last product where there is one. Reference: the plain torch operations of `lds_iter.nn` and, for
@@ -19,7 +19,7 @@ from lds_iter.kernels.cpu.plain import addresses, plain, traced
 from lds_iter.kernels.forms import Form
 from lds_iter.recurrence import IterationRequest, IterationResult
 
-WIDEST = 768
+WIDEST_CACHED = 768
 """Up to this width times gates the weights of one vector of channels fit the first-level cache; beyond, a matrix
 library wins."""
 
@@ -154,7 +154,7 @@ class CompiledCell:
         return IterationResult(lo, residual, excess, accepted, nothing, nothing > 0, finite=not flawed)
 
     def has_iteration(self, s: Tensor, tensors: Tensors) -> bool:
-        """Whether `iteration` is there for such rows."""
+        """Whether `iteration` serves such rows."""
         return self._serves(s, tensors) and self._sweep(s.dtype) is not None
 
     def _sweep(self, dtype: torch.dtype) -> Callable[..., int] | None:
@@ -177,7 +177,7 @@ class CompiledCell:
             and all(tensor.shape == (*s.shape[:-1], width) for tensor in tensors[: self.gates])
             and s.shape[-1] == self.parts * width
             and s.numel() > 0
-            and width * self.gates <= WIDEST
+            and width * self.gates <= WIDEST_CACHED
         )
 
 

@@ -2,7 +2,7 @@
 
 Reference: the parallel scans of `lds_iter.methods.kalman_filter` and `kalman_scan`. A step of D x D matrices is three
 products and reads its Jacobian once; the smoother keeps the gains of all rows, at most as many numbers as the Jacobians
-have, up to `KEPT`. No result depends, to the bit, on batch mates, windows, threads or `KEPT`. Functions return None
+have, up to `KEPT`. No result depends, to the bit, on the batch, windows, threads or `KEPT`. Functions return None
 where the reference must serve.
 """
 

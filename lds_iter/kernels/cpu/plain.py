@@ -47,6 +47,26 @@ def row_stride(x: Tensor) -> int | None:
     return x.stride(0) if x[0].is_contiguous() else None
 
 
+def kernel_rows(a: Tensor, x: Tensor, initial: Tensor | None) -> tuple[int, Tensor | None, int | None] | None:
+    """What a scan kernel has to know of its tensors; None where it cannot work on them.
+
+    Args:
+        a: the numbers of the transition.
+        x: `b` on entry, the solution on return, `(n, *batch, D)`.
+        initial: the value before the first step.
+
+    Returns:
+        The row stride of `x`, the initial value in contiguous memory, and the row stride of `a` (None where its numbers
+        do not lie side by side).
+    """
+    if traced() or x.numel() == 0 or not plain(a, x, *(() if initial is None else (initial,)), dtype=x.dtype):
+        return None
+    x_row = row_stride(x)
+    if x_row is None:
+        return None
+    return x_row, None if initial is None else initial.expand(x.shape[1:]).contiguous(), row_stride(a)
+
+
 def addresses(*tensors: Tensor | None) -> ctypes.Array[ctypes.c_int64]:
     """A table of where tensors begin, 0 for None; to be kept until the call that reads it is over."""
     return (ctypes.c_int64 * len(tensors))(*(0 if tensor is None else tensor.data_ptr() for tensor in tensors))

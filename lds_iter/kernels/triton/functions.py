@@ -1,4 +1,4 @@
-"""What the kernels of the cells share. Triton has no tanh of its own; reference: `torch.tanh`."""
+"""Functions that the kernels of the cells share. Triton has no tanh of its own; reference: `torch.tanh`."""
 
 # pyright: reportMissingImports=false
 from __future__ import annotations
@@ -25,7 +25,7 @@ def tile(chunk, sequence, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexp
 
 @triton.jit
 def tanh(x):
-    """By its exponential, and below 1/4 by its Taylor series, where the exponential's difference would cancel."""
+    """Tanh by an exponential; below 1/4 by its Taylor series, where a difference of exponentials would cancel."""
     e = tl.exp(-2 * tl.abs(x))
     far = (1 - e) / (1 + e)
     y = x * x

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 import lds_iter as li
-from bench import kernel_bytes, kernels_page
-from bench import kernels as bench
+from bench.kernels import bytes_moved as kernel_bytes
+from bench.kernels import measure as bench
+from bench.kernels import page as kernels_page
 from lds_iter.kernels.triton.cells import operators as cells
 from lds_iter.kernels.triton.scans import cuda
 from lds_iter.linear import registry

@@ -11,7 +11,7 @@ Reference: `nn.gru.GRUDerivatives`, and `lds_iter.loop` for the iteration.
 One pass over memory: pre-activations and states in; value and diagonal out, or, in an iteration, the next iterate, with
 the scan `d_t = A_t d_{t-1} + r_t` in the same launch (`lds_iter.kernels.triton.cells.settling`).
 
-A program takes `ROWS` time steps of one sequence, so how row t associates is a function of t alone.
+A program takes `ROWS` time steps of one sequence, so the order of summation in row t depends on t alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Whole iterations of the cells of `lds_iter.nn` on CUDA, as custom operations, and what gives them to the loop.
+"""Whole iterations of the cells of `lds_iter.nn` on CUDA, as custom operations, and their adapters to the loop.
 
-One launch takes pre-activations and states to the next iterate, and another sums up; reference: `lds_iter.loop`.
+One launch maps pre-activations and states to the next iterate, and another combines the measurements; reference:
+`lds_iter.loop`.
 Triton is imported when a kernel first runs.
 """
 
@@ -20,21 +21,21 @@ Found = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def _fits(request: IterationRequest, u: tuple[Tensor, ...], weight: Tensor) -> bool:
-    """Whether a kernel sweeps there: see `cells.fused`; contiguous, as solvers have it."""
+    """Whether a kernel serves these states: see `cells.fused`; they must be contiguous, as those of the loop are."""
     tensors = (request.states, request.proposal, *u)
     plain = all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in tensors)
     return plain and cells.fused(request.states, weight) and request.lo.numel() > 0
 
 
 def _rest(at: IterationRequest) -> tuple[Any, ...]:
-    """What the operations take after `states` and the cell's own: from `new` on, the batch as one dimension."""
+    """The last arguments of the operations, from `new` on, with the batch as one dimension."""
     s0 = at.s0.reshape(-1, at.states.shape[-1]).contiguous()
     lo, hi = (times.reshape(-1).contiguous() for times in (at.lo, at.hi))
     return _rows(at.proposal[1:]), s0, at.start, lo, hi, at.rtol, at.atol
 
 
 def _settled(request: IterationRequest, found: Found) -> IterationResult:
-    """What an operation found, by sequence."""
+    """The measurements of an operation as an `IterationResult`, by sequence."""
     lo, measured, resets, broken = found
     batch = request.lo.shape
     residual, excess, accepted = (part.view(batch) for part in measured.unbind(-1))
@@ -137,7 +138,7 @@ def lstm_iteration_(
 
 
 def _plain(found: Found) -> Found:
-    """Without the names, which operations do not return."""
+    """An outcome as a plain tuple: operations return no named tuples."""
     lo, measured, resets, broken = found
     return lo, measured, resets, broken
 

@@ -1,6 +1,6 @@
 # The bodies of kernels are Triton's language, not Python.
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
-"""What an iteration does with the values and Jacobians of a cell, in the launch that computes them.
+"""The rest of an iteration, from the values and Jacobians of a cell on, in the launch that computes them.
 
 Reference: `lds_iter.loop`, on the device:
 
@@ -8,11 +8,11 @@ Reference: `lds_iter.loop`, on the device:
     d_t = A_t d_{t-1} + r_t              by `look_back`, a chunk being the rows of a program
     s_t + d_t                            but f's value, or s0, for rows where that is not finite
 
-Rows are accepted from the frontier on while their residual is at rounding level, as `lds_iter.loop` has it. Which
-row is the first that is not, no program knows before all have run. So a program takes every such row of its own to be
-accepted: its residual, of a few units in the last place, moves nothing. That leaves d = 0 on the accepted rows, and
-repairs later ones, where they are not at rounding level any more, in a later iteration. What each program found goes to
-`_finish`, one small launch over what the programs noted, which puts f's value into the frontier row.
+Rows are accepted from the frontier on while their residual is at rounding level, as in `lds_iter.loop`. The first row
+that is not accepted is known only after all programs have finished. Each program therefore treats every row of its own
+chunk at rounding level as accepted: a residual of a few units in the last place moves nothing. So d = 0 on the accepted
+rows, and later rows that were left alone are corrected in a later iteration, once they exceed rounding level. The notes
+of all programs go to `_finish`, one small launch, which puts f's value into the frontier row.
 
 States are K numbers for each channel, side by side: K = 2 for an LSTM, else 1. All tensors are contiguous.
 """
@@ -60,7 +60,7 @@ def _compose_2(p0, p1, p2, p3, y0, y1, q0, q1, q2, q3, z0, z1):
 
 @triton.jit
 def _highest(x):
-    """Of a tile, `(1,)`; NaN where there is one, which a maximum alone would lose."""
+    """The largest number of a tile, `(1,)`; NaN if there is one, which a plain maximum would lose."""
     bad = tl.max(tl.max((x != x).to(tl.int32), 1), 0, keep_dims=True)
     return tl.where(bad > 0, float("nan"), tl.max(tl.max(tl.where(x == x, x, 0.0), 1), 0, keep_dims=True))
 
@@ -151,7 +151,7 @@ def settle(
 
 @triton.jit
 def _most(so_far, more):
-    """The larger, NaN where one is."""
+    """The larger of two numbers; NaN if one of them is NaN."""
     return tl.where((so_far >= more) | (so_far != so_far), so_far, more)
 
 
@@ -160,7 +160,7 @@ def _finish(
     new, exact, notes, first_left, resets, hi, front, measured, count, broken, chunks, batch, numbers, start,
     ROWS: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """One sequence: its new frontier, with f's value there, and what its programs noted, as one."""
+    """Finish one sequence: combine the notes of its programs, find the new frontier, and put f's value there."""
     sequence, tile = tl.program_id(0).to(tl.int64), tl.arange(0, TILE).to(tl.int64)
     one = tl.arange(0, 1)
     end = tl.load(hi + sequence)
@@ -197,7 +197,7 @@ def _finish(
 
 
 class Outcome(NamedTuple):
-    """What an iteration found out, for each sequence.
+    """The measurements of an iteration, for each sequence.
 
     Attributes:
         lo: the first row that is not accepted yet, int64, `(B)`.

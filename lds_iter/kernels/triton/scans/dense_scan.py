@@ -10,8 +10,8 @@ Reduce, then scan, as in `block_scan`, but a program, not a thread, walks throug
 
 The products, D^3 of work a step, run in float32 made of three TF32 products ("3xTF32": Ootomo and Yokota, 2022), whose
 error is that of float32; in TF32 where A comes in half precision, whose numbers TF32 holds exactly; in float64 for
-float64. The vectors, D^2 of work a step, are multiplied in full precision always. How row t associates is a function of
-t alone.
+float64. The vectors, D^2 of work a step, are always multiplied in full precision. The order of summation in row t
+depends on t alone.
 
 Nothing is multiplied by the first matrix where there is no initial value, so it may be anything, NaN included.
 """

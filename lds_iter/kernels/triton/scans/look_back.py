@@ -1,10 +1,10 @@
 # The bodies of kernels are Triton's language, not Python.
 # pyright: reportMissingImports=false, reportIndexIssue=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
-"""What lets one launch scan chunks that depend on each other, with the same bits whatever the device schedules when.
+"""Look-back: one launch scans chunks that depend on each other, with the same bits whatever the order of execution.
 
-After Merrill and Garland, "Single-pass parallel prefix scan with decoupled look-back", 2016, but for what is published.
-There a chunk folds whatever its neighbours have got to, prefixes or aggregates, so that the rounding depends on time.
-Here it waits for aggregates, each of which is made in one way only, and folds them in one tree:
+After Merrill and Garland, "Single-pass parallel prefix scan with decoupled look-back", 2016, with one difference. There
+a chunk folds prefixes or aggregates, whichever its neighbours have published, so the rounding depends on timing. Here
+it waits for aggregates, each of which is made in one way only, and folds them in one tree:
 
     level 0   the map of a chunk, P = A_last ... A_first and y = the chunk scanned from zero
     level l   the map of `GROUP` neighbours of level l - 1, published by the last chunk of them
@@ -65,7 +65,7 @@ def stacked(parts, FIRST: tl.constexpr, M: tl.constexpr, N: tl.constexpr, W: tl.
 
 @triton.jit
 def term(a, y, z):
-    """`a y + z`, rounded once; `a` is of a product, which may have overflown, so an exact zero in `y` stays one."""
+    """`a y + z`, rounded once. `a` comes from a product that may have overflowed; an exact zero in `y` stays zero."""
     return tl.where(y == 0, z, tl.fma(a, y, z))
 
 
@@ -194,7 +194,7 @@ def carried(
     start, p, y, words, chunk, chunks, columns, here,
     K: tl.constexpr, N: tl.constexpr, PARTS: tl.constexpr, GROUP: tl.constexpr, LEVELS: tl.constexpr,
 ):  # fmt: skip
-    """What a chunk starts from: `start`, before the first chunk, moved through the maps of all earlier ones.
+    """The value before this chunk: `start`, the value before the first one, mapped through all earlier chunks.
 
     Args:
         start: K tensors `(1, N)`.

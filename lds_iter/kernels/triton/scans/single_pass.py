@@ -10,7 +10,7 @@ Every program reads its chunk of A and b once, into registers, and writes its ro
     walk     once more, from what the rows before end with, now writing x
 
 Tiles are read and written in the order of memory; that a thread gets neighbouring rows is a change of layout between.
-How row t associates is a function of t alone, whatever else is scanned with it and however many rows follow.
+The order of summation in row t depends on t alone, so results do not depend, to the bit, on batch and length.
 
 Nothing is multiplied by the first matrix where there is no initial value, so it may be anything, NaN included.
 """

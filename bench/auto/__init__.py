@@ -1,0 +1,1 @@
+"""`Auto` against every fixed method."""

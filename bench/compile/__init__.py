@@ -1,0 +1,1 @@
+"""Compiled solves against eager ones and against loops."""

@@ -1,0 +1,1 @@
+"""Iteration counts of the literature, measured again."""

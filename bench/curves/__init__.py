@@ -1,0 +1,1 @@
+"""Seconds over length, ours beside torch and JAX."""

@@ -1,0 +1,1 @@
+"""Recurrent-depth networks, parallel over depth."""

@@ -1,0 +1,1 @@
+"""Parallel sampling of diffusion models."""

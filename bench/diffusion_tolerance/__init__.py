@@ -1,0 +1,1 @@
+"""Whether diffusion samples keep their tolerance."""

@@ -1,0 +1,1 @@
+"""One training epoch of a real network, ours beside torch."""

@@ -1,0 +1,1 @@
+"""Every comparison that needs a GPU, in one plan."""

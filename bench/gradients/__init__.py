@@ -1,0 +1,1 @@
+"""Errors of exact and of approximate gradients."""

@@ -1,0 +1,1 @@
+"""Kalman methods: counts on hard problems, and the cost of one iteration."""

@@ -1,0 +1,1 @@
+"""Every scan kernel and fused iteration on one device."""

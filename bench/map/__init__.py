@@ -1,0 +1,1 @@
+"""Where ours wins and where it loses against `torch.nn.GRU`."""

@@ -1,0 +1,1 @@
+"""ParaRNN beside ours."""

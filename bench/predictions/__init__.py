@@ -1,0 +1,1 @@
+"""Iteration counts that `diagnostics` predicts, against those measured."""

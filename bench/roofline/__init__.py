@@ -1,0 +1,1 @@
+"""Iterations against what the memory and the processor allow."""

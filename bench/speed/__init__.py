@@ -1,0 +1,1 @@
+"""Solves and layers against torch's."""

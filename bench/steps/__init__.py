@@ -1,0 +1,1 @@
+"""Layers that evaluate step by step, against torch's."""

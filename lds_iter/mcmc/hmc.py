@@ -1,0 +1,75 @@
+"""Hamiltonian Monte Carlo with a fixed number of leapfrog steps (Duane, Kennedy, Pendleton, Roweth 1987; Neal 2011).
+
+Written in velocities `r` in the coordinates in which the inverse mass matrix W = C C^T is the identity:
+`r += eps / 2 C^T grad`, `x += eps C r`, `r += eps / 2 C^T grad`, with kinetic energy `|r|^2 / 2`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lds_iter.mcmc.acceptance import MoveInfo, accept
+from lds_iter.mcmc.mass import Root, root_of
+from lds_iter.mcmc.sampler import AbstractSampler, log_uniform, normal
+from lds_iter.mcmc.target import LogDensity, Target
+from lds_iter.methods.arguments import check_count, check_number, fix
+
+
+@dataclass(frozen=True)
+class HMC(AbstractSampler):
+    """See `hmc`."""
+
+    acceptance: ClassVar[float | None] = 0.8
+
+    logdensity: LogDensity  # pyright: ignore[reportIncompatibleVariableOverride]
+    step_size: float
+    inverse_mass_matrix: Tensor | None = None
+    num_steps: int = 8
+    _root: Root = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        size = check_number("step_size", self.step_size, 0, math.inf, open_low=True)
+        steps = check_count("num_steps", self.num_steps, least=1)
+        fix(self, step_size=size, num_steps=steps, _root=root_of(self.inverse_mass_matrix))
+
+    def noise(self, length: int, like: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        return normal(length, like, generator), log_uniform(length, like, generator)
+
+    def move(self, target: Target, s: Tensor, noise: Any) -> tuple[Tensor, MoveInfo]:
+        (xi, log_u), size, root = noise, self.step_size, self._root
+        before, slope = target.value_and_gradient(s)
+        x, velocity, after = s, xi, before
+        for _ in range(self.num_steps):
+            velocity = velocity + size / 2 * root.transposed(slope)
+            x = x + size * root.times(velocity)
+            after, slope = target.value_and_gradient(x)
+            velocity = velocity + size / 2 * root.transposed(slope)
+        log_ratio = after - before + (xi.square().sum(-1) - velocity.square().sum(-1)) / 2
+        return accept(log_ratio, log_u, s, x, before, after)
+
+
+def hmc(logdensity: LogDensity, step_size: float, inverse_mass_matrix: Tensor | None = None, num_steps: int = 8) -> HMC:
+    """Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
+
+    Args:
+        logdensity: the log density of the target up to a constant: a function of a position, or of positions with any
+            leading dimensions.
+        step_size: of the leapfrog method.
+        inverse_mass_matrix: an estimate of the covariance of the target, `(D)` or `(D, D)`; the identity when None.
+        num_steps: leapfrog steps of a move.
+
+    Raises:
+        ValueError: for numbers that cannot work.
+
+    Example:
+        >>> sampler = li.mcmc.hmc(lambda x: -x.square().sum(-1) / 2, 0.3)
+        >>> draws = li.mcmc.sample(sampler, torch.zeros(4, 2), 500)
+        >>> bool(draws.acceptance_rate.min() > 0.9), int(draws.divergences.sum())
+        (True, 0)
+    """
+    return HMC(logdensity, step_size, inverse_mass_matrix, num_steps)

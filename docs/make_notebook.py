@@ -1,4 +1,4 @@
-"""Make the notebooks of the recipes: `python -m docs.make_notebook` runs `recipes/*/notebook.py` into `.ipynb` files.
+"""Make the notebooks of the recipes: `python -m docs.make_notebook` runs `docs/notebooks/*.py` into `.ipynb` files.
 
 A source is Python with cells after `# %%`, and text after `# %% [markdown]`. Cells are run here, without a kernel; what
 they print and draw becomes their output.
@@ -16,7 +16,12 @@ import nbformat
 from nbformat import v4
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted((ROOT / "recipes").glob("*/notebook.py"))
+SOURCES = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
+
+
+def target(source: Path) -> Path:
+    """Where a notebook goes: the folder of the recipe of that name."""
+    return ROOT / "recipes" / source.stem / f"{source.stem}.ipynb"
 
 
 def cells(source: str) -> list[tuple[str, str]]:
@@ -69,11 +74,10 @@ def notebook(source: str) -> Any:
 
 
 def main() -> None:
-    """Write all of them, each beside its source."""
+    """Write all of them."""
     for path in SOURCES:
-        target = path.parent / f"{path.parent.name}.ipynb"
-        nbformat.write(notebook(path.read_text()), target)
-        print(target)
+        nbformat.write(notebook(path.read_text()), target(path))
+        print(target(path))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import lds_iter as li
 
 
@@ -47,4 +49,18 @@ def test_depth_works_from_the_package_alone_and_without_transformers():
     root = Path(li.__file__).parents[1]
     there = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/", env=there)
+    assert done.stdout == "True\n", done.stderr
+
+
+def test_diffusion_works_from_the_package_alone_in_any_folder(tmp_path):
+    """As an installed package does: nothing of the repository but `lds_iter` itself."""
+    pytest.importorskip("diffusers")
+    code = (
+        "import sys; sys.modules['recipes'] = sys.modules['bench'] = None; import torch, lds_iter.diffusion as d; "
+        "from diffusers import DDIMScheduler as S; net = lambda sample, timestep: 0.9 * sample.tanh(); "
+        "print(d.ParallelSampler(net, S())(torch.ones(1, 1, 4, 4), 9).solution.converged)"
+    )
+    there = {**os.environ, "PYTHONPATH": str(Path(li.__file__).parents[1])}
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=there)
     assert done.stdout == "True\n", done.stderr

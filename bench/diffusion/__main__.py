@@ -22,10 +22,10 @@ import typer
 from bench.common.machine import describe
 from bench.common.pages import keep
 from bench.diffusion.measure import Row, measure
-from bench.diffusion.page import page
+from bench.diffusion.page import PAGE, page
 
 ROOT = Path(__file__).parents[2]
-JSON, PAGE = ROOT / "bench" / "results" / "diffusion.json", ROOT / "docs" / "background" / "diffusion.md"
+JSON = ROOT / "bench" / "results" / "diffusion.json"
 LINES = ROOT / "out" / "diffusion-rows.jsonl"
 
 

@@ -16,7 +16,8 @@ STEPS = (7, 20, 33, 50, 100)
 GUIDANCE = (1.0, 3.0, 7.5)
 LABELS = torch.tensor([0, 2, 5, 8])
 TOLERANCE = 1e-2
-FIRST_SEED = 500
+FIRST_SEED = 900
+"""What the defaults do under guidance and clipping was decided on seeds 500 to 502."""
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DDIM": ("DDIMScheduler", {"clip_sample": False}),

@@ -53,13 +53,3 @@ class Coefficients:
 def widened(noise: Tensor) -> Tensor:
     """In the dtype of the states: float32 at least."""
     return noise.to(torch.promote_types(noise.dtype, torch.float32))
-
-
-def interpolated(output: Tensor, nodes: Tensor) -> Tensor:
-    """Outputs `(n, B, D)`, linear in time between the rows where `nodes` is true, the first and last among them."""
-    at = nodes.nonzero().flatten()
-    rows = torch.arange(len(nodes), device=nodes.device)
-    above = torch.searchsorted(at, rows).clamp(min=1)
-    low, high = at[above - 1], at[above]
-    share = ((rows - low) / (high - low)).to(output.dtype)[:, None, None]
-    return torch.lerp(output[low], output[high], share)

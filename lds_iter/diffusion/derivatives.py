@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -12,21 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.forward_mode import FunctionDerivatives
+from lds_iter.diffusion.memo import Evaluated
 
 DIFFERENCE = 1e-2
 """Root mean square change of the network's argument, of size 1, in a difference that stands for a derivative."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """Where the network was evaluated last at each step, and what it said, `(n, B, D)`; NaN and 0 where never.
-
-    Arguments of an iterate may lie beside these, and its outputs be extended or interpolated from them. A difference of
-    two outputs says something of the network's slope only where both were evaluated.
-    """
-
-    argument: Tensor
-    output: Tensor
 
 
 class DenoisingDerivatives(AbstractDerivatives):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.diffusion.spread import LEARNED
+from lds_iter.diffusion.spread import learned_kind
 
 
 @contextmanager
@@ -37,7 +37,7 @@ class Machine:
 
     def tell_no_variance(self) -> None:
         """Let it take the least variance where it would be told one, which is a factor of the noise alone."""
-        if self.scheduler.config.get("variance_type") in LEARNED:
+        if learned_kind(self.scheduler) is not None:
             self.scheduler.register_to_config(variance_type="fixed_small")
             if hasattr(self.scheduler, "variance_type"):
                 self.scheduler.variance_type = "fixed_small"

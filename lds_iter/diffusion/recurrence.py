@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from lds_iter.diffusion.between import Between
-from lds_iter.diffusion.coefficients import Coefficients, interpolated
-from lds_iter.diffusion.derivatives import DenoisingDerivatives, Evaluated
+from lds_iter.diffusion.coefficients import Coefficients
+from lds_iter.diffusion.derivatives import DenoisingDerivatives
+from lds_iter.diffusion.memo import Memo
 from lds_iter.diffusion.sampled import Work
 from lds_iter.diffusion.slopes import VARIANCE
 
@@ -33,14 +34,6 @@ class Evaluate(Protocol):
     def whole(self) -> bool: ...
 
     def __call__(self, images: Tensor, steps: Tensor, places: Tensor) -> Tensor: ...
-
-
-class Memo:
-    """The last argument of the network at every time step and sample, `(T, B, D)`, and its output, `(T, B, W)`."""
-
-    def __init__(self, length: int, like: Tensor, width: int) -> None:
-        self.argument = like.new_full((length, *like.shape), torch.nan)
-        self.output = like.new_zeros((length, len(like), width))
 
 
 class Denoising:
@@ -70,20 +63,20 @@ class Denoising:
         reuse: float = 0.0,
         between: Between | None = None,
     ) -> None:
-        self.table, self.clipping, self.thin, self.reuse, self.between = table, clip, thin, reuse, between
+        self.table, self.clipping, self.between = table, clip, between
         self._evaluate = evaluate
         self.shape = noise.shape[1:]
         self.slots, self.width = table.model.shape[1], self.shape.numel()
-        self.memo = Memo(len(table.model), noise.flatten(1), self.width * (1 if table.spread is None else 2))
+        told = self.width * (1 if table.spread is None else 2)
+        self.memo = Memo(len(table.model), noise.flatten(1), told, thin=thin, reuse=reuse)
         self.work = Work()
         self._counted = 0
-        self._sweep = 0
 
     def count(self, _: object = None) -> None:
         """Call it a round if the network has been called since the last time; serves as callback of the loop."""
         self.work.rounds += self.work.evaluations > self._counted
         self._counted = self.work.evaluations
-        self._sweep += 1
+        self.memo.sweep += 1
 
     def initial(self, sample: Tensor) -> Tensor:
         """The state before the first step, `(B, k * D)`, from a sample `(B, *shape)`; nothing remembered."""
@@ -137,10 +130,11 @@ class Denoising:
     def linearize(self, states: Tensor, inputs: Any) -> DenoisingDerivatives:
         slots, steps = states.unflatten(-1, (self.slots, self.width)), inputs["step"]
         argument = slots[..., 0, :] * self.table.gain[steps].view(-1, 1, 1)
-        told = self._remembered(argument, steps)
-        batch = argument.shape[1]
-        seen = Evaluated(self.memo.argument[steps, :batch], self.memo.output[steps, :batch, : self.width])
-        return DenoisingDerivatives(self, states, inputs, argument, told, seen)
+        told, fresh = self.memo.recall(
+            argument, steps, self.slopes(VARIANCE)[steps], self.evaluate, self._evaluate.whole
+        )
+        self.work.evaluations += fresh
+        return DenoisingDerivatives(self, states, inputs, argument, told, self.memo.evaluated(steps, argument))
 
     def entering(self, slots: Tensor, steps: Tensor) -> Tensor:
         """The slots `(n, B, k, D)` that the scheduler's step is given, from those that the step before has left."""
@@ -149,46 +143,6 @@ class Denoising:
         size = self.table.size[steps, 0].view(-1, 1, 1)
         sample = self.between.scale[steps] * slots[..., 0, :] + self.between.shift[steps] / size
         return torch.cat([sample.unsqueeze(-2), slots[..., 1:, :]], -2)
-
-    def _remembered(self, argument: Tensor, steps: Tensor) -> Tensor:
-        """The network's outputs, evaluated where the argument is not (nearly) the one remembered."""
-        batch = argument.shape[1]
-        known, output = self.memo.argument[steps, :batch], self.memo.output[steps, :batch]
-        nodes = self._nodes(steps)
-        moved = argument - known
-        near = moved.square().mean(-1).sqrt() <= self.reuse  # false for NaN: never evaluated
-        along = self.slopes(VARIANCE)[steps] * moved
-        along = torch.nn.functional.pad(along, (0, output.shape[-1] - along.shape[-1]))
-        new = ~near & nodes.unsqueeze(-1)
-        if self._evaluate.whole:
-            new = new.any(-1, keepdim=True).expand_as(new)
-        output = torch.where(near.unsqueeze(-1), output + along, output)
-        rows, places = new.nonzero(as_tuple=True)
-        if len(rows):
-            fresh = argument[rows, places]
-            computed = self.evaluate(fresh, steps[rows], places)
-            self.memo.argument[steps[rows], places] = fresh
-            self.memo.output[steps[rows], places] = computed
-            output[rows, places] = computed
-            self.work.evaluations += len(rows)
-        return output if bool(nodes.all()) else interpolated(output, nodes)
-
-    def _stride(self, sweep: int) -> int:
-        return max(1, len(self.memo.output) // (self.thin << sweep)) if self.thin else 1
-
-    @property
-    def thinned(self) -> bool:
-        """Whether the last sweep interpolated outputs."""
-        return self._stride(max(0, self._sweep - 1)) > 1
-
-    def _nodes(self, steps: Tensor) -> Tensor:
-        """The rows to evaluate: all, or of a thinned sweep about `thin * 2**sweep` of T, evenly spaced.
-
-        The rows that the loop may accept in the sweep are always among them.
-        """
-        nodes = (steps % self._stride(self._sweep) == 0) | (steps <= self._sweep + 1)
-        nodes[0] = nodes[-1] = True
-        return nodes
 
     def evaluate(self, argument: Tensor, steps: Tensor, places: Tensor) -> Tensor:
         """The network at `(N, D)`, without memory or account."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lds_iter.diffusion.machine import Machine
 from lds_iter.diffusion.schedule import Schedule, SchedulerNotMapped
-from lds_iter.diffusion.spread import LEARNED
+from lds_iter.diffusion.spread import learned_kind
 
 WIDTH = 16
 """Numbers per sample: enough to tell what a step adds as noise from what it computes."""
@@ -74,7 +74,7 @@ def rehearse(scheduler: Any, timesteps: Tensor, options: Mapping[str, Any]) -> R
     outputs = torch.randn(len(timesteps), *shape, generator=generator, dtype=torch.float64)
     outputs = outputs * torch.tensor(SIZES, dtype=torch.float64).view(-1, 1, 1, 1)
     told = torch.rand(len(timesteps), *shape, generator=generator, dtype=torch.float64)
-    two = scheduler.config.get("variance_type") in LEARNED
+    two = learned_kind(scheduler) is not None
     samples, added, slots = [sample], [], {SAMPLE: None}
     for step, timestep in enumerate(timesteps):
         machine.scaled(sample, timestep)

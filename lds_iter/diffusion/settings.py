@@ -18,6 +18,12 @@ CAREFUL_REUSE = 0.05
 guidance and clipping at once, without noise, errors grow up to a thousandfold along a trajectory: there nothing is
 reused."""
 
+RESIDUAL, CLIPPED_RESIDUAL = 5.0, 2.0
+"""Tolerances that a residual may have, without and with clipping: what is clipped in the last iterate stays so."""
+
+SUMMED_RESIDUAL = 250.0
+"""Tolerances that all residuals may have together: in more than fifty steps they add up."""
+
 FEW_STEPS = 20
 """Up to so many steps too: each weighs more in the sample, and nearly all of them move in every round anyway."""
 
@@ -30,7 +36,8 @@ class Settings:
         method: `Secant()`, `Structured()`, `li.Picard()`, or any other method of `li.solve`.
         window: steps evaluated at once beyond the first one that is not exact yet; all when None.
         tol: the error to aim at, in units of the noise level (a sample has size 1 at every step). It bounds the
-            residuals: they may be `5 * tol`, and in more than fifty steps, where they add up, `250 * tol / T`.
+            residuals: they may be `5 * tol`, where the scheduler clips `2 * tol`, and in many steps, where they add up,
+            `250 * tol / T`.
         thin: in the first round about so many steps are evaluated and the rest interpolated, in the next twice as many,
             and so on until all are. 0 evaluates all of them from the first round on, as is always done where the
             scheduler adds noise.
@@ -74,6 +81,10 @@ class Settings:
         else:
             reuse = REUSE
         return reuse * self.tol
+
+    def residual(self, steps: int, *, clipped: bool) -> float:
+        """How large residuals may stay at the end of so many steps."""
+        return self.tol * min(CLIPPED_RESIDUAL if clipped else RESIDUAL, SUMMED_RESIDUAL / steps)
 
 
 def warn_of_clipping(scheduler: Any, schedule: Schedule, *, guided: bool) -> None:

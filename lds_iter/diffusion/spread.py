@@ -9,6 +9,7 @@ where `low` and `high` are the logarithms of the smallest and the largest varian
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,17 @@ from torch import Tensor
 
 LEARNED = ("learned", "learned_range")
 """The values of `variance_type` for which a network tells the variance."""
+
+
+def learned_kind(scheduler: Any) -> str | None:
+    """How the network tells the variance; None where the scheduler is not told any.
+
+    A configuration that comes from another scheduler may hold settings that this one does not have. DPM-Solver has the
+    setting, and leaves out what it is told.
+    """
+    known, kind = inspect.signature(type(scheduler).__init__).parameters, scheduler.config.get("variance_type")
+    takes = "variance_type" in known and hasattr(scheduler, "_get_variance")
+    return kind if takes and kind in LEARNED else None
 
 
 @dataclass(frozen=True)
@@ -45,8 +57,8 @@ class Spread:
 
 def spread_of(scheduler: Any, timesteps: Tensor) -> Spread | None:
     """What a prepared scheduler makes of a told variance; None where it is told none."""
-    kind = scheduler.config.get("variance_type")
-    if kind not in LEARNED or not hasattr(scheduler, "_get_variance"):
+    kind = learned_kind(scheduler)
+    if kind is None:
         return None
     if kind == "learned":
         return Spread(None, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +41,7 @@ def main(
 ) -> None:
     """Draw samples step by step and in parallel from the same noise, and compare."""
     from lds_iter.diffusion import ParallelSampler, SchedulerNotMapped
-    from recipes.diffusion.pictures import comparison
+    from recipes.diffusion.pictures import comparison, gallery
 
     torch.set_num_threads(threads)
     if not math.isfinite(tol):
@@ -57,16 +58,16 @@ def main(
     sampler = ParallelSampler(unet, chosen, method(method_), window=window, tol=tol, max_batch=max_batch)
     noise, conditioning, options = _task(unet, sampler, samples, steps, seed, device, label, guidance)
     try:
-        sequential = _timed("step by step", sampler.step_by_step, samples, noise, steps, conditioning, seed, options)
         parallel = _timed(
             "in parallel", sampler, samples, noise, steps, conditioning, seed, {**options, "progress": True}
         )
+        _show(out / "diffusion.png", lambda path: gallery(parallel.sample, path))
+        sequential = _timed("step by step", sampler.step_by_step, samples, noise, steps, conditioning, seed, options)
     except SchedulerNotMapped as error:
         raise typer.BadParameter(str(error)) from error
     _report(sequential, parallel, samples)
     title = f"{scheduler_}, {steps} steps, {method_}, {parallel.work.rounds} rounds"
-    comparison(sequential.sample, parallel.sample, out / "diffusion.png", title)
-    print(out / "diffusion.png", flush=True)
+    _show(out / "diffusion.png", lambda path: comparison(sequential.sample, parallel.sample, path, title))
     _film(sampler, noise, conditioning, options, steps, seed, parallel.work.rounds, out)
 
 
@@ -148,10 +149,14 @@ def _film(
         alone["unconditional"] = {name: value[:1] for name, value in alone["unconditional"].items()}
     generator = torch.Generator().manual_seed(seed + 1)
     iterates = filmed(sampler, noise[:1], steps, first, alone, generator)[: rounds + 1]
-    film_strip(iterates, out / "diffusion-film.png")
-    animation(iterates, out / "diffusion-film.gif")
-    for name in "diffusion-film.png", "diffusion-film.gif":
-        print(out / name, flush=True)
+    _show(out / "diffusion-film.png", lambda path: film_strip(iterates, path))
+    _show(out / "diffusion-film.gif", lambda path: animation(iterates, path))
+
+
+def _show(path: Path, draw: Callable[[Path], None]) -> None:
+    """Draw a picture, and say where it is."""
+    draw(path)
+    print(path, flush=True)
 
 
 if __name__ == "__main__":

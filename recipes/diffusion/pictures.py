@@ -11,6 +11,17 @@ import torch
 from torch import Tensor
 
 
+def gallery(images: Tensor, path: Path) -> None:
+    """A row of images `(B, C, H, W)` in [-1, 1]."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, len(images), figsize=(1.1 * len(images), 1.3), squeeze=False)
+    for place, image in zip(axes[0], images, strict=True):
+        place.imshow(_shown(image), cmap="gray", vmin=0, vmax=1)
+        place.set(xticks=[], yticks=[])
+    _save(figure, path)
+
+
 def comparison(sequential: Tensor, parallel: Tensor, path: Path, title: str) -> None:
     """Three rows of images `(B, C, H, W)` in [-1, 1]: sequential, parallel, and their difference, enlarged."""
     import matplotlib.pyplot as plt

@@ -436,7 +436,9 @@ def test_command_line(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "rounds" in done.stdout
     assert "solve" in done.stderr  # the bar
-    *_, still, film, moving = done.stdout.splitlines()
+    lines = done.stdout.splitlines()
+    *_, still, film, moving = lines
+    assert lines.index(still) < next(place for place, line in enumerate(lines) if line.startswith("step by step"))
     assert (tmp_path / still).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / film).read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / moving).read_bytes().startswith(b"GIF8")
@@ -459,6 +461,7 @@ def test_derivatives_agree_with_autodiff():
         assert torch.allclose(known.vjp(states), exact.vjp(states))
 
 
+@pytest.mark.filterwarnings("ignore:.*clips its images under guidance")  # it does, and says so
 @pytest.mark.parametrize(
     ("name", "config", "steps", "guidance"),
     [

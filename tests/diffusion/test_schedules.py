@@ -103,6 +103,13 @@ def test_a_variance_that_nobody_asks_for_is_left_out():
     assert torch.equal(wide.sample, narrow.sample)
 
 
+@pytest.mark.parametrize("name", ["DDIMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_a_scheduler_made_of_anothers_settings_is_told_what_it_takes(name):
+    """Settings of a DDPM with a learned variance, as a model's folder has them, in a scheduler that may know none."""
+    scheduler = getattr(diffusers, name).from_config(diffusers.DDPMScheduler(variance_type="learned_range").config)
+    assert_same(*both(ParallelSampler(Telling(), scheduler, tol=0), noise_for(scheduler, 6), 6))
+
+
 def test_a_variance_that_is_missing_is_named():
     scheduler = diffusers.DDPMScheduler(variance_type="learned_range")
     with pytest.raises(ValueError, match="since the scheduler asks for a variance"):

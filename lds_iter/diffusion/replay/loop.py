@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lds_iter.diffusion.company import differs
 from lds_iter.diffusion.replay.exchange import Exchange, StandIn
+from lds_iter.diffusion.replay.learn import Learn
 from lds_iter.diffusion.replay.randomness import Generators
-from lds_iter.diffusion.replay.refusal import PipelineInterrupted, PipelineNotMapped
+from lds_iter.diffusion.replay.refusal import (
+    PipelineInterrupted,
+    check_pipeline,
+    refuse_batch,
+    refuse_two_schedulers,
+)
 from lds_iter.diffusion.replay.requests import Key, Request, evaluate_together
 from lds_iter.diffusion.replay.trees import equal_trees, own_copy, unknown
-from lds_iter.diffusion.replay.walks import AbstractWalk, Ask, Done, Facts, Finish, Learn
+from lds_iter.diffusion.replay.walks import AbstractWalk, Ask, Done, Facts, Finish
 
 ENCODERS = ("encode", "get_text_features", "get_image_features")
 """Methods of components by which pipelines call them before the loop, other than by calling the component."""
-
-EXPECTED = ["model_output", "timestep", "sample"]
 
 
 class Loop:
@@ -56,19 +59,10 @@ class Loop:
         self._changed: dict[str, Any] = {}
         self._exchange = Exchange()
         self._walk: AbstractWalk | None = None
+        self._refuse_two = functools.partial(refuse_two_schedulers, pipe)
 
     def __enter__(self) -> Loop:
-        scheduler = getattr(self.pipe, "scheduler", None)
-        step = getattr(scheduler, "step", None)
-        if step is None:
-            raise PipelineNotMapped(self.pipe, "it has no `scheduler` with a `step`")
-        self.real_step = step
-        if list(inspect.signature(self.real_step).parameters)[:3] != EXPECTED:
-            raise PipelineNotMapped(
-                self.pipe,
-                f"`{type(scheduler).__name__}.step` takes other arguments than {EXPECTED}",
-                "Take another scheduler, such as `pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)`.",
-            )
+        scheduler, self.real_step = check_pipeline(self.pipe)
         self.generators = Generators(self.given, self._device())
         self._start = self.generators.states()
         self._found = [(each, dict(vars(each))) for each in (scheduler, self.pipe)]
@@ -95,14 +89,14 @@ class Loop:
 
     def _exchange_all(self, scheduler: Any) -> None:
         put = self._exchange.put
-        put(scheduler, "step", StandIn(self.real_step, self._on_step, self._two))
+        put(scheduler, "step", StandIn(self.real_step, self._on_step, self._refuse_two))
         bar = dict(getattr(self.pipe, "_progress_bar_config", None) or {})
         put(self.pipe, "_progress_bar_config", {**bar, "disable": True})
         for name, component in self.pipe.components.items():
             if component is None:
                 continue
             if component is not scheduler and hasattr(component, "step") and hasattr(component, "set_timesteps"):
-                put(component, "step", StandIn(component.step, self._two, self._two))
+                put(component, "step", StandIn(component.step, self._refuse_two, self._refuse_two))
             if isinstance(component, torch.nn.Module):
                 self._exchange_module(name, component)
 
@@ -215,42 +209,11 @@ class Loop:
             together = [*asked, *(request for request, _ in alone)]
             results = evaluate_together(together, batch, self.max_batch, self.replicas)
         except (RuntimeError, ValueError, IndexError) as error:
-            self._refuse_batch(f"a call with several steps in one batch failed with `{error}`", error)
+            refuse_batch(self.pipe, f"a call with several steps in one batch failed with `{error}`", error)
         self.generators.set(before)
         for request, due in alone:
             if differs(results.pop(request.key), due):
-                self._refuse_batch(f"`{request.name}` does not treat the images of a batch one by one")
+                refuse_batch(self.pipe, f"`{request.name}` does not treat the images of a batch one by one")
         self.checks += batch * bool(alone)
         self._checked |= new
         return results
-
-    def _refuse_batch(self, why: str, error: Exception | None = None) -> NoReturn:
-        instead = "With max_batch=1 every step is a call of its own: right, at no gain. Else call `pipe(...)` itself."
-        raise PipelineNotMapped(self.pipe, why, instead) from error
-
-    def _two(self, *_: Any, **__: Any) -> NoReturn:
-        raise PipelineNotMapped(self.pipe, "its loop steps two schedulers, or a copy of its scheduler")
-
-    def refuse_random_network(self, name: str) -> NoReturn:
-        """A network drew random numbers."""
-        component = getattr(self.pipe, name.partition(".")[0])
-        if component.training:
-            why, instead = f"`{name}` is in training mode and drops numbers at random", f"Type `pipe.{name}.eval()`."
-            raise PipelineNotMapped(self.pipe, why, instead)
-        raise PipelineNotMapped(self.pipe, f"`{name}` draws random numbers")
-
-    def refuse_drawing(self) -> NoReturn:
-        """The loop drew random numbers."""
-        raise PipelineNotMapped(self.pipe, "its loop draws noise by itself, beside the scheduler's, at every step")
-
-    def refuse_unrepeatable(self) -> NoReturn:
-        """A walk began elsewhere than the first one."""
-        raise PipelineNotMapped(
-            self.pipe,
-            "two calls with the same arguments start from different noise, which comes from no torch generator",
-            "Hand the noise in, as `latents=...`.",
-        )
-
-    def refuse_more_steps(self) -> NoReturn:
-        """The last walk was longer than the first."""
-        raise PipelineNotMapped(self.pipe, "its loop has more steps than its scheduler has timesteps")

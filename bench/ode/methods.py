@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torchdiffeq
-import torchode  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 import lds_iter as li
+
+torchode: Any = importlib.import_module("torchode")
 
 Func = Callable[[Tensor, Tensor], Tensor]
 Solver = Callable[[Func, Tensor, Tensor], Tensor]

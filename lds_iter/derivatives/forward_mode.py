@@ -46,9 +46,9 @@ class FunctionDerivatives(AbstractDerivatives):
     """
 
     def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:
-        self._f = lambda s: f(s, inputs)
+        self._f = lambda s: check_value(f(s, inputs), s)
         self._prev = prev
-        self.value = check_value(f(prev, inputs), prev)
+        self.value = self._f(prev)
 
     def jvp(self, v: Tensor) -> Tensor:
         load_forward_mode()

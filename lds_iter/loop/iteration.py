@@ -192,10 +192,9 @@ def _by_tiles(
 def _tiles(method: LDSApproximation, state: LoopState, extent: Extent, whole: bool) -> Iterator[tuple[int, int]]:
     """The bounds of the tiles. At full window they lie on a grid that begins at time 0."""
     start, stop = extent.start, extent.stop
+    if state.carry is not None or extent.rows.extremes is None or not method.runs_forward:
+        return iter([(start, stop)])  # asked first: a compiler cannot trace the number of threads
     size = max(1, TILE_ELEMENTS * torch.get_num_threads() // state.states.shape[-1])
-    one = stop - start <= size or state.carry is not None or extent.rows.extremes is None
-    if one or not method.runs_forward:
-        return iter([(start, stop)])
     first = start + size - start % size if whole else start + size
     return itertools.pairwise([start, *range(first, stop, size), stop])
 

@@ -285,7 +285,7 @@ def test_with_the_compiler_itself(compiler):
 
 def test_what_a_graph_returns_is_copied_out_of_its_memory():
     x = torch.ones(2)
-    trust, (kept, number) = copied((li.Trust(x, x + 1, x, x), [Lowered(li.Diagonal(x)), 3]))
+    trust, (kept, number) = copied((li.Trust(x, x + 1, x, x, x > 0), [Lowered(li.Diagonal(x)), 3]))
     x += 1
     assert number == 3
     for tensor in trust.k, trust.idle, kept.inner.diagonal:

@@ -15,18 +15,29 @@ SHORT_STEPS = 500
 """Up to this many time steps torch's kernel computes a float32 LSTM on a CPU. It takes 0.35 us a step for a small state
 (oneDNN, one thread); the overhead around compiled steps is about 0.2 ms per call."""
 
+MATES, WIDTH = range(2, 9), 32
+"""In training, torch's kernel computes a float32 LSTM of so many sequences from this width on. Without gradients it
+computes all batches of two and more: its products are of matrices there, and compiled steps reach 0.5 to 1 of its speed
+(`python -m bench.steps`)."""
 
-def is_short(module: torch.nn.RNNBase, input: Any) -> bool:
-    """Whether torch's kernel for an LSTM finishes before compiled steps could begin. The first test of a forward."""
-    return (
+
+def torch_is_faster(module: torch.nn.RNNBase, input: Any) -> bool:
+    """Whether torch's kernel for an LSTM is faster than compiled steps. The first test of a forward."""
+    if not (
         module.mode == "LSTM"
         and isinstance(input, Tensor)
         and input.dtype == torch.float32
         and input.device.type == "cpu"
         and module.proj_size == 0
         and 2 <= input.dim() <= 3
-        and input.shape[1 if module.batch_first and input.dim() == 3 else 0] <= SHORT_STEPS
-    )
+    ):
+        return False
+    if input.dim() == 2:
+        return input.shape[0] <= SHORT_STEPS
+    length, batch = input.shape[:2] if not module.batch_first else (input.shape[1], input.shape[0])
+    if length <= SHORT_STEPS:
+        return True
+    return batch in MATES and module.hidden_size >= WIDTH if torch.is_grad_enabled() else batch > 1
 
 
 @dataclass(frozen=True)

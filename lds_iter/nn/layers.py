@@ -12,7 +12,7 @@ from lds_iter.auto import Auto
 from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
-from lds_iter.nn._boundary import is_short
+from lds_iter.nn._boundary import torch_is_faster
 from lds_iter.nn._forward import forward_pass
 from lds_iter.nn._plan import OVER_BUDGET, SHORT, LayerOutcome, Plan
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
@@ -82,7 +82,7 @@ class ParallelLayers(torch.nn.RNNBase):
     @untraced
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
-        if self.options.method is None and is_short(self, input):
+        if self.options.method is None and torch_is_faster(self, input):
             if self.last_plan is not SHORT:
                 self._remember(LayerOutcome(None, SHORT))
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]

@@ -6,7 +6,6 @@ timed only where outputs and gradients agree. About ten minutes; `--quick` tries
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +13,18 @@ import torch
 import typer
 
 from bench.common.machine import describe, results_folder
+from bench.common.pages import keep_of_device
 from bench.steps.measure import LAYERS, ROUNDS, SHAPES, row
+from bench.steps.page import section
+
+PAGE = Path("docs/background/steps.md")
 
 
 def main(
     quick: Annotated[bool, typer.Option(help="A few short rows, nothing written.")] = False,
     threads: Annotated[list[int] | None, typer.Option(help="Numbers of threads; 1 and 2 when left out.")] = None,
 ) -> None:
-    """Time every layer and shape, print a line for each, and write `steps.json` beside the other results."""
+    """Time every layer and shape, print a line for each, and write `steps.json` and the page."""
     shapes = [(100, 8, 1), (50, 16, 4)] if quick else SHAPES
     for count in threads or (1, 2):
         torch.set_num_threads(count)
@@ -36,8 +39,8 @@ def main(
                         f"ms  ratio {found['ratio']:7.2f}  error {found['error']:.1e}"
                     )
         if not quick:
-            path: Path = results_folder() / "steps.json"
-            path.write_text(json.dumps({"machine": describe(), "rounds": ROUNDS, "rows": rows}, indent=1) + "\n")
+            results = {"machine": describe(), "rounds": ROUNDS, "rows": rows}
+            keep_of_device(results, "steps", PAGE, "python -m bench.steps", section, folder=results_folder(), out=None)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from lds_iter.solution import Result, duration
 SHORTEST_RACE_ROWS = 120
 """Shorter sequences are evaluated step by step without a race: a few iterations cost as much in overhead alone."""
 
-WARM_UP_STEPS, TIMED_STEPS = 2, 4
+WARM_UP_STEPS, TIMED_STEPS = 2, 24
 """Sequential steps that begin a race."""
 
 WINNER_EVALUATIONS_RATIO = 1.5

@@ -53,6 +53,7 @@ def row(kind: str, further: dict[str, Any], length: int, width: int, batch: int)
     Raises:
         RuntimeError: where outputs or gradients disagree.
     """
+    label = ", ".join([kind, *(f"{key}={value}" for key, value in further.items())])
     torch.manual_seed(0)
     theirs = getattr(torch.nn, kind)(width, width, **further)
     ours = getattr(li.nn, kind)(width, width, **further)
@@ -69,7 +70,7 @@ def row(kind: str, further: dict[str, Any], length: int, width: int, batch: int)
         times = alternately(runs, seconds, ROUNDS)
         rows.append(
             {
-                "layer": kind, **further, "T": length, "D": width, "batch": batch, "of": name, "error": error,
+                "layer": label, "T": length, "D": width, "batch": batch, "of": name, "error": error,
                 "threads": torch.get_num_threads(), "ours_ms": times["ours"].ms, "torch_ms": times["torch"].ms,
                 "ratio": times["torch"].ms / times["ours"].ms,
             }

@@ -39,6 +39,7 @@ class Linearization:
         derivatives: the value of `f` and its derivatives at `prev`.
         inputs: `u_t` of these rows, a pytree of tensors that lead with n.
         rows: the times of these rows, counted from 0, a slice.
+        length: T, the time steps of the whole sequence, of which these rows are some or all.
         iteration: updates that a row has had: a number, or one per row, int, `(n, *batch, 1)`, while a window slides.
         active: the sequences that take part in this iteration, bool, `(*batch)`. The others have ended, or wait until
             the rest of the batch has come up in a sliding window: a method with a carry keeps what it has of them (see
@@ -53,6 +54,7 @@ class Linearization:
     derivatives: AbstractDerivatives
     inputs: Any
     rows: slice
+    length: int
     iteration: int | Tensor
     active: Tensor
     entered: Tensor | None = None
@@ -214,10 +216,11 @@ def linearize_along(
         rows: time steps of one linearization.
         iteration: how many updates the rows pretend to have had.
     """
+    length = prev.shape[0]
     everyone = torch.ones(prev.shape[1:-1], dtype=torch.bool, device=prev.device)
-    for first in range(0, prev.shape[0], rows):
-        some = slice(first, min(first + rows, prev.shape[0]))
+    for first in range(0, length, rows):
+        some = slice(first, min(first + rows, length))
         u = take_rows(inputs, some.start, some.stop)
         derivatives = linearize(f, prev[some], u)
         residual = derivatives.value - states[some]
-        yield Linearization(prev[some], states[some], residual, derivatives, u, some, iteration, everyone, _f=f)
+        yield Linearization(prev[some], states[some], residual, derivatives, u, some, length, iteration, everyone, _f=f)

@@ -220,7 +220,7 @@ def _look(
     lowest, highest = (None, None) if rows.extremes is None else rows.extremes[:2]
     return (
         Linearization(
-            prev, states, residual, derivatives, inputs, slice(first, last), iteration, tile.active,
+            prev, states, residual, derivatives, inputs, slice(first, last), problem.length, iteration, tile.active,
             _f=problem.f, _cut=Cut(first, rows.lo, lowest, highest), _end=rows.hi, _before=d,
         ),
         measured,

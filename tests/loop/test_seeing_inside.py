@@ -184,3 +184,29 @@ def test_a_learned_method_learns():
         (reached - truth).square().sum().backward()
         optimizer.step()
     assert int(li.solve(f, s0, u, method).iterations) < 0.7 * before  # 40, all T, before
+
+
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_method_sees_which_rows_it_has_and_of_how_many(window, compiled):
+    """Of a solve and of its adjoint, which has a row less; by a length that a compiler may trace."""
+    seen = []
+
+    @dataclass(frozen=True)
+    class Looking(li.TransitionApproximation):
+        def transition(self, lin):
+            seen.append((lin.rows, lin.length, tuple(lin.states.shape), tuple(lin.prev.shape)))
+            return li.Dense(lin.jacobian() * (1 if lin.length > 19 else 0.5))
+
+    f, (s0, u) = tanh_rnn(4), problem(20)
+    s0.requires_grad_()
+    states = li.solve(li.Compiled(f, lambda body, **_: body) if compiled else f, s0, u, Looking(), window=window).states
+    for rows, length, *shapes in seen:
+        assert length == 20
+        assert shapes == [(rows.stop - rows.start, 4)] * 2
+    assert {0, 20} <= {bound for rows, *_ in seen for bound in (rows.start, rows.stop)}
+    seen.clear()
+    (g,) = torch.autograd.grad(states.sum(), s0)
+    assert {length for _, length, *_ in seen} == {19}
+    (expected,) = torch.autograd.grad(loop(f, s0, u).sum(), s0)
+    torch.testing.assert_close(g, expected, rtol=1e-8, atol=1e-8)  # residuals of 1e-10, twice solved

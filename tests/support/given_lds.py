@@ -45,7 +45,7 @@ def linearization(matrices, residual, frontier=None):
     cut = Cut(0, frontier, int(frontier.min()), int(frontier.max()))
     zero = torch.zeros_like(residual)
     given = Given(matrices, residual)
-    return li.Linearization(zero, zero, residual, given, zero, slice(0, n), 0, frontier < n, _cut=cut)
+    return li.Linearization(zero, zero, residual, given, zero, slice(0, n), n, 0, frontier < n, _cut=cut)
 
 
 def proposal(method, lin):

@@ -6,39 +6,28 @@ Written in velocities `r` in the coordinates in which the inverse mass matrix W 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from lds_iter.mcmc.acceptance import MoveInfo, accept
-from lds_iter.mcmc.mass import Root, root_of
-from lds_iter.mcmc.sampler import AbstractSampler, log_uniform, normal
+from lds_iter.mcmc.stepped import SteppedSampler
 from lds_iter.mcmc.target import LogDensity, Target
-from lds_iter.methods.arguments import check_count, check_number, fix
+from lds_iter.methods.arguments import check_count, fix
 
 
 @dataclass(frozen=True)
-class HMC(AbstractSampler):
+class HMC(SteppedSampler):
     """See `hmc`."""
 
     acceptance: ClassVar[float | None] = 0.8
 
-    logdensity: LogDensity  # pyright: ignore[reportIncompatibleVariableOverride]
-    step_size: float
-    inverse_mass_matrix: Tensor | None = None
     num_steps: int = 8
-    _root: Root = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        size = check_number("step_size", self.step_size, 0, math.inf, open_low=True)
-        steps = check_count("num_steps", self.num_steps, least=1)
-        fix(self, step_size=size, num_steps=steps, _root=root_of(self.inverse_mass_matrix))
-
-    def noise(self, length: int, like: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        return normal(length, like, generator), log_uniform(length, like, generator)
+        super().__post_init__()
+        fix(self, num_steps=check_count("num_steps", self.num_steps, least=1))
 
     def move(self, target: Target, s: Tensor, noise: Any) -> tuple[Tensor, MoveInfo]:
         (xi, log_u), size, root = noise, self.step_size, self._root

@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lds_iter.mcmc.acceptance import MoveInfo
-from lds_iter.mcmc.mass import Root, root_of
-from lds_iter.mcmc.sampler import AbstractSampler, normal
+from lds_iter.mcmc.sampler import normal
+from lds_iter.mcmc.stepped import SteppedSampler
 from lds_iter.mcmc.target import LogDensity, Target
-from lds_iter.methods.arguments import check_number, fix
 
 
 @dataclass(frozen=True)
-class Langevin(AbstractSampler):
+class Langevin(SteppedSampler):
     """See `langevin`."""
-
-    logdensity: LogDensity  # pyright: ignore[reportIncompatibleVariableOverride]
-    step_size: float
-    inverse_mass_matrix: Tensor | None = None
-    _root: Root = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        size = check_number("step_size", self.step_size, 0, math.inf, open_low=True)
-        fix(self, step_size=size, _root=root_of(self.inverse_mass_matrix))
 
     def noise(self, length: int, like: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return normal(length, like, generator)

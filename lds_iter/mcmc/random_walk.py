@@ -2,41 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from lds_iter.mcmc.acceptance import MoveInfo, accept
-from lds_iter.mcmc.mass import Root, root_of
-from lds_iter.mcmc.sampler import AbstractSampler, log_uniform, normal
+from lds_iter.mcmc.stepped import SteppedSampler
 from lds_iter.mcmc.target import LogDensity, Target
-from lds_iter.methods.arguments import check_number, fix
 from lds_iter.methods.picard import Picard
 
 
 @dataclass(frozen=True)
-class RandomWalk(AbstractSampler):
+class RandomWalk(SteppedSampler):
     """See `random_walk`."""
 
     acceptance: ClassVar[float | None] = 0.234
 
-    logdensity: LogDensity  # pyright: ignore[reportIncompatibleVariableOverride]
-    step_size: float
-    inverse_mass_matrix: Tensor | None = None
-    _root: Root = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        size = check_number("step_size", self.step_size, 0, math.inf, open_low=True)
-        fix(self, step_size=size, _root=root_of(self.inverse_mass_matrix))
-
     def method(self, width: int) -> Picard:  # noqa: ARG002 - a move is x + something, or x: its Jacobian is I
         return Picard()
-
-    def noise(self, length: int, like: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        return normal(length, like, generator), log_uniform(length, like, generator)
 
     def move(self, target: Target, s: Tensor, noise: Any) -> tuple[Tensor, MoveInfo]:
         xi, log_u = noise

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.carries.independent import shared_dims, untouched_dims
 from lds_iter.derivatives.linearization import FunctionDerivatives
 from lds_iter.recurrence import ravel
 
@@ -91,14 +92,9 @@ def _independent_dims(func: Func, y0: Any, t0: Tensor, leaves: list[Tensor]) -> 
     `y0`, and other elements get a gradient where `func` mixes them. The last dimension of the widest tensor is never
     batch.
     """
-    most = max(leaf.ndim for leaf in leaves) - 1
-    shared = 0
-    while shared < most and all(
-        leaf.ndim > shared and leaf.shape[shared] == leaves[0].shape[shared] for leaf in leaves
-    ):
-        shared += 1
-    if shared == 0 or all(size == 1 for size in leaves[0].shape[:shared]):
-        return max(shared, 0)
+    shared = shared_dims(leaves)
+    if all(size == 1 for size in leaves[0].shape[:shared]):
+        return shared
     first = (0,) * shared
     with torch.no_grad():
         given = pytree.tree_map(lambda leaf: leaf.detach(), y0)
@@ -106,12 +102,5 @@ def _independent_dims(func: Func, y0: Any, t0: Tensor, leaves: list[Tensor]) -> 
         seed = pytree.tree_map(torch.zeros_like, slope)
         for leaf in pytree.tree_leaves(seed):
             leaf[first] = torch.linspace(1.0, 2.0, leaf[first].numel(), dtype=leaf.dtype).view(leaf[first].shape)
-        felt = [leaf.reshape(*leaf.shape[:shared], -1).abs().amax(-1) for leaf in pytree.tree_leaves(pull(seed)[0])]
-    touched = torch.stack(felt).amax(0) > 0
-    while shared:
-        touched[(0,) * shared] = False
-        if not bool(touched.any()):
-            return shared
-        shared -= 1
-        touched = touched.any(-1)
-    return 0
+        felt = [leaf.abs() > 0 for leaf in pytree.tree_leaves(pull(seed)[0])]
+    return untouched_dims(felt, shared)

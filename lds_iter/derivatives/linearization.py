@@ -119,14 +119,7 @@ class Linearization:
         Args:
             new, old: pytrees of tensors, `(*batch, ...)`; what a method carries.
         """
-
-        def kept(one: Any, other: Any) -> Any:
-            if not isinstance(one, Tensor):
-                return one
-            mask = self.active.reshape((*self.active.shape, *[1] * (one.ndim - self.active.ndim)))
-            return torch.where(mask, one, other)
-
-        return pytree.tree_map(kept, new, old)
+        return keep_where(self.active, new, old)
 
     def keep_rows(self, new: Any, old: Any) -> Any:
         """The same for a memory of all time steps: `new` in the rows that may move now (`open`), `old` in the others.
@@ -188,6 +181,22 @@ class Linearization:
                 "`li.linearization(f, s0, states, inputs)`."
             )
         return self._f
+
+
+def keep_where(mask: Tensor, new: Any, old: Any) -> Any:
+    """`new` for the sequences of a mask, `old` for the others; what is no tensor is `new`.
+
+    Args:
+        mask: bool, `(*batch)`.
+        new, old: pytrees of tensors, `(*batch, ...)`.
+    """
+
+    def kept(one: Any, other: Any) -> Any:
+        if not isinstance(one, Tensor):
+            return one
+        return torch.where(mask.reshape((*mask.shape, *[1] * (one.ndim - mask.ndim))), one, other)
+
+    return pytree.tree_map(kept, new, old)
 
 
 def linearization(f: Function, s0: Tensor, states: Tensor, inputs: Any) -> Linearization:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.auto.clock import WallClock
 from lds_iter.checks import checked_method
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.state import AbstractStrategy
@@ -195,17 +195,10 @@ def _named(methods: Sequence[Solver] | Mapping[str, Solver]) -> dict[str, Solver
 
 
 def _timed(run: Callable[[], Any], like: Tensor, repeats: int) -> tuple[Any, float]:
-    """What it returns, and the seconds of the fastest of some runs; waits for an accelerator."""
-    fastest, found = float("inf"), None
+    """What it returns, and the seconds of the fastest of some runs."""
+    clock, fastest, found = WallClock(), float("inf"), None
     for _ in range(repeats):
-        _wait(like)
-        begun = time.perf_counter()
+        begun = clock.now(like)
         found = run()
-        _wait(like)
-        fastest = min(fastest, time.perf_counter() - begun)
+        fastest = min(fastest, clock.now(like) - begun)
     return found, fastest
-
-
-def _wait(like: Tensor) -> None:
-    if like.is_cuda:
-        torch.cuda.synchronize(like.device)

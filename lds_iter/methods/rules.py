@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from lds_iter.derivatives.linearization import keep_where
 from lds_iter.methods.arguments import check_count, check_instance, check_number, fix
 from lds_iter.methods.spelling import Composable
 
@@ -97,19 +97,10 @@ def asked(rule: AbstractRule | Callable[[Any], Tensor]) -> Asked:
     def ask(progress: Seen, takes_part: Tensor | None = None) -> Tensor:
         carry = carries.pop() if carries else rule.init(progress)
         now, after = answer_of(rule, progress, carry)
-        carries.append(after if takes_part is None else kept_where(takes_part, after, carry))
+        carries.append(after if takes_part is None else keep_where(takes_part, after, carry))
         return now
 
     return ask
-
-
-def kept_where(takes_part: Tensor, after: Any, before: Any) -> Any:
-    """The next carry of a rule for the sequences that took part in an iteration, that of before for the others."""
-
-    def kept(new: Any, old: Any) -> Any:
-        return torch.where(takes_part, new, old) if isinstance(new, Tensor) else new
-
-    return pytree.tree_map(kept, after, before)
 
 
 def answer_of(rule: AbstractRule, progress: Seen, carry: Any) -> tuple[Tensor, Any]:

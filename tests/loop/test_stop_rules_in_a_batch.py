@@ -1,9 +1,24 @@
 """A rule that stops a sequence stops it where it would stop alone, though it waits for slower ones in a window."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 import lds_iter as li
+
+
+@dataclass(frozen=True)
+class NoBetterThanThree(li.AbstractRule):
+    """A rule of a user's own that remembers several numbers of each sequence: the last three residuals."""
+
+    def init(self, progress):
+        return torch.full((*progress.residual.shape, 3), torch.inf, dtype=torch.float64)
+
+    def holds(self, progress, carry):
+        now = progress.residual.unsqueeze(-1)
+        return (now > carry).any(-1), torch.cat([carry[..., 1:], now], -1)
+
 
 RULES = [
     li.SmallUpdate(1e-3),
@@ -11,6 +26,7 @@ RULES = [
     li.Below(1e-2),
     li.After(4),
     li.Stalled(1, 0.5) | li.SmallUpdate(0.1),
+    NoBetterThanThree(),
 ]
 
 

@@ -92,8 +92,7 @@ def check_inputs(inputs: Any, s0: Tensor, argument: str = "inputs") -> int:
                 f"`{name}` must be a tensor that leads with T, got {type(leaf).__name__}.{hint} What does not change "
                 "over time belongs into `f`, as a closure."
             )
-        if leaf.is_nested or leaf.layout is not torch.strided or leaf.is_quantized:
-            check_layout(name, leaf)
+        check_layout(name, leaf)
         if leaf.ndim == 0:
             raise ValueError(f"`{name}` must lead with T, got a tensor without dimensions.")
         if leaf.device != s0.device:

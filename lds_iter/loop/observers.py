@@ -151,7 +151,7 @@ def stops(rule: Asked) -> Callable[[Problem, LoopState], LoopState]:
 
 @contextmanager
 def progress_bar(length: int, show: bool) -> Iterator[Callable[[Problem, LoopState], None] | None]:
-    """An observer that draws a bar of the accepted rows of the slowest sequence; None if `wanted` is false."""
+    """An observer that draws a bar of the accepted rows of the slowest sequence; None if `show` is false."""
     if not show:
         yield None
         return

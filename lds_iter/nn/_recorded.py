@@ -18,7 +18,7 @@ _PROXY = torch._C._TorchDispatchModeKey.PROXY  # pyright: ignore
 
 
 def traced_as_leaf(module: torch.nn.Module, input: Any) -> bool:
-    """Whether `value` is a proxy with which `torch.fx` traces a model that holds the module."""
+    """Whether `input` is a proxy with which `torch.fx` traces a model that holds the module."""
     proxies = sys.modules.get("torch.fx.proxy")
     return proxies is not None and isinstance(input, proxies.Proxy) and input.tracer.root is not module
 
@@ -53,7 +53,7 @@ def saves_elsewhere() -> bool:
 
 
 def _has_no_numbers(leaf: Any) -> bool:
-    """Whether `value` is a tensor without numbers (meta or fake), or a sequence of such tensors."""
+    """Whether `leaf` is a tensor without numbers (meta or fake), or a sequence of such tensors."""
     if isinstance(leaf, tuple | list):
         return any(_has_no_numbers(one) for one in leaf)
     if not isinstance(leaf, Tensor):

@@ -14,7 +14,7 @@ from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
 from lds_iter.nn._boundary import torch_is_faster
 from lds_iter.nn._forward import forward_pass
-from lds_iter.nn._plan import OVER_BUDGET, SHORT, LayerOutcome, Plan
+from lds_iter.nn._plan import FASTER, OVER_BUDGET, LayerOutcome, Plan
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
 from lds_iter.nn.options import (
     OPTION_NAMES,
@@ -83,8 +83,8 @@ class ParallelLayers(torch.nn.RNNBase):
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
         if self.options.method is None and torch_is_faster(self, input):
-            if self.last_plan is not SHORT:
-                self._remember(LayerOutcome(None, SHORT))
+            if self.last_plan is not FASTER:
+                self._remember(LayerOutcome(None, FASTER))
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
         if traced_as_leaf(self, input):
             return as_leaf(self, input, hx)

@@ -35,6 +35,13 @@ ARGUMENTS = {
     "scalar state": ({"s0": torch.tensor(1.0)}, ValueError, r"got \(\).*s0\.reshape\(1\)"),
     "empty state": ({"s0": torch.zeros(0, 3)}, ValueError, r"nothing empty"),
     "NaN state": ({"s0": S0 * torch.nan}, ValueError, r"`s0` contains inf or NaN"),
+    "sparse state": ({"s0": S0.to_sparse()}, TypeError, r"`s0` must be an ordinary dense tensor.*s0\.to_dense\(\)"),
+    "meta state": ({"s0": S0.to("meta")}, TypeError, r"`s0` is on the device meta, which holds no numbers"),
+    "sparse inputs": ({"inputs": (U, U.to_sparse())}, TypeError, r"`inputs\[1\]` must be an ordinary dense tensor"),
+    "nested inputs": ({"inputs": torch.nested.nested_tensor([U[:, 0]] * 5, layout=torch.jagged)}, TypeError, r"got a nested tensor"),
+    "sparse guess": ({"guess": U.to_sparse()}, TypeError, r"`guess` must be an ordinary dense tensor"),
+    "record a number": ({"record": 1}, TypeError, r"`record` must be True or False, got int"),
+    "throw None": ({"throw": None}, TypeError, r"`throw` must be True or False, got NoneType"),
     "no inputs": ({"inputs": None}, ValueError, r"T is unknown.*torch\.arange\(T\)"),
     "inputs not tensors": ({"inputs": {"x": U, "dt": 0.1}}, TypeError, r"`inputs\['dt'\]` must be a tensor"),
     "a number among inputs": ({"inputs": (U, 0.1)}, TypeError, r"`inputs\[1\]` .* got float. What does not change"),
@@ -180,6 +187,24 @@ def test_dropout_is_noticed():
         li.solve(lambda s, u: module(s) + u, S0, U)
     module.eval()
     assert li.solve(lambda s, u: module(s) + u, S0, U).converged
+
+
+@pytest.mark.parametrize(
+    ("build", "known"),
+    [
+        (lambda: li.Auto(budgt=0.1), "budget"),
+        (lambda: li.Implicit(windw=3), "window"),
+        (lambda: li.Coarse(strid=3), "stride"),
+        (lambda: li.nn.SolveOptions(metod=li.Newton()), "method"),
+        (lambda: li.start(lambda s, u: s, S0, U, windw=3), "window"),
+        (lambda: li.sequential(lambda s, u: s, S0, input=U), "inputs"),
+        (lambda: li.ode.odeint(lambda t, y: y, S0, torch.linspace(0, 1, 5), metod="rk4"), "method"),
+    ],
+    ids=["Auto", "Implicit", "Coarse", "SolveOptions", "start", "sequential", "odeint"],
+)
+def test_the_nearest_spelling_is_suggested(build, known):
+    with pytest.raises(TypeError, match=f"Did you mean `{known}`"):
+        build()
 
 
 def test_a_wrapped_method_that_is_no_method_is_told_so():

@@ -112,6 +112,30 @@ def test_by_default_a_layer_takes_its_steps_in_compiled_code(kind, monkeypatch):
     assert ours.last_plan.route is li.nn.Route.STEPS
 
 
+@pytest.mark.skipif(not COMPILED, reason="no C++ compiler, or turned off")
+@pytest.mark.parametrize(
+    ("shape", "width", "training", "steps"),
+    [
+        ((600, 1), 8, False, True),
+        ((600, 1), 64, True, True),
+        ((600, 2), 8, False, False),  # products of matrices, which one kernel makes for the whole batch
+        ((600, 2), 8, True, True),
+        ((600, 2), 32, True, False),
+        ((600, 9), 32, True, True),
+        ((500, 1), 8, False, False),  # over before steps could begin
+    ],
+)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_an_lstm_takes_torchs_kernel_where_that_is_faster(shape, width, training, steps, batch_first):
+    torch.manual_seed(0)
+    theirs = torch.nn.LSTM(3, width, batch_first=batch_first)
+    ours = li.nn.parallelize(copy.deepcopy(theirs))
+    x = torch.randn(*reversed(shape), 3) if batch_first else torch.randn(*shape, 3)
+    with torch.set_grad_enabled(training):
+        torch.testing.assert_close(ours(x)[0], theirs(x)[0], rtol=0, atol=4e-6)  # roundings of a contracting network
+    assert (ours.last_plan.route is li.nn.Route.STEPS) == steps
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_compiler_torchs_kernel_answers(kind, monkeypatch):
     theirs, ours = pair(kind)

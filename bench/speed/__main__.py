@@ -10,10 +10,10 @@ medians. Times include the input projections, which `torch.nn.GRU` does too.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 import lds_iter as li
 from bench.common.machine import describe, results_folder
@@ -22,7 +22,7 @@ from bench.speed import layers, measure
 from bench.speed.page import page
 
 
-def main() -> int:
+def main() -> None:
     """Run `measure.py` and `layers.py`, keep the figures, write the page, and say whether every bar was reached."""
     folder = results_folder()
     raw = folder / "raw.json"
@@ -39,7 +39,7 @@ def main() -> int:
     ]
     code = pytest.main(arguments)
     if code:
-        return code
+        raise typer.Exit(code)
     full = json.loads(raw.read_text())
     raw.unlink()
     kept = {
@@ -52,8 +52,8 @@ def main() -> int:
     missed = [info for info in infos if info["ratio"] < info["bar"]]
     for info in missed:
         print(f"below its bar of {info['bar']}: T={info['T']}, D={info['D']}: {info['ratio']:.1f}")
-    return 1 if missed else 0
+    raise typer.Exit(1 if missed else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

@@ -38,7 +38,11 @@ ARGUMENTS = {
     "sparse state": ({"s0": S0.to_sparse()}, TypeError, r"`s0` must be an ordinary dense tensor.*s0\.to_dense\(\)"),
     "meta state": ({"s0": S0.to("meta")}, TypeError, r"`s0` is on the device meta, which holds no numbers"),
     "sparse inputs": ({"inputs": (U, U.to_sparse())}, TypeError, r"`inputs\[1\]` must be an ordinary dense tensor"),
-    "nested inputs": ({"inputs": torch.nested.nested_tensor([U[:, 0]] * 5, layout=torch.jagged)}, TypeError, r"got a nested tensor"),
+    "nested inputs": (
+        {"inputs": torch.nested.nested_tensor([U[:, 0]] * 5, layout=torch.jagged)},
+        TypeError,
+        r"got a nested tensor",
+    ),
     "sparse guess": ({"guess": U.to_sparse()}, TypeError, r"`guess` must be an ordinary dense tensor"),
     "record a number": ({"record": 1}, TypeError, r"`record` must be True or False, got int"),
     "throw None": ({"throw": None}, TypeError, r"`throw` must be True or False, got NoneType"),

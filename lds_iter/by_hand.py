@@ -15,7 +15,7 @@ from lds_iter.loop import iteration, state
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Result, Solution
-from lds_iter.solve import check_arguments, solution_of, teach_spelling
+from lds_iter.solve import check_arguments, explained, solution_of
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Iterate:
         return next(linearize_along(problem.f, prev, states[1:], problem.inputs, rows=problem.length, iteration=count))
 
 
-@teach_spelling
+@explained
 def start(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import operator
 import textwrap
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,15 +21,6 @@ from lds_iter.recurrence import check_order, check_value, detached, own_lineariz
 ALONE = 1 / 64
 """How far the value of a row, in parts of the largest number, may depend on its company: `f` may compute in bfloat16,
 inside, where values differ by some units of 1 / 256 when a product is summed in another order."""
-
-
-def check_names(taker: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Keywords: each known to `taker`; an unknown one is answered with the nearest known one."""
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f" Did you mean `{near[0]}`?" if near else ""
-            raise TypeError(f"`{taker}` has no argument `{name}`.{hint} It takes: {', '.join(known)}.")
 
 
 def check_state(s0: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
@@ -20,7 +19,6 @@ from lds_iter.checks import (
     check_flags,
     check_guess,
     check_inputs,
-    check_names,
     check_numbers,
     check_state,
     check_tolerance,
@@ -44,6 +42,7 @@ from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
 from lds_iter.solution import Progress, Result, Solution
 
@@ -51,24 +50,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def teach_spelling(function: Callable[P, R]) -> Callable[P, R]:
-    """Answer an unknown keyword with the nearest known one, and explain what goes wrong inside of a derivative."""
-    known = list(inspect.signature(function).parameters)
+def explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: explain an unknown keyword by the nearest one, and an error inside of a derivative by its cause."""
 
     @functools.wraps(function)
-    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        check_names(function.__name__, kwargs, known)
+    def noted(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:
             note_on_derivatives(error)
             raise
 
-    return checked
+    return spelled(noted)
 
 
 @untraced
-@teach_spelling
+@explained
 def solve(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,
@@ -232,7 +229,7 @@ def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
     return error
 
 
-@teach_spelling
+@explained
 def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
     """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
 

@@ -1,5 +1,6 @@
 """What importing the package does, and what it does not."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -64,3 +65,28 @@ def test_diffusion_works_from_the_package_alone_in_any_folder(tmp_path):
     command = [sys.executable, "-W", "ignore", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=there)
     assert done.stdout == "True\n", done.stderr
+
+
+MODULES = [li, li.auto, li.depth, li.diagnostics, li.diffusion, li.mcmc, li.nn, li.ode, li.testing]
+PLAIN = {"linear_scan", "reference_scan", "fold", "ravel", "register_scan"}
+"""Called at every step and in compiled code; and a decorator."""
+
+
+def functions_with_options():
+    found = {}
+    for module in MODULES:
+        for name, value in vars(module).items():
+            if not inspect.isfunction(value) or name.startswith("_") or name in PLAIN:
+                continue
+            parameters = inspect.signature(value).parameters.values()
+            if any(p.default is not p.empty for p in parameters) and all(p.kind != p.VAR_KEYWORD for p in parameters):
+                found[f"{module.__name__}.{name}"] = value
+    return found
+
+
+@pytest.mark.parametrize("name", functions_with_options())
+def test_a_misspelt_option_is_answered_with_the_nearest_one(name):
+    function = functions_with_options()[name]
+    option = [p.name for p in inspect.signature(function).parameters.values() if p.default is not p.empty][-1]
+    with pytest.raises(TypeError, match=f"has no argument `{option}s`. Did you mean `{option}`"):
+        function(**{option + "s": 1})

@@ -20,11 +20,13 @@ from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_count
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.rules import AbstractRule
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import detached, take_rows
 from lds_iter.solution import Progress
 from lds_iter.solve import solve
 
 
+@spelled
 def scan(
     step: UserStep,
     init: Any,
@@ -102,6 +104,7 @@ def scan(
     return f.carries(solution.states[-1]), ys
 
 
+@spelled
 def scan_recurrence(
     step: UserStep,
     init: Any,

@@ -26,10 +26,12 @@ from torch import Tensor, nn
 from lds_iter.depth.past import View
 from lds_iter.depth.recurrence import DepthRecurrence
 from lds_iter.depth.stacks import injected
+from lds_iter.methods.spelling import spelled
 
 INTERFACE = ("embed_inputs", "initialize_state", "core_block_forward", "predict_from_latents")
 
 
+@spelled
 def load_huginn(
     name: str = "tomg-group-umd/huginn-0125", *, trust_remote_code: bool = False, revision: str | None = None
 ) -> nn.Module:
@@ -73,6 +75,7 @@ def load_huginn(
     return kind.from_pretrained(name, config=config, dtype=torch.float32, revision=revision).eval()
 
 
+@spelled
 def huginn_over_depth(model: Any, input_ids: Tensor, depth: int | None = None, *, seed: int = 0) -> DepthRecurrence:
     """The recurrence of a loaded model over the steps of its core; its `finish` goes from the last state to logits.
 

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.methods.picard import Picard
+from lds_iter.methods.spelling import spelled
 from lds_iter.solve import solve
 
 LanguageModel = Callable[[Tensor], Tensor]
@@ -115,6 +116,7 @@ def greedy(model: LanguageModel, prompt: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
+@spelled
 def jacobi_decoding(model: LanguageModel, prompt: Tensor, count: int, *, draft: Tensor | None = None) -> Decoded:
     """Exactly the greedy tokens in float32, several per pass where the guess is right.
 
@@ -141,6 +143,7 @@ def jacobi_decoding(model: LanguageModel, prompt: Tensor, count: int, *, draft: 
     return Decoded(tokens, int(solution.iterations), line.tally.passes, line.tally.evaluated)
 
 
+@spelled
 def looked_up(prompt: Tensor, count: int, *, match: int = 3) -> Tensor:
     """A draft from the prompt itself: what followed the latest earlier occurrence of its last `match` tokens, repeated
     as needed (prompt lookup decoding, Saxena 2023); the last token, repeated, where there is none.

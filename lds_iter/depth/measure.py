@@ -11,6 +11,7 @@ from torch import Tensor
 from lds_iter.depth.recurrence import DepthRecurrence
 from lds_iter.derivatives.linearization import FunctionDerivatives, Linearization
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import take_rows
 
 
@@ -60,6 +61,7 @@ class ErrorMap:
     to_last: int | None
 
 
+@spelled
 def error_map(
     problem: DepthRecurrence, method: LDSApproximation, exact: Tensor, *, tolerance: float = 1e-3
 ) -> ErrorMap:
@@ -79,6 +81,7 @@ def error_map(
     return ErrorMap(errors, first if first < len(errors) else None)
 
 
+@spelled
 def growth_per_layer(problem: DepthRecurrence, exact: Tensor, *, directions: int = 4, seed: int = 0) -> float:
     """How a small change of the state grows per layer, along the true states: the geometric mean over the depth.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lds_iter.depth.past import Memory, View
 from lds_iter.depth.recurrent import Counted, Generated, RecurrentDepthModel, all_steps, check_prompt
+from lds_iter.methods.spelling import spelled
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def newest(memory: Memory, depth: int) -> Memory:
 
 
 @torch.no_grad()
+@spelled
 def newest_states(
     model: RecurrentDepthModel, prompt: Tensor, count: int, depth: int, *, rule: Freeze | None = None
 ) -> Generated:

@@ -23,11 +23,13 @@ from torch.func import functional_call
 from lds_iter.depth.attention import forward_mode
 from lds_iter.depth.closeness import agree, others, state_dtype
 from lds_iter.depth.recurrence import DepthRecurrence
+from lds_iter.methods.spelling import spelled
 
 Hidden = Callable[[Tensor], Tensor]
 """A block: hidden states `(N, tokens, width)` to the same shape; sequences do not see each other."""
 
 
+@spelled
 def shared(block: Hidden, h0: Tensor, depth: int, *, dims: int = 2) -> DepthRecurrence:
     """One block applied `depth` times.
 
@@ -40,6 +42,7 @@ def shared(block: Hidden, h0: Tensor, depth: int, *, dims: int = 2) -> DepthRecu
     return _recurrence(lambda s, _: _in_one_batch(block, s, h0, dims), h0, torch.arange(depth), dims)
 
 
+@spelled
 def injected(
     core: Callable[[Tensor, Tensor], Tensor], h0: Tensor, e: Tensor, depth: int, *, dims: int = 2
 ) -> DepthRecurrence:
@@ -60,6 +63,7 @@ def injected(
     return _recurrence(f, h0, torch.arange(depth), dims)
 
 
+@spelled
 def loop(blocks: Sequence[Hidden], h0: Tensor, *, dims: int = 2) -> DepthRecurrence:
     """Different layers, one call per row: for what `stack` cannot take. Layer t is evaluated on row t.
 
@@ -81,6 +85,7 @@ def loop(blocks: Sequence[Hidden], h0: Tensor, *, dims: int = 2) -> DepthRecurre
     return _recurrence(f, h0, torch.arange(len(blocks)), dims)
 
 
+@spelled
 def stack(layers: Sequence[nn.Module], h0: Tensor, *, dims: int = 2) -> DepthRecurrence:
     """Different layers of one kind, all at once: their parameters, stacked, are the inputs of the recurrence.
 

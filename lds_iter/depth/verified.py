@@ -15,9 +15,11 @@ from torch import Tensor
 from lds_iter.depth.newest_states import Freeze, Front, draft, newest
 from lds_iter.depth.past import Memory
 from lds_iter.depth.recurrent import Counted, Generated, RecurrentDepthModel, agreement, all_steps, check_prompt
+from lds_iter.methods.spelling import spelled
 
 
 @torch.no_grad()
+@spelled
 def verified(
     model: RecurrentDepthModel, prompt: Tensor, count: int, depth: int, *, rule: Freeze | None = None, block: int = 32
 ) -> Generated:

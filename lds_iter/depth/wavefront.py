@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lds_iter.depth.lattice import Lattice, Record
 from lds_iter.depth.recurrent import Counted, Generated, RecurrentDepthModel
+from lds_iter.methods.spelling import spelled
 from lds_iter.solve import solve
 
 TOLERANCE = 1e-6
@@ -14,6 +15,7 @@ TOLERANCE = 1e-6
 
 
 @torch.no_grad()
+@spelled
 def wavefront(
     model: RecurrentDepthModel, prompt: Tensor, count: int, rows: int, *, inner: int = 1, flight: int = 16
 ) -> Generated:

@@ -15,6 +15,7 @@ from lds_iter.checks import checked_method
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import Function, detached
 from lds_iter.solution import Result, Solution, duration
 from lds_iter.solve import sequential, solve
@@ -124,6 +125,7 @@ class Comparison:
         return f"<table><tr>{head}</tr>{body}</table>"
 
 
+@spelled
 def compare(
     f: Function,
     s0: Tensor,

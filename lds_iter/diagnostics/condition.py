@@ -25,6 +25,7 @@ from lds_iter.diagnostics._along import along
 from lds_iter.diagnostics.exponents import Lyapunov, lyapunov
 from lds_iter.diagnostics.singular import Inverse, norm
 from lds_iter.linear.transitions import Dense
+from lds_iter.methods.spelling import spelled
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Conditioning:
         )
 
 
+@spelled
 def conditioning(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,

@@ -22,6 +22,7 @@ from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import along, check_solution, checked_prefix, linearizations
 from lds_iter.diagnostics.evaluation import AbstractEvaluation, ByScan
 from lds_iter.diagnostics.products import random_frame
+from lds_iter.methods.spelling import spelled
 from lds_iter.solution import Solution
 
 
@@ -75,6 +76,7 @@ class Lyapunov:
         )
 
 
+@spelled
 def lyapunov(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,
@@ -121,6 +123,7 @@ def lyapunov(
         return _measured(stretches, frame, evaluation, _bounds(trajectory.length, blocks, discard))
 
 
+@spelled
 def lyapunov_of(
     solution: Solution, *, prefix: int | None = None, exponents: int = 1, blocks: int = 10, discard: int = 0
 ) -> Lyapunov:

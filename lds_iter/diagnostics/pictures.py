@@ -8,6 +8,7 @@ import torch
 
 from lds_iter.diagnostics.comparing import Comparison
 from lds_iter.diagnostics.reporting import Report
+from lds_iter.methods.spelling import spelled
 from lds_iter.solution import Solution
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+@spelled
 def convergence_map(
     solution: Solution, sequence: int = 0, *, title: str | None = None, ax: Axes | None = None
 ) -> Figure:
@@ -64,6 +66,7 @@ def convergence_map(
     return figure
 
 
+@spelled
 def comparison_picture(comparison: Comparison, sequence: int = 0, iteration: int | None = None) -> Figure:
     """Three panels: the residual over iterations; over time at one iteration; the error against the loop over time.
 
@@ -102,6 +105,7 @@ def comparison_picture(comparison: Comparison, sequence: int = 0, iteration: int
     return figure
 
 
+@spelled
 def report_picture(report: Report, sequence: int = 0) -> Figure:
     """The convergence map, where the solve was recorded, over how a small difference grows or dies along the states.
 

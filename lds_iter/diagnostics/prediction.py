@@ -29,6 +29,7 @@ from lds_iter.diagnostics.exponents import Lyapunov, lyapunov
 from lds_iter.diagnostics.growth import Law, forecast
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import take_rows
 from lds_iter.solution import History, Result, Solution
 from lds_iter.solve import solve
@@ -116,6 +117,7 @@ class Prediction:
         return f"{text}: a `prefix` of about {math.ceil(enough):,}"
 
 
+@spelled
 def predict_iterations(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,

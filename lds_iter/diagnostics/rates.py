@@ -25,6 +25,7 @@ from lds_iter.derivatives.linearization import Linearization
 from lds_iter.diagnostics._along import along
 from lds_iter.diagnostics.singular import Inverse, in_float64, norm
 from lds_iter.methods.base import StatefulTransition
+from lds_iter.methods.spelling import spelled
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Contraction:
         )
 
 
+@spelled
 def contraction(
     f: Callable[[Tensor, Any], Tensor],
     s0: Tensor,

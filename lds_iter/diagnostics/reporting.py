@@ -11,6 +11,7 @@ from torch import Tensor
 from lds_iter.diagnostics._along import check_solution
 from lds_iter.diagnostics.condition import mu_bounds
 from lds_iter.diagnostics.exponents import Lyapunov, lyapunov_of
+from lds_iter.methods.spelling import spelled
 from lds_iter.solution import Result, Solution
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ class Report:
         }
 
 
+@spelled
 def report(solution: Solution, *, prefix: int | None = 10_000) -> Report:
     """Look back at a solve: was it worth it, how sensitive is the recurrence, how exact are the states.
 

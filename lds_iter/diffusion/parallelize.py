@@ -23,8 +23,10 @@ from lds_iter.diffusion.sampled import Sampled, Work
 from lds_iter.diffusion.secant import Secant
 from lds_iter.diffusion.settings import Settings, check_max_batch, warn_of_clipping
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import spelled
 
 
+@spelled
 def parallelize(
     pipe: Any,
     *,

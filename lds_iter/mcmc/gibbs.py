@@ -12,6 +12,7 @@ from torch import Tensor
 from lds_iter.mcmc.acceptance import MoveInfo
 from lds_iter.mcmc.sampler import AbstractSampler
 from lds_iter.mcmc.target import Target
+from lds_iter.methods.spelling import spelled
 
 Conditional = Callable[[dict[str, Tensor], Tensor], Tensor]
 Draw = Callable[[tuple[int, ...], torch.Generator | None], Tensor]
@@ -58,6 +59,7 @@ class Gibbs(AbstractSampler):
         return moved, MoveInfo(sure > 0, sure, ~moved.isfinite().all(-1), torch.full_like(sure, torch.nan))
 
 
+@spelled
 def gibbs(conditionals: Mapping[str, Conditional], draws: Mapping[str, Draw]) -> Gibbs:
     """A Gibbs sampler: each part of the position in turn is drawn from its distribution given all others.
 

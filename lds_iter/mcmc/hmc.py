@@ -15,6 +15,7 @@ from lds_iter.mcmc.acceptance import MoveInfo, accept
 from lds_iter.mcmc.stepped import SteppedSampler
 from lds_iter.mcmc.target import LogDensity, Target
 from lds_iter.methods.arguments import check_count, fix
+from lds_iter.methods.spelling import spelled
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class HMC(SteppedSampler):
         return accept(log_ratio, log_u, s, x, before, after)
 
 
+@spelled
 def hmc(logdensity: LogDensity, step_size: float, inverse_mass_matrix: Tensor | None = None, num_steps: int = 8) -> HMC:
     """Hamiltonian Monte Carlo with a fixed number of leapfrog steps.
 

@@ -13,6 +13,7 @@ from lds_iter.mcmc.acceptance import MoveInfo
 from lds_iter.mcmc.sampler import normal
 from lds_iter.mcmc.stepped import SteppedSampler
 from lds_iter.mcmc.target import LogDensity, Target
+from lds_iter.methods.spelling import spelled
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Langevin(SteppedSampler):
         return moved, MoveInfo(sure > 0, sure, ~moved.isfinite().all(-1), torch.full_like(before, torch.nan))
 
 
+@spelled
 def langevin(logdensity: LogDensity, step_size: float, inverse_mass_matrix: Tensor | None = None) -> Langevin:
     """Unadjusted Langevin dynamics: every proposal of MALA is taken. Its distribution is off by O(step_size).
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from lds_iter.mcmc.acceptance import MoveInfo, accept
 from lds_iter.mcmc.stepped import SteppedSampler
 from lds_iter.mcmc.target import LogDensity, Target
+from lds_iter.methods.spelling import spelled
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class MALA(SteppedSampler):
         return accept(log_ratio, log_u, s, proposal, before, after)
 
 
+@spelled
 def mala(logdensity: LogDensity, step_size: float, inverse_mass_matrix: Tensor | None = None) -> MALA:
     """The Metropolis-adjusted Langevin algorithm.
 

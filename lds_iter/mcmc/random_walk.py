@@ -11,6 +11,7 @@ from lds_iter.mcmc.acceptance import MoveInfo, accept
 from lds_iter.mcmc.stepped import SteppedSampler
 from lds_iter.mcmc.target import LogDensity, Target
 from lds_iter.methods.picard import Picard
+from lds_iter.methods.spelling import spelled
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RandomWalk(SteppedSampler):
         return accept(after - before, log_u, s, proposal, before, after)
 
 
+@spelled
 def random_walk(logdensity: LogDensity, step_size: float, inverse_mass_matrix: Tensor | None = None) -> RandomWalk:
     """Random-walk Metropolis: a normal step, accepted or not.
 

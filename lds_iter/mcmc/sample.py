@@ -17,10 +17,12 @@ from lds_iter.mcmc.sampler import AbstractSampler
 from lds_iter.methods.arguments import check_count, check_instance
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.rules import AbstractRule
+from lds_iter.methods.spelling import spelled
 from lds_iter.solution import Progress
 from lds_iter.solve import solve
 
 
+@spelled
 def sample(
     sampler: AbstractSampler,
     x0: Any,

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.mcmc.sampler import AbstractSampler
 from lds_iter.methods.arguments import check_count, check_number
+from lds_iter.methods.spelling import spelled
 
 SHRINKAGE, T0, KAPPA = 0.05, 10.0, 0.75
 """Gamma, t0 and kappa of dual averaging."""
@@ -57,6 +58,7 @@ def begin(step_size: float) -> DualAveraging:
     return DualAveraging(math.log(10 * step_size), 0, 0.0, math.log(step_size), 0.0)
 
 
+@spelled
 def warm_up(
     sampler: AbstractSampler,
     x0: Any,

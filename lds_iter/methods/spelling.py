@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Composable:
@@ -48,12 +53,28 @@ def check_keywords(taker: str, given: dict[str, Any], function: Any) -> None:
         if function is not object.__init__:
             return
         parameters = ()
-    known = [parameter.name for parameter in parameters if parameter.name != "self"]
+    check_names(taker, given, [parameter.name for parameter in parameters if parameter.name != "self"])
+
+
+def check_names(taker: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Keywords: each among those known to `taker`; an unknown one is answered with the nearest known one."""
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f" Did you mean `{near[0]}`?" if near else ""
             raise TypeError(f"`{taker}` has no argument `{name}`.{hint} It takes: {', '.join(known) or 'nothing'}.")
+
+
+def spelled(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: an unknown keyword is answered with the nearest known one."""
+    known = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        check_names(function.__name__, kwargs, known)
+        return function(*args, **kwargs)
+
+    return checked
 
 
 def shown(value: Any, prefix: str = "") -> str:

@@ -9,9 +9,9 @@ import torch
 
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
-from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
+from lds_iter.methods.spelling import check_names
 from lds_iter.nn._boundary import torch_is_faster
 from lds_iter.nn._forward import forward_pass
 from lds_iter.nn._plan import FASTER, OVER_BUDGET, LayerOutcome, Plan

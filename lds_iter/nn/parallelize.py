@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from lds_iter.checks import check_names
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import check_names
 from lds_iter.nn.layers import GRU, LSTM, RNN, ParallelLayers
 from lds_iter.nn.options import OPTION_NAMES, OWN_STATE, SolveOptions
 

@@ -11,12 +11,12 @@ from torch.utils import _pytree as pytree
 
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
-from lds_iter.checks import check_names
 from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.errors import warn_of_slowness
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import check_names
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
 from lds_iter.nn._cell_problem import CellProblem, cell_problem
 from lds_iter.nn._gradient import Once, solved, stepped

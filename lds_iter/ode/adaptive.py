@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.methods.spelling import spelled
 from lds_iter.ode.explicit import ExplicitRungeKutta, ExplicitStep
 from lds_iter.ode.field import Func, make_field
 from lds_iter.ode.grids import check_times, subdivided
@@ -26,6 +27,7 @@ MOST_SUBSTEPS = 100_000
 
 
 @torch.no_grad()
+@spelled
 def adaptive_grid(
     func: Func, y0: Any, t: Tensor, *, rtol: float = 1e-7, atol: float = 1e-9, method: str = "rk4"
 ) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.newton import Newton
+from lds_iter.methods.spelling import spelled
 from lds_iter.ode.anchored import attached
 from lds_iter.ode.explicit import ExplicitRungeKutta, ExplicitStep
 from lds_iter.ode.field import Field, Func, make_field
@@ -38,6 +39,7 @@ class Trajectory:
     solution: Solution
 
 
+@spelled
 def integrate(
     func: Func,
     y0: Any,
@@ -79,6 +81,7 @@ def integrate(
     return Trajectory(field.unravel(rows), steps.nodes, replace(solved, states=states))
 
 
+@spelled
 def recurrence(
     func: Func,
     y0: Any,

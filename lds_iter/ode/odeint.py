@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import spelled
 from lds_iter.ode.field import Func
 from lds_iter.ode.integrate import integrate
 from lds_iter.ode.methods import Method
 from lds_iter.solution import Progress
-from lds_iter.solve import teach_spelling
 
 
-@teach_spelling
+@spelled
 def odeint(
     func: Func,
     y0: Any,
@@ -86,6 +86,7 @@ def odeint(
     return found.ys
 
 
+@spelled
 def odeint_adjoint(
     func: Func,
     y0: Any,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import Function
 from lds_iter.testing.findings import Examination, Findings, Measurements
 from lds_iter.testing.of_transitions import near, random_vectors
@@ -19,6 +20,7 @@ ROUNDINGS_OF_A_DERIVATIVE = 1 << 14
 """Roundings of a product allowed, in units of the largest number: two ways through a network round differently."""
 
 
+@spelled
 def check_derivatives(
     f: Function,
     s: Tensor,

@@ -13,6 +13,7 @@ from lds_iter.checks import check_f, check_inputs, check_state, checked_method
 from lds_iter.errors import PerformanceWarning
 from lds_iter.linear.transitions import AbstractTransition, leaves
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import Function, detached
 from lds_iter.testing.findings import Examination, Findings
 from lds_iter.testing.method_laws import LAWS
@@ -25,6 +26,7 @@ GAIN = 0.5
 """Of the network that methods are tried on: it forgets within a few steps, so that any good method saves iterations."""
 
 
+@spelled
 def check_method(
     method: LDSApproximation,
     f: Function | None = None,

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 from lds_iter.checks import check_f, check_inputs, check_state
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.methods.newton import Newton
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import (
     Function,
     detached,
@@ -34,6 +35,7 @@ OWN_ROW = (
 )
 
 
+@spelled
 def check_recurrence(f: Function, s0: Tensor, inputs: Any, *, seed: int = 0, throw: bool = True) -> Findings:
     """Check all that `solve` asks of a recurrence, and every part that it offers beyond its value.
 

@@ -11,12 +11,14 @@ from torch import Tensor
 from lds_iter.linear.linear_scan import linear_scan, reference_scan
 from lds_iter.linear.registry import Scan, kernel_of
 from lds_iter.linear.transitions import AbstractTransition, check_is_transition, leaves, map_leaves, take
+from lds_iter.methods.spelling import spelled
 from lds_iter.testing.findings import Examination, Findings
 from lds_iter.testing.of_transitions import near, random_vectors, room
 
 Solve = Callable[[AbstractTransition, Tensor, Tensor | None], Tensor]
 
 
+@spelled
 def check_scan(
     transition: AbstractTransition, like: Tensor, scan: Scan | None = None, *, seed: int = 0, throw: bool = True
 ) -> Findings:

@@ -16,12 +16,14 @@ from lds_iter.linear.transitions import (
     map_leaves,
     take,
 )
+from lds_iter.methods.spelling import spelled
 from lds_iter.testing.findings import Examination, Findings, Measurements
 
 ROUNDINGS = 64
 """Roundings allowed in each product of a row and a column, in units of the largest number of the result."""
 
 
+@spelled
 def check_transition(transition: AbstractTransition, like: Tensor, *, seed: int = 0, throw: bool = True) -> Findings:
     """Check the laws of a structure on one instance, of n rows. Others are made of it by another order of its rows.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import Function, detached
 from lds_iter.solution import Result, Solution
 from lds_iter.solve import check_arguments, solve
@@ -117,6 +118,7 @@ class Verification:
         return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
 
 
+@spelled
 def verify(
     f: Function,
     s0: Tensor,

@@ -10,12 +10,20 @@ from typing import Any
 import torch
 
 import lds_iter as li
-from bench.common.problems import Problem
+from bench.common.problems import Problem, mixture_langevin, two_well_langevin
+from recipes.langevin.measure import TOLERANCE, WIDEST, methods
 from recipes.optimizer.problems import irises, tumours
 from recipes.optimizer.training import SGD, AbstractOptimizer, Adam, Momentum, TextbookAdam, Training
+from recipes.teacher_forcing.data import lorenz
+from recipes.teacher_forcing.network import Forced, ShallowPLRNN
+from recipes.teacher_forcing.training import choose_strength
 
 NEWTON, TRUST = li.Newton(), li.TrustRegion(li.Newton())
 PASO = "PASO (ICML 2026), language and diffusion models: up to 21 times fewer steps"
+
+GTF = "GTF-DEER (arXiv 2605.12683): training more than 100 times faster at T > 10,000, on GPUs"
+MIXTURE = "lindermanlab/parallelizing_with_lds, D = 32, eps = 1e-5, stopped at a sum of squares of 5e-4: 3 to 5 iterations"
+WELLS = "predictability paper, two wells: 12 to 25 by the median, about 40 at most, over 20 seeds"
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Case:
         methods: with the window of each, None for all steps.
         published: what a source reports for its own problem of this kind.
         tolerance: relative and absolute.
-        guess: as `li.solve` takes it.
+        names: of the methods, where they say more than their text.
     """
 
     part: str
@@ -38,7 +46,7 @@ class Case:
     methods: tuple[tuple[Any, int | None], ...]
     published: str
     tolerance: float = 1e-6
-    guess: Any = li.repeat_initial
+    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,7 +95,37 @@ def optimizers() -> Iterator[Case]:
         )  # fmt: skip
 
 
-PARTS = {"optimizer": optimizers}
+def forced_networks() -> Iterator[Case]:
+    """A network at initialisation under forcing, along Lorenz-63; training itself is the recipe's."""
+
+    def forced(length: int) -> Problem:
+        torch.manual_seed(0)
+        network, data = ShallowPLRNN(), lorenz(length + 1)
+        return Problem(Forced(network, choose_strength(network, data)), data[0], data[:-1])
+
+    for length in 1_000, 10_000, 30_000:
+        yield Case(
+            "teacher_forcing", "shallow PLRNN, 50 units, Lorenz-63", lambda length=length: forced(length),
+            ((NEWTON, None), (li.QuasiNewton(), None)), GTF, 1e-8,
+        )  # fmt: skip
+
+
+def mixtures() -> Iterator[Case]:
+    """Langevin dynamics on two Gaussians; the methods are the recipe's."""
+    for width in 32, 64, 128, 256:
+        for step in 1e-5, 1e-4:
+            problem = mixture_langevin(width, 1_000, step)
+            chosen = {name: way for name, way in methods(problem).items() if width <= WIDEST[name]}
+            yield Case(
+                "langevin", f"mixture, D = {width}, eps = {step:g}", lambda problem=problem: problem,
+                tuple((way, None) for name, way in chosen.items() if name != "exact diagonal"), MIXTURE, TOLERANCE,
+                names=tuple(name for name in chosen if name != "exact diagonal"),
+            )  # fmt: skip
+    problem = two_well_langevin(4, 10_000)
+    yield Case("langevin", "two wells, D = 2, eps = 0.01", lambda: problem, ((NEWTON, None),), WELLS, 1e-5)
+
+
+PARTS = {"optimizer": optimizers, "teacher_forcing": forced_networks, "langevin": mixtures}
 
 
 def measure(part: str) -> Iterator[Row]:
@@ -98,14 +136,14 @@ def measure(part: str) -> Iterator[Row]:
         with torch.no_grad():
             truth = li.sequential(*problem)
         loop = time.perf_counter() - begin
-        for method, window in case.methods:
+        for number, (method, window) in enumerate(case.methods):
             begin = time.perf_counter()
             with torch.no_grad():
                 solution = li.solve(
-                    *problem, method, guess=case.guess, window=window, rtol=case.tolerance, atol=case.tolerance,
-                    max_iters=200, throw=False,
+                    *problem, method, window=window, rtol=case.tolerance, atol=case.tolerance,
+                    max_iters=100, throw=False,
                 )  # fmt: skip
-            name = repr(method) + ("" if window is None else f", window {window}")
+            name = case.names[number] if case.names else repr(method) + ("" if window is None else f", window {window}")
             yield Row(
                 case.part, case.name, len(truth), name,
                 int(solution.iterations.max()) if solution.converged else None,

@@ -14,7 +14,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     """A line of the table."""
     count = row["iterations"]
     return [
-        row["problem"], f"{row['steps']:,}", f"`{row['method']}`", "over 200" if count is None else str(count),
+        row["problem"], f"{row['steps']:,}", row['method'], "over 100" if count is None else str(count),
         "-" if count is None else f"{row['steps'] / count:.0f}", "-" if count is None else f"{row['error']:.0e}",
         f"{row['seconds']:.2g}", f"{row['loop_seconds']:.2g}",
     ]  # fmt: skip

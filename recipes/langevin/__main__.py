@@ -1,7 +1,7 @@
 """Langevin dynamics where cheap methods shine: `python -m recipes.langevin [--widths 32,256 --steps 1e-5,1e-3]`.
 
-Counts iterations on Gaussian mixtures in many dimensions and between two wells of the plane, beside the loop on the same
-noise, and draws trajectories and what they sample beside the density.
+Counts iterations on Gaussian mixtures in many dimensions and between two wells of the plane, beside the loop on the
+same noise, and draws trajectories and what they sample beside the density.
 """
 
 from __future__ import annotations

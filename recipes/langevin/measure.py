@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from bench.common.problems import Problem, mixture_langevin, two_well_langevin
+from bench.common.problems import Problem, mixture_langevin, two_well_guess, two_well_langevin
+
+Guess = Callable[..., Tensor]
 
 TOLERANCE = 1e-6
 """On the largest residual. States are of order 1 and in float32, so this is a few units of rounding."""
@@ -26,8 +28,8 @@ one."""
 def methods(problem: Problem) -> dict[str, li.LDSApproximation]:
     """By name, from the cheapest iteration to the dearest.
 
-    "Rotated" is the diagonal in the basis of the Jacobian's eigenvectors at the start. Within one Gaussian the Jacobian is
-    diagonal there, and one probe finds a diagonal matrix exactly.
+    "Rotated" is the diagonal in the basis of the Jacobian's eigenvectors at the start. Within one Gaussian the Jacobian
+    is diagonal there, and one probe finds a diagonal matrix exactly.
     """
     lin = li.linearization(problem.f, problem.s0, problem.s0.unsqueeze(0), problem.inputs[:1])
     jacobian = lin.jacobian().flatten(0, -3)[0]
@@ -72,15 +74,15 @@ def timed(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
     return run(), time.perf_counter() - begin
 
 
-def counts(problem: Problem, width: int, step: float) -> Iterator[Count]:
-    """Every method on one problem."""
+def counts(problem: Problem, width: int, step: float, guess: Guess = li.repeat_initial) -> Iterator[Count]:
+    """Every method on one problem, from a guess as `li.solve` takes it."""
     with torch.no_grad():
         truth, loop = timed(lambda: li.sequential(*problem))
         for name, method in methods(problem).items():
             if width > WIDEST[name]:
                 continue
             begin = time.perf_counter()
-            found = li.solve(*problem, method, rtol=0, atol=TOLERANCE, max_iters=LIMIT, throw=False)
+            found = li.solve(*problem, method, guess=guess, rtol=0, atol=TOLERANCE, max_iters=LIMIT, throw=False)
             seconds = time.perf_counter() - begin
             estimate = float(found.error_estimate(li.Picard()).abs().max())
             most = int(found.iterations.max()) if found.converged else None
@@ -96,11 +98,15 @@ def mixtures(widths: Sequence[int], steps: Sequence[float], length: int) -> Iter
 
 
 def two_wells(length: int, chains: int, step: float = 0.01) -> tuple[list[Count], Tensor]:
-    """Two wells in the plane; the counts, and the states of all chains by Newton's method, `(length, chains, 2)`."""
+    """Two wells in the plane; the counts, and the states of all chains by Newton's method, `(length, chains, 2)`.
+
+    The guess is random, as the paper has it: the start lies on the ridge between the wells, and along a guess of the
+    start alone every Jacobian expands.
+    """
     problem = two_well_langevin(chains, length, step)
     with torch.no_grad():
-        states = li.solve(*problem).states
-    return list(counts(problem, 2, step)), states
+        states = li.solve(*problem, guess=two_well_guess).states
+    return list(counts(problem, 2, step, two_well_guess)), states
 
 
 def two_well_density(x: Tensor) -> Tensor:

@@ -81,8 +81,8 @@ def _compare(
     away = (training.parameters(solution.states) - training.parameters(states)).abs().max()
     count, steps = int(solution.iterations), len(states)
     console.print(
-        f"{steps} steps in {count} iterations, {steps / count:.0f} times fewer one after the other; parameters differ by "
-        f"{float(away):.0e} at most; {parallel:.2f} s in parallel, {time.perf_counter() - begin:.2f} s step by step"
+        f"{steps} steps in {count} iterations, {steps / count:.0f} times fewer one after the other; parameters differ "
+        f"by {float(away):.0e} at most; {parallel:.2f} s in parallel, {time.perf_counter() - begin:.2f} s step by step"
     )
     before, after = (float(problem.loss(x, problem.data)) for x in (problem.x, training.parameters(states[-1])))
     console.print(f"loss of all examples: {before:.4f} to {after:.4f}")

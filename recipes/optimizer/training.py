@@ -87,7 +87,7 @@ class Adam(AbstractOptimizer):
 
     Moments are kept with their correction of bias made, as averages: `m' = (1 - a) m + a g` with `a` falling from 1 at
     the first step to `1 - beta1`. The textbook's `m / sqrt(v)` has unbounded slopes in v, and no value where an iterate
-    of v is negative; here `q` is bounded, and `r' = |(sqrt(1 - w) r, sqrt(w) g)|` is the length of a vector.
+    of v is negative. Here `q` is bounded, and `r' = |(sqrt(1 - w) r, sqrt(w) g)|` is the length of a vector.
     """
 
     betas: tuple[float, float] = (0.9, 0.999)
@@ -109,7 +109,7 @@ class Adam(AbstractOptimizer):
 
 @dataclass(frozen=True)
 class TextbookAdam(AbstractOptimizer):
-    """The same with the textbook's coordinates x, m and v, to see what they cost; `|v|` where an iterate is negative."""
+    """The same in the textbook's coordinates x, m and v, to see what they cost; `|v|` where an iterate is negative."""
 
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8

@@ -46,17 +46,18 @@ def main(
     )
     strengths = [step.alpha for step in taken]
     console.print(
-        f"forcing {max(strengths):g} to {strengths[-1]:g}; iterations {max(step.iterations for step in taken)} at most, "
-        f"{sum(step.iterations for step in taken) / len(taken):.1f} on average; loss {taken[0].loss:.3g} to "
-        f"{taken[-1].loss:.3g}"
+        f"forcing {max(strengths):g} at most, {strengths[-1]:g} at last; iterations "
+        f"{max(step.iterations for step in taken)} at most, {sum(step.iterations for step in taken) / len(taken):.1f} "
+        f"on average; loss {taken[0].loss:.3g} to {taken[-1].loss:.3g}"
     )
     with torch.no_grad():
         free = li.sequential(Forced(network, 0.0), data[0], data[:-1])
     found = li.diagnostics.lyapunov(Forced(network, 0.0), data[0], data[:-1], free, prefix=None, discard=length // 20)
     console.print(
-        f"running freely: Lyapunov exponent {float(found.largest) / DT:.2f} +- {float(found.error[0]) / DT:.2f} nats per "
-        f"unit of time, the system's is {EXPONENT:.2f}; divergence in state space {divergence(free, data[1:]):.2f}, that "
-        f"of another trajectory of the system {divergence(lorenz(length, seed=1), data[1:]):.2f}"
+        f"running freely: Lyapunov exponent {float(found.largest) / DT:.2f} +- {float(found.error[0]) / DT:.2f} nats "
+        f"per unit of time, the system's is {EXPONENT:.2f}; divergence in state space "
+        f"{divergence(free, data[1:]):.2f}, that of another trajectory of the system "
+        f"{divergence(lorenz(length, seed=1), data[1:]):.2f}"
     )
     console.print(f"picture: {_draw(taken, free, data, out / 'teacher_forcing.png')}", soft_wrap=True)
 

@@ -11,7 +11,7 @@ DT = 0.02
 """Time between two rows."""
 
 EXPONENT = 0.9056
-"""The largest Lyapunov exponent of the system, nats per unit of time (Sprott, "Chaos and time-series analysis", 2003)."""
+"""The system's largest Lyapunov exponent, nats per unit of time (Sprott, "Chaos and time-series analysis", 2003)."""
 
 
 def slope(t: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
@@ -37,9 +37,10 @@ def lorenz(length: int, seed: int = 0, transient: int = 500) -> Tensor:
 
 
 def divergence(generated: Tensor, data: Tensor, bins: int = 30) -> float:
-    """The Kullback-Leibler divergence, in nats, of where a trajectory goes from where the data go: the `D_stsp` of the GTF paper.
+    """How far the places that a trajectory visits are from those of the data: the `D_stsp` of the GTF paper.
 
-    Counts in `bins` per coordinate over two standard deviations and a half to either side, smoothed by 1e-5.
+    It is a Kullback-Leibler divergence of two histograms, in nats. They count in `bins` per coordinate over two
+    standard deviations and a half to either side, and 1e-5 is added to every count.
 
     Args:
         generated, data: `(n, 3)` each, standardised as the data are.

@@ -5,10 +5,10 @@ The shallow PLRNN of Hess, Monfared, Brenner and Durstewitz, "Generalized teache
 
     z' = a z + W max(0, V z + c) + h
 
-Forcing replaces the state before each step by a mixture with the data x, `(1 - alpha) z + alpha x`, so that the Jacobian
-of a step is `1 - alpha` times that of the network. At alpha = 1 steps do not depend on each other, at 0 the network runs
-free, and in between the forced network contracts though the network itself is chaotic. Hess, Goetz and Durstewitz
-(GTF-DEER, arXiv 2605.12683) train so in parallel over time.
+Forcing replaces the state before each step by a mixture with the data x, `(1 - alpha) z + alpha x`, so that the
+Jacobian of a step is `1 - alpha` times that of the network. At alpha = 1 steps do not depend on each other, at 0 the
+network runs free. In between the forced network may contract though the network itself is chaotic. Hess, Goetz and
+Durstewitz (GTF-DEER, arXiv 2605.12683) train so in parallel over time.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class ForcedDerivatives(li.AbstractDerivatives):
 
     def jacobian(self) -> Tensor:
         units = self._net.W.unsqueeze(1) * self._net.V.T  # (D, D, hidden): what each unit adds when it is active
-        return self._keep * (torch.diag(self._net.a) + (self._active @ units.flatten(0, 1).T).unflatten(-1, (-1, len(self._net.a))))
+        through = (self._active @ units.flatten(0, 1).T).unflatten(-1, (len(units), -1))
+        return self._keep * (torch.diag(self._net.a) + through)
 
     def diagonal(self) -> Tensor:
         return self._keep * (self._net.a + self._active @ (self._net.W * self._net.V.T).T)

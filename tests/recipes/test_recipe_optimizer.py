@@ -1,4 +1,4 @@
-"""All steps of a training at once: torch's own optimizers, the plain loop, gradients of learning rates, command line."""
+"""All steps of a training at once: torch's own optimizers, the loop, gradients of learning rates, command line."""
 
 import pytest
 import torch

@@ -64,16 +64,21 @@ def steps(cell: CompiledCell, s0: Tensor, tensors: Tensors, projection: Tensor |
 
 @dataclass(frozen=True)
 class InputWeights:
-    """What the inputs of a cell are multiplied by: the matrices of all gates, one below the other, `(gates D, D_in)`, and
-    a bias for each gate, `(gates D)`, or None."""
+    """The weights that read the inputs of a cell.
+
+    Attributes:
+        matrix: of all gates, one below the other, `(gates D, D_in)`.
+        bias: of all gates, `(gates D)`, or None.
+    """
 
     matrix: Tensor
     bias: Tensor | None
 
 
 def steps_along(cell: CompiledCell, s0: Tensor, x: Tensor, read: InputWeights, weights: Tensors) -> Tensor | None:
-    """All states from the first, without a graph; the products of the inputs are made on the way, a block of steps at a
-    time, and stay in the cache.
+    """All states from the first, without a graph, from a sequence itself.
+
+    The products of the inputs are made on the way, a block of steps at a time, and stay in the cache.
 
     Args:
         cell: which one.

@@ -25,7 +25,6 @@ from lds_iter.checks import (
     check_transforms,
     checked_method,
     last_inputs,
-    note_on_derivatives,
 )
 from lds_iter.derivatives.linearization import linearize_along
 from lds_iter.errors import SolveError, explain_failure
@@ -35,6 +34,7 @@ from lds_iter.gradients.tangent import with_tangent, without_tangents
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.iteration import TILE_ELEMENTS
+from lds_iter.loop.notes import note_on_derivatives
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem

@@ -131,6 +131,40 @@ def test_an_error_inside_f_is_passed_on_with_a_note_on_how_f_was_called():
     assert "transpose" in caught.value.__notes__[0]
 
 
+WIDTHS = {
+    "a matrix for other inputs": (
+        lambda s, u: s + u @ torch.ones(3, 5),
+        "takes rows of 3 numbers and got 4 (4 is the last dimension of `inputs`): check",
+    ),
+    "a matrix for other states": (
+        lambda s, u: s @ torch.ones(3, 5),
+        "takes rows of 3 numbers and got 5 (5 is D of `s0`): check",
+    ),
+    "a layer of both": (
+        lambda s, u: torch.nn.Linear(8, 5)(torch.cat([s, u], -1)),
+        "rows of 8 numbers and got 9 (9 is D of `s0` and the last dimension of `inputs` together)",
+    ),
+    "a cell": (
+        li.fold(lambda s, u: torch.nn.GRUCell(3, 5)(u, s)),
+        "takes rows of 3 numbers and got 4 (4 is the last dimension of `inputs`): check",
+    ),
+    "a sum": (
+        lambda s, u: s + u,
+        "with 5 and 4 entries along one dimension (5 is D of `s0`, 4 is the last dimension of `inputs`)",
+    ),
+}
+
+
+@pytest.mark.parametrize("run", [li.solve, li.sequential, li.start], ids=lambda run: run.__name__)
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_wrong_width_inside_of_f_is_named(name, run):
+    function, words = WIDTHS[name]
+    for s0, u in (torch.zeros(5), torch.ones(9, 4)), (torch.zeros(2, 5), torch.ones(9, 2, 4)):
+        with pytest.raises(RuntimeError) as caught:
+            run(function, s0, u)
+        assert words in caught.value.__notes__[0]
+
+
 def test_a_cell_of_torch_cannot_be_folded_the_wrong_way_round():
     with pytest.raises(TypeError, match=r"takes \(input, state\).*li\.nn\.Recurrent"):
         li.fold(torch.nn.GRUCell(3, 3))  # of equal widths, it would run, and be another network

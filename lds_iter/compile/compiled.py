@@ -25,6 +25,7 @@ from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import Composable
 from lds_iter.recurrence import (
     IterationRequest,
     IterationResult,
@@ -63,7 +64,7 @@ class CompileCache:
         return graph
 
 
-class Compiled:
+class Compiled(Composable):
     """A recurrence whose iterations `solve` runs compiled: `fast = li.Compiled(f)`, then `li.solve(fast, ...)`.
 
     Make it once and use it often, like `torch.compile(f)`. It holds the compiled code, one body for every method and

@@ -282,7 +282,7 @@ def _check_batch(three: Tensor, s0: Tensor) -> None:
 
 def _check_linearize(own: Any, once: Tensor, s0: Tensor, inputs: Any) -> None:
     """The value of a recurrence's own linearization is that of the recurrence."""
-    derivatives: Any = own(s0.detach().unsqueeze(0), detached(inputs))
+    derivatives: Any = _called(own, s0.detach().unsqueeze(0), detached(inputs))
     value = getattr(derivatives, "value", None)
     if not isinstance(value, Tensor):
         raise TypeError(

@@ -160,7 +160,10 @@ def solve(
             ended = interruption(problem, interrupted)
             raise ended from ended.__cause__
     solved = state.result == int(Result.SUCCESS)
-    check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
+    try:
+        check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
+    except KeyboardInterrupt as interrupt:
+        raise interruption(problem, Interrupted(state)) from interrupt
     solution = replace(solution_of(problem, state, recorder), states=states)
     if throw and solution.failed:
         message = explain_failure(solution, advice(approximation), options.rtol, options.atol, given.limit)
@@ -250,7 +253,7 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
         return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
-        s = check_value(f(s, take_rows(inputs, t, t + 1)), s)
+        s = _stepped(f, s, inputs, t)
         states.append(s)
     return torch.cat(states)
 
@@ -263,9 +266,18 @@ def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, 
         return done
     states, s = s0.new_empty(length, *s0.shape), s0.unsqueeze(0)
     for t in range(length):
-        states[t : t + 1] = check_value(f(s, take_rows(inputs, t, t + 1)), s)
+        states[t : t + 1] = _stepped(f, s, inputs, t)
         s = states[t : t + 1]
     return states
+
+
+def _stepped(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, t: int) -> Tensor:
+    """One step; an error inside of it gets a note of when."""
+    try:
+        return check_value(f(s, take_rows(inputs, t, t + 1)), s)
+    except Exception as error:
+        error.add_note(f"This came up in the plain loop, at time step {t} (counted from 0).")
+        raise
 
 
 def _check(

@@ -71,7 +71,7 @@ def rows(rounds: int, length: int = LENGTH, sequences: tuple[int, ...] = SEQUENC
     for count in sequences:
         s0, inputs = problem(count, length)
         gib = 4 * length * s0.numel() * WIDTH / 2**30
-        runs = {"the loop": functools.partial(li.sequential, step, s0, inputs)}
+        runs: dict[str, Any] = {"the loop": functools.partial(li.sequential, step, s0, inputs)}
         for name, declared in (("LowRank", True), ("Dense", False)):
             if declared or gib <= DENSE_GIB:
                 runs[name] = functools.partial(li.solve, DeltaHead(declared), s0, inputs, li.Newton())

@@ -89,17 +89,17 @@ def blockwise(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, size: 
     Example:
         >>> class Leaky:
         ...     def __call__(self, s, u):
-        ...         return 0.5 * s + torch.tanh(s + u)
+        ...         return 0.5 * torch.sin(s) + u
         ...
         ...     def linearize(self, s, u):
         ...         return li.blockwise(self, s, u)
-        >>> int(li.solve(Leaky(), torch.zeros(256), torch.randn(100, 256)).iterations) < 10
-        True
+        >>> li.solve(Leaky(), torch.zeros(256), torch.randn(100, 256), li.Newton()).converged
+        tensor(True)
     """
     width = s.shape[-1]
     if isinstance(size, bool) or not isinstance(size, int) or size < 1 or width % size:
         raise ValueError(f"`size` must be a whole number that divides the state's width D = {width}, got {size!r}.")
-    value, pull = torch.func.vjp(lambda s: f(s, inputs), s)
+    value, pull = torch.func.vjp(lambda s: f(s, inputs), s)  # pyright: ignore[reportAssignmentType]
     # A one at place i of every block: the product is row i of every block.
     seeds = torch.eye(size, dtype=s.dtype, device=s.device).repeat(1, width // size)
     rows = [pull(seed.expand_as(value))[0] for seed in seeds]

@@ -51,16 +51,12 @@ class LowRank(AbstractTransition):
     v: Tensor
 
     def __post_init__(self) -> None:
-        width, shapes = self.diagonal.shape[-1:], [tuple(leaf.shape) for leaf in (self.diagonal, self.u, self.v)]
-        columns = self.diagonal.ndim + 1
-        if (self.u.ndim, self.v.ndim) != (columns, columns) or self.u.shape[-2:] != (*width, *self.v.shape[-1:]):
-            fits = False
-        else:
-            fits = self.v.shape[-2:-1] == width
-        if not fits:
+        d, u, v = (tuple(leaf.shape) for leaf in (self.diagonal, self.u, self.v))
+        alike = len(u) == len(v) == len(d) + 1 and u[-2:] == v[-2:]
+        if not alike or u[-2] != d[-1]:
             raise ValueError(
-                "`LowRank(diagonal, u, v)` takes a diagonal (n, *batch, D), and u and v of one shape (n, *batch, D, r), "
-                f"got {shapes[0]}, {shapes[1]} and {shapes[2]}. For rank 1 type `u.unsqueeze(-1)`, `v.unsqueeze(-1)`."
+                "`LowRank(diagonal, u, v)` takes a diagonal (n, *batch, D), u and v of one shape (n, *batch, D, r), "
+                f"got {d}, {u} and {v}. For rank 1 type `u.unsqueeze(-1)`, `v.unsqueeze(-1)`."
             )
 
     @property
@@ -135,10 +131,10 @@ def _odd_even(transition: LowRank, x: Tensor) -> None:
     """On entry `x` holds `b`; see `reference_scan`."""
     n, width, rank = x.shape[0], x.shape[-1], transition.rank
     if rank == 0:
-        return diagonal_scan(Diagonal(transition.diagonal), x)
+        return diagonal_scan(Diagonal(transition.diagonal), x, None)
     if n > 3 and 2 * rank >= width:
-        dense = kernel_of(Dense, x.device.type).forward or reference_scan
-        return dense(transition.matrices(), x, None)
+        scan = kernel_of(Dense, x.device.type).forward
+        return reference_scan(transition.matrices(), x) if scan is None else scan(transition.matrices(), x, None)
     if n == 1:
         return None
     odd, even, rest = slice(1, n, 2), slice(0, n - 1, 2), slice(2, n, 2)

@@ -15,9 +15,9 @@ from lds_iter.methods.base import TransitionApproximation
 class Newton(TransitionApproximation):
     """`A_t = J_t`, the full Jacobian: fewest iterations, for states of up to about 64 numbers.
 
-    Solves an `f` that is affine in the state in one iteration. Memory `T D^2`; bound it with `window`. Where `f` declares
-    the structure of its Jacobian (`ElementwiseDerivatives`, `StructuredDerivatives`), `A_t` has that structure, and
-    memory and scan are those of it: there is no limit to the width.
+    Solves an `f` that is affine in the state in one iteration. Memory `T D^2`; bound it with `window`. Where `f`
+    declares the structure of its Jacobian (`ElementwiseDerivatives`, `StructuredDerivatives`), `A_t` has that
+    structure, with its memory and its scan, and the width may be any.
     """
 
     def transition(self, lin: Linearization) -> AbstractTransition:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lds_iter as li
+from lds_iter.linear import leaves
 from lds_iter.linear.low_rank import low_rank_scan
 from lds_iter.testing import check_derivatives, check_transition
 
@@ -55,7 +56,7 @@ def test_the_scans_are_the_loop(problem):
         li.reference_scan(transition, by_after, initial)
     close(by_torch, expected)
     close(by_after, expected)
-    backwards = li.LowRank(*(leaf.flip(0) for leaf in li.linear.leaves(transition)))
+    backwards = li.LowRank(*(leaf.flip(0) for leaf in leaves(transition)))
     close(li.linear_scan(backwards, b.flip(0), initial, reverse=True).flip(0), expected)
 
 
@@ -72,7 +73,7 @@ def test_a_transposed_scan_is_the_adjoint(problem):
     transition, b, _ = problem
     g = torch.randn_like(b)
     rows = torch.arange(1, len(b) + 1) % len(b)
-    later = li.LowRank(*(leaf[rows] for leaf in li.linear.leaves(transition.transpose())))
+    later = li.LowRank(*(leaf[rows] for leaf in leaves(transition.transpose())))
     one = (g * li.linear_scan(transition, b)).sum()
     other = (li.linear_scan(later, g, reverse=True) * b).sum()
     scale = (g.abs() * li.linear_scan(transition, b).abs()).sum().clamp(min=1)
@@ -149,8 +150,9 @@ def test_newton_takes_the_structure_that_f_declares():
 
 
 @pytest.mark.parametrize("method", [
-    li.Newton(), li.Damped(li.Newton(), 0.1), li.Clipped(li.Newton(), 0.9), li.TrustRegion(li.Newton()), li.Chord(li.Newton(), 2),
-    li.LowPrecision(li.Newton(), torch.float32), li.LevenbergMarquardt(30.0), li.Then(li.QuasiNewton(), li.Newton(), 2),
+    li.Newton(), li.Damped(li.Newton(), 0.1), li.Clipped(li.Newton(), 0.9), li.TrustRegion(li.Newton()),
+    li.Chord(li.Newton(), 2), li.LowPrecision(li.Newton(), torch.float32), li.LevenbergMarquardt(30.0),
+    li.Then(li.QuasiNewton(), li.Newton(), 2),
 ], ids=repr)  # fmt: skip
 @pytest.mark.parametrize("window", [None, 7])
 def test_every_wrapper_solves_it(method, window):
@@ -191,4 +193,4 @@ def test_what_is_no_structure_is_answered():
     with pytest.raises(ValueError, match=r"divides the state's width D = 4, got 3"):
         li.blockwise(lambda s, u: s, torch.ones(2, 4), None, 3)
     with pytest.raises(TypeError, match=r"such as li\.Diagonal\(slopes\).*got Tensor"):
-        li.StructuredDerivatives(torch.ones(2, 4), torch.ones(2, 4))
+        li.StructuredDerivatives(torch.ones(2, 4), torch.ones(2, 4))  # pyright: ignore

@@ -50,8 +50,8 @@ def main(
     upright = states[length - 1 :, 1]
     console.print(
         f"step by step: the pole is {math.degrees(float(upright[0].abs())):.1f} degrees from upright after the "
-        f"swing-up, {math.degrees(float(upright[-250:].abs().max())):.1f} at most in the last 2.5 s of 5 s under feedback "
-        "and pushes"
+        f"swing-up, {math.degrees(float(upright[-250:].abs().max())):.1f} at most in the last 2.5 s of 5 s under "
+        "feedback and pushes"
     )
     console.print(f"picture: {_draw(swung, states, forces, length, out / 'control.png')}", soft_wrap=True)
 

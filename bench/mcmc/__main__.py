@@ -3,7 +3,7 @@
 The first two count iterations, of chains and of the leapfrog steps of a move, which a busy machine does not change. The
 last one times chains beside the loop and its peers, and wants a quiet machine; every row is written when it is known,
 and a second call goes on where the first one ended. Each writes its figures to `bench/results/` and its table into
-`docs/background/mcmc.md`. Peers come with `pip install '.[peers]'`; one that is missing keeps its row and says what to type.
+`docs/background/mcmc.md`. Peers come with `pip install '.[peers]'`; one that is missing keeps its row.
 """
 
 from __future__ import annotations

@@ -182,7 +182,5 @@ OURS = (
     Parallel("`Clipped(QuasiNewton(Hutchinson()), 1)`", li.Clipped(li.QuasiNewton(li.Hutchinson()), 1),
              lambda width: 1, ("mixture, MALA",)),  # noqa: ARG005
     Parallel("`Clipped(Newton(), 1)`", li.Clipped(li.Newton(), 1), float, ("banana, HMC",)),
-    Parallel("`Clipped(QuasiNewton(Hutchinson()), 1)`, `Compiled`", li.Clipped(li.QuasiNewton(li.Hutchinson()), 1),
-             lambda width: 1, ("mixture, MALA",), True),  # noqa: ARG005
     Parallel("`TrustRegion(Newton())`, `Compiled`", li.TrustRegion(li.Newton()), float, TIMED, True),
 )  # fmt: skip

@@ -14,7 +14,7 @@ from lds_iter.errors import SolveError
 from lds_iter.mcmc.acceptance import MoveInfo
 from lds_iter.mcmc.hmc import HMC
 from lds_iter.mcmc.leapfrog import Leapfrog, join, separate, straight
-from lds_iter.mcmc.sampler import AbstractSampler, Chain, begin
+from lds_iter.mcmc.sampler import AbstractSampler, Chain, chain_and_noise
 from lds_iter.mcmc.target import Target
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation
@@ -105,7 +105,7 @@ def sample_in_turn(
         >>> int(turns.iterations.max())  # a normal target: linear, one update
         1
     """
-    chain, noise = begin(sampler, x0, num_samples, chains, generator)
+    chain, noise = chain_and_noise(sampler, x0, num_samples, chains, generator)
     if leapfrog is None:
         with torch.no_grad():
             states, info = walk(chain, noise, num_samples)

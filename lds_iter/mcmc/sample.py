@@ -11,7 +11,7 @@ from torch import Tensor
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.mcmc.draws import Draws
-from lds_iter.mcmc.sampler import AbstractSampler, begin
+from lds_iter.mcmc.sampler import AbstractSampler, chain_and_noise
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.rules import AbstractRule
 from lds_iter.methods.spelling import spelled
@@ -67,7 +67,7 @@ def sample(
         >>> draws.positions.shape, draws.solution.converged
         (torch.Size([1000, 4, 2]), True)
     """
-    chain, noise = begin(sampler, x0, num_samples, chains, generator)
+    chain, noise = chain_and_noise(sampler, x0, num_samples, chains, generator)
     with torch.no_grad():
         solution = solve(
             chain, chain.start, noise, sampler.method(chain.start.shape[-1]) if method is None else method, guess=guess,

@@ -105,7 +105,7 @@ class Chain:
         return self.sampler.move(self.target, s, noise)[0]
 
 
-def begin(
+def chain_and_noise(
     sampler: AbstractSampler, x0: Any, num_samples: int, chains: int | None, generator: torch.Generator | None
 ) -> tuple[Chain, Any]:
     """The chain of what users ask for, checked, and the noise of all its moves; without gradients."""

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from lds_iter import _torch
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
+from lds_iter.derivatives.structured import StructuredDerivatives, structure_of
 from lds_iter.gradients.unchanged import Unchanged
 from lds_iter.loop.run import Interrupted, run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
@@ -71,7 +72,12 @@ class AdjointRecurrence:
 
     def linearize(self, adjoint: Tensor, inputs: tuple[Tensor, Any, Tensor]) -> AbstractDerivatives:
         prev, u, g = inputs
-        return TransposedDerivatives(self._along(prev, u), adjoint, g)
+        along = self._along(prev, u)
+        declared = structure_of(along.of_f)
+        if declared is None:
+            return TransposedDerivatives(along, adjoint, g)
+        transposed = declared.transpose()
+        return StructuredDerivatives(transposed.mv(adjoint) + g, transposed)
 
 
 class TransposedDerivatives(AbstractDerivatives):

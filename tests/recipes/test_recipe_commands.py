@@ -18,6 +18,7 @@ RECIPES = {
     "diffusion": "",
     "predictability": "",
     "mcmc": "",
+    "cells": "",
     "neural_ode": "",
 }
 
@@ -42,6 +43,8 @@ WRONG = [
     ("recurrent_depth", ["--prompt", ""], "at least one character"),
     ("recurrent_depth", ["--count", "0"], "greater than or equal to 1"),
     ("predictability", ["--length", "0"], "greater than or equal to"),
+    ("cells", ["--cell", "magic"], "magic"),
+    ("cells", ["--length", "1"], "greater than or equal to 2"),
     ("mcmc", ["--model", "magic"], "expected one of cancer, schools, got magic"),
     ("mcmc", ["--samples", "many"], "valid integer"),
     ("mcmc", ["--chains", "0"], "greater than or equal to 1"),

@@ -9,7 +9,10 @@ from lds_iter.kernels.cpu import cells
 from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.steps import InputWeights, steps, steps_along
 
-CELLS = {"gru": cells.GRU, "lstm": cells.LSTM, "tanh": cells.RNN_TANH, "relu": cells.RNN_RELU}
+CELLS = {
+    "gru": cells.COMPILED_GRU, "lstm": cells.COMPILED_LSTM, "tanh": cells.COMPILED_RNN_TANH,
+    "relu": cells.COMPILED_RNN_RELU,
+}  # fmt: skip
 SIZES = [(0, 5, 2, (2,)), (1, 1, 1, ()), (1, 9, 4, (3,)), (700, 8, 8, (1,)), (130, 3, 17, ()), (9, 16, 2, (0,)),
          (23, 33, 5, (2, 3)), (7, 70, 100, (3,))]  # fmt: skip
 

@@ -20,7 +20,10 @@ from recipes.neural_ode.data import two_bodies
 from recipes.neural_ode.model import Hamiltonian
 from recipes.neural_ode.training import SOLVERS, train
 
+app = typer.Typer(add_completion=False)
 
+
+@app.command()
 @in_one_line
 def main(
     points: Annotated[int, typer.Option(min=2, help="of each trajectory, on [0, 10]; the paper has 10,000")] = 10_000,
@@ -35,7 +38,7 @@ def main(
 ) -> None:
     """Simulate, train, draw."""
     if solver not in SOLVERS:
-        raise typer.BadParameter(f"expected one of {', '.join(SOLVERS)}, got {solver}")
+        raise typer.BadParameter(f"expected one of {', '.join(SOLVERS)}, got {solver}", param_hint="--solver")
     check_folder(out)
     times, states = two_bodies(count, points)
     torch.manual_seed(0)
@@ -70,4 +73,4 @@ def _draw(func: Hamiltonian, times: torch.Tensor, states: torch.Tensor, losses: 
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -21,6 +21,9 @@ RECIPES = {
     "teacher_forcing": "run the network freely",
     "langevin": "Count iterations of every method",
     "control": "Swing up, hold",
+    "mcmc": "",
+    "cells": "",
+    "neural_ode": "",
 }
 
 WRONG = [
@@ -49,6 +52,14 @@ WRONG = [
     ("langevin", ["--widths", "512"], "must be at most 256, got 512"),
     ("langevin", ["--steps", "0"], "positive numbers with commas between"),
     ("control", ["--hold", "1"], "greater than or equal to 2"),
+    ("predictability", ["--length", "0"], "greater than or equal to"),
+    ("cells", ["--cell", "magic"], "magic"),
+    ("cells", ["--length", "1"], "greater than or equal to 2"),
+    ("mcmc", ["--model", "magic"], "expected one of cancer, schools, got magic"),
+    ("mcmc", ["--samples", "many"], "valid integer"),
+    ("mcmc", ["--chains", "0"], "greater than or equal to 1"),
+    ("neural_ode", ["--solver", "magic"], "expected one of .*, got magic"),
+    ("neural_ode", ["--points", "1"], "greater than or equal to 2"),
 ]
 
 
@@ -95,6 +106,11 @@ def in_a_line(recipe, arguments):
     assert done.exception is None or isinstance(done.exception, SystemExit)
     assert "Traceback" not in done.output
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", "", done.output).split())
+
+
+def test_every_recipe_is_held_to_this():
+    folders = {path.parent.name for path in Path(importlib.import_module("recipes").__path__[0]).glob("*/__main__.py")}
+    assert folders == set(RECIPES) == {recipe for recipe, _, _ in WRONG}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

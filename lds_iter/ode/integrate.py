@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.newton import Newton
 from lds_iter.methods.spelling import spelled
 from lds_iter.ode.anchored import attached
 from lds_iter.ode.explicit import ExplicitRungeKutta, ExplicitStep
@@ -74,7 +73,7 @@ def integrate(
     count = len(steps.nodes) - 1
     limits = Limits(*per_step(rtol, atol, count, s0.dtype), max_iters, window, callback)
     with torch.no_grad():
-        all_steps = Steps(rule, field, s0.detach(), steps.nodes.detach(), approximation or Newton(), limits)
+        all_steps = Steps(rule, field, s0.detach(), steps.nodes.detach(), approximation, limits)
         solved = all_steps.solve(guess, throw=throw)
     states = _with_gradient(rule, field, s0, steps, solved.states)
     rows = steps.read(field, torch.cat([s0.unsqueeze(0), states]))

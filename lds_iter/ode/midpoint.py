@@ -5,8 +5,8 @@ of the guess, `J_m = J(t + h/2, (y_0 + y_1) / 2)`, in place of all of them, the 
 
     A = I + h sum_i b_i K_i,        K_i = J_m (I + h sum_j a_ij K_j)
 
-is `h^3` off in each step (Magnus' expansion: Hairer, Lubich, Wanner, "Geometric Numerical Integration", IV.7), and exact
-for a linear equation with constant coefficients. So an iteration shrinks the error by a factor in proportion to `h^2`,
+is `h^3` off in each step (Magnus' expansion: Hairer, Lubich, Wanner, "Geometric Numerical Integration", IV.7), and it is
+exact for a linear equation with constant coefficients. So an iteration shrinks the error by a factor in proportion to `h^2`,
 and an iteration of Newton's method by a factor in proportion to the error itself. On a grid that is fine enough to be
 accurate both take the same number of iterations, and for `rk4` this one takes a quarter of the derivatives.
 """

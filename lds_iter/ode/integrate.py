@@ -17,6 +17,7 @@ from lds_iter.ode.field import Field, Func, make_field
 from lds_iter.ode.gradients import with_gradient
 from lds_iter.ode.grids import Grid, make_grid
 from lds_iter.ode.methods import Method, find_method
+from lds_iter.ode.midpoint import MidpointJacobian
 from lds_iter.ode.steps import Limits, Steps
 from lds_iter.ode.stopping import per_step
 from lds_iter.solution import Progress, Solution
@@ -111,6 +112,7 @@ def _with_gradient(rule: Method, field: Field, s0: Tensor, steps: Grid, states: 
     if not torch.is_grad_enabled():
         return states
     if isinstance(rule, ExplicitRungeKutta):
-        return with_gradient(ExplicitStep(field, rule), s0, steps.steps, states)
+        near = MidpointJacobian(field, rule).along
+        return with_gradient(ExplicitStep(field, rule), s0, steps.steps, states, near)
     f, inputs = attached(rule, field, s0, steps.steps, states)
     return with_gradient(f, s0, inputs, states)

@@ -5,10 +5,10 @@ of the guess, `J_m = J(t + h/2, (y_0 + y_1) / 2)`, in place of all of them, the 
 
     A = I + h sum_i b_i K_i,        K_i = J_m (I + h sum_j a_ij K_j)
 
-is `h^3` off in each step (Magnus' expansion: Hairer, Lubich, Wanner, "Geometric Numerical Integration", IV.7), and it is
-exact for a linear equation with constant coefficients. So an iteration shrinks the error by a factor in proportion to `h^2`,
-and an iteration of Newton's method by a factor in proportion to the error itself. On a grid that is fine enough to be
-accurate both take the same number of iterations, and for `rk4` this one takes a quarter of the derivatives.
+is `h^3` off in each step (Magnus' expansion: Hairer, Lubich, Wanner, "Geometric Numerical Integration", IV.7), and it
+is exact for a linear equation with constant coefficients. So an iteration shrinks the error by a factor in proportion
+to `h^2`, and an iteration of Newton's method by a factor in proportion to the error itself. On a grid that is fine
+enough to be accurate both take the same number of iterations. For `rk4` this one takes a quarter of the derivatives.
 """
 
 from __future__ import annotations
@@ -37,8 +37,17 @@ class MidpointJacobian(TransitionApproximation):
     rule: ExplicitRungeKutta
 
     def transition(self, lin: Linearization) -> Dense:
-        t, h = lin.inputs
-        _, jacobian = self.field.linearize(t + h / 2, (lin.prev + lin.states) / 2)
+        return self.along(lin.prev, lin.states, lin.inputs)
+
+    def along(self, before: Tensor, after: Tensor, steps: tuple[Tensor, Tensor]) -> Dense:
+        """The transitions of some steps.
+
+        Args:
+            before, after: the states at both ends of every step, `(n, *batch, D)`.
+            steps: times and sizes, `(n)` each.
+        """
+        t, h = steps
+        _, jacobian = self.field.linearize(t + h / 2, (before + after) / 2)
         return Dense(_of_a_step(self.rule, h.to(jacobian.dtype).view(-1, *[1] * (jacobian.ndim - 1)) * jacobian))
 
 

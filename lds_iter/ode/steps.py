@@ -168,7 +168,8 @@ def _finite(s0: Tensor) -> Tensor:
 def coarse_guess(rule: Method, field: Field, s0: Tensor, nodes: Tensor) -> Tensor:
     """The guess when none is given, `(T, *batch, D)`: the solution on every tenth node, which starts from its own.
 
-    A few explicit steps are taken one after the other, which costs less than an iteration. On coarser grids explicit methods are replaced by Runge and Kutta's of order 4: it is stable for larger steps.
+    A few explicit steps are taken one after the other, which costs less than an iteration. On coarser grids explicit
+    methods are replaced by Runge and Kutta's of order 4: it is stable for larger steps.
     """
     explicit = isinstance(rule, ExplicitRungeKutta)
     if len(nodes) - 1 <= COARSEST_STEPS:

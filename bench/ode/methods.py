@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ class Entry:
         most_back: steps times batch with gradients.
         why, why_back: the reasons.
         only: names of the equations that it is for; all when empty.
+        package: what it needs beyond the development extra.
     """
 
     name: str
@@ -42,9 +44,12 @@ class Entry:
     why: str = ""
     why_back: str = ""
     only: tuple[str, ...] = ()
+    package: str = ""
 
     def left_out(self, case: Case, *, back: bool) -> str | None:
         """The reason why a case is not measured; None where it is."""
+        if self.package and importlib.util.find_spec(self.package) is None:
+            return f"{self.package} is not installed"
         if case.steps > self.most:
             return self.why
         return self.why_back if back and case.steps * case.batch > self.most_back else None
@@ -135,7 +140,10 @@ ENTRIES = (
         "torchdiffeq, rk4", by_torchdiffeq, 100_000, 640_000 // 2, "it takes minutes",
         "its gradient takes time and memory traffic in proportion to the square of the steps",
     ),
-    Entry("torchode, Tsit5, fixed steps", by_torchode, 10_000, 10_000, "it takes minutes", "it takes minutes"),
+    Entry(
+        "torchode, Tsit5, fixed steps", by_torchode, 10_000, 10_000, "it takes minutes", "it takes minutes",
+        package="torchode",
+    ),
     Entry("torch.compile, 10 steps a call", CompiledLoop(), only=("van der Pol", "Lorenz")),
     Entry(
         "parallel-ode's method, in torch", parallel_ode, most_back=0, why_back="its code has no gradient",

@@ -48,8 +48,8 @@ not evaluated again. Where noise is added nothing is thinned, and that line is l
 was not reached. Picard and Structured are not run at 1000 steps of DDIM and from 100 steps of DDPM on: they would be
 half of the whole time of the command. ParaTAA and SRDS are not run at 1000 steps.
 
-*Newton* has the network's whole derivative, by 64 evaluations more for every step and round, which no model of full size
-could afford. It says how many rounds a better slope would still save. It is run at 20 steps.
+*Newton* has the network's whole derivative, by 64 evaluations more for every step and round, which no model of full
+size could afford. It says how many rounds a better slope would still save. It is run at 20 steps.
 """
 
 
@@ -156,8 +156,9 @@ def tolerance_section(results: dict[str, Any]) -> str:
     return f"""## Tolerance kept
 
 The defaults of `ParallelSampler`, `tol={results["tolerance"]:g}`, on the digits: four samples at a time, {steps} steps,
-guidance 1, 3 and 7.5, seed {results["seed"]}, on which nothing was chosen. Errors are root mean squares of a batch against the scheduler's own loop; rounds and work are the
-fewest and the most over the steps. `python -m bench.diffusion_tolerance` measured it. {verdict}
+guidance 1, 3 and 7.5, seed {results["seed"]}, on which nothing was chosen. Errors are root mean squares of a batch
+against the scheduler's own loop; rounds and work are the fewest and the most over the steps.
+`python -m bench.diffusion_tolerance` measured it. {verdict}
 
 {markdown(head, lines)}"""
 

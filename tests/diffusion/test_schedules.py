@@ -232,6 +232,7 @@ def own_loop(sampler, noise, steps):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Should have:UserWarning")  # of torchsde, on rounding at the ends of the tree
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scheduler_is_right_or_refused(name):
     """Every class, setting and network: the loop's own sample, or an error; never another sample."""

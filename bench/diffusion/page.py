@@ -19,7 +19,7 @@ METHODS = (
 )  # fmt: skip
 
 Best = tuple[float, float] | None
-"""Mean rounds and evaluations per step over the seeds; None where a seed did not reach the bar."""
+"""Mean rounds and evaluations per step over the seeds; None where a seed was not run, or did not reach the bar."""
 
 PROSE = """# Diffusion: rounds and work
 
@@ -44,9 +44,9 @@ oracle, in the round in which the sample is within the error; the others stop by
 
 *Secant* evaluates every step that has moved in every round; *thinned* interpolates between few of them in the first
 rounds; *default* is what `ParallelSampler` does: thinned, and a step that has moved by less than half the tolerance is
-not evaluated again. Where noise is added nothing is thinned, and that line is left out. A dash: not run, or the error
-was not reached. Picard and Structured are not run at 1000 steps of DDIM and from 100 steps of DDPM on: they would be
-half of the whole time of the command. ParaTAA and SRDS are not run at 1000 steps.
+not evaluated again. Where noise is added nothing is thinned, and that line is left out. A dash: not run for all
+samples, or the error was not reached. Picard and Structured are not run at 1000 steps of DDIM and from 100 steps of
+DDPM on: they would be half of the whole time of the command. ParaTAA and SRDS are not run at 1000 steps.
 
 *Newton* has the network's whole derivative, by 64 evaluations more for every step and round, which no model of full
 size could afford. It says how many rounds a better slope would still save. It is run at 20 steps.
@@ -55,13 +55,10 @@ size could afford. It says how many rounds a better slope would still save. It i
 
 def best(rows: list[dict[str, Any]], scheduler: str, steps: int, method: str, bar: float) -> Best:
     """The cheapest run of each seed within the bar, averaged."""
-    mine = [
-        row
-        for row in rows
-        if (row["scheduler"], row["steps"], row["method"].partition(", order")[0]) == (scheduler, steps, method)
-    ]
+    drawn = [row for row in rows if (row["scheduler"], row["steps"]) == (scheduler, steps)]
+    mine = [row for row in drawn if row["method"].partition(", order")[0] == method]
     chosen = []
-    for seed in sorted({row["seed"] for row in mine}):
+    for seed in sorted({row["seed"] for row in drawn}):
         within = [row for row in mine if row["seed"] == seed and row["error"] <= bar]
         if not within:
             return None

@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lds_iter.depth.past import View
-from lds_iter.depth.recurrence import DepthRecurrence
-from lds_iter.depth.stacks import injected
+from lds_iter.depth.layers.recurrence import DepthRecurrence
+from lds_iter.depth.layers.stacks import injected
+from lds_iter.depth.recurrent.memory import View
 from lds_iter.methods.spelling import spelled
 
 INTERFACE = ("embed_inputs", "initialize_state", "core_block_forward", "predict_from_latents")

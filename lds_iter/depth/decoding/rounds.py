@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.drafts import CoupledNoise
+from lds_iter.depth.decoding.coupled_noise import CoupledNoise
 
 WAY_ROUND = "Type use_cache=False: every pass then reads the whole text again, which takes more work and no roll-back."
 
@@ -112,9 +112,9 @@ class Rounds:
 
     def output(self) -> Any:
         """Tokens, scores, cache and counts."""
-        from lds_iter.depth import parallel_output
+        from lds_iter.depth.decoding import output as output_classes
 
-        output: Any = parallel_output.ParallelGenerateOutput  # transformers annotates its fields as tensors of one kind
+        output: Any = output_classes.ParallelGenerateOutput  # transformers annotates its fields as tensors of one kind
         return output(
             sequences=self.tokens,
             scores=tuple(self.scores) or None,

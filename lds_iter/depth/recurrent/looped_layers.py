@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.past import View
-from lds_iter.depth.watch import hidden_of
+from lds_iter.depth.layers.recorded_calls import hidden_of
+from lds_iter.depth.recurrent.memory import View
 
 LLAMA_PARTS = ("embed_tokens", "layers", "rotary_emb", "norm")
 

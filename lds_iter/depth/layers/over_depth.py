@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lds_iter.depth.closeness import agree, others, state_dtype
-from lds_iter.depth.recurrence import DepthRecurrence
-from lds_iter.depth.watch import Call, finish_with, watch, watch_from
+from lds_iter.depth.layers.recorded_calls import Call, finish_with, watch, watch_from
+from lds_iter.depth.layers.recurrence import DepthRecurrence
+from lds_iter.depth.layers.up_to_rounding import agree, others, state_dtype
 
 
 def over_depth(model: nn.Module, *, layers: nn.ModuleList | None = None, **inputs: Any) -> DepthRecurrence:

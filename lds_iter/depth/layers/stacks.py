@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lds_iter.depth.attention import forward_mode
-from lds_iter.depth.closeness import agree, others, state_dtype
-from lds_iter.depth.recurrence import DepthRecurrence
+from lds_iter.depth.layers.forward_mode import forward_mode
+from lds_iter.depth.layers.recurrence import DepthRecurrence
+from lds_iter.depth.layers.up_to_rounding import agree, others, state_dtype
 from lds_iter.methods.spelling import spelled
 
 Hidden = Callable[[Tensor], Tensor]

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.drafts import CoupledNoise, Draft, own_words
-from lds_iter.depth.rounds import WAY_ROUND, Rounds
+from lds_iter.depth.decoding.coupled_noise import CoupledNoise
+from lds_iter.depth.decoding.drafts import Draft, own_words
+from lds_iter.depth.decoding.rounds import WAY_ROUND, Rounds
 
 
 def parallel_generate(

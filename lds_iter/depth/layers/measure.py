@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.recurrence import DepthRecurrence
+from lds_iter.depth.layers.recurrence import DepthRecurrence
 from lds_iter.derivatives.linearization import FunctionDerivatives, Linearization
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import spelled

@@ -254,7 +254,7 @@ def test_a_cache_that_cannot_roll_back_is_refused_and_the_way_round_works():
 def test_what_cannot_be_is_refused_with_advice():
     model, (ids, mask) = model_of("LlamaForCausalLM"), prompts(1)
     for options, words in [
-        ({"ahead": 0}, "`ahead` must be at least 1"),
+        ({"ahead": 0}, "`ahead` must be a whole number of at least 1"),
         ({"num_beams": 2}, "`num_beams` must be 1"),
         ({"return_dict_in_generate": True, "output_hidden_states": True}, "`output_hidden_states`"),
         ({"draft": lambda tokens, said: said.float()}, "`draft` must return tokens"),

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lds_iter.methods.spelling import Composable
+
 Draft = Callable[[Tensor, Tensor], Tensor]
 """`draft(tokens, said)`: all tokens so far, `(B, n)`, and the model's own words for the next ones from its last pass,
 `(B, ahead)`, to a guess of the next ones, `(B, at most ahead)`. It is asked anew in every round."""
@@ -23,7 +25,7 @@ def own_words(tokens: Tensor, said: Tensor) -> Tensor:  # noqa: ARG001
 
 
 @dataclass(frozen=True)
-class Lookup:
+class Lookup(Composable):
     """A draft from the text so far, looked up anew in every round (prompt lookup decoding, Saxena 2023).
 
     The draft is what followed the latest earlier occurrence of the last `match` tokens; behind it, and where there is

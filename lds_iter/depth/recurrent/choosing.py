@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.depth.decoding.coupled_noise import CoupledNoise
+from lds_iter.methods.spelling import Composable
 
 Choose = Callable[[Tensor, Tensor, Tensor], Tensor]
 """`choose(logits, positions, sequences)`: logits `(N, vocabulary)` of the tokens at `positions`, `(N,)`, of the
@@ -28,7 +29,7 @@ def most_likely(logits: Tensor, positions: Tensor, sequences: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(Composable):
     """A sample from `softmax(logits / temperature)`, by noise that belongs to a seed, a sequence and a position.
 
     So the tokens are the same whatever way of generation computes the logits. Sequence i of a batch draws by
@@ -61,6 +62,8 @@ class Sample:
 
 def chosen(choose: Choose, logits: Tensor, positions: Tensor, sequences: Sequence[int]) -> list[list[int]]:
     """The token after each of the tokens at `positions`, `(N, n)`, from logits `(N, n, vocabulary)`."""
+    if not callable(choose):
+        raise TypeError(f"`choose` must be a callable, got {choose!r}. Type `li.depth.Sample(seed)`, or leave it out.")
     numbers = torch.tensor(list(sequences), device=positions.device)[:, None].expand_as(positions)
     tokens = choose(logits.flatten(0, 1), positions.flatten() + 1, numbers.flatten())
     if tokens.shape != (positions.numel(),) or tokens.is_floating_point():

@@ -49,9 +49,13 @@ class View:
         return self._memory.longest
 
     def mask(self, tokens: int, device: torch.device) -> Tensor:
-        """Which keys each of the `tokens` at hand reads, bool, `(N, 1, tokens, settled + tokens)`."""
+        """Which keys each of the `tokens` at hand reads, bool, `(N or 1, 1, tokens, settled + tokens)`."""
+        settled = self._memory.longest
+        if self.items is None and self._memory.even:
+            shape = tokens, settled + tokens
+            return torch.ones(shape, dtype=torch.bool, device=device).tril(settled)[None, None]
         until = self._memory.ends if self.items is None else self.items
-        before = torch.arange(self._memory.longest, device=device) < until.to(device)[:, None]
+        before = torch.arange(settled, device=device) < until.to(device)[:, None]
         own = torch.ones(tokens, tokens, dtype=torch.bool, device=device).tril()
         parts = before[:, None].expand(-1, tokens, -1), own.expand(len(before), -1, -1)
         return torch.cat(parts, dim=-1)[:, None]
@@ -82,6 +86,11 @@ class Memory:
         return max(self.lengths, default=0)
 
     @property
+    def even(self) -> bool:
+        """Whether all sequences have the same length."""
+        return len(set(self.lengths)) <= 1
+
+    @property
     def ends(self) -> Tensor:
         """`lengths` as a tensor `(N,)` on the device."""
         return torch.tensor(self.lengths, device=self.device)
@@ -99,19 +108,23 @@ class Memory:
         """Settle the first `counts[i]` of the tokens of sequence i that the views have seen, each under its part."""
         pairs = [(row, column) for row, count in enumerate(counts) for column in range(count)]
         rows, columns = torch.tensor(pairs, dtype=torch.int64, device=self.device).view(-1, 2).unbind(-1)
-        places = self.ends[rows] + columns
-        old_length, self.lengths = self.longest, [a + b for a, b in zip(self.lengths, counts, strict=True)]
+        places, even, old_length = self.ends[rows] + columns, self.even and len(set(counts)) == 1, self.longest
+        self.lengths = [a + b for a, b in zip(self.lengths, counts, strict=True)]
+
+        def grown(before: Tensor | None, after: Tensor) -> Tensor:
+            if even:
+                new = after[..., : counts[0], :]
+                return new if before is None else torch.cat([before, new], dim=-2)
+            more = self.longest - (0 if before is None else old_length)
+            room = after.new_zeros(*after.shape[:2], more, after.shape[-1])
+            whole = room if before is None else torch.cat([before, room], dim=-2)
+            whole[rows, :, places] = after[rows, :, columns]
+            return whole
+
         for part, view in views.items():
-            for layer, new in view.new.items():
-                old = self.slots.get((part, layer), (None, None))
-                grown = []
-                for before, after in zip(old, new, strict=True):
-                    more = self.longest - (0 if before is None else old_length)
-                    room = after.new_zeros(*after.shape[:2], more, after.shape[-1])
-                    whole = room if before is None else torch.cat([before, room], dim=-2)
-                    whole[rows, :, places] = after[rows, :, columns]
-                    grown.append(whole)
-                self.slots[part, layer] = grown[0], grown[1]
+            for layer, (keys, values) in view.new.items():
+                old_keys, old_values = self.slots.get((part, layer), (None, None))
+                self.slots[part, layer] = grown(old_keys, keys), grown(old_values, values)
 
     def parts(self, names: dict[Hashable, Hashable]) -> Memory:
         """The memory of some parts of the model, under the names that they are given here."""

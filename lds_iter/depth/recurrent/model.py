@@ -77,14 +77,28 @@ class Counted:
 
     Attributes:
         work: so far.
+
+    Raises:
+        TypeError: for a model that lacks one of the four functions.
     """
 
     def __init__(self, model: RecurrentDepthModel) -> None:
+        missing = [name for name in ("embed", "start", "step", "decode") if not callable(getattr(model, name, None))]
+        if missing:
+            raise TypeError(
+                f"`model` must have the functions of `li.depth.RecurrentDepthModel`, but {type(model).__name__} has no "
+                f"`{'`, `'.join(missing)}`. Type `li.depth.Huginn(model)` or `li.depth.Looped(model)` for what these "
+                "take. An ordinary language model has no core to repeat: type `li.depth.parallel_generate(model, ids)`."
+            )
         self._model, self.work = model, CallCounts()
 
     def embed(self, tokens: Tensor, positions: Tensor, past: View) -> Tensor:
         self._add(embed=1)
-        return self._model.embed(tokens, positions, past)
+        try:
+            return self._model.embed(tokens, positions, past)
+        except IndexError as error:
+            error.add_note(f"The tokens are {int(tokens.min())} to {int(tokens.max())}: outside of the vocabulary?")
+            raise
 
     def start(self, e: Tensor, positions: Tensor) -> Tensor:
         return self._model.start(e, positions)

@@ -21,11 +21,11 @@ from lds_iter.depth.recurrent.choosing import Choose, chosen, most_likely
 from lds_iter.depth.recurrent.memory import Memory, View
 from lds_iter.depth.recurrent.model import RecurrentDepthModel
 from lds_iter.depth.recurrent.texts import Ends, Generated, Texts, begin, padded
-from lds_iter.methods.spelling import spelled
+from lds_iter.methods.spelling import Composable, spelled
 
 
 @dataclass(frozen=True)
-class Freeze:
+class Freeze(Composable):
     """The rule by which tokens settle.
 
     Attributes:
@@ -131,6 +131,13 @@ def _still(h: Tensor, before: Tensor, change: float) -> list[list[bool]]:
     return ((h - before).norm(dim=-1) <= change * h.norm(dim=-1)).tolist()
 
 
+def checked_rule(rule: Freeze | None) -> Freeze:
+    """The rule, `Freeze()` where there is none."""
+    if not isinstance(rule, Freeze | None):
+        raise TypeError(f"`rule` must be a `li.depth.Freeze`, got {rule!r}. Type `li.depth.Freeze(0.003)`.")
+    return rule or Freeze()
+
+
 def draft(model: RecurrentDepthModel, front: Front, texts: Texts, depth: int, rule: Freeze, choose: Choose) -> int:
     """Write the texts by the newest states, to their ends; returns the rounds that it took."""
     rounds = 0
@@ -174,5 +181,5 @@ def newest_states(
     """
     run = begin(model, prompt, attention_mask, {"count": count, "depth": depth}, eos_token_id)
     front = Front(newest(run.memory, depth), run.last, run.texts.under_way)
-    rounds = draft(run.model, front, run.texts, depth, rule or Freeze(), choose)
+    rounds = draft(run.model, front, run.texts, depth, checked_rule(rule), choose)
     return run.finished(rounds, 0, pad_token_id)

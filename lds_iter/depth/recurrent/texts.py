@@ -11,7 +11,7 @@ from torch import Tensor
 from lds_iter.depth.recurrent.memory import Memory, padded
 from lds_iter.depth.recurrent.model import CallCounts, Counted, RecurrentDepthModel, all_steps
 
-Ends = int | Sequence[int] | None
+Ends = int | Sequence[int] | Tensor | None
 """What `eos_token_id` may be: no token, one, or several that end a text."""
 
 
@@ -47,8 +47,8 @@ class Texts:
     """
 
     def __init__(self, counts: Sequence[int], eos_token_id: Ends) -> None:
-        ends = [] if eos_token_id is None else [eos_token_id] if isinstance(eos_token_id, int) else eos_token_id
-        self._counts, self._ends = list(counts), frozenset(int(end) for end in ends)
+        ends = [] if eos_token_id is None else torch.as_tensor(eos_token_id).flatten().tolist()
+        self._counts, self._ends = list(counts), frozenset(ends)
         self.words: list[list[int]] = [[] for _ in counts]
         self.under_way = [number for number, count in enumerate(counts) if count > 0]
 

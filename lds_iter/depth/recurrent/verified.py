@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lds_iter.depth.recurrent.choosing import Choose, chosen, most_likely
 from lds_iter.depth.recurrent.model import RecurrentDepthModel, all_steps
-from lds_iter.depth.recurrent.newest_states import Freeze, Front, draft, newest
+from lds_iter.depth.recurrent.newest_states import Freeze, Front, checked_rule, draft, newest
 from lds_iter.depth.recurrent.texts import Ends, Generated, Texts, begin
 from lds_iter.methods.spelling import spelled
 
@@ -55,7 +55,7 @@ def verified(
     while texts.under_way:
         drafts = Texts([min(pair) for pair in zip(most, texts.left(), strict=True)], eos_token_id)
         front = Front(newest(memory, depth), last, texts.under_way)
-        rounds, checks = rounds + draft(run.model, front, drafts, depth, rule or Freeze(), choose), checks + 1
+        rounds, checks = rounds + draft(run.model, front, drafts, depth, checked_rule(rule), choose), checks + 1
         lines = zip(last, drafts.words, texts.left(), strict=True)
         read = [[token, *words][:left] for token, words, left in lines]  # what follows the last is not asked for
         positions = memory.positions([len(row) for row in read])

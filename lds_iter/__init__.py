@@ -23,6 +23,8 @@ from lds_iter.derivatives.closed_form import ElementwiseDerivatives as Elementwi
 from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
 from lds_iter.derivatives.linearization import linearization as linearization
+from lds_iter.derivatives.structured import StructuredDerivatives as StructuredDerivatives
+from lds_iter.derivatives.structured import blockwise as blockwise
 from lds_iter.diagnostics.comparing import Compared as Compared
 from lds_iter.diagnostics.comparing import Comparison as Comparison
 from lds_iter.diagnostics.comparing import compare as compare
@@ -36,6 +38,7 @@ from lds_iter.guesses import repeat_initial as repeat_initial
 from lds_iter.guesses import step_from_zero as step_from_zero
 from lds_iter.linear.linear_scan import linear_scan as linear_scan
 from lds_iter.linear.linear_scan import reference_scan as reference_scan
+from lds_iter.linear.low_rank import LowRank as LowRank
 from lds_iter.linear.registry import register_scan as register_scan
 from lds_iter.linear.transitions import AbstractTransition as AbstractTransition
 from lds_iter.linear.transitions import BlockDiagonal as BlockDiagonal

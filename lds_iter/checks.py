@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import operator
-import textwrap
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter._torch import has_tangent
+from lds_iter._torch import draws, has_tangent
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.loop.contract import shares_memory
+from lds_iter.loop.notes import flat_inputs, note_on_call
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
@@ -151,10 +151,11 @@ def check_f(f: Any, s0: Tensor, inputs: Any, length: int) -> Tensor:
         other = _nearby(s0.detach())
         states = torch.stack([other, s0.detach(), _with_another_first_element(other)])
         rows = torch.tensor([second, 0, second], device=s0.device)
-        three: Any = _called(f, states, pytree.tree_map(lambda leaf: _picked(leaf, rows), inputs))
+        beside = pytree.tree_map(lambda leaf: _picked(leaf, rows), inputs)
+        three: Any = _called(f, states, beside)
         _check_value(three, s0, 3, inputs)
-        drew = drew and not torch.equal(random, _random_state(s0))
-        _check_same_row(one, once, three, drew, _flat_inputs(states, inputs))
+        drew = drew and not torch.equal(random, _random_state(s0)) and draws(lambda: _called(f, states, beside))
+        _check_same_row(one, once, three, drew, flat_inputs(states, inputs))
         _check_batch(three, s0)
         own = own_linearize(f)
         if own is not None:
@@ -191,11 +192,12 @@ def check_ends(
     if not bool(solved.any()):
         return
     prev = trajectory[-2:-1]
-    random, again = _random_state(s0), first
+    again, drew = first, False
     if len(trajectory) > 2:
         with torch.no_grad():
+            random = _random_state(s0)
             again = check_value(_called(f, prev, last), prev)
-    drew = not torch.equal(random, _random_state(s0))
+            drew = not torch.equal(random, _random_state(s0)) and draws(lambda: _called(f, prev, last))
     alone = torch.cat([first, again])[:, solved]
     found = torch.stack([trajectory[1], trajectory[-1]])[:, solved]
     room = ALONE * alone.abs().max() + rtol * alone.abs() + atol
@@ -280,7 +282,7 @@ def _check_batch(three: Tensor, s0: Tensor) -> None:
 
 def _check_linearize(own: Any, once: Tensor, s0: Tensor, inputs: Any) -> None:
     """The value of a recurrence's own linearization is that of the recurrence."""
-    derivatives: Any = own(s0.detach().unsqueeze(0), detached(inputs))
+    derivatives: Any = _called(own, s0.detach().unsqueeze(0), detached(inputs))
     value = getattr(derivatives, "value", None)
     if not isinstance(value, Tensor):
         raise TypeError(
@@ -337,15 +339,7 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
     try:
         value = f(s, inputs)
     except Exception as error:
-        shapes = str(pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, inputs))
-        steps = isinstance(inputs, list) and len(inputs) > 2
-        error.add_note(
-            f"This came from `f`, called with states {tuple(s.shape)} and inputs {textwrap.shorten(shapes, 120)}. Time "
-            "comes first and D last in both: `x.transpose(0, 1)` for data that leads with the batch, `li.fold(module)` "
-            "for a module that takes (N, D)."
-            + (" For a list of time steps type `torch.stack(inputs)`." if steps else "")
-            + _flat_inputs(s, inputs)
-        )
+        note_on_call(error, s, inputs)
         raise
     if not _equal((s, inputs), before):
         raise ValueError(
@@ -353,27 +347,6 @@ def _called(f: Any, s: Tensor, inputs: Any) -> Any:
             "`s = s * ...`, or start with `s = s.clone()`."
         )
     return value
-
-
-def note_on_derivatives(error: RuntimeError) -> None:
-    """A note on an error of torch's that says that `f` left torch, where its derivative was asked for."""
-    if "data-dependent control flow" in str(error) or "is_nonzero" in str(error):
-        error.add_note(
-            "A solve looks at its numbers, which torch.func.vmap does not allow. Put the dimension that is mapped over "
-            "into the batch: `s0` (*batch, D) and `inputs` (T, *batch, ...) are solved side by side."
-        )
-    if "random operation" in str(error):
-        error.add_note(
-            "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in "
-            "`inputs`; call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
-        )
-    if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
-        error.add_note(
-            "This came from the derivative of `f`. In order of likelihood: it leaves torch on the way (numpy, "
-            "`torch.from_numpy`); it writes into a tensor that it did not make (batch norm in training mode does: call "
-            "`.eval()`); it calls an operation without a forward-mode derivative. `li.Jacobi()` and `li.Picard()` need "
-            "none; an `f` may also bring its own, by a method `linearize`."
-        )
 
 
 def _equal(given: Any, before: Any) -> bool:
@@ -386,12 +359,6 @@ def _equal(given: Any, before: Any) -> bool:
         for one, other in pairs
         if isinstance(one, Tensor)
     )
-
-
-def _flat_inputs(s: Tensor, inputs: Any) -> str:
-    """A hint for inputs `(T)` beside states `(*batch, D)`: their time broadcasts against D."""
-    flat = any(isinstance(leaf, Tensor) and leaf.ndim == 1 for leaf in pytree.tree_leaves(inputs))
-    return " An input of shape (T,) broadcasts against D: type `x.unsqueeze(-1)`." if flat and s.ndim > 1 else ""
 
 
 def _missing_batch(value: Tensor, s0: Tensor) -> str:
@@ -413,7 +380,7 @@ def _check_value(value: Any, s0: Tensor, rows: int, inputs: Any) -> None:
             f"`f` must return the shape of its state: given states {expected} it returned {tuple(value.shape)}. Time "
             "comes first and D last; for a module that takes (N, D) type `li.fold(module)`."
             + _missing_batch(value, s0)
-            + _flat_inputs(s0.unsqueeze(0), inputs)
+            + flat_inputs(s0.unsqueeze(0), inputs)
         )
     if value.dtype != s0.dtype or value.device != s0.device:
         raise TypeError(

@@ -4,3 +4,5 @@ from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDeri
 from lds_iter.derivatives.closed_form import ElementwiseDerivatives as ElementwiseDerivatives
 from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
+from lds_iter.derivatives.structured import StructuredDerivatives as StructuredDerivatives
+from lds_iter.derivatives.structured import blockwise as blockwise

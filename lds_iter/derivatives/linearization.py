@@ -12,9 +12,10 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.forward_mode import FORWARD_MODE, FunctionDerivatives
+from lds_iter.derivatives.structured import structure_of
 from lds_iter.linear.cut import Cut, cut_scan
 from lds_iter.linear.linear_scan import linear_scan
-from lds_iter.linear.transitions import AbstractTransition
+from lds_iter.linear.transitions import AbstractTransition, Dense
 from lds_iter.recurrence import Function, check_value, own_linearize, take_rows
 
 
@@ -87,6 +88,11 @@ class Linearization:
     def jacobian(self) -> Tensor:
         """`J_t`, `(n, *batch, D, D)`; D forward-mode products unless the recurrence knows better."""
         return self.derivatives.jacobian()
+
+    def structured(self) -> AbstractTransition:
+        """`J_t` as a transition: in the structure that the recurrence declares, else `Dense`."""
+        declared = structure_of(self.derivatives)
+        return Dense(self.jacobian()) if declared is None else declared
 
     def diagonal(self) -> Tensor:
         """The exact diagonal of `J_t`, `(n, *batch, D)`; D forward-mode products unless the recurrence knows better."""

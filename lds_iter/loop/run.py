@@ -20,14 +20,14 @@ from lds_iter.loop.state import (
     LoopState,
     Observer,
     Problem,
-    start,
+    first_state,
     take_proposal,
 )
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import own_iterate
 from lds_iter.solution import Result
 
-Iterate = Callable[[Problem, LDSApproximation, LoopState, LoopOptions], LoopState]
+IterationFunction = Callable[[Problem, LDSApproximation, LoopState, LoopOptions], LoopState]
 
 
 class Interrupted(BaseException):
@@ -59,7 +59,7 @@ def run(
     """
     if isinstance(method, AbstractStrategy):
         return method.run(problem, guess, options, observers)
-    state = start(problem, method, guess, options)
+    state = first_state(problem, method, guess, options)
     return go_on(problem, method, state, options, observers)
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import lds_iter as li
 from lds_iter import depth
@@ -243,3 +244,18 @@ def test_impossible_generation_is_refused():
             way(untrained(), encode("a"), 0, 4)
     with pytest.raises(ValueError, match="at least 1"):
         depth.Freeze(inner=0)
+    model, prompt = untrained(), encode("a b")
+    for wrong, error, words in [
+        ({"rule": 0.003}, TypeError, r"Type `li\.depth\.Freeze\(0\.003\)`"),
+        ({"choose": "greedy"}, TypeError, r"`choose` must be a callable"),
+        ({"choose": lambda logits, *_: logits}, ValueError, "one token for each row"),
+        ({"attention_mask": torch.tensor([1, 1, 0])}, ValueError, 'padding_side = "left"'),
+        ({"model": nn.Linear(2, 2)}, TypeError, r"has no `embed`.*parallel_generate"),
+    ]:
+        with pytest.raises(error, match=words):
+            depth.verified(**{"model": model, "prompt": prompt, "count": 4, "depth": 4, **wrong})
+    with pytest.raises(IndexError) as caught:
+        depth.verified(model, torch.tensor([3, 999]), 4, 4)
+    assert "outside of the vocabulary" in str(caught.value.__notes__)
+    with pytest.raises(ValueError, match="`temperature` must be above 0"):
+        depth.Sample(1, temperature=0)

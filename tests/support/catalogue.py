@@ -136,6 +136,8 @@ def transitions(n, batch, width, scale=1.0, generator=None, dtype=torch.float64)
         "dense": li.Dense(rand(width, width) / width**0.5),
         "block": li.BlockDiagonal(rand(width // 2, 2, 2)),
         "diagonal": diagonal,
+        "low-rank": li.LowRank(rand(width), rand(width, 1), rand(width, 1)),
+        "low-rank-two": li.LowRank(rand(width), rand(width, 2), rand(width, 2)),
         "scaled": li.ScaledIdentity(rand(1)),
         "scaled-number": li.ScaledIdentity(0.7 * scale),
         "identity": li.Identity(),

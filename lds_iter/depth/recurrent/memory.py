@@ -145,7 +145,7 @@ class Memory:
         return taken
 
 
-def padded(rows: Sequence[Sequence[int]], device: torch.device | str, fill: int = 0) -> Tensor:
+def filled_up(rows: Sequence[Sequence[int]], device: torch.device | str, fill: int = 0) -> Tensor:
     """Rows of several lengths as one tensor `(N, longest)`, int64, filled up on the right.
 
     By causality no token reads what fills up.

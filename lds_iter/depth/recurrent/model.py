@@ -18,7 +18,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from lds_iter.depth.recurrent.memory import Memory, View, padded
+from lds_iter.depth.recurrent.memory import Memory, View, filled_up
 
 
 class RecurrentDepthModel(Protocol):
@@ -125,7 +125,7 @@ def all_steps(
     """
     positions = memory.positions([len(row) for row in rows])
     views: dict[Hashable, View] = {"embed": memory.view("embed")}
-    e = model.embed(padded(rows, memory.device), positions, views["embed"])
+    e = model.embed(filled_up(rows, memory.device), positions, views["embed"])
     h = model.start(e, positions)
     for number in range(depth):
         views["step", number] = memory.view(("step", number))

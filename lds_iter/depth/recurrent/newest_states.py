@@ -20,7 +20,7 @@ from torch import Tensor
 from lds_iter.depth.recurrent.choosing import Choose, chosen, most_likely
 from lds_iter.depth.recurrent.memory import Memory, View
 from lds_iter.depth.recurrent.model import RecurrentDepthModel
-from lds_iter.depth.recurrent.texts import Ends, Generated, Texts, begin, padded
+from lds_iter.depth.recurrent.texts import Ends, Generated, Texts, filled_up, read_prompts
 from lds_iter.methods.spelling import Composable, spelled
 
 
@@ -65,7 +65,7 @@ class Front:
         self, model: RecurrentDepthModel, depth: int, rule: Freeze, wanted: Sequence[int], choose: Choose
     ) -> list[list[int]]:
         """One round; returns what the tokens that settled say. At most `wanted` tokens are in flight from now on."""
-        tokens = padded(self.tokens, self.memory.device)
+        tokens = filled_up(self.tokens, self.memory.device)
         positions = self.memory.positions([len(there) for there in self.tokens])
         views: dict[Hashable, View] = {part: self.memory.view(part) for part in ("embed", "step", "decode")}
         e = model.embed(tokens, positions, views["embed"])
@@ -179,7 +179,7 @@ def newest_states(
     Raises:
         TypeError, ValueError: see `one_by_one`.
     """
-    run = begin(model, prompt, attention_mask, {"count": count, "depth": depth}, eos_token_id)
+    run = read_prompts(model, prompt, attention_mask, {"count": count, "depth": depth}, eos_token_id)
     front = Front(newest(run.memory, depth), run.last, run.texts.under_way)
     rounds = draft(run.model, front, run.texts, depth, checked_rule(rule), choose)
     return run.finished(rounds, 0, pad_token_id)

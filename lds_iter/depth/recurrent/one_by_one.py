@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lds_iter.depth.recurrent.choosing import Choose, chosen, most_likely
 from lds_iter.depth.recurrent.model import RecurrentDepthModel, all_steps
-from lds_iter.depth.recurrent.texts import Ends, Generated, begin
+from lds_iter.depth.recurrent.texts import Ends, Generated, read_prompts
 from lds_iter.methods.spelling import spelled
 
 
@@ -40,7 +40,7 @@ def one_by_one(
         TypeError: for tokens that are not whole numbers.
         ValueError: for a prompt or a mask of another shape or padded on the right, and for numbers below 1.
     """
-    run = begin(model, prompt, attention_mask, {"count": count, "depth": depth}, eos_token_id)
+    run = read_prompts(model, prompt, attention_mask, {"count": count, "depth": depth}, eos_token_id)
     memory, last, rounds = run.memory, run.last, 0
     while run.texts.under_way:
         positions = memory.positions([1] * len(last))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lds_iter.depth.recurrent.memory import Memory, padded
+from lds_iter.depth.recurrent.memory import Memory, filled_up
 from lds_iter.depth.recurrent.model import CallCounts, Counted, RecurrentDepthModel, all_steps
 
 Ends = int | Sequence[int] | Tensor | None
@@ -94,13 +94,16 @@ class Begun:
     def finished(self, rounds: int, checks: int, pad_token_id: int) -> Generated:
         """The texts as tensors."""
         words = self.texts.words
-        tokens, lengths = padded(words, self.memory.device, pad_token_id), torch.tensor([len(text) for text in words])
+        tokens, lengths = (
+            filled_up(words, self.memory.device, pad_token_id),
+            torch.tensor([len(text) for text in words]),
+        )
         if self.single:
             tokens, lengths = tokens[0], lengths[0]
         return Generated(tokens, self.model.work - self.before, rounds, checks, lengths)
 
 
-def begin(
+def read_prompts(
     model: RecurrentDepthModel,
     prompt: Tensor,
     attention_mask: Tensor | None,

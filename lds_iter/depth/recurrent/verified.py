@@ -15,7 +15,7 @@ from torch import Tensor
 from lds_iter.depth.recurrent.choosing import Choose, chosen, most_likely
 from lds_iter.depth.recurrent.model import RecurrentDepthModel, all_steps
 from lds_iter.depth.recurrent.newest_states import Freeze, Front, checked_rule, draft, newest
-from lds_iter.depth.recurrent.texts import Ends, Generated, Texts, begin
+from lds_iter.depth.recurrent.texts import Ends, Generated, Texts, read_prompts
 from lds_iter.methods.spelling import spelled
 
 
@@ -49,7 +49,7 @@ def verified(
     Raises:
         TypeError, ValueError: see `one_by_one`; for a `block` below 1.
     """
-    run = begin(model, prompt, attention_mask, {"count": count, "depth": depth, "block": block}, eos_token_id)
+    run = read_prompts(model, prompt, attention_mask, {"count": count, "depth": depth, "block": block}, eos_token_id)
     memory, last, texts, rounds, checks = run.memory, run.last, run.texts, 0, 0
     most = [block] * len(last)
     while texts.under_way:

@@ -163,6 +163,29 @@ def _own_derivatives(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     return Honest(f"own derivatives, {slope}", OwnDerivatives(slope), differentiable=slope == "right")
 
 
+@dataclass(frozen=True)
+class Declared:
+    """A recurrence that declares the structure of its Jacobian: a diagonal plus rank one."""
+
+    diagonal: Tensor
+    along: Tensor
+    back: Tensor
+
+    def __call__(self, s: Tensor, u: Tensor) -> Tensor:
+        return self.diagonal * s + self.along * product(torch.sin(s), self.back[None]) + u
+
+    def linearize(self, s: Tensor, u: Tensor) -> li.AbstractDerivatives:
+        along, back = self.along.expand_as(s).unsqueeze(-1), (self.back * torch.cos(s)).unsqueeze(-1)
+        return li.StructuredDerivatives(self(s, u), li.LowRank(self.diagonal.expand_as(s), along, back))
+
+
+def _declared(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
+    gain = draw.one_of((0.2, 0.4, 1.5))  # a diagonal and a rank-one part of norm at most `gain` each
+    diagonal, along = (gain * torch.tanh(draw.normal(width, dtype=dtype)) for _ in range(2))
+    back = torch.nn.functional.normalize(draw.normal(width, dtype=dtype), dim=-1, p=1)
+    return Honest(f"declared low rank {gain}", Declared(diagonal, along, back), differentiable=gain < 0.5, scale=4.0)
+
+
 def _folded(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
     cell = torch.nn.GRUCell(width, width, dtype=dtype)
     with torch.no_grad():
@@ -187,7 +210,7 @@ def _raveled(draw: Draw, width: int, dtype: torch.dtype) -> Honest:
 FAMILIES = {
     _elementwise: 6.0, _dense: 6.0, _matrix_product: 1.0, _expanding: 2.0, _overflowing: 1.5, _logistic: 1.0,
     _drift: 1.5, _steps: 1.5, _rounding: 1.0, _constant: 2.0, _views: 1.0, _division: 1.0, _division_by_zero: 0.5,
-    _own_derivatives: 1.5, _folded: 0.7, _raveled: 1.0,
+    _own_derivatives: 1.5, _declared: 1.5, _folded: 0.7, _raveled: 1.0,
 }  # fmt: skip
 
 

@@ -122,6 +122,7 @@ def parallel_decode(
         said = torch.cat([said, said[:, -1:].expand(-1, ahead)], dim=1)[:, : max(0, min(ahead, most))]
         drafted = draft(run.tokens, said)[:, : said.shape[1]] if run.live.any() else said
         _check_draft(drafted, said)
+        drafted = run.ended_as_they_go_on(drafted)
     if streamer is not None:
         streamer.end()
     return run.output() if generation_config.return_dict_in_generate else run.tokens

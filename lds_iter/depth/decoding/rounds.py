@@ -59,6 +59,12 @@ class Rounds:
             )
         return logits[:, -asked:].to(torch.float32, copy=True)
 
+    def ended_as_they_go_on(self, drafted: Tensor) -> Tensor:
+        """Drafts with padding for the texts that have ended, where it is what they get."""
+        if not self._pads:
+            return drafted
+        return torch.where(self.live[:, None], drafted, self.config._pad_token_tensor.to(drafted.device))
+
     def _begin(self) -> Tensor:
         """The first pass, transformers' own: embeddings or images for tokens, a cache that holds some, chunks."""
         before = self._cached()
@@ -98,7 +104,7 @@ class Rounds:
             taken = number + 1
             if not self.live.any() or number == drafted.shape[1]:
                 break
-            if bool((self.live & (token != drafted[:, number])).any()):
+            if bool((token != drafted[:, number]).any()):  # of texts that have ended too: the cache outlives this run
                 break
         self.inputs = self._longer(taken)
         if self.cache is not None and self.passes > 1:

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced
 from lds_iter.checks import (
@@ -33,6 +34,7 @@ from lds_iter.gradients.implicit import Implicit
 from lds_iter.gradients.tangent import with_tangent, without_tangents
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.loop.contract import versions
 from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.notes import note_on_derivatives
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
@@ -298,8 +300,15 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
     """What a solve returns, from the last state of the loop."""
     fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
     trajectory, carry = state.states.detach(), state.carry
+    shared = (trajectory, fixed.s0, *(leaf for leaf in pytree.tree_leaves(fixed.inputs) if isinstance(leaf, Tensor)))
+    before = versions(shared)
 
     def estimate(method: StatefulTransition | None) -> Tensor:
+        if before is not None and versions(shared) != before:
+            raise ValueError(
+                "The states of this solution, `s0` or `inputs` have been written into since the solve, so an estimate "
+                "would be that of other numbers. Call `error_estimate` before, or write into `solution.states.clone()`."
+            )
         with torch.no_grad():
             return _error_estimate(fixed, trajectory, Newton() if method is None else method)
 

@@ -93,6 +93,14 @@ def go_on(
             left -= 1
             if flag.posted((state.result != int(Result.RUNNING)).all()):
                 break
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(take_proposal(state, problem.length, reuse=reuse)) from interrupt
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not isinstance(error, KeyboardInterrupt) and not _of_interrupt(error):
+            raise
+        raise Interrupted(take_proposal(state, problem.length, reuse=reuse)) from KeyboardInterrupt()
     return state
+
+
+def _of_interrupt(error: RuntimeError) -> bool:
+    """Whether an interrupt came while torch entered or left a level of `torch.func`, which it meets with an error of
+    its own."""
+    return "INTERNAL ASSERT FAILED" in str(error) and isinstance(error.__context__, KeyboardInterrupt)

@@ -355,3 +355,29 @@ def test_a_failed_solve_carries_its_states_and_says_what_to_try():
 def test_plot_without_history_says_what_to_type():
     with pytest.raises(ValueError, match="record=True"):
         li.diagnostics.convergence_map(li.solve(f, S0, U))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda u: li.solve(f, S0, u).states,
+        lambda u: li.start(f, S0, u).states,
+        lambda u: li.verify(f, S0, u).solution.states,
+        lambda u: li.compare(f, S0, u, [li.Newton()]).truth,
+        lambda u: li.scan(lambda s, u: (f(s, u), None), S0, u)[0],
+    ],
+)
+def test_vmap_over_a_solve_is_refused_in_words(run):
+    with pytest.raises(RuntimeError) as caught:
+        torch.vmap(run)(U[None])
+    assert any("Put the dimension that is mapped over into the batch" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("spoil", ["states", "inputs", "s0"])
+def test_an_error_estimate_of_other_numbers_is_refused(spoil):
+    s0, u = S0.clone(), U.clone()
+    solution = li.solve(f, s0, u)
+    assert solution.error_estimate().abs().max() < 1e-4  # of states to 1e-5, of which errors at most double
+    {"states": solution.states, "inputs": u, "s0": s0}[spoil].zero_().add_(1)
+    with pytest.raises(ValueError, match="have been written into since the solve"):
+        solution.error_estimate()

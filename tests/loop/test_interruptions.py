@@ -45,6 +45,22 @@ def test_an_interrupt_comes_through_and_carries_the_states_reached(name, at, win
     torch.testing.assert_close(again.states, expected, rtol=1e-8, atol=1e-8)  # the tolerance is 1e-10
 
 
+def test_an_interrupt_that_torch_meets_with_an_error_of_its_own_is_one():
+    """Inside of forward mode torch loses count of its levels, and says so."""
+
+    def interrupted(s, u):
+        if len(s) > 3:
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise RuntimeError("!dynamicLayerStack.empty() INTERNAL ASSERT FAILED")
+        return elementwise(s, u)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        li.solve(interrupted, *problem(40), li.Jacobi())
+    assert caught.value.solution.result == li.Result.STOPPED
+
+
 @pytest.mark.parametrize("length", [40, 300])  # too short for a race, and long enough
 def test_an_interrupt_under_auto_keeps_the_rows_accepted(length):
     s0, u = problem(length, (2,))

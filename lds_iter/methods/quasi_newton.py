@@ -73,8 +73,10 @@ def random_signs(seed: int, start: int, like: Tensor) -> Tensor:
     """
     n, width = like.shape[0], like.shape[-1]
     times = torch.arange(start, start + n, device=like.device).view(-1, 1)
-    offset = (seed * 0x2545F4914F6CDD1D + 2**63) % 2**64 - 2**63
-    x = (times * width + torch.arange(width, device=like.device)) * -0x61C8864680B583EB + offset
+    place = times * width + torch.arange(width, device=like.device)
+    number = torch.full((), seed % 2**62, device=like.device)
+    # A compiler would multiply the constants by `width` and `seed` in unbounded integers. It does not see through `~`.
+    x = ~~place * -0x61C8864680B583EB + ~~number * 0x2545F4914F6CDD1D
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * -0x40A7B892E31B1A47
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * -0x6B2FB644ECCEEE15
     x = (x >> 31) ^ x

@@ -302,3 +302,16 @@ def test_with_the_compiler_itself_on_a_gpu(compiler):
         s0, u = problem(20, (3,), width=2, seed=seed)
         ours = li.solve(compiled, s0.cuda(), u.cuda(), li.QuasiNewton(), **TIGHT)
         torch.testing.assert_close(ours.states.cpu(), li.solve(f, s0, u, **TIGHT).states, **ROUNDING)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not li.kernels.cpu.status()["scan"].endswith(".so"), reason="no C++ compiler, or turned off")
+def test_random_signs_of_any_seed_and_length_compile():
+    """Their constants fill 64 bits; a compiler that folds them into sizes would leave these."""
+    f = li.Compiled(elementwise)
+    for length in 9, 20:
+        for seed in 0, 5:
+            s0, u = torch.zeros(3, dtype=torch.float64), torch.randn(length, 3, dtype=torch.float64)
+            method = li.QuasiNewton(li.Hutchinson(2, seed=seed))
+            plain = li.solve(elementwise, s0, u, method, **TIGHT)
+            assert_same(li.solve(f, s0, u, method, **TIGHT), plain)

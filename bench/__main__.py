@@ -50,6 +50,7 @@ COMPARISONS = (
     Comparison("bench.kalman", quick=("--counts",), devices=CPU),
     Comparison("bench.mcmc", ("counts",), ("counts", "--moves", "50", "--long", "0", "--no-write"), devices=CPU),
     Comparison("bench.mcmc", ("times",), ("times", "--moves", "50", "--no-write"), devices=CPU),
+    Comparison("bench.ode", ("--afresh",), ("--most-steps", "100", "--no-write"), devices=CPU),
     Comparison("bench.depth", devices=CPU),
     Comparison("bench.generation", devices=CPU),
     Comparison("bench.diffusion", devices=CPU),

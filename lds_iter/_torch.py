@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch._compile import _disable_dynamo
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import TorchDispatchMode
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -139,3 +140,24 @@ def _takes_tangents() -> bool:
 def _transforms() -> list[Any]:
     """The transforms of `torch.func` at work, outermost first."""
     return [level.key() for level in _functorch.get_interpreter_stack() or ()]
+
+
+def draws(call: Callable[[], object]) -> bool:
+    """Whether a call draws from the generator of the process.
+
+    The state of that generator tells less: other threads draw from it too.
+    """
+    with _Draws() as seen:
+        call()
+    return seen.any
+
+
+class _Draws(TorchDispatchMode):
+    """Looks at every operation of this thread for one that draws random numbers without a generator of its own."""
+
+    any = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        own = kwargs is not None and kwargs.get("generator") is not None
+        self.any = self.any or (torch.Tag.nondeterministic_seeded in func.tags and not own)
+        return func(*args, **(kwargs or {}))

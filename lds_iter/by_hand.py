@@ -120,7 +120,7 @@ def start(
             f"`method` must be one method to drive by hand, got {type(given.method).__name__}, which runs the loop "
             "itself. Type method=li.Newton()."
         )
-    begun = state.start(given.problem, given.method, given.guess, given.options)
+    begun = state.first_state(given.problem, given.method, given.guess, given.options)
     if before is not None and before.carry is not None:
         if type(before.carry) is not type(begun.carry):
             raise TypeError(

@@ -155,6 +155,11 @@ def ravel(state: Any, batch_dims: int = 0) -> tuple[Tensor, Callable[[Tensor], A
     flat = torch.cat([leaf.reshape(*leaf.shape[:batch_dims], -1) for leaf in leaves], dim=-1)
 
     def unravel(tensor: Tensor) -> Any:
+        if tensor.shape[-1:] != (sum(sizes),):
+            raise ValueError(
+                f"`unravel` takes tensors that end with D = {sum(sizes)}, the numbers of {shapes} together, got "
+                f"{tuple(tensor.shape)}."
+            )
         parts = tensor.split(sizes, dim=-1) if len(sizes) > 1 else [tensor]
         shaped = [part.reshape(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
         return pytree.tree_unflatten(shaped, spec)

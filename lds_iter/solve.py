@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced
 from lds_iter.checks import (
@@ -25,7 +26,6 @@ from lds_iter.checks import (
     check_transforms,
     checked_method,
     last_inputs,
-    note_on_derivatives,
 )
 from lds_iter.derivatives.linearization import linearize_along
 from lds_iter.errors import SolveError, explain_failure
@@ -34,7 +34,9 @@ from lds_iter.gradients.implicit import Implicit
 from lds_iter.gradients.tangent import with_tangent, without_tangents
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linear.linear_scan import linear_scan
+from lds_iter.loop.contract import versions
 from lds_iter.loop.iteration import TILE_ELEMENTS
+from lds_iter.loop.notes import note_on_derivatives
 from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
@@ -160,7 +162,10 @@ def solve(
             ended = interruption(problem, interrupted)
             raise ended from ended.__cause__
     solved = state.result == int(Result.SUCCESS)
-    check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
+    try:
+        check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
+    except KeyboardInterrupt as interrupt:
+        raise interruption(problem, Interrupted(state)) from interrupt
     solution = replace(solution_of(problem, state, recorder), states=states)
     if throw and solution.failed:
         message = explain_failure(solution, advice(approximation), options.rtol, options.atol, given.limit)
@@ -250,7 +255,7 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
         return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
     for t in range(length):
-        s = check_value(f(s, take_rows(inputs, t, t + 1)), s)
+        s = _stepped(f, s, inputs, t)
         states.append(s)
     return torch.cat(states)
 
@@ -263,9 +268,18 @@ def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, 
         return done
     states, s = s0.new_empty(length, *s0.shape), s0.unsqueeze(0)
     for t in range(length):
-        states[t : t + 1] = check_value(f(s, take_rows(inputs, t, t + 1)), s)
+        states[t : t + 1] = _stepped(f, s, inputs, t)
         s = states[t : t + 1]
     return states
+
+
+def _stepped(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, t: int) -> Tensor:
+    """One step; an error inside of it gets a note of when."""
+    try:
+        return check_value(f(s, take_rows(inputs, t, t + 1)), s)
+    except Exception as error:
+        error.add_note(f"This came up in the plain loop, at time step {t} (counted from 0).")
+        raise
 
 
 def _check(
@@ -286,8 +300,15 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
     """What a solve returns, from the last state of the loop."""
     fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
     trajectory, carry = state.states.detach(), state.carry
+    shared = (trajectory, fixed.s0, *(leaf for leaf in pytree.tree_leaves(fixed.inputs) if isinstance(leaf, Tensor)))
+    before = versions(shared)
 
     def estimate(method: StatefulTransition | None) -> Tensor:
+        if before is not None and versions(shared) != before:
+            raise ValueError(
+                "The states of this solution, `s0` or `inputs` have been written into since the solve, so an estimate "
+                "would be that of other numbers. Call `error_estimate` before, or write into `solution.states.clone()`."
+            )
         with torch.no_grad():
             return _error_estimate(fixed, trajectory, Newton() if method is None else method)
 

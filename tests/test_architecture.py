@@ -40,8 +40,8 @@ MEANINGS = {
 
 
 TO_BE_RENAMED = {
-    "GRU", "LSTM", "Law", "TILE", "Watched", "Work", "product",
-    "Iterate", "iterate", "start",  # the loop by hand, and the loop
+    "Watched", "Work",
+    "iterate",  # the loop by hand, and the loop
 }  # fmt: skip
 """Public names that two modules define with different meanings: this list may only become shorter."""
 

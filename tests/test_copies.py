@@ -42,6 +42,7 @@ MADE = {
     "Auto": lambda: li.Auto(),
     "Compiled": lambda: li.Compiled(f),
     "ElementwiseDerivatives": lambda: li.ElementwiseDerivatives(torch.ones(3, 2), torch.ones(3, 2)),
+    "StructuredDerivatives": lambda: li.StructuredDerivatives(torch.ones(3, 2), li.Diagonal(torch.ones(3, 2))),
     "Iterate": lambda: li.iterate(li.start(f, torch.zeros(2), torch.ones(9, 2), li.Newton())),
     "After": lambda: li.After(3),
     "Elapsed": lambda: li.Elapsed(1.0),

@@ -68,7 +68,7 @@ def test_diffusion_works_from_the_package_alone_in_any_folder(tmp_path):
 
 
 MODULES = [li, li.auto, li.depth, li.diagnostics, li.diffusion, li.mcmc, li.nn, li.ode, li.testing]
-PLAIN = {"linear_scan", "reference_scan", "fold", "ravel", "register_scan"}
+PLAIN = {"linear_scan", "reference_scan", "blockwise", "fold", "ravel", "register_scan"}
 """Called at every step and in compiled code; and a decorator."""
 
 

@@ -29,22 +29,23 @@ JSON = ROOT / "bench" / "results" / "diffusion.json"
 LINES = ROOT / "out" / "diffusion-rows.jsonl"
 
 
-def main(steps: str = "20,50,100,250,1000", seeds: int = 0, resume: bool = False) -> None:
+def main(steps: str = "20,50,100,250,1000", seeds: int = 0, methods: str = "", resume: bool = False) -> None:
     """Measure, print, and write the JSON file and the page.
 
     Args:
         steps: which, separated by commas.
         seeds: how many samples of each; a number that shrinks with the steps when 0.
+        methods: names of the table, separated by semicolons; all when empty.
         resume: keep the runs that a former call wrote down, which must have been of the same code.
     """
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    chosen = [int(count) for count in steps.split(",")]
+    chosen, wanted = [int(count) for count in steps.split(",")], {name for name in methods.split(";") if name}
     lines = LINES.read_text().splitlines() if resume and LINES.exists() else []
     known, rows = list(dict.fromkeys(Row(**json.loads(line)) for line in lines)), []
     LINES.parent.mkdir(exist_ok=True)
     with LINES.open("a" if resume else "w") as file:
-        for row in measure(chosen, seeds, known):
+        for row in measure(chosen, seeds, known, wanted):
             rows.append(asdict(row))
             print(*rows[-1].values(), flush=True)
             if row not in known:

@@ -5,11 +5,14 @@ samples at a time, and the defaults of `ParallelSampler`. Errors are root mean s
 from the same noise; counts and errors do not depend on the machine, up to rounding. The seeds are new: what the
 defaults do under guidance and clipping was decided on seeds 500 to 502.
 
-Writes `bench/results/diffusion_tolerance.json` and, from that alone, a part of `docs/background/diffusion.md`.
+Writes `bench/results/diffusion_tolerance.json` and, from that alone, a part of `docs/background/diffusion.md`. Runs
+that end are also written to `out/diffusion-tolerance-rows.jsonl`, line by line; with `--resume` those found there are
+not run again.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -20,23 +23,34 @@ import typer
 from bench.common.machine import describe
 from bench.common.pages import between, keep
 from bench.diffusion.page import PAGE, TOLERANCE_COMMAND, tolerance_section
-from bench.diffusion_tolerance.measure import TOLERANCE, measure
+from bench.diffusion_tolerance.measure import FIRST_SEED, TOLERANCE, Run, measure
 
 JSON = Path(__file__).parents[1] / "results" / "diffusion_tolerance.json"
+LINES = Path(__file__).parents[2] / "out" / "diffusion-tolerance-rows.jsonl"
 
 
-def main(seeds: int = 1, only: str = "", write: bool = True) -> None:
+def main(seeds: int = 1, only: str = "", write: bool = True, resume: bool = False) -> None:
     """Measure, print, and write the figures and their part of the page.
 
     Args:
         seeds: batches of each case.
         only: schedulers whose names contain this.
         write: whether to write; not for a part of the schedulers.
+        resume: keep the runs that a former call wrote down, which must have been of the same code.
     """
     warnings.simplefilter("ignore")  # of clipping under guidance, and of what diffusers will remove
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    results = {**describe(), "tolerance": TOLERANCE, "rows": [asdict(each) for each in measure(seeds, only)]}
+    lines = LINES.read_text().splitlines() if resume and LINES.exists() else []
+    known, rows = [Run(**json.loads(line)) for line in lines], []
+    LINES.parent.mkdir(exist_ok=True)
+    with LINES.open("a" if resume else "w") as file:
+        for made in measure(seeds, only, known):
+            rows.append(asdict(made))
+            print(*rows[-1].values(), flush=True)
+            if made not in known:
+                print(json.dumps(rows[-1]), file=file, flush=True)
+    results = {**describe(), "tolerance": TOLERANCE, "seed": FIRST_SEED, "rows": rows}
     if write and not only:
         keep(results, JSON, PAGE, between(PAGE.read_text(), TOLERANCE_COMMAND, tolerance_section(results)))
 

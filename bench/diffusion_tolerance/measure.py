@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ STEPS = (7, 20, 33, 50, 100)
 GUIDANCE = (1.0, 3.0, 7.5)
 LABELS = torch.tensor([0, 2, 5, 8])
 TOLERANCE = 1e-2
-FIRST_SEED = 900
+FIRST_SEED = 4101
 """What the defaults do under guidance and clipping was decided on seeds 500 to 502."""
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -82,13 +82,13 @@ def run(unet: Any, config: dict[str, Any], name: str, steps: int, guidance: floa
     return Run(name, steps, guidance, seed, length, parallel.work.rounds, work, error, worst)
 
 
-def measure(seeds: int, only: str) -> Iterator[Run]:
-    """All runs, one line printed for each."""
+def measure(seeds: int, only: str, known: list[Run]) -> Iterator[Run]:
+    """All runs; those that are among the `known` ones are taken from there."""
     unet, config = load(str(DIGITS), "cpu")
+    found = {(each.scheduler, each.steps, each.guidance, each.seed): each for each in known}
     for name in (name for name in SCHEDULERS if only in name):
         for steps in STEPS:
             for guidance in GUIDANCE:
                 for seed in range(FIRST_SEED, FIRST_SEED + seeds):
-                    made = run(unet, config, name, steps, guidance, seed)
-                    print(*asdict(made).values(), flush=True)
-                    yield made
+                    case = name, steps, guidance, seed
+                    yield found.get(case) or run(unet, config, *case)

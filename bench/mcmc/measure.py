@@ -1,8 +1,7 @@
-"""Iterations by method, and times beside the chain taken one move after the other."""
+"""Iterations by method: of chains, and of the leapfrog steps of a move."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,14 +9,21 @@ from typing import Any
 import torch
 
 import lds_iter as li
-from bench.mcmc.cases import CASES, METHODS, Case
+from bench.mcmc.cases import CASES, LEAPFROG_METHODS, LEAPFROGS, METHODS, Case
+from lds_iter.mcmc.hmc import HMC
 
 CAP = 300
 """Iterations after which a method counts as too slow."""
 
 CHAINS = 4
 RTOL, ATOL = 1e-3, 1e-4
-"""As in the published counts, for the counts; times are at the library's own tolerances."""
+"""As in the published counts; times are at the library's own tolerances."""
+
+LONG_CASES = ("mixture, MALA", "eight schools, Gibbs")
+LONG_METHODS = ("TrustRegion(Newton())", "Clipped(QuasiNewton(Hutchinson()), 1)")
+
+WIDE_METHODS = ("TrustRegion(Newton())", "Clipped(QuasiNewton(Hutchinson()), 1)", "Jacobi()")
+WIDE_MOVES = 200
 
 
 @dataclass(frozen=True)
@@ -44,48 +50,48 @@ def count(case: Case, name: str, moves: int) -> Count:
 
 
 def counts(moves: int, long: int) -> Iterator[dict[str, Any]]:
-    """Every method on `moves` moves, and the default one on `long`."""
+    """Every method on `moves` moves, and the default one on `long`; the widest case on few, by three methods."""
     for case in CASES:
-        for name in METHODS:
-            yield asdict(count(case, name, moves))
-        if long and "random walk" not in case.name and "banana" not in case.name:
-            yield asdict(count(case, "TrustRegion(Newton())", long))
+        wide = "31" in case.name
+        for name in WIDE_METHODS if wide else METHODS:
+            yield asdict(count(case, name, min(moves, WIDE_MOVES) if wide else moves))
+        if long and case.name in LONG_CASES:
+            for name in LONG_METHODS:
+                yield asdict(count(case, name, long))
 
 
 @dataclass(frozen=True)
-class Time:
-    """Seconds of all moves of all chains, in parallel and one after the other, and the gate that they passed.
+class LeapfrogCount:
+    """Iterations of one method on the leapfrog steps of each move, over all moves and chains, and the gate.
 
     Attributes:
-        mismatches: decisions that differ; a time counts only with 0.
-        difference: the largest one of positions.
+        mismatches: decisions that differ from those of steps taken one after the other.
     """
 
     case: str
-    moves: int
-    chains: int
+    steps: int
     method: str
-    iterations: int
-    parallel: float
-    sequential: float
+    mean: float
+    most: int
+    acceptance: float
     mismatches: int
-    difference: float
 
 
-def times(moves: int) -> Iterator[dict[str, Any]]:
-    """The default method, the best diagonal and windows, against the loop; one run each, after a short one."""
-    for case in CASES[:3]:
-        for name in ("TrustRegion(Newton())", "Newton()", "Clipped(QuasiNewton(Hutchinson()), 1)"):
-            arguments: dict[str, Any] = {"method": METHODS[name], "max_iters": CAP, "throw": False}
-            li.mcmc.sample(case.sampler, case.start(CHAINS), 50, **arguments)
-            begin = time.perf_counter()
-            draws = li.mcmc.sample(
-                case.sampler, case.start(CHAINS), moves, generator=torch.Generator().manual_seed(1), **arguments
-            )
-            parallel = time.perf_counter() - begin
-            begin = time.perf_counter()
-            replay = draws.replay()
-            yield asdict(Time(
-                case.name, moves, CHAINS, name, int(draws.solution.iterations.max()), parallel,
-                time.perf_counter() - begin, int(replay.mismatches.sum()), float(replay.difference.max()),
+def leapfrog_counts(moves: int) -> Iterator[dict[str, Any]]:
+    """Every method on the leapfrog steps of the same moves, at the library's own tolerance."""
+    for case in LEAPFROGS:
+        assert isinstance(case.sampler, HMC)
+        exact = _in_turn(case, moves, None)
+        for name, method in LEAPFROG_METHODS.items():
+            found = _in_turn(case, moves, method)
+            assert found.iterations is not None
+            mismatches = int((found.info.is_accepted != exact.info.is_accepted).sum())
+            yield asdict(LeapfrogCount(
+                case.name, case.sampler.num_steps, name, float(found.iterations.double().mean()),
+                int(found.iterations.max()), float(found.info.acceptance_rate.mean()), mismatches,
             ))  # fmt: skip
+
+
+def _in_turn(case: Case, moves: int, method: li.LDSApproximation | None) -> li.mcmc.Turns:
+    generator = torch.Generator().manual_seed(1)
+    return li.mcmc.sample_in_turn(case.sampler, case.start(CHAINS), moves, generator=generator, leapfrog=method)

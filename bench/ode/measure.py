@@ -1,8 +1,9 @@
-"""Times, memory, iterations and errors of one problem by all solvers."""
+"""Times, memory, iterations and errors of all solvers on one case after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,14 +11,15 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
-from bench.common.timing import first_run
-from bench.ode.methods import ENTRIES, Entry
+from bench.common.timing import alternately, first_run
+from bench.ode.cases import Case
+from bench.ode.methods import ENTRIES, OURS, Entry
 
-CASES = ((1_000, 1), (10_000, 1), (100_000, 1), (1_000_000, 1), (1_000, 64), (10_000, 64), (100_000, 64))
-"""Steps and batch."""
+ROUNDS = 5
+"""Turns of the solvers that take less than `bench.common.timing.LONG`."""
 
-LARGEST = 2_000_000
-"""Steps times batch, at most: more does not fit eight minutes."""
+WARM_UP_STEPS = 200
+"""Steps before the clock runs, for compilers and caches."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,15 @@ class Row:
     """One solver on one case.
 
     Attributes:
-        forward, both: seconds without and with gradients; None where it was not measured.
+        case: its key.
+        forward, both: milliseconds without and with gradients; None where it was not measured.
         peak_mib: by how much memory grew going forward.
-        error: the largest difference to the solution on twice as many steps.
+        error: the largest difference to the case's reference.
         iterations: ours alone.
     """
 
+    case: str
+    problem: str
     steps: int
     batch: int
     solver: str
@@ -41,61 +46,102 @@ class Row:
     iterations: int | None
 
 
-class VanDerPol(torch.nn.Module):
-    """mu = 1, with a parameter that gradients reach."""
+@dataclass(frozen=True)
+class Skipped:
+    """A case that a solver was not measured on, or not with gradients, and why."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.mu = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
-
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:  # noqa: ARG002
-        return torch.stack([y[..., 1], self.mu * (1 - y[..., 0] ** 2) * y[..., 1] - y[..., 0]], -1)
+    case: str
+    solver: str
+    reason: str
 
 
-def lorenz(t: Tensor, y: Tensor) -> Tensor:  # noqa: ARG001
-    a, b, c = y.unbind(-1)
-    return torch.stack([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c], -1)
+class Watch:
+    """What is left of the time."""
+
+    def __init__(self, minutes: float) -> None:
+        self._end = time.monotonic() + 60 * minutes
+
+    @property
+    def is_up(self) -> bool:
+        return time.monotonic() > self._end
 
 
-def measure(most_steps: int) -> Iterator[dict[str, Any]]:
-    """A row for every solver and case, as it is done."""
-    func = VanDerPol()
-    for steps, batch in CASES:
-        if steps > most_steps or steps * batch > LARGEST:
+def measure(cases: Sequence[Case], done: Mapping[str, Any], watch: Watch) -> Iterator[list[Row] | list[Skipped]]:
+    """The rows of one case after the other, and what was left out; a case in `done` is not measured again."""
+    for case in cases:
+        if case.key in done:
             continue
-        torch.manual_seed(0)
-        y0 = torch.randn(batch, 2, dtype=torch.float64) if batch > 1 else torch.tensor([[0.0, 1.0]]).double()
-        t = torch.linspace(0, 10, steps + 1, dtype=torch.float64)
+        if watch.is_up:
+            yield [Skipped(case.key, "all", "time was up; run the command again")]
+        else:
+            rows, skipped = _case(case)
+            yield skipped
+            yield rows
+
+
+def _case(case: Case) -> tuple[list[Row], list[Skipped]]:
+    """The solvers on one case: a first run each, then turns of the short ones."""
+    entries = [entry for entry in ENTRIES if not entry.only or case.name in entry.only]
+    skipped = [
+        Skipped(case.key, entry.name + (", with gradients" if back else ""), reason)
+        for entry in entries
+        for back in (False, True)
+        if (reason := entry.left_out(case, back=back)) is not None
+        and (not back or not entry.left_out(case, back=False))
+    ]
+    runs = {entry.name: entry for entry in entries if entry.left_out(case, back=False) is None}
+    exact, rows, first = case.reference(), {}, {}
+    for name, entry in runs.items():
+        rows[name], first[name], first[name + _BACK] = _first(entry, case, exact)
+    actions = {name: _forward(entry, case) for name, entry in runs.items()}
+    backs = {name + _BACK: _both(entry, case) for name, entry in runs.items() if rows[name].both is not None}
+    times = alternately({**actions, **backs}, first, ROUNDS)
+    return [
+        Row(
+            **{
+                **asdict(row),
+                "forward": times[name].ms,
+                "both": times[name + _BACK].ms if name + _BACK in times else None,
+            }
+        )
+        for name, row in rows.items()
+    ], skipped
+
+
+_BACK = " with gradients"
+
+
+def _forward(entry: Entry, case: Case) -> Callable[[], Tensor]:
+    y0, t = case.start(), case.times()
+
+    def run() -> Tensor:
         with torch.no_grad():
-            exact = li.ode.odeint(func, y0, t, options={"substeps": 2})
-        for entry in ENTRIES:
-            if steps <= entry.most_steps and steps * batch <= max(entry.most_steps, 10_000) * 10:
-                yield asdict(_row(entry, func, y0, t, exact))
-    yield asdict(_chaos())
+            return entry.solve(case.func, y0, t)
+
+    return run
 
 
-def _row(entry: Entry, func: VanDerPol, y0: Tensor, t: Tensor, exact: Tensor) -> Row:
+def _both(entry: Entry, case: Case) -> Callable[[], None]:
+    y0, t = case.start().clone().requires_grad_(), case.times()
+    return lambda: entry.solve(case.func, y0, t).square().mean().backward()
+
+
+def _first(entry: Entry, case: Case, exact: Tensor) -> tuple[Row, float, float]:
+    """The row of the first runs, and their seconds."""
+    short = Case(case.name, case.func, case.end * WARM_UP_STEPS / case.steps, WARM_UP_STEPS, case.batch)
+    _forward(entry, short)()
+    forward = first_run(_forward(entry, case))
     iterations = None
-    with torch.no_grad():
-        entry.solve(func, y0, t[:201])  # compilers and caches
-        forward = first_run(lambda: entry.solve(func, y0, t))
-        if entry is ENTRIES[0]:
-            iterations = int(li.ode.integrate(func, y0, t).solution.iterations.max())
-    both = first_run(lambda: entry.solve(func, y0, t).square().mean().backward()) if entry.differentiable else None
-    return Row(
-        len(t) - 1, len(y0), entry.name, forward.seconds, None if both is None else both.seconds, forward.peak_mib,
-        float((forward.result - exact).abs().max()), iterations,
+    if entry.name == OURS:
+        with torch.no_grad():
+            iterations = int(li.ode.integrate(case.func, case.start(), case.times()).solution.iterations.max())
+    both = None
+    if entry.left_out(case, back=True) is None:
+        _both(entry, short)()
+        both = first_run(_both(entry, case)).seconds
+    error = float((forward.result - exact).abs().max())
+    row = Row(
+        case.key, case.name, case.steps, case.batch, entry.name, 1e3 * forward.seconds,
+        None if both is None else 1e3 * both, forward.peak_mib, error, iterations,
     )  # fmt: skip
-
-
-def _chaos() -> Row:
-    """Lorenz on [0, 20], where a parallel solve loses: 4000 steps."""
-    y0, t = torch.ones(1, 3, dtype=torch.float64), torch.linspace(0, 20, 4001, dtype=torch.float64)
-    with torch.no_grad():
-        run = first_run(lambda: li.ode.integrate(lorenz, y0, t))
-        found = run.result
-        exact = li.sequential(*li.ode.recurrence(lorenz, y0, t))
-    return Row(
-        4000, 1, "lds_iter, rk4, Lorenz", run.seconds, None, run.peak_mib,
-        float((found.solution.states - exact).abs().max()), int(found.solution.iterations.max()),
-    )  # fmt: skip
+    return row, forward.seconds, both or 0.0

@@ -146,7 +146,7 @@ def measure(case: Case) -> Iterator[Row]:
         found = li.diagnostics.predict_iterations(*case.problem, method, prefix=case.prefix, **options)
         solution = li.solve(*case.problem, method, **options)
         exponent = float(found.exponent.largest.max())
-        law = li.diagnostics.Law(int(found.law.flatten()[found.high.flatten().argmax()]))
+        law = li.diagnostics.GrowthLaw(int(found.law.flatten()[found.high.flatten().argmax()]))
         yield Row(
             unseen=case.unseen,
             problem=case.name,

@@ -12,7 +12,7 @@ from lds_iter.auto.contenders import ExternalKernel, RaceSettings
 from lds_iter.auto.steps import accept_rows, front_of, take_steps
 from lds_iter.auto.table import RacePlan
 from lds_iter.loop.run import go_on
-from lds_iter.loop.state import LoopOptions, LoopState, Observer, Problem, start, take_proposal
+from lds_iter.loop.state import LoopOptions, LoopState, Observer, Problem, first_state, take_proposal
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.recurrence import own_steps
 from lds_iter.solution import Decision
@@ -76,7 +76,7 @@ class Solving:
         """Hand the rows that are not accepted yet to a method, which begins to count its iterations."""
         method = self.settings.contenders[plan.contender]
         if not self.begun:
-            self.state, self.begun = start(self.problem, method, self.guess, self._options(plan)), True
+            self.state, self.begun = first_state(self.problem, method, self.guess, self._options(plan)), True
             return
         self.change_window(plan)
         self.before += self.state.count
@@ -137,7 +137,7 @@ class Solving:
         return float(self.state.residual.masked_fill(~self.state.running, 0).nan_to_num(torch.inf).max())
 
     def _start(self) -> LoopState:
-        return start(self.problem, Jacobi(), self.guess, self.options)
+        return first_state(self.problem, Jacobi(), self.guess, self.options)
 
     def _shown(self, state: LoopState) -> LoopState:
         for observer in self.observers:

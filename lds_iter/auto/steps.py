@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.loop.contract import check_unwritten, note_where, versions
+from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import LoopState, Problem
 from lds_iter.recurrence import check_value
 from lds_iter.solution import Result
@@ -25,7 +26,11 @@ def front_of(state: LoopState, length: int) -> int:
 
 
 def take_steps(problem: Problem, state: LoopState, first: int, stop: int) -> LoopState:
-    """Evaluate the rows `[first, stop)` one after the other, from the lowest frontier on; see `accept_rows`."""
+    """Evaluate the rows `[first, stop)` one after the other, from the lowest frontier on; see `accept_rows`.
+
+    Raises:
+        Interrupted: in place of a KeyboardInterrupt, with the rows evaluated so far.
+    """
     highest = int(state.frontier[state.running].max())
     rows, s, t = [], state.states[first : first + 1], first
     try:
@@ -36,6 +41,8 @@ def take_steps(problem: Problem, state: LoopState, first: int, stop: int) -> Loo
             if t < highest:
                 s = torch.where((state.frontier <= t).unsqueeze(-1), s, state.states[t + 1 : t + 2])
             rows.append(s)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted(accept_rows(problem, state, torch.cat(rows), first) if rows else state) from interrupt
     except Exception as error:
         note_where(error, "`f`", (t, t + 1, state.count + t - first))
         raise

@@ -20,13 +20,12 @@ from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_count
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.rules import AbstractRule
-from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import detached, take_rows
 from lds_iter.solution import Progress
-from lds_iter.solve import solve
+from lds_iter.solve import explained, solve
 
 
-@spelled
+@explained
 def scan(
     step: UserStep,
     init: Any,
@@ -104,7 +103,7 @@ def scan(
     return f.carries(solution.states[-1]), ys
 
 
-@spelled
+@explained
 def scan_recurrence(
     step: UserStep,
     init: Any,

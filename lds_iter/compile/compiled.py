@@ -23,9 +23,12 @@ from lds_iter.compile import graphs
 from lds_iter.compile.graphs import Graph
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
+from lds_iter.loop.contract import linearized
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.spelling import Composable
 from lds_iter.recurrence import (
+    Function,
     IterationRequest,
     IterationResult,
     is_linear,
@@ -63,7 +66,7 @@ class CompileCache:
         return graph
 
 
-class Compiled:
+class Compiled(Composable):
     """A recurrence whose iterations `solve` runs compiled: `fast = li.Compiled(f)`, then `li.solve(fast, ...)`.
 
     Make it once and use it often, like `torch.compile(f)`. It holds the compiled code, one body for every method and
@@ -139,7 +142,7 @@ class Compiled:
             empty = Proposal(state.states.clone(), 0, problem.length, nothing > 0, nothing, nothing.clone())
             state = dataclasses.replace(state, proposal=empty)
         graph = self.code.graph(graphs.iteration, method, options)
-        with _explained(f"iteration of {method!r}"):
+        with _explained(f"iteration of {method!r}", self.f, state.states[:-1], problem.inputs, state.count):
             size = graphs.size_of(state.count, state.states)
             fields = graph(self.f, graphs.fields_of(state), size, limit, problem.s0, problem.inputs)
         return graphs.state_of(fields, state.count + 1)
@@ -159,7 +162,7 @@ class Compiled:
         """
         given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
         count, stop = 2, StopFlag(lag=_torch.lags(g))
-        with _explained(f"adjoint by {method!r}"):
+        with _explained(f"adjoint by {method!r}", self.f, states, inputs, 0):
             found, parts, fields = self.code.graph(graphs.first_adjoint_step, method, options)(*given)
             while not stop.posted((fields[graphs.RESULT] != Result.RUNNING).all()):
                 graph = self.code.graph(graphs.next_adjoint_step, method, options)
@@ -169,9 +172,10 @@ class Compiled:
 
 
 @contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _explained(what: str, f: Function, states: Tensor, inputs: Any, count: int) -> Iterator[None]:
     """Rephrase the errors of a failed compilation, and suppress a misleading warning of the compiler.
 
+    An error that `f` itself raises, which the compiler reports as its own, comes from a call of `f` without a compiler.
     It looks at `.grad` of weights that `f` has computed, and hides the warning, except where warnings are errors.
     """
     try:
@@ -180,6 +184,7 @@ def _explained(what: str) -> Iterator[None]:
             yield
     except Exception as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor", "torch.fx")):
+            linearized(f, states, inputs, states, (0, len(states), count))
             raise RuntimeError(_explanation(what, error)) from error
         raise
 

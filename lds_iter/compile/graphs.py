@@ -31,7 +31,7 @@ from lds_iter.gradients.adjoint_recurrence import (
 )
 from lds_iter.linear import operators as operators  # they keep the graphs small
 from lds_iter.loop.iteration import evaluate, iterate
-from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, start, take_proposal
+from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, first_state, take_proposal
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.recurrence import Function, own_linearize
@@ -105,7 +105,7 @@ def first_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Gr
     def graph(f: Function, states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, JacobianParts, Fields]:
         adjoint = _Adjoint(f, states, inputs, g, None)
         options = adjoint.options(rtol, atol)
-        state = start(adjoint.problem, method, adjoint.guess, options)
+        state = first_state(adjoint.problem, method, adjoint.guess, options)
         state = evaluate(adjoint.problem, method, state, options)
         carry = state.carry
         state = evaluate(adjoint.problem, Jacobi(), take_proposal(state, adjoint.problem.length), options)

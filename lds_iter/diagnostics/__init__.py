@@ -11,7 +11,7 @@ from lds_iter.diagnostics.exponents import Lyapunov as Lyapunov
 from lds_iter.diagnostics.exponents import lyapunov as lyapunov
 from lds_iter.diagnostics.exponents import lyapunov_of as lyapunov_of
 from lds_iter.diagnostics.growth import Forecast as Forecast
-from lds_iter.diagnostics.growth import Law as Law
+from lds_iter.diagnostics.growth import GrowthLaw as GrowthLaw
 from lds_iter.diagnostics.growth import forecast as forecast
 from lds_iter.diagnostics.pictures import comparison_picture as comparison_picture
 from lds_iter.diagnostics.pictures import convergence_map as convergence_map

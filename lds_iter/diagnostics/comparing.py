@@ -15,10 +15,9 @@ from lds_iter.checks import checked_method
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import Function, detached
 from lds_iter.solution import Result, Solution, duration
-from lds_iter.solve import sequential, solve
+from lds_iter.solve import explained, sequential, solve
 
 Solver = LDSApproximation | AbstractStrategy
 COLUMNS_OF_A_COMPARISON = ("method", "result", "iterations", "evaluations", "seconds", "error")
@@ -125,7 +124,7 @@ class Comparison:
         return f"<table><tr>{head}</tr>{body}</table>"
 
 
-@spelled
+@explained
 def compare(
     f: Function,
     s0: Tensor,

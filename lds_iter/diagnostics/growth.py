@@ -33,7 +33,7 @@ PACE = 0.25
 """How much the pace beyond the prefix may differ from that of its last two doublings."""
 
 
-class Law(enum.IntEnum):
+class GrowthLaw(enum.IntEnum):
     """How a count grows with the length of the sequence."""
 
     UNKNOWN = 0
@@ -51,7 +51,7 @@ class Forecast:
     """The forecast of a law for a longer sequence.
 
     Attributes:
-        law: `Law` codes, int64, `(*batch)`.
+        law: `GrowthLaw` codes, int64, `(*batch)`.
         expected: the count that it expects, float64, `(*batch)`.
         low, high: the range that it gives, float64, `(*batch)`.
     """
@@ -79,8 +79,8 @@ def forecast(counts: Tensor, length: int, fades: Tensor, persists: Tensor) -> Fo
     settled = fades & (now - quarter <= (SETTLED_BY * now).clamp(min=2))
     straight = _doubles(before, last) & (before >= 3) & (persists | (fades & _doubles(first, before)))
     linear = straight & ~settled
-    law = torch.where(linear, Law.LINEAR, torch.where(fades, Law.GROWING, Law.UNKNOWN)).masked_fill(
-        settled, Law.SETTLED
+    law = torch.where(linear, GrowthLaw.LINEAR, torch.where(fades, GrowthLaw.GROWING, GrowthLaw.UNKNOWN)).masked_fill(
+        settled, GrowthLaw.SETTLED
     )
 
     step = (now - quarter) / 2
@@ -88,9 +88,13 @@ def forecast(counts: Tensor, length: int, fades: Tensor, persists: Tensor) -> Fo
     power = (now.clamp(min=1) / quarter.clamp(min=1)).log2() / 2
     slow, fast = torch.minimum(last, 2 * before), torch.maximum(last, 2 * before)
     laws = {
-        Law.SETTLED: (now + step * doublings, now, now + (step + 1) * doublings),
-        Law.LINEAR: (front, now + (1 - PACE) * slow * more, now + (1 + PACE) * fast * more),
-        Law.GROWING: (torch.minimum(now * (length / n) ** power, front), now, torch.maximum(front, now * length / n)),
+        GrowthLaw.SETTLED: (now + step * doublings, now, now + (step + 1) * doublings),
+        GrowthLaw.LINEAR: (front, now + (1 - PACE) * slow * more, now + (1 + PACE) * fast * more),
+        GrowthLaw.GROWING: (
+            torch.minimum(now * (length / n) ** power, front),
+            now,
+            torch.maximum(front, now * length / n),
+        ),
     }
     unknown = (now, now, torch.full_like(now, length) if length > n else now)
     expected, low, high = (
@@ -103,7 +107,7 @@ def _doubles(earlier: Tensor, later: Tensor) -> Tensor:
     return (later >= STRAIGHT[0] * earlier) & (later <= STRAIGHT[1] * earlier)
 
 
-def _chosen(law: Tensor, values: dict[Law, Tensor], otherwise: Tensor) -> Tensor:
+def _chosen(law: Tensor, values: dict[GrowthLaw, Tensor], otherwise: Tensor) -> Tensor:
     for key, value in values.items():
         otherwise = torch.where(law == key, value, otherwise)
     return otherwise

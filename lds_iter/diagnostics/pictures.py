@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lds_iter.diagnostics.comparing import Comparison
 from lds_iter.diagnostics.reporting import Report
+from lds_iter.methods.arguments import check_instance
 from lds_iter.methods.spelling import spelled
 from lds_iter.solution import Solution
 
@@ -29,23 +30,19 @@ def convergence_map(
         ax: where to draw; a new figure when None.
 
     Raises:
-        ValueError: when the solution has no history.
+        TypeError, ValueError: for something else than a solution, one without a history, or a sequence that the batch
+            does not have.
     """
+    check_instance("solution", solution, Solution, "li.solve(..., record=True)")
     if solution.history is None:
         raise ValueError("The solution has no history. Type `li.solve(..., record=True)`.")
+    which = _checked(sequence, solution.result.numel())
     import matplotlib.pyplot as plt
     from matplotlib.colors import LogNorm
 
-    rows = (
-        solution.history.residual_map.flatten(2)[:, :, sequence]
-        if solution.history.residual_map.ndim > 2
-        else (solution.history.residual_map)
-    )
-    front = (
-        solution.history.accepted.flatten(1)[:, sequence]
-        if solution.history.accepted.ndim > 1
-        else (solution.history.accepted)
-    )
+    residuals, accepted = solution.history.residual_map, solution.history.accepted
+    rows = residuals.reshape(*residuals.shape[:2], -1)[:, :, which]
+    front = accepted.reshape(len(accepted), -1)[:, which]
     figure, axes = _axes(ax)
     floor = torch.finfo(solution.states.dtype).eps
     shown = rows.clamp(min=floor)
@@ -78,11 +75,9 @@ def comparison_picture(comparison: Comparison, sequence: int = 0, iteration: int
     Raises:
         ValueError: for a sequence that the batch does not have.
     """
+    sequence = _checked(sequence, comparison.truth[0, ..., 0].numel())
     import matplotlib.pyplot as plt
 
-    count = comparison.truth[0, ..., 0].numel()
-    if not 0 <= sequence < count:
-        raise ValueError(f"`sequence` must be a whole number from 0 to {count - 1}, got {sequence!r}.")
     if iteration is None:
         iteration = min(int(method.solution.iterations.flatten()[sequence]) for method in comparison.methods) // 2
     floor = torch.finfo(comparison.truth.dtype).eps
@@ -116,11 +111,9 @@ def report_picture(report: Report, sequence: int = 0) -> Figure:
     Raises:
         ValueError: for a sequence that the batch does not have.
     """
+    sequence = _checked(sequence, report.lyapunov.largest.numel())
     import matplotlib.pyplot as plt
 
-    count = report.lyapunov.largest.numel()
-    if not 0 <= sequence < count:
-        raise ValueError(f"`sequence` must be a whole number from 0 to {count - 1}, got {sequence!r}.")
     recorded = report.solution.history is not None
     figure, axes = plt.subplots(1 + recorded, 1, figsize=(8, 6 if recorded else 3), layout="constrained", squeeze=False)
     if recorded:
@@ -137,6 +130,17 @@ def report_picture(report: Report, sequence: int = 0) -> Figure:
     below.set(title=f"a small difference: {largest:+.3g} nats per step")
     plt.close(figure)
     return figure
+
+
+def _checked(sequence: Any, count: int) -> int:
+    """Which sequence of a batch of `count`."""
+    index = None if isinstance(sequence, bool | torch.Tensor) else getattr(sequence, "__index__", lambda: None)()
+    if index is None or not 0 <= index < count:
+        raise ValueError(
+            f"`sequence` must be a whole number from 0 to {count - 1}, counted over the flattened batch, got "
+            f"{sequence!r}."
+        )
+    return index
 
 
 def _axes(ax: Axes | None) -> tuple[Figure, Axes]:

@@ -26,7 +26,7 @@ from lds_iter.checks import check_inputs, check_state
 from lds_iter.diagnostics._along import checked_prefix
 from lds_iter.diagnostics.evaluation import ByScan, StepByStep
 from lds_iter.diagnostics.exponents import Lyapunov, lyapunov
-from lds_iter.diagnostics.growth import Law, forecast
+from lds_iter.diagnostics.growth import GrowthLaw, forecast
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import spelled
@@ -46,10 +46,10 @@ class Prediction:
     """Iterations to expect, per sequence. Everything `(*batch)`, on the CPU, counts as float64.
 
     Attributes:
-        iterations: what to expect for all T steps; where the law is `Law.UNKNOWN`, what they will take at least.
+        iterations: what to expect for all T steps; where the law is `GrowthLaw.UNKNOWN`, what they will take at least.
         low, high: the range. `low` is the count of the prefix, which more steps cannot undercut, or more; `high` is T
             where the law is unknown.
-        law: how the count grows, `Law` codes.
+        law: how the count grows, `GrowthLaw` codes.
         exponent: the Lyapunov exponent of the prefix.
         efolds: how many e-folds the prefix must span to be longer than the memory.
         counted: what the prefix took; the limit where it was not solved.
@@ -75,7 +75,7 @@ class Prediction:
     @property
     def told(self) -> Tensor:
         """Whether the prefix shows how the count grows, bool, `(*batch)`."""
-        return (self.law != Law.UNKNOWN) | (self.prefix == self.length) & self.solved
+        return (self.law != GrowthLaw.UNKNOWN) | (self.prefix == self.length) & self.solved
 
     @property
     def share(self) -> Tensor:

@@ -179,5 +179,6 @@ def ready(loop: Loop) -> Any:
 
 
 def is_guided(loop: Loop) -> bool:
-    """Whether a step asks for more predictions than there are samples."""
-    return loop.facts.images > len(loop.facts.first) or loop.facts.calls > 1
+    """Whether a step asks for more predictions than there are samples; or has the samples twice, as in DiT's loop."""
+    one, other = loop.facts.first.tensor_split(2)
+    return loop.facts.images > len(loop.facts.first) or loop.facts.calls > 1 or torch.equal(one, other)

@@ -18,7 +18,7 @@ from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
 from lds_iter.derivatives.structured import StructuredDerivatives, structure_of
 from lds_iter.gradients.unchanged import Unchanged
-from lds_iter.loop.run import run
+from lds_iter.loop.run import Interrupted, run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import Function, own_iterate_adjoint, own_solve_adjoint, take_rows
@@ -221,6 +221,12 @@ def solve_adjoint(
     inputs = reversed_inputs(states, problem.inputs, g)
     along = linearize_once(f, inputs[0], unchanged, keep=options.window == rows)
     adjoint = AdjointRecurrence(along)
-    state = run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options)
+    try:
+        state = run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options)
+    except Interrupted as interrupted:  # the user has no use for half an adjoint
+        raise KeyboardInterrupt from interrupted
+    except Exception as error:
+        error.add_note("That was the adjoint recurrence of a backward pass, whose time steps run backwards.")
+        raise
     counts = AdjointCounts(state.iterations, state.residual, state.result)
     return finish_adjoint(state, scale, known), counts

@@ -26,7 +26,8 @@ from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[repor
 from lds_iter.gradients.adjoint_recurrence import direct_adjoint, solve_adjoint
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.unchanged import Unchanged
-from lds_iter.loop.run import run
+from lds_iter.loop.contract import note_where
+from lds_iter.loop.run import Interrupted, run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import check_value, detached, own_solve_adjoint
@@ -86,7 +87,15 @@ class Implicit(AbstractAdjoint):
         with torch.no_grad():
             state = run(fixed, method, guess.detach(), options, observers)
         states = state.states[1:]
-        return state, self.attach(problem, fixed, method, options, states) if wanted else states
+        if not wanted:
+            return state, states
+        try:
+            return state, self.attach(problem, fixed, method, options, states)
+        except KeyboardInterrupt as interrupt:
+            raise Interrupted(state) from interrupt
+        except Exception as error:
+            note_where(error, "`f`, evaluated along the solution for its gradient", (0, problem.length, state.count))
+            raise
 
     def attach(
         self,

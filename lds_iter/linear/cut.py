@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lds_iter.linear.arguments import check_is_transition
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.linear.registry import StepwiseScan, kernel_of
 from lds_iter.linear.transitions import AbstractTransition, take
@@ -51,6 +52,8 @@ def cut_scan(transition: AbstractTransition, b: Tensor, before: Tensor, cut: Cut
         before: `x` before the first row at hand, `(*batch, D)`.
         cut: see `Cut`.
     """
+    if not torch.compiler.is_compiling():
+        check_is_transition(transition, b, "`transition` must be", "b")
     if cut.highest is not None and cut.highest < cut.start:
         return linear_scan(transition, b, before)
     scan = kernel_of(type(transition), b.device.type).stepwise

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
+from lds_iter.linear.arguments import check_scan_arguments
 from lds_iter.linear.registry import kernel_of, operator_of, register_scan
 from lds_iter.linear.transitions import (
     AbstractTransition,
@@ -63,6 +64,8 @@ def linear_scan(
             f"`transition` must say what structure A has, got {type(transition).__name__}. Type `li.Diagonal(a)` for "
             "numbers of the shape of `b`, `li.Dense(a)` for matrices (n, *batch, D, D)."
         )
+    if not torch.compiler.is_compiling():
+        check_scan_arguments(transition, b, initial, out)
     if out is not None and (reverse or torch.is_grad_enabled()):
         raise ValueError("`out` works forward in time and under `torch.no_grad()` only; leave it out.")
     if reverse:

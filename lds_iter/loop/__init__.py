@@ -6,4 +6,4 @@ from lds_iter.loop.run import run as run
 from lds_iter.loop.state import LoopOptions as LoopOptions
 from lds_iter.loop.state import LoopState as LoopState
 from lds_iter.loop.state import Problem as Problem
-from lds_iter.loop.state import start as start
+from lds_iter.loop.state import first_state as first_state

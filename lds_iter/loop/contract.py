@@ -1,6 +1,6 @@
 """Checks of `f` and of the method at every call in the loop, at the cost of comparing a few numbers.
 
-The contract of `f` is checked before the first iteration (see `lds_iter.checks`). Here is found what only a later call
+The contract of `f` is checked before the first iteration (see `checks/probes.py`). Here is found what only a later call
 breaks: a value of another shape or dtype, writing into the states, an error inside `f` or the method.
 """
 

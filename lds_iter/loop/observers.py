@@ -137,8 +137,9 @@ def stops(rule: Asked) -> Callable[[Problem, LoopState], LoopState]:
         with _keeping(state):
             wanted: Any = rule(progress_of(state), takes_part)
         shape = state.result.shape
-        if not isinstance(wanted, Tensor) or wanted.dtype != torch.bool or wanted.shape != shape:
-            got = f"{wanted.dtype} {tuple(wanted.shape)}" if isinstance(wanted, Tensor) else repr(wanted)
+        if not isinstance(wanted, Tensor) or wanted.dtype != torch.bool or wanted.shape != shape or wanted.is_meta:
+            meta = " on meta, which holds no numbers" if isinstance(wanted, Tensor) and wanted.is_meta else ""
+            got = f"{wanted.dtype} {tuple(wanted.shape)}{meta}" if isinstance(wanted, Tensor) else repr(wanted)
             raise TypeError(
                 f"`stop` must return a bool for each sequence, torch.bool {tuple(shape)}, got {got}. Compare a field "
                 "of its argument: `lambda progress: progress.residual < 1e-3`."

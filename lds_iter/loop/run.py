@@ -20,14 +20,14 @@ from lds_iter.loop.state import (
     LoopState,
     Observer,
     Problem,
-    start,
+    first_state,
     take_proposal,
 )
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import own_iterate
 from lds_iter.solution import Result
 
-Iterate = Callable[[Problem, LDSApproximation, LoopState, LoopOptions], LoopState]
+IterationFunction = Callable[[Problem, LDSApproximation, LoopState, LoopOptions], LoopState]
 
 
 class Interrupted(BaseException):
@@ -59,7 +59,7 @@ def run(
     """
     if isinstance(method, AbstractStrategy):
         return method.run(problem, guess, options, observers)
-    state = start(problem, method, guess, options)
+    state = first_state(problem, method, guess, options)
     return go_on(problem, method, state, options, observers)
 
 
@@ -93,6 +93,14 @@ def go_on(
             left -= 1
             if flag.posted((state.result != int(Result.RUNNING)).all()):
                 break
-    except KeyboardInterrupt as interrupt:
-        raise Interrupted(take_proposal(state, problem.length, reuse=reuse)) from interrupt
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not isinstance(error, KeyboardInterrupt) and not _of_interrupt(error):
+            raise
+        raise Interrupted(take_proposal(state, problem.length, reuse=reuse)) from KeyboardInterrupt()
     return state
+
+
+def _of_interrupt(error: RuntimeError) -> bool:
+    """Whether an interrupt came while torch entered or left a level of `torch.func`, which it meets with an error of
+    its own."""
+    return "INTERNAL ASSERT FAILED" in str(error) and isinstance(error.__context__, KeyboardInterrupt)

@@ -137,7 +137,7 @@ class AbstractStrategy(Composable, ABC):
         """The strategy or method that solves the adjoint recurrence."""
 
 
-def start(problem: Problem, method: LDSApproximation, guess: Tensor, options: LoopOptions) -> LoopState:
+def first_state(problem: Problem, method: LDSApproximation, guess: Tensor, options: LoopOptions) -> LoopState:
     """The state before the first iteration.
 
     Args:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.mcmc.acceptance import MoveInfo
+from lds_iter.mcmc.in_turn import walk
 from lds_iter.mcmc.sampler import Chain
 from lds_iter.methods.base import StatefulTransition
-from lds_iter.recurrence import take_rows
 from lds_iter.solution import Solution
 
 
@@ -70,16 +70,9 @@ class Draws:
 
     def replay(self) -> Replay:
         """Take the chain again, one move after the other, on the same noise, and compare."""
-        s, states, infos = self.chain.start, [], []
         with torch.no_grad():
-            for t in range(len(self.solution.states)):
-                row = pytree.tree_map(lambda leaf: leaf[0], take_rows(self.noise, t, t + 1))
-                s, info = self.chain.sampler.move(self.chain.target, s, row)
-                states.append(s)
-                infos.append(info)
-        info = MoveInfo(*(torch.stack(column) for column in zip(*(vars(info).values() for info in infos), strict=True)))
+            found, info = walk(self.chain, self.noise, len(self.solution.states))
         mismatches = (info.is_accepted != self.info.is_accepted).sum(0)
-        found = torch.stack(states)
         difference = (found - self.solution.states).abs().amax((0, -1))
         return Replay(mismatches, difference, self.chain.target.packing.unpack(found), info)
 

@@ -31,7 +31,7 @@ class HMC(SteppedSampler):
         fix(self, num_steps=check_count("num_steps", self.num_steps, least=1))
 
     def move(self, target: Target, s: Tensor, noise: Any) -> tuple[Tensor, MoveInfo]:
-        (xi, log_u), size, root = noise, self.step_size, self._root
+        (xi, _), size, root = noise, self.step_size, self._root
         before, slope = target.value_and_gradient(s)
         x, velocity, after = s, xi, before
         for _ in range(self.num_steps):
@@ -39,6 +39,13 @@ class HMC(SteppedSampler):
             x = x + size * root.times(velocity)
             after, slope = target.value_and_gradient(x)
             velocity = velocity + size / 2 * root.transposed(slope)
+        return self.tested(s, noise, before, x, velocity, after)
+
+    def tested(
+        self, s: Tensor, noise: Any, before: Tensor, x: Tensor, velocity: Tensor, after: Tensor
+    ) -> tuple[Tensor, MoveInfo]:
+        """Accept the end of a flight or not, by the energies at both ends."""
+        xi, log_u = noise
         log_ratio = after - before + (xi.square().sum(-1) - velocity.square().sum(-1)) / 2
         return accept(log_ratio, log_u, s, x, before, after)
 

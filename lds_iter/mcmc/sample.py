@@ -7,14 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from lds_iter.carries.packing import as_tensors
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.mcmc.draws import Draws
-from lds_iter.mcmc.sampler import AbstractSampler
-from lds_iter.methods.arguments import check_count, check_instance
+from lds_iter.mcmc.sampler import AbstractSampler, chain_and_noise
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.rules import AbstractRule
 from lds_iter.methods.spelling import spelled
@@ -70,15 +67,8 @@ def sample(
         >>> draws.positions.shape, draws.solution.converged
         (torch.Size([1000, 4, 2]), True)
     """
-    check_instance("sampler", sampler, AbstractSampler, "li.mcmc.hmc(logdensity, 0.1)")
-    check_count("num_samples", num_samples, least=1)
-    x0 = as_tensors(x0)
-    if chains is not None:
-        check_count("chains", chains, least=1)
-        x0 = pytree.tree_map(lambda leaf: leaf.expand(chains, *leaf.shape), x0)
+    chain, noise = chain_and_noise(sampler, x0, num_samples, chains, generator)
     with torch.no_grad():
-        chain = sampler.bind(pytree.tree_map(lambda leaf: leaf.detach(), x0), chains=True)
-        noise = sampler.noise(num_samples, chain.start, generator)
         solution = solve(
             chain, chain.start, noise, sampler.method(chain.start.shape[-1]) if method is None else method, guess=guess,
             rtol=rtol, atol=atol, max_iters=max_iters, window=window, progress=progress, callback=callback, stop=stop,

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lds_iter.carries.packing import Packing, as_tensors, make_packing
 from lds_iter.mcmc.acceptance import MoveInfo
 from lds_iter.mcmc.target import LogDensity, Target, make_target
+from lds_iter.methods.arguments import check_count, check_instance
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.clipped import Clipped
 from lds_iter.methods.newton import Newton
@@ -101,6 +103,21 @@ class Chain:
 
     def __call__(self, s: Tensor, noise: Any) -> Tensor:
         return self.sampler.move(self.target, s, noise)[0]
+
+
+def chain_and_noise(
+    sampler: AbstractSampler, x0: Any, num_samples: int, chains: int | None, generator: torch.Generator | None
+) -> tuple[Chain, Any]:
+    """The chain of what users ask for, checked, and the noise of all its moves; without gradients."""
+    check_instance("sampler", sampler, AbstractSampler, "li.mcmc.hmc(logdensity, 0.1)")
+    check_count("num_samples", num_samples, least=1)
+    x0 = as_tensors(x0)
+    if chains is not None:
+        check_count("chains", chains, least=1)
+        x0 = pytree.tree_map(lambda leaf: leaf.expand(chains, *leaf.shape), x0)
+    with torch.no_grad():
+        chain = sampler.bind(pytree.tree_map(lambda leaf: leaf.detach(), x0), chains=True)
+        return chain, sampler.noise(num_samples, chain.start, generator)
 
 
 def normal(length: int, like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -8,6 +8,11 @@ from lds_iter.methods.base import TransitionApproximation as TransitionApproxima
 from lds_iter.methods.block_newton import BlockNewton as BlockNewton
 from lds_iter.methods.chord import Chord as Chord
 from lds_iter.methods.clipped import Clipped as Clipped
+from lds_iter.methods.criteria import After as After
+from lds_iter.methods.criteria import Below as Below
+from lds_iter.methods.criteria import Elapsed as Elapsed
+from lds_iter.methods.criteria import SmallUpdate as SmallUpdate
+from lds_iter.methods.criteria import Stalled as Stalled
 from lds_iter.methods.damped import Damped as Damped
 from lds_iter.methods.jacobi import Jacobi as Jacobi
 from lds_iter.methods.levenberg_marquardt import Filter as Filter
@@ -23,11 +28,6 @@ from lds_iter.methods.quasi_newton import Hutchinson as Hutchinson
 from lds_iter.methods.quasi_newton import QuasiNewton as QuasiNewton
 from lds_iter.methods.rotated import Rotated as Rotated
 from lds_iter.methods.rules import AbstractRule as AbstractRule
-from lds_iter.methods.rules import After as After
-from lds_iter.methods.rules import Below as Below
-from lds_iter.methods.rules import Elapsed as Elapsed
-from lds_iter.methods.rules import SmallUpdate as SmallUpdate
-from lds_iter.methods.rules import Stalled as Stalled
 from lds_iter.methods.rules import asked as asked
 from lds_iter.methods.switch import Switch as Switch
 from lds_iter.methods.then import Then as Then

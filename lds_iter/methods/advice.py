@@ -7,10 +7,10 @@ import dataclasses
 from torch import Tensor
 
 from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition
+from lds_iter.methods.criteria import After
 from lds_iter.methods.damped import Damped
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.methods.newton import Newton
-from lds_iter.methods.rules import After
 from lds_iter.methods.spelling import shown
 from lds_iter.methods.switch import Switch
 from lds_iter.methods.then import Then

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.linearization import Linearization
-from lds_iter.linear.transitions import AbstractTransition, check_is_transition
+from lds_iter.linear.arguments import check_is_transition
+from lds_iter.linear.transitions import AbstractTransition
 from lds_iter.methods.spelling import Composable
 
 

@@ -32,8 +32,7 @@ class Composable:
         if lacking:
             named = ", ".join(f"`{name}{_parameters(cls, name)}`" for name in sorted(lacking))
             raise TypeError(f"`{cls.__name__}` must define {named} before it can be used.")
-        if cls.__init__ is object.__init__ and args:
-            raise TypeError(f"`{cls.__name__}` takes no arguments, got {len(args)}. Type `{cls.__name__}()`.")
+        check_count_of(cls.__name__, args, cls.__init__)
         check_keywords(cls.__name__, kwargs, cls.__init__)
         return super().__new__(cls)
 
@@ -44,6 +43,26 @@ class Composable:
         for name, shared in ("__repr__", shown), ("__eq__", _equal_fields), ("__hash__", _hash):
             if name not in cls.__dict__:  # a dataclass keeps what its class defines
                 setattr(cls, name, shared)
+
+
+def check_count_of(taker: str, given: tuple[Any, ...], function: Any) -> None:
+    """Arguments without keywords: no more than `function`, the `__init__` of a class, takes."""
+    if not given:
+        return
+    parameters = [] if function is object.__init__ else list(inspect.signature(function).parameters.values())[1:]
+    if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
+        return
+    names = [p.name for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(given) <= len(names):
+        return
+    if not parameters:
+        raise TypeError(f"`{taker}` takes no arguments, got {len(given)}. Type `{taker}()`.")
+    keywords = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    also = f"; by keyword: {', '.join(keywords)}" if keywords else ""
+    raise TypeError(
+        f"`{taker}` takes {len(names)} argument(s) without a keyword, got {len(given)}. It takes: "
+        f"{', '.join(names) or 'none'}{also}."
+    )
 
 
 def check_keywords(taker: str, given: dict[str, Any], function: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.auto import Auto
-from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem, start
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem, first_state
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.nn._weights import WEIGHT_NAMES
@@ -84,7 +84,7 @@ class BesideKernel(AbstractStrategy):
         state = self.auto.run_beside(self.kernel, problem, guess, options, observers)
         if state is not None:
             return state
-        state = start(problem, Jacobi(), guess, options)
+        state = first_state(problem, Jacobi(), guess, options)
         return replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
 
     def for_adjoint(self) -> AbstractStrategy | LDSApproximation:

@@ -25,6 +25,10 @@ def check_input(cell: Any, input: Any) -> None:
         elif hasattr(input, "__array__") or isinstance(input, list | tuple):
             hint = " Type torch.as_tensor(input, dtype=torch.float32)."
         raise TypeError(f"`input` must be a tensor (T, B, ...) or (T, D_in), got {type(input).__name__}.{hint}")
+    if input.layout is not torch.strided or input.is_nested:
+        raise TypeError(
+            f"`input` must be an ordinary dense tensor, got one of layout {input.layout}: input.to_dense()."
+        )
     if input.dim() < 2:
         raise ValueError(
             f"`input` must have shape (T, B, ...), or (T, D_in) for a single sequence, got {tuple(input.shape)}. For a "
@@ -37,6 +41,12 @@ def check_input(cell: Any, input: Any) -> None:
     dtype = cell.weight_hh.dtype
     if input.dtype != dtype:
         raise TypeError(f"`input` must be {dtype} like the weights of the cell, got {input.dtype}: input.to({dtype}).")
+    if input.device != cell.weight_hh.device:
+        raise ValueError(f"`input` is on {input.device} but the weights of the cell on {cell.weight_hh.device}.")
+    if input.dim() > 3:
+        raise ValueError(
+            f"`input` must have shape (T, B, D_in) or (T, D_in) for a {type(cell).__name__}, got {tuple(input.shape)}."
+        )
     if input.shape[-1] != cell.input_size:
         raise ValueError(f"`input` must end with input_size={cell.input_size}, got {tuple(input.shape)}.")
 
@@ -55,6 +65,8 @@ def check_states(cell: Any, state: Any, x: Tensor) -> Any:
                 f"`state` must have shape {expected}, the batch of `input` first, got {tuple(leaf.shape)}. For one "
                 f"state for all sequences type state.expand({x.shape[1]}, -1)."
             )
+        if leaf.device != x.device:
+            raise ValueError(f"`state` is on {leaf.device} but `input` on {x.device}: move one with `.to(...)`.")
         if torchs and leaf.dtype != x.dtype:
             raise TypeError(f"`state` must be {x.dtype} like `input`, got {leaf.dtype}: type state.to({x.dtype}).")
     if isinstance(cell, torch.nn.LSTMCell) and not (isinstance(state, tuple | list) and len(state) == 2):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from lds_iter.kernels.cpu.cells import Tensors
-from lds_iter.kernels.cpu.steps import steps, steps_gradients
+from lds_iter.kernels.cpu.steps import InputWeights, steps, steps_along, steps_gradients
 from lds_iter.nn._batched import batch_of
 from lds_iter.nn._step_gradient import Gradients
 from lds_iter.nn.cell_spec import BoundCell
@@ -108,6 +108,31 @@ def stepped(f: BoundCell, s0: Tensor, u: Any, mask: Tensor | None = None) -> Ten
     if mask is not None:
         states.masked_fill_(mask == 0, 0)
     return SteppedStates.apply(f, mask, states, s0, *leaves) if wanted else states  # pyright: ignore[reportReturnType]
+
+
+def stepped_along(f: BoundCell, s0: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor | None:
+    """The same from the sequence that the cell reads, where autograd does not record.
+
+    It takes less time and memory, since the products of the inputs are made within the steps.
+
+    Args:
+        f: the cell.
+        s0: `(*batch, parts D)`.
+        x: the sequence, `(T, *batch, D_in)`.
+        mask: see `stepped`.
+
+    Returns:
+        The states, `(T, *batch, parts D)`; None where autograd records, or no such code serves.
+    """
+    weights = f.weights
+    read = [x, s0, weights.ih, *weights.leaves, *([] if weights.bias is None else [weights.bias])]
+    recorded = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in read)
+    if recorded or weights.hr is not None:
+        return None
+    inner = () if weights.inner_bias is None else (weights.inner_bias,)
+    reading = InputWeights(weights.ih, weights.bias)
+    states = steps_along(f.spec.compiled, s0, x, reading, (*weights.gates, *inner))
+    return states if states is None or mask is None else states.masked_fill_(mask == 0, 0)
 
 
 def solved(f: Cell, s0: Tensor, u: Any, run: Callable[[Cell, Tensor, Any], Solution]) -> tuple[Tensor, Solution]:

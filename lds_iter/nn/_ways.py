@@ -15,7 +15,7 @@ from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._beside import BesideKernel, TorchKernel
-from lds_iter.nn._gradient import Once, solved, stepped
+from lds_iter.nn._gradient import Once, solved, stepped, stepped_along
 from lds_iter.nn._masked import Masked
 from lds_iter.nn._plan import BY_METHOD, BY_STEPS, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, Part
 from lds_iter.nn._sequences import Lengths, last_rows
@@ -37,8 +37,10 @@ def by_steps(lengths: Lengths | None) -> Way:
     """Evaluate step by step in compiled code."""
 
     def way(_: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
-        s0, u = _begin(f, x, start)
-        states = stepped(f, s0, u, None if lengths is None else lengths.mask)
+        mask = None if lengths is None else lengths.mask
+        states = stepped_along(f, f.spec.pack(start, f.weights), x, mask)
+        if states is None:
+            states = stepped(f, *_begin(f, x, start), mask)
         return Part(None, NO_STEPS) if states is None else Part(_results(f, states, lengths), BY_STEPS)
 
     return way

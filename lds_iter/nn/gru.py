@@ -167,7 +167,7 @@ def _device_iteration(
 GRU_SPEC = CellSpec(
     gates=3,
     inner_bias=True,
-    compiled=cells.GRU,
+    compiled=cells.COMPILED_GRU,
     to_state=(3,),
     derivatives=GRUDerivatives,
     device_step=_device_step,

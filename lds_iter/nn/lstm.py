@@ -217,7 +217,7 @@ def _paired_start(start: tuple[Tensor, ...], weights: CellWeights) -> Tensor:
 LSTM_SPEC = CellSpec(
     gates=4,
     inner_bias=False,
-    compiled=cells.LSTM,
+    compiled=cells.COMPILED_LSTM,
     to_state=(None, 4),
     derivatives=LSTMDerivatives,
     device_step=lambda s, u, weights: operators.lstm_step(s, *u, weights.hh),

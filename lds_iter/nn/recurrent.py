@@ -115,7 +115,7 @@ class Recurrent(torch.nn.Module):
         single = input.dim() == 2
         x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
         if single and state is not None:
-            state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
+            state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, state)
         state = zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
         with torch.autocast(x.device.type, enabled=False):
             problem = cell_problem(self.cell, x.contiguous(), state)

@@ -128,6 +128,6 @@ def _spec(compiled: CompiledCell, function: Callable[[Tensor], Tensor], slope: S
 
 
 RNN_SPECS = {
-    "tanh": _spec(cells.RNN_TANH, torch.tanh_, lambda value: 1 - value * value, relu=False),
-    "relu": _spec(cells.RNN_RELU, torch.relu_, lambda value: (value > 0).to(value.dtype), relu=True),
+    "tanh": _spec(cells.COMPILED_RNN_TANH, torch.tanh_, lambda value: 1 - value * value, relu=False),
+    "relu": _spec(cells.COMPILED_RNN_RELU, torch.relu_, lambda value: (value > 0).to(value.dtype), relu=True),
 }

@@ -10,10 +10,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from lds_iter.methods.spelling import Composable
+
 Place = tuple[torch.nn.Module, int]
 
 
-class WarmStart:
+class WarmStart(Composable):
     """Remembers the states of every sample, layer and direction, and starts the next solve of that sample from them.
 
     Parameters change little from step to step, and so do states. It changes how many iterations a solve takes, and
@@ -44,9 +46,17 @@ class WarmStart:
 
         Args:
             names: one per sample, such as its index in the data set; a tensor of indices will do.
+
+        Raises:
+            TypeError: for names that are not hashable.
         """
-        before = self._names
-        self._names = tuple(names.tolist() if isinstance(names, Tensor) else names)
+        before, given = self._names, tuple(names.tolist() if isinstance(names, Tensor) else names)
+        for name in given:
+            if not isinstance(name, Hashable):
+                raise TypeError(
+                    f"`names` must be one hashable name per sample, such as its index in the data set, got {name!r}."
+                )
+        self._names = given
         try:
             yield
         finally:

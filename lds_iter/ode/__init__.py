@@ -11,5 +11,6 @@ from lds_iter.ode.integrate import Trajectory as Trajectory
 from lds_iter.ode.integrate import integrate as integrate
 from lds_iter.ode.integrate import recurrence as recurrence
 from lds_iter.ode.methods import METHODS as METHODS
+from lds_iter.ode.midpoint import MidpointJacobian as MidpointJacobian
 from lds_iter.ode.odeint import odeint as odeint
 from lds_iter.ode.odeint import odeint_adjoint as odeint_adjoint

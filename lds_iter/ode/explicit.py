@@ -35,11 +35,12 @@ class ExplicitRungeKutta:
         size = h.to(s.dtype).view(-1, *[1] * (s.ndim - 1))
         slopes = [field(t, s)]
         for weights, c in zip(self.a, self.c, strict=True):
-            slopes.append(field(t + c * h, s + size * _weighted(weights, slopes)))
-        return s + size * _weighted(self.b, slopes)
+            slopes.append(field(t + c * h, s + size * weighted(weights, slopes)))
+        return s + size * weighted(self.b, slopes)
 
 
-def _weighted(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+def weighted(weights: tuple[float, ...], slopes: list[Tensor]) -> Tensor:
+    """The sum of tensors of one shape, each times its weight."""
     terms = [slope if weight == 1 else weight * slope for weight, slope in zip(weights, slopes, strict=True) if weight]
     return sum(terms[1:], terms[0])
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.newton import Newton
 from lds_iter.methods.spelling import spelled
 from lds_iter.ode.anchored import attached
 from lds_iter.ode.explicit import ExplicitRungeKutta, ExplicitStep
@@ -18,6 +17,7 @@ from lds_iter.ode.field import Field, Func, make_field
 from lds_iter.ode.gradients import with_gradient
 from lds_iter.ode.grids import Grid, make_grid
 from lds_iter.ode.methods import Method, find_method
+from lds_iter.ode.midpoint import MidpointJacobian
 from lds_iter.ode.steps import Limits, Steps
 from lds_iter.ode.stopping import per_step
 from lds_iter.solution import Progress, Solution
@@ -74,7 +74,7 @@ def integrate(
     count = len(steps.nodes) - 1
     limits = Limits(*per_step(rtol, atol, count, s0.dtype), max_iters, window, callback)
     with torch.no_grad():
-        all_steps = Steps(rule, field, s0.detach(), steps.nodes.detach(), approximation or Newton(), limits)
+        all_steps = Steps(rule, field, s0.detach(), steps.nodes.detach(), approximation, limits)
         solved = all_steps.solve(guess, throw=throw)
     states = _with_gradient(rule, field, s0, steps, solved.states)
     rows = steps.read(field, torch.cat([s0.unsqueeze(0), states]))
@@ -112,6 +112,7 @@ def _with_gradient(rule: Method, field: Field, s0: Tensor, steps: Grid, states: 
     if not torch.is_grad_enabled():
         return states
     if isinstance(rule, ExplicitRungeKutta):
-        return with_gradient(ExplicitStep(field, rule), s0, steps.steps, states)
+        near = MidpointJacobian(field, rule).along
+        return with_gradient(ExplicitStep(field, rule), s0, steps.steps, states, near)
     f, inputs = attached(rule, field, s0, steps.steps, states)
     return with_gradient(f, s0, inputs, states)

@@ -54,7 +54,9 @@ def odeint(
             and `interp`.
         event_fn: not possible for all steps at once.
         grid: the nodes of the steps instead, such as `li.ode.adaptive_grid` finds.
-        approximation: how the recurrence over the steps is approximated; `li.Newton()` when None.
+        approximation: how the recurrence over the steps is approximated. When None, Newton's method, for explicit
+            methods with the Jacobian of `func` in the middle of a step in place of those at all stages
+            (`MidpointJacobian`); `li.Newton()` has the exact ones.
         guess: where the iteration starts: the states after every step in the structure of `y0`, each tensor
             `(T, ...)`, or a policy of `li.solve`; when None the solution on a grid ten times coarser.
         window: evaluate at most this many steps at once: for chaotic equations, and to bound memory.

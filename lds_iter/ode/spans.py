@@ -67,7 +67,10 @@ class Spans:
             guess: where to start, `(n, *batch, D)`; the solution, of sequences that are solved already.
             solved: those, `(*batch)`.
         """
-        first = self.attempt(rows, s0, guess, ATTEMPT_ITERATIONS)
+        return self.go_on(rows, s0, self.attempt(rows, s0, guess, ATTEMPT_ITERATIONS), solved)
+
+    def go_on(self, rows: slice, s0: Tensor, first: Span, solved: Tensor) -> Span:
+        """The same after a first attempt."""
         failed = first.failed & ~solved
         if not bool(failed.any()):
             return first

@@ -18,14 +18,15 @@ from lds_iter.ode.explicit import RK4, ExplicitRungeKutta, ExplicitStep
 from lds_iter.ode.field import Field
 from lds_iter.ode.guess import COARSEST_STEPS, from_coarse
 from lds_iter.ode.methods import Method
-from lds_iter.ode.spans import Span, Spans
-from lds_iter.ode.stopping import AtRounding
+from lds_iter.ode.midpoint import MidpointJacobian
+from lds_iter.ode.spans import ATTEMPT_ITERATIONS, Span, Spans
+from lds_iter.ode.stopping import AtRounding, per_step
 from lds_iter.recurrence import ravel
 from lds_iter.solution import Progress, Result, Solution
 from lds_iter.solve import sequential, solve
 
 COARSE_TOLERANCE = 1e-4
-"""Of the solutions on coarser grids: below the error of their steps, in most cases."""
+"""Of the solutions on coarser grids: an iteration there costs a tenth of the one on the finer grid that it saves."""
 
 COARSE_ITERATIONS = 20
 """A coarse solve that takes more is given up; its sequence starts from the initial state."""
@@ -56,8 +57,15 @@ class Steps:
     field: Field
     s0: Tensor
     nodes: Tensor
-    approximation: LDSApproximation
+    approximation: LDSApproximation | None
     limits: Limits
+
+    @property
+    def method(self) -> LDSApproximation:
+        """How the recurrence over the steps is approximated."""
+        if self.approximation is not None:
+            return self.approximation
+        return MidpointJacobian(self.field, self.rule) if isinstance(self.rule, ExplicitRungeKutta) else Newton()
 
     @property
     def explicit(self) -> bool:
@@ -70,15 +78,28 @@ class Steps:
         window = count if self.limits.window is None else self.limits.window
         blocks = [slice(first, min(first + window, count)) for first in range(0, count, window)]
         start = self._given(guess, blocks[0])
-        if self.limits.max_iters is not None and len(blocks) == 1:
-            solution = self._attempt(blocks[0], self.s0, start, self.limits.max_iters)
+        if len(blocks) == 1:
+            limit = ATTEMPT_ITERATIONS if self.limits.max_iters is None else self.limits.max_iters
+            solution = self._attempt(blocks[0], self.s0, start, limit)
+            if self.limits.max_iters is None:
+                solution = self._halved(solution)
         else:
-            least = LEAST_EXPLICIT_STEPS if self.explicit else 1
-            spans = Spans(self._span, self._coarse, self._certain, least)
-            solution = self._whole(spans.one_after_the_other(blocks, self.s0, start))
+            solution = self._whole(self._spans.one_after_the_other(blocks, self.s0, start))
         if throw and solution.failed:
             raise _step_failure(solution)
         return solution
+
+    @property
+    def _spans(self) -> Spans:
+        return Spans(self._span, self._coarse, self._certain, LEAST_EXPLICIT_STEPS if self.explicit else 1)
+
+    def _halved(self, solution: Solution) -> Solution:
+        """An attempt at all steps, where need be in halves."""
+        first = _as_span(solution)
+        if not bool(first.failed.any()):
+            return solution
+        everything, nobody = slice(0, len(first.states)), torch.zeros_like(first.failed)
+        return self._whole(self._spans.go_on(everything, self.s0, first, nobody))
 
     def _attempt(self, rows: slice, s0: Tensor, guess: Tensor, most: int) -> Solution:
         """A solution of some steps within so many iterations, or not."""
@@ -86,19 +107,18 @@ class Steps:
         steps, limits = (nodes[:-1], nodes.diff()), self.limits
         if not isinstance(self.rule, ExplicitRungeKutta):
             return solve_implicit(
-                self.rule, self.field, s0, steps, guess, self.approximation, limits.rtol, limits.atol, most,
+                self.rule, self.field, s0, steps, guess, self.method, limits.rtol, limits.atol, most,
                 limits.callback,
             )  # fmt: skip
         found = solve(
-            ExplicitStep(self.field, self.rule), s0, steps, self.approximation, guess=guess, rtol=limits.rtol,
+            ExplicitStep(self.field, self.rule), s0, steps, self.method, guess=guess, rtol=limits.rtol,
             atol=limits.atol, max_iters=most, callback=limits.callback, stop=AtRounding(), throw=False,
         )  # fmt: skip
         ended = found.result.masked_fill(found.result == int(Result.STOPPED), int(Result.SUCCESS))
         return replace(found, result=ended)
 
     def _span(self, rows: slice, s0: Tensor, guess: Tensor, most: int) -> Span:
-        found = self._attempt(rows, _finite(s0), guess, most)
-        return Span(found.states, found.result, found.iterations, found.evaluations)
+        return _as_span(self._attempt(rows, _finite(s0), guess, most))
 
     def _certain(self, rows: slice, s0: Tensor) -> Span:
         """A span that is not divided further: explicit steps one after the other, an implicit step alone."""
@@ -136,6 +156,10 @@ class Steps:
         return guess(ExplicitStep(self.field, self.rule), self.s0, steps, len(steps[0]))[rows]  # pyright: ignore[reportIndexIssue]
 
 
+def _as_span(solution: Solution) -> Span:
+    return Span(solution.states, solution.result, solution.iterations, solution.evaluations)
+
+
 def _finite(s0: Tensor) -> Tensor:
     """A state to go on from; where a sequence has come to none, its result says so."""
     return s0.nan_to_num(0, 0, 0)
@@ -144,17 +168,24 @@ def _finite(s0: Tensor) -> Tensor:
 def coarse_guess(rule: Method, field: Field, s0: Tensor, nodes: Tensor) -> Tensor:
     """The guess when none is given, `(T, *batch, D)`: the solution on every tenth node, which starts from its own.
 
-    On coarser grids explicit methods are replaced by Runge and Kutta's of order 4: it is stable for larger steps.
+    A few explicit steps are taken one after the other, which costs less than an iteration. On coarser grids explicit
+    methods are replaced by Runge and Kutta's of order 4: it is stable for larger steps.
     """
     explicit = isinstance(rule, ExplicitRungeKutta)
-    if not explicit and len(nodes) - 1 <= COARSEST_STEPS:
-        return s0.expand(len(nodes) - 1, *s0.shape)
+    if len(nodes) - 1 <= COARSEST_STEPS:
+        constant = s0.expand(len(nodes) - 1, *s0.shape)
+        if not explicit:
+            return constant
+        found = sequential(ExplicitStep(field, rule), s0, (nodes[:-1], nodes.diff()))
+        return torch.where(found.isfinite().all(-1, keepdim=True).all(0), found, constant)
 
     def coarser(coarse: Tensor) -> Tensor:
         if explicit and len(coarse) - 1 <= COARSEST_STEPS:
             return sequential(ExplicitStep(field, RK4), s0, (coarse[:-1], coarse.diff()))
-        limits = Limits(COARSE_TOLERANCE, COARSE_TOLERANCE, COARSE_ITERATIONS)
-        found = Steps(RK4 if explicit else rule, field, s0, coarse, Newton(), limits).solve(None, throw=False)
+        # a stiff equation forgets the errors of its steps, so that they do not add up
+        steps = len(coarse) - 1 if explicit else 1
+        limits = Limits(*per_step(COARSE_TOLERANCE, COARSE_TOLERANCE, steps, s0.dtype), COARSE_ITERATIONS)
+        found = Steps(RK4 if explicit else rule, field, s0, coarse, None, limits).solve(None, throw=False)
         failed = found.result != int(Result.SUCCESS)
         return found.states.masked_fill(failed.unsqueeze(-1), torch.nan)
 

@@ -9,10 +9,10 @@ from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition
 from lds_iter.methods.chord import Chord
 from lds_iter.methods.clipped import Clipped
+from lds_iter.methods.criteria import Below
 from lds_iter.methods.damped import Damped
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.methods.low_precision import LowPrecision
-from lds_iter.methods.rules import Below
 from lds_iter.methods.switch import Switch
 from lds_iter.methods.then import Then
 from lds_iter.methods.trust_region import TrustRegion

@@ -8,9 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from lds_iter.linear.arguments import check_is_transition
 from lds_iter.linear.linear_scan import linear_scan, reference_scan
 from lds_iter.linear.registry import Scan, kernel_of
-from lds_iter.linear.transitions import AbstractTransition, check_is_transition, leaves, map_leaves, take
+from lds_iter.linear.transitions import AbstractTransition, leaves, map_leaves, take
 from lds_iter.methods.spelling import spelled
 from lds_iter.testing.findings import Examination, Findings
 from lds_iter.testing.of_transitions import near, random_vectors, room

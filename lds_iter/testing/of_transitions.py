@@ -7,11 +7,11 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from lds_iter.linear.arguments import check_is_transition
 from lds_iter.linear.transitions import (
     AbstractTransition,
     Identity,
     ScaledIdentity,
-    check_is_transition,
     leaves,
     map_leaves,
     take,

@@ -11,10 +11,9 @@ from torch import Tensor
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import Function, detached
 from lds_iter.solution import Result, Solution
-from lds_iter.solve import check_arguments, solve
+from lds_iter.solve import check_arguments, explained, solve
 from lds_iter.testing.plainly import plain_loop
 
 SLACK = 16.0
@@ -118,7 +117,7 @@ class Verification:
         return "\n".join(f"{name:<11} {text}" for name, text in lines.items())
 
 
-@spelled
+@explained
 def verify(
     f: Function,
     s0: Tensor,

@@ -17,8 +17,11 @@ from rich.console import Console
 from rich.table import Table
 
 import lds_iter as li
+from recipes.command_line import check_folder, in_one_line
 from recipes.mcmc.problems import breast_cancer, hierarchical_schools, logistic_regression
 from recipes.mcmc.report import pictures, summary
+
+app = typer.Typer(add_completion=False)
 
 MODELS = ("cancer", "schools")
 
@@ -33,6 +36,8 @@ def target(model: str, features: int) -> tuple[Callable[[Any], torch.Tensor], An
     return logistic_regression(kept, y), torch.zeros(features + 1, dtype=torch.float64)
 
 
+@app.command()
+@in_one_line
 def main(
     model: Annotated[str, typer.Option(help=f"one of {', '.join(MODELS)}")] = "cancer",
     features: Annotated[int, typer.Option(min=1, max=30, help="of the tumours, besides a constant")] = 5,
@@ -44,7 +49,8 @@ def main(
 ) -> None:
     """Warm up, draw, replay, compare, draw pictures."""
     if model not in MODELS:
-        raise typer.BadParameter(f"expected one of {', '.join(MODELS)}, got {model}")
+        raise typer.BadParameter(f"expected one of {', '.join(MODELS)}, got {model}", param_hint="--model")
+    check_folder(out)
     logdensity, start = target(model, features)
     generator, console = torch.Generator().manual_seed(0), Console()
     begin = time.perf_counter()
@@ -80,4 +86,4 @@ def _compare(console: Console, parallel: dict[str, torch.Tensor], sequential: di
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -246,7 +246,13 @@ def test_laws_of_growth_are_told_from_counts():
     counts = torch.stack([torch.full_like(t, 4), logarithm, front, root, root], -1)
     fades = torch.tensor([True, True, False, True, False])
     found = d.forecast(counts, 8192, fades, ~fades)
-    assert found.law.tolist() == [d.Law.SETTLED, d.Law.SETTLED, d.Law.LINEAR, d.Law.GROWING, d.Law.UNKNOWN]
+    assert found.law.tolist() == [
+        d.GrowthLaw.SETTLED,
+        d.GrowthLaw.SETTLED,
+        d.GrowthLaw.LINEAR,
+        d.GrowthLaw.GROWING,
+        d.GrowthLaw.UNKNOWN,
+    ]
     # What the laws themselves give at 8192, to the rounding of the counts.
     torch.testing.assert_close(
         found.expected[:4], torch.tensor([4, 33, 5 + 2048, 10 * 8192**0.5], dtype=DOUBLE), rtol=0.02, atol=0

@@ -213,6 +213,15 @@ NAMES = sorted(
 )
 
 
+NOT_MAPPED = {
+    "CMStochasticIterativeScheduler", "DDIMInverseScheduler", "UnCLIPScheduler",  # clip as no table says
+    "CogVideoXDPMScheduler", "DDPMWuerstchenScheduler", "KarrasVeScheduler", "RePaintScheduler", "SCMScheduler",
+    "ScoreSdeVeScheduler", "VQDiffusionScheduler",  # another `step`, or another loop
+    "AmusedScheduler", "BlockRefinementScheduler", "DiscreteDDIMScheduler", "EntropyBoundScheduler",  # tokens
+    "HeliosDMDScheduler", "HeliosScheduler", "PiflowScheduler", "RFD4ProteinaScheduler",  # fail alone by default
+}  # fmt: skip
+
+
 def own_loop(sampler, noise, steps):
     """The loop's sample, or None where the scheduler fails by itself."""
     try:
@@ -223,6 +232,7 @@ def own_loop(sampler, noise, steps):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Should have:UserWarning")  # of torchsde, on rounding at the ends of the tree
 @pytest.mark.parametrize("name", NAMES)
 def test_a_scheduler_is_right_or_refused(name):
     """Every class, setting and network: the loop's own sample, or an error; never another sample."""
@@ -245,5 +255,6 @@ def test_a_scheduler_is_right_or_refused(name):
                 # Steep networks amplify rounding by some hundred over nine steps; a wrong table is off by a tenth.
                 assert (made - due).abs().max() <= 1e-2 * due.abs().max()
                 compared += 1
+    assert compared or name in NOT_MAPPED  # a class that works is not refused
     if name in ("DDIMScheduler", "DDPMScheduler", "EulerDiscreteScheduler", "DPMSolverMultistepScheduler"):
         assert compared >= 18

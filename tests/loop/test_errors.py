@@ -131,6 +131,40 @@ def test_an_error_inside_f_is_passed_on_with_a_note_on_how_f_was_called():
     assert "transpose" in caught.value.__notes__[0]
 
 
+WIDTHS = {
+    "a matrix for other inputs": (
+        lambda s, u: s + u @ torch.ones(3, 5),
+        "takes rows of 3 numbers and got 4 (4 is the last dimension of `inputs`): check",
+    ),
+    "a matrix for other states": (
+        lambda s, u: s @ torch.ones(3, 5),
+        "takes rows of 3 numbers and got 5 (5 is D of `s0`): check",
+    ),
+    "a layer of both": (
+        lambda s, u: torch.nn.Linear(8, 5)(torch.cat([s, u], -1)),
+        "rows of 8 numbers and got 9 (9 is D of `s0` and the last dimension of `inputs` together)",
+    ),
+    "a cell": (
+        li.fold(lambda s, u: torch.nn.GRUCell(3, 5)(u, s)),
+        "takes rows of 3 numbers and got 4 (4 is the last dimension of `inputs`): check",
+    ),
+    "a sum": (
+        lambda s, u: s + u,
+        "with 5 and 4 entries along one dimension (5 is D of `s0`, 4 is the last dimension of `inputs`)",
+    ),
+}
+
+
+@pytest.mark.parametrize("run", [li.solve, li.sequential, li.start], ids=lambda run: run.__name__)
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_wrong_width_inside_of_f_is_named(name, run):
+    function, words = WIDTHS[name]
+    for s0, u in (torch.zeros(5), torch.ones(9, 4)), (torch.zeros(2, 5), torch.ones(9, 2, 4)):
+        with pytest.raises(RuntimeError) as caught:
+            run(function, s0, u)
+        assert words in caught.value.__notes__[0]
+
+
 def test_a_cell_of_torch_cannot_be_folded_the_wrong_way_round():
     with pytest.raises(TypeError, match=r"takes \(input, state\).*li\.nn\.Recurrent"):
         li.fold(torch.nn.GRUCell(3, 3))  # of equal widths, it would run, and be another network
@@ -202,13 +236,75 @@ def test_dropout_is_noticed():
         (lambda: li.nn.SolveOptions(metod=li.Newton()), "method"),
         (lambda: li.start(lambda s, u: s, S0, U, windw=3), "window"),
         (lambda: li.sequential(lambda s, u: s, S0, input=U), "inputs"),
+        (lambda: li.Compiled(f, compile=3), "compiler"),
+        (lambda: li.nn.WarmStart(devic="cpu"), "device"),
         (lambda: li.ode.odeint(lambda t, y: y, S0, torch.linspace(0, 1, 5), metod="rk4"), "method"),
     ],
-    ids=["Auto", "Implicit", "Coarse", "SolveOptions", "start", "sequential", "odeint"],
+    ids=["Auto", "Implicit", "Coarse", "SolveOptions", "start", "sequential", "Compiled", "WarmStart", "odeint"],
 )
 def test_the_nearest_spelling_is_suggested(build, known):
     with pytest.raises(TypeError, match=f"Did you mean `{known}`"):
         build()
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: li.Jacobi(3), r"`Jacobi` takes no arguments, got 1. Type `Jacobi\(\)`"),
+        (lambda: li.Unroll(li.Newton()), r"`Unroll` takes no arguments"),
+        (lambda: li.Damped(li.Newton(), 0.1, 3), r"`Damped` takes 2 argument.* got 3. It takes: method, k\."),
+        (
+            lambda: li.Auto((li.Newton(),), 0.1, None, 7),
+            r"`Auto` takes 3 argument.* got 4. It takes: contenders",
+        ),
+        (lambda: li.Coarse(2, f, 3), r"`Coarse` takes 2 argument.* got 3. It takes: stride, step"),
+        (lambda: li.Compiled(f, torch.compile, 3), r"`Compiled` takes 2 argument.* It takes: f, compiler"),
+    ],
+)
+def test_too_many_arguments_are_counted_as_they_were_typed(build, message):
+    with pytest.raises(TypeError, match=message):
+        build()
+
+
+def test_an_abstract_method_that_is_missing_is_named():
+    class Own(li.TransitionApproximation):
+        pass
+
+    class Rule(li.AbstractRule):
+        def init(self, progress):
+            return None
+
+    with pytest.raises(TypeError, match=r"`Own` must define `transition\(self, lin\)` before it can be used"):
+        Own()
+    with pytest.raises(TypeError, match=r"`Rule` must define `holds\(self, progress, carry\)`"):
+        Rule()
+
+
+def test_unravel_says_how_wide_its_tensors_are():
+    _, unravel = li.ravel((torch.zeros(2), torch.zeros(3, 1)))
+    with pytest.raises(ValueError, match=r"end with D = 5, .* got \(9, 4\)"):
+        unravel(torch.zeros(9, 4))
+
+
+def test_a_rule_whose_answer_holds_no_numbers_is_told_so():
+    with pytest.raises(TypeError, match="on meta, which holds no numbers"):
+        li.solve(f, S0, U, stop=lambda progress: progress.residual.to("meta") < 1)
+
+
+@pytest.mark.parametrize("sequence", [2, -1, (0, 0), "x", 1.5, None, True, torch.tensor(0)], ids=repr)
+def test_pictures_name_the_sequences_that_there_are(sequence):
+    solution, comparison = li.solve(f, S0, U, record=True), li.compare(f, S0, U, [li.Newton()])
+    report = li.diagnostics.report(solution)
+    for picture, made in (
+        (li.diagnostics.convergence_map, solution),
+        (li.diagnostics.comparison_picture, comparison),
+        (li.diagnostics.report_picture, report),
+    ):
+        with pytest.raises(ValueError, match="`sequence` must be a whole number from 0 to 1"):
+            picture(made, sequence)
+    assert li.diagnostics.convergence_map(solution, 1)
+    with pytest.raises(TypeError, match="`solution` must be an instance of Solution"):
+        li.diagnostics.convergence_map(comparison)
 
 
 def test_a_wrapped_method_that_is_no_method_is_told_so():
@@ -259,3 +355,29 @@ def test_a_failed_solve_carries_its_states_and_says_what_to_try():
 def test_plot_without_history_says_what_to_type():
     with pytest.raises(ValueError, match="record=True"):
         li.diagnostics.convergence_map(li.solve(f, S0, U))
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda u: li.solve(f, S0, u).states,
+        lambda u: li.start(f, S0, u).states,
+        lambda u: li.verify(f, S0, u).solution.states,
+        lambda u: li.compare(f, S0, u, [li.Newton()]).truth,
+        lambda u: li.scan(lambda s, u: (f(s, u), None), S0, u)[0],
+    ],
+)
+def test_vmap_over_a_solve_is_refused_in_words(run):
+    with pytest.raises(RuntimeError) as caught:
+        torch.vmap(run)(U[None])
+    assert any("Put the dimension that is mapped over into the batch" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("spoil", ["states", "inputs", "s0"])
+def test_an_error_estimate_of_other_numbers_is_refused(spoil):
+    s0, u = S0.clone(), U.clone()
+    solution = li.solve(f, s0, u)
+    assert solution.error_estimate().abs().max() < 1e-4  # of states to 1e-5, of which errors at most double
+    {"states": solution.states, "inputs": u, "s0": s0}[spoil].zero_().add_(1)
+    with pytest.raises(ValueError, match="have been written into since the solve"):
+        solution.error_estimate()

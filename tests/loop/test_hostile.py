@@ -331,6 +331,30 @@ def test_eight_threads_at_once(method):
     assert not wrong
 
 
+def test_another_thread_that_draws_random_numbers_is_not_taken_for_f():
+    """Threads share the generator, whose state is looked at first."""
+    done, own = threading.Event(), torch.Generator()
+
+    def draw():
+        while not done.is_set():
+            torch.rand(1)
+
+    def seeded(s, u):
+        return f(s, u) + torch.rand(3, generator=own.manual_seed(0))
+
+    drawing = threading.Thread(target=draw)
+    drawing.start()
+    try:
+        for _ in range(8):
+            assert li.solve(f, S0, U).converged
+            assert li.solve(seeded, S0, U, li.Jacobi()).converged
+            with pytest.raises(ValueError, match="draws random numbers"):
+                li.solve(lambda s, u: f(s, u) + 1e-6 * torch.randn_like(s), S0, U, li.Jacobi())
+    finally:
+        done.set()
+        drawing.join()
+
+
 def test_gradients_in_eight_threads_at_once():
     weight, wrong = torch.tensor(0.5, requires_grad=True), []
 

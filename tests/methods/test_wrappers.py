@@ -198,7 +198,7 @@ def test_numbers_of_numpy_are_numbers():
         (lambda lin: li.Dense(lin.jacobian()[0]), "Dense with tensors of shape (9, 2, 4, 4)"),
         (lambda lin: li.Diagonal(lin.diagonal()[:1]), "Diagonal with tensors of shape (9, 2, 4)"),
         (lambda lin: li.Diagonal(lin.diagonal()[0, 0]), "Diagonal with tensors of shape (9, 2, 4)"),
-        (lambda lin: li.Dense(lin.jacobian().float()), "with tensors of torch.float64 on cpu like the states"),
+        (lambda lin: li.Dense(lin.jacobian().float()), "with tensors of torch.float64 on cpu like `lin.residual`"),
         (lambda lin: li.ScaledIdentity(torch.tensor(0.5)), "ScaledIdentity with tensors of shape (9, 2, 1)"),
     ],
 )

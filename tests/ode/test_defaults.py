@@ -50,6 +50,21 @@ def test_a_coarse_guess_saves_iterations(problem, constant, from_constant, from_
     assert 2 <= count(li.Coarse(10, lambda s, u: step(s, (u[0], 10 * u[1])))) <= 3
 
 
+@pytest.mark.parametrize("problem", [LOGISTIC, VAN_DER_POL, CART_POLE])
+def test_the_jacobian_at_midpoints_takes_no_more_iterations_than_the_exact_one(problem):
+    func, y0, end = problem
+    t = times(end, 1000)
+    found = li.ode.integrate(func, y0, t)
+    exact = li.ode.integrate(func, y0, t, approximation=li.Newton())
+    assert int(found.solution.iterations) <= int(exact.solution.iterations)
+    torch.testing.assert_close(found.ys, exact.ys, rtol=0, atol=1e-10)  # the default tolerance
+
+
+def test_a_fine_grid_takes_one_iteration_for_its_guess_has_the_error_of_its_steps():
+    found = li.ode.integrate(van_der_pol, real(0, 1), times(10.0, 10_000))
+    assert int(found.solution.iterations) == 1
+
+
 @pytest.mark.parametrize("steps", [512, 65_536])
 def test_a_tolerance_bounds_the_error_of_the_solution(steps):
     """The residual of one step does not: the same tolerance on it leaves 8e-5 on the fine grid."""

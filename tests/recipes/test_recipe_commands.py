@@ -17,6 +17,13 @@ RECIPES = {
     "recurrent_depth": "Depth and tokens",
     "diffusion": "",
     "predictability": "",
+    "optimizer": "Train in parallel and step by step",
+    "teacher_forcing": "run the network freely",
+    "langevin": "Count iterations of every method",
+    "control": "Swing up, hold",
+    "mcmc": "",
+    "cells": "",
+    "neural_ode": "",
 }
 
 WRONG = [
@@ -39,6 +46,20 @@ WRONG = [
     ("recurrent_depth", ["--flight", "2.5"], "must be positive numbers"),
     ("recurrent_depth", ["--prompt", ""], "at least one character"),
     ("recurrent_depth", ["--count", "0"], "greater than or equal to 1"),
+    ("optimizer", ["--optimizer", "lion"], "must be one of sgd, momentum, adam, got lion"),
+    ("optimizer", ["--task", "images"], "must be one of tumours, irises, got images"),
+    ("teacher_forcing", ["--length", "1"], "greater than or equal to 10"),
+    ("langevin", ["--widths", "512"], "must be at most 256, got 512"),
+    ("langevin", ["--steps", "0"], "positive numbers with commas between"),
+    ("control", ["--hold", "1"], "greater than or equal to 2"),
+    ("predictability", ["--length", "0"], "greater than or equal to"),
+    ("cells", ["--cell", "magic"], "magic"),
+    ("cells", ["--length", "1"], "greater than or equal to 2"),
+    ("mcmc", ["--model", "magic"], "expected one of cancer, schools, got magic"),
+    ("mcmc", ["--samples", "many"], "valid integer"),
+    ("mcmc", ["--chains", "0"], "greater than or equal to 1"),
+    ("neural_ode", ["--solver", "magic"], "expected one of .*, got magic"),
+    ("neural_ode", ["--points", "1"], "greater than or equal to 2"),
 ]
 
 
@@ -87,7 +108,12 @@ def in_a_line(recipe, arguments):
     return " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", "", done.output).split())
 
 
-@pytest.mark.parametrize("recipe", ["gru", "pretrained", "recurrent_depth", "diffusion", "predictability"])
+def test_every_recipe_is_held_to_this():
+    folders = {path.parent.name for path in Path(importlib.import_module("recipes").__path__[0]).glob("*/__main__.py")}
+    assert folders == set(RECIPES) == {recipe for recipe, _, _ in WRONG}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_a_folder_that_cannot_be_written(recipe, tmp_path):
     file = tmp_path / "file"
     file.write_text("in the way")

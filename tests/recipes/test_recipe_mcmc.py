@@ -1,5 +1,7 @@
 """The recipe of Markov chains: ArviZ's figures of both chains, and the command line."""
 
+import types
+
 import pytest
 import torch
 import typer
@@ -32,6 +34,22 @@ def test_arviz_finds_the_same_in_both_chains():
     assert dict(data.posterior.sizes)["chain"] == 2
     assert dict(data.posterior.sizes)["draw"] == 200
     assert set(data.sample_stats) == {"acceptance_rate", "diverging", "lp"}
+
+
+@pytest.mark.parametrize(
+    ("version", "call"),
+    [
+        ("0.23.4", ((), {"posterior": {"x": 3.0}, "sample_stats": {"lp": 1.0}})),
+        ("1.2.0", (({"posterior": {"x": 3.0}, "sample_stats": {"lp": 1.0}},), {})),
+    ],
+)
+def test_both_forms_of_from_dict(version, call, monkeypatch):
+    """Groups by name before ArviZ 1.0, one dict of groups from then on; neither takes the other's form."""
+    calls = []
+    double = types.SimpleNamespace(__version__=version, from_dict=lambda *args, **named: calls.append((args, named)))
+    monkeypatch.setattr("recipes.mcmc.report.load_arviz", lambda: double)
+    as_arviz({"x": torch.tensor(3.0)}, {"lp": torch.tensor(1.0)})
+    assert calls == [call]
 
 
 @pytest.mark.parametrize("model", ["cancer", "schools"])

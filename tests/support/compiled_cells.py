@@ -8,10 +8,10 @@ from lds_iter.kernels.cpu.build import function
 
 DTYPES = [torch.float32, torch.float64]
 CELLS = {
-    "gru": (torch.nn.GRU, {}, li.nn.GRURecurrence, cells.GRU),
-    "lstm": (torch.nn.LSTM, {}, li.nn.LSTMRecurrence, cells.LSTM),
-    "tanh": (torch.nn.RNN, {}, li.nn.RNNRecurrence, cells.RNN_TANH),
-    "relu": (torch.nn.RNN, {"nonlinearity": "relu"}, li.nn.RNNRecurrence, cells.RNN_RELU),
+    "gru": (torch.nn.GRU, {}, li.nn.GRURecurrence, cells.COMPILED_GRU),
+    "lstm": (torch.nn.LSTM, {}, li.nn.LSTMRecurrence, cells.COMPILED_LSTM),
+    "tanh": (torch.nn.RNN, {}, li.nn.RNNRecurrence, cells.COMPILED_RNN_TANH),
+    "relu": (torch.nn.RNN, {"nonlinearity": "relu"}, li.nn.RNNRecurrence, cells.COMPILED_RNN_RELU),
 }
 METHODS = {"full": li.Newton(), "blocks": li.BlockNewton(2), "diagonal": li.QuasiNewton()}
 EACH = [(kind, form) for kind in CELLS for form in METHODS if form != "blocks" or kind == "lstm"]

@@ -39,9 +39,9 @@ def _cells(width):
         lstm_step.step(pairs[1:], u, weight)
         rnn_step.step(states[1:], u[0], weight[:width], False)
         one = {"new": states[1:].clone(), "s0": states[0], **open_rows}
-        gru_step.iterate(states, gates, weight[: 3 * width], weight[0], **one)
-        rnn_step.iterate(states, u[0], weight[:width], False, **one)
-        lstm_step.iterate(pairs, u, weight, new=pairs[1:].clone(), s0=pairs[0], **open_rows)
+        gru_step.gru_iteration(states, gates, weight[: 3 * width], weight[0], **one)
+        rnn_step.rnn_iteration(states, u[0], weight[:width], False, **one)
+        lstm_step.lstm_iteration(pairs, u, weight, new=pairs[1:].clone(), s0=pairs[0], **open_rows)
 
     return run
 

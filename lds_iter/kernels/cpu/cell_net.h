@@ -7,25 +7,33 @@
 #include "packed.h"
 
 // tensors: the inputs, the matrices row by row, the bias of the last product where the cell has one, and the projection
-// where the matrices multiply `projection h` instead of h; then they have `inner` columns, else `width`.
+// where the matrices multiply `projection h` instead of h; then they have `inner` columns, else `width`. Where `features`
+// is not 0, what the inputs contribute is computed here, and after these come the inputs in rows of so many numbers, their
+// matrices one below the other, and a bias for each gate or none.
 template <class C> struct Net {
     using T = typename C::Number;
     static constexpr int G = C::GATES, P = C::PARTS;
     const T* const* tensors;
-    int64_t batch, width, inner, lanes, padded;
+    int64_t batch, width, inner, features, lanes, padded;
     bool projected;
-    Packed<T, G> gates;
+    Packed<T, G> gates, of_inputs;
     Packed<T, 1> projection;
-    Room<T> bias;
+    Room<T> bias, shift;
+    const T* given = nullptr;
 
-    Net(const T* const* tensors, int64_t batch, int64_t width, int64_t inner)
-        : tensors(tensors), batch(batch), width(width), inner(inner), lanes(lanes_for<T>(width)),
-          padded((width + lanes - 1) / lanes * lanes), projected(tensors[2 * G + C::BIASED] != nullptr), bias(padded) {
+    Net(const T* const* tensors, int64_t batch, int64_t width, int64_t inner, int64_t features = 0)
+        : tensors(tensors), batch(batch), width(width), inner(inner), features(features), lanes(lanes_for<T>(width)),
+          padded((width + lanes - 1) / lanes * lanes), projected(tensors[2 * G + C::BIASED] != nullptr), bias(padded),
+          shift(features ? G * padded : 0) {
         gates = Packed<T, G>(width, inner, lanes, inner, [&](int g, int64_t k) { return tensors[G + g] + k; });
         if (C::BIASED) std::memcpy(bias.all, tensors[2 * G], width * sizeof(T));
-        if (!projected) return;
-        const T* w = tensors[2 * G + C::BIASED];
-        projection = Packed<T, 1>(inner, width, lanes, width, [&](int, int64_t k) { return w + k; });
+        const T* const* after = tensors + 2 * G + C::BIASED;
+        if (projected) projection = Packed<T, 1>(inner, width, lanes, width, [&](int, int64_t k) { return after[0] + k; });
+        if (!features) return;
+        given = after[1];
+        of_inputs = Packed<T, G>(width, features, lanes, features,
+                                 [&](int g, int64_t k) { return after[2] + g * width * features + k; });
+        for (int g = 0; g < G && after[3]; g++) std::memcpy(shift.all + g * padded, after[3] + g * width, width * sizeof(T));
     }
     // How many numbers a plane holds for one time step of so many batch elements.
     int64_t work() const { return batch * (G * width + (projected ? width : 0)) * inner; }
@@ -94,15 +102,29 @@ void give(T* to, const T* planes, int64_t plane, int64_t rows, const Share& shar
 }
 
 // Where a thread finds what the inputs contribute to each gate: number j of batch element i at step t of a block is
-// at[g][t * step + i * apart + j]. In place where rows are whole vectors, else copied into planes.
+// at[g][t * step + i * apart + j]. In place where rows are whole vectors, else copied into planes, or computed there.
 template <class C> struct Inputs {
     using T = typename C::Number;
     const T* at[C::GATES];
     int64_t step, apart;
 
-    static int64_t room(const Net<C>& net, int64_t row) { return net.padded == net.width ? 0 : C::GATES * row; }
+    static int64_t room(const Net<C>& net, int64_t row) {
+        return net.padded == net.width && !net.features ? 0 : C::GATES * row;
+    }
 
     Inputs(const Net<C>& net, const Share& share, T* planes, int64_t plane, int64_t time, int64_t rows) {
+        if (net.features) {
+            step = share.mine * net.padded, apart = net.padded;
+            for (int g = 0; g < C::GATES; g++) at[g] = planes + g * plane;
+            by_lanes<T>(net.lanes, [&](auto lanes) {
+                constexpr int W = decltype(lanes)::value;
+                const T* from = net.given + (time * net.batch + share.first) * net.features;
+                if (share.mine == net.batch) return multiply<W>(net, share, from, rows * net.batch, planes, plane);
+                for (int64_t t = 0; t < rows; t++)
+                    multiply<W>(net, share, from + t * net.batch * net.features, share.mine, planes + t * step, plane);
+            });
+            return;
+        }
         const bool whole = net.padded == net.width;
         step = whole ? net.batch * net.width : share.mine * net.padded, apart = net.padded;
         for (int g = 0; g < C::GATES; g++) {
@@ -110,5 +132,22 @@ template <class C> struct Inputs {
             at[g] = whole ? given + share.first * net.width : planes + g * plane;
             if (!whole && share.leads()) take<1>(planes + g * plane, 0, given, rows, share, net.batch, net.width, net.padded);
         }
+    }
+
+  private:
+    // The products of `count` rows of inputs, each thread its part of the channels.
+    template <int W>
+    static void multiply(const Net<C>& net, const Share& share, const T* from, int64_t count, T* to, int64_t plane) {
+        constexpr int G = C::GATES;
+        for (int64_t j = share.begin(net.padded, W); j < share.end(net.padded, W); j += W)
+            together<G>(count, [&](int64_t i, auto some) {
+                constexpr int R = decltype(some)::value;
+                Vec<T, W> sum[G][R];
+                times<G, W, R>(net.of_inputs, j, from + i * net.features, net.features, sum);
+                UNROLLED for (int g = 0; g < G; g++) {
+                    const auto shift = load<Vec<T, W>>(net.shift.all + g * net.padded + j);
+                    UNROLLED for (int r = 0; r < R; r++) store(to + g * plane + (i + r) * net.padded + j, sum[g][r] + shift);
+                }
+            });
     }
 };

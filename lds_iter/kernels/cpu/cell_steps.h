@@ -57,25 +57,20 @@ void some_steps(const Net<C>& net, StepsRoom<C>& at, const Inputs<C>& u, int64_t
     }
 }
 
+// Steps [first, last) of some batch elements, from the state that the room begins with, which ends with the last one.
+// Told to `states` unless that is null.
 template <class C, class T>
-int64_t steps(const T* const* tensors, const T* s0, T* states, int64_t n, int64_t batch, int64_t width, int64_t inner,
-              int64_t threads) {
+void run_steps(const Net<C>& net, StepsRoom<C>& at, const Share& share, T* states, int64_t first, int64_t last) {
     constexpr int P = C::PARTS;
-    const Net<C> net(tensors, batch, width, inner);
-    in_large_pages(states, n * batch * P * width * sizeof(T));
-    const auto make = [&](int64_t mine) { return StepsRoom<C>(net, mine, n); };
-    over_batch(batch, n, net.work(), threads, make, [&](StepsRoom<C>& at, const Share& share) {
-        if (share.leads()) take<P>(at.states, at.plane, s0, 1, share, batch, width, net.padded);
-        for (int64_t t = 0; t < n; t += at.rows) {
-            const int64_t some = n - t < at.rows ? n - t : at.rows;
-            const Inputs<C> u(net, share, at.u, at.rows * at.row, t, some);
-            share.wait();
-            by_lanes<T>(net.lanes, [&](auto lanes) { some_steps<C, decltype(lanes)::value, T>(net, at, u, some, share); });
-            if (!share.leads()) continue;
-            give<P>(states + t * batch * P * width, at.states + at.row, at.plane, some, share, batch, width, net.padded);
-            for (int p = 0; p < P; p++)
-                std::memcpy(at.states + p * at.plane, at.states + p * at.plane + some * at.row, at.row * sizeof(T));
-        }
-    });
-    return 0;
+    const int64_t numbers = net.batch * P * net.width;
+    for (int64_t t = first; t < last; t += at.rows) {
+        const int64_t some = last - t < at.rows ? last - t : at.rows;
+        const Inputs<C> u(net, share, at.u, at.rows * at.row, t, some);
+        share.wait();
+        by_lanes<T>(net.lanes, [&](auto lanes) { some_steps<C, decltype(lanes)::value, T>(net, at, u, some, share); });
+        if (!share.leads()) continue;
+        if (states) give<P>(states + t * numbers, at.states + at.row, at.plane, some, share, net.batch, net.width, net.padded);
+        for (int p = 0; p < P; p++)
+            std::memcpy(at.states + p * at.plane, at.states + p * at.plane + some * at.row, at.row * sizeof(T));
+    }
 }

@@ -181,7 +181,7 @@ class CompiledCell:
         )
 
 
-GRU = CompiledCell("gru", gates=3, parts=1, made=5, to_inputs=(0, 1, 4))
-LSTM = CompiledCell("lstm", gates=4, parts=2, made=5, to_inputs=(0, 1, 2, 3))
-RNN_TANH = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_tanh")
-RNN_RELU = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_relu")
+COMPILED_GRU = CompiledCell("gru", gates=3, parts=1, made=5, to_inputs=(0, 1, 4))
+COMPILED_LSTM = CompiledCell("lstm", gates=4, parts=2, made=5, to_inputs=(0, 1, 2, 3))
+COMPILED_RNN_TANH = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_tanh")
+COMPILED_RNN_RELU = CompiledCell("rnn", gates=1, parts=1, made=1, to_inputs=(0,), variant="_relu")

@@ -56,14 +56,72 @@ def steps(cell: CompiledCell, s0: Tensor, tensors: Tensors, projection: Tensor |
     """
     projection = None if projection is None else projection.contiguous()
     ready = _ready(cell, s0, tensors, projection)
-    run = None if ready is None else function(f"{cell.source}_steps", "steps" + cell.variant, s0.dtype, 8)
-    if ready is None or run is None:
+    if ready is None:
         return None
     s0, gates, weights = ready
-    states = s0.new_empty(gates[0].shape[0], *s0.shape)
+    return _run(cell, s0, gates[0].shape[0], (*gates, *weights, projection), weights[0].shape, 0)
+
+
+@dataclass(frozen=True)
+class InputWeights:
+    """The weights that read the inputs of a cell.
+
+    Attributes:
+        matrix: of all gates, one below the other, `(gates D, D_in)`.
+        bias: of all gates, `(gates D)`, or None.
+    """
+
+    matrix: Tensor
+    bias: Tensor | None
+
+
+def steps_along(cell: CompiledCell, s0: Tensor, x: Tensor, read: InputWeights, weights: Tensors) -> Tensor | None:
+    """All states from the first, without a graph, from a sequence itself.
+
+    The products of the inputs are made on the way, a block of steps at a time, and stay in the cache.
+
+    Args:
+        cell: which one.
+        s0: `(*batch, parts D)`, float32 or float64.
+        x: the inputs, `(T, *batch, D_in)`.
+        read: what they are multiplied by.
+        weights: recurrent matrices and the bias of the last product, as for `steps`.
+
+    Returns:
+        `(T, *batch, parts D)`, contiguous, in memory of its own; None where the reference must serve.
+
+    Raises:
+        MemoryError: as `steps`.
+    """
+    given = (s0, x, read.matrix, *weights, *(() if read.bias is None else (read.bias,)))
+    if traced() or s0.ndim == 0 or s0.shape[-1] % cell.parts or not plain(*given, dtype=s0.dtype):
+        return None
+    width, features = s0.shape[-1] // cell.parts, x.shape[-1]
+    if x.shape[1:-1] != s0.shape[:-1] or read.matrix.shape != (cell.gates * width, features) or features == 0:
+        return None
+    if read.bias is not None and read.bias.shape != (cell.gates * width,):
+        return None
+    if not _weights_fit(cell, weights, width, width):
+        return None
+    weights = tuple(weight.contiguous() for weight in weights)
+    bias = None if read.bias is None else read.bias.contiguous()
+    table = (*[None] * cell.gates, *weights, None, x.contiguous(), read.matrix.contiguous(), bias)
+    return _run(cell, s0.contiguous(), x.shape[0], table, weights[0].shape, features)
+
+
+def _run(
+    cell: CompiledCell, s0: Tensor, n: int, table: tuple[Tensor | None, ...], matrix: torch.Size, features: int
+) -> Tensor | None:
+    """All states of `n` steps by compiled code; None where there is none."""
+    run = function(f"{cell.source}_steps", "steps" + cell.variant, s0.dtype, 9)
+    if run is None:
+        return None
+    states = s0.new_empty(n, *s0.shape)
     if states.numel() > 0:
-        table = addresses(*gates, *weights, projection)
-        run(ctypes.addressof(table), s0.data_ptr(), states.data_ptr(), *_call_sizes(gates, weights))
+        pointers, (width, columns) = addresses(*table), matrix
+        batch = states.numel() // (n * cell.parts * width)
+        sizes = n, batch, width, columns, features, torch.get_num_threads()
+        run(ctypes.addressof(pointers), s0.data_ptr(), states.data_ptr(), *sizes)
     return states
 
 
@@ -141,11 +199,9 @@ def _ready(
         return None
     width = s0.shape[-1] // cell.parts
     columns = width if projection is None else projection.shape[0]
-    if any(weight.shape != (width, columns) for weight in weights[: cell.gates]) or width * columns == 0:
-        return None
     if projection is not None and projection.shape != (columns, width):
         return None
-    if any(bias.shape != (width,) for bias in weights[cell.gates :]):
+    if not _weights_fit(cell, weights, width, columns):
         return None
     shape = (gates[0].shape[0], *s0.shape[:-1], width)
     if any(gate.ndim != len(shape) or gate.shape[0] != shape[0] for gate in gates):
@@ -155,6 +211,15 @@ def _ready(
     except RuntimeError:  # of another batch
         return None
     return s0.contiguous(), gates, tuple(weight.contiguous() for weight in weights)
+
+
+def _weights_fit(cell: CompiledCell, weights: Tensors, width: int, columns: int) -> bool:
+    """Whether matrices and the bias of the last product are those of a cell of this width."""
+    matrices, biases = weights[: cell.gates], weights[cell.gates :]
+    fit = all(matrix.shape == (width, columns) for matrix in matrices) and all(
+        bias.shape == (width,) for bias in biases
+    )
+    return fit and width * columns > 0
 
 
 def _call_sizes(gates: Tensors, weights: Tensors) -> tuple[int, int, int, int, int]:

@@ -200,7 +200,8 @@ n, width = 400, 24
 j, r = torch.randn(n, width, width) * 0.05, torch.randn(n, width)
 q, free = torch.tensor(1.0), torch.ones(n, 1, dtype=torch.bool)
 u, w, s0 = torch.randn(3, 4, 1, 900), torch.randn(3, 900, 900), torch.zeros(1, 900)
-runs = [lambda: kalman.smoothed(li.Dense(j), r, q, free), lambda: steps(cells.GRU, s0, (*u, *w, torch.zeros(900)))]
+gru = cells.COMPILED_GRU, s0, (*u, *w, torch.zeros(900))
+runs = [lambda: kalman.smoothed(li.Dense(j), r, q, free), lambda: steps(*gru)]
 wanted = [run() for run in runs]
 refused = [0, 0]
 for k in range(40):

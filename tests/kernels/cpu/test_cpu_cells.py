@@ -27,7 +27,7 @@ def through(dtype, x, gate):
     big = torch.full_like(x, 1000.0)  # z = 0 and n = 1 exactly
     zero, weights, bias = torch.zeros_like(x), (torch.zeros(1, 1, dtype=dtype),) * 3, torch.zeros(1, dtype=dtype)
     u = (zero, -x, big) if gate == "sigmoid" else (zero, -big, x)
-    value = cells.GRU.step(zero, (*u, *weights, bias), blocks=False)[0]
+    value = cells.COMPILED_GRU.step(zero, (*u, *weights, bias), blocks=False)[0]
     return value.view(-1)
 
 
@@ -63,7 +63,7 @@ def test_inf_and_nan_come_through():
         assert sigmoid[1] == 0
         assert sigmoid[2].isnan()
         one = torch.ones(1, 1, dtype=dtype)
-        relu = cells.RNN_RELU.step(torch.zeros(4, 1, dtype=dtype), (x.to(dtype).view(4, 1), one), blocks=True)
+        relu = cells.COMPILED_RNN_RELU.step(torch.zeros(4, 1, dtype=dtype), (x.to(dtype).view(4, 1), one), blocks=True)
         assert relu[0].view(4).nan_to_num(7, posinf=5).tolist() == [5, 0, 7, 0.5]
         assert relu[1].view(4).tolist() == [1, 0, 0, 1]
 

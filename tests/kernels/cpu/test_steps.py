@@ -10,7 +10,10 @@ from lds_iter.kernels.cpu.build import function
 from lds_iter.kernels.cpu.steps import steps, steps_gradients
 
 DTYPES = [torch.float32, torch.float64]
-CELLS = {"gru": cells.GRU, "lstm": cells.LSTM, "tanh": cells.RNN_TANH, "relu": cells.RNN_RELU}
+CELLS = {
+    "gru": cells.COMPILED_GRU, "lstm": cells.COMPILED_LSTM, "tanh": cells.COMPILED_RNN_TANH,
+    "relu": cells.COMPILED_RNN_RELU,
+}  # fmt: skip
 KINDS = [("gru", None), ("lstm", None), ("lstm", 1), ("lstm", 6), ("tanh", None), ("relu", None)]
 SIZES = [
     (0, 5, (2,)),
@@ -24,7 +27,7 @@ SIZES = [
 ]
 
 pytestmark = pytest.mark.skipif(
-    function("gru_steps", "steps", torch.float32, 8) is None, reason="no C++ compiler, or turned off"
+    function("gru_steps", "steps", torch.float32, 9) is None, reason="no C++ compiler, or turned off"
 )
 
 
@@ -36,16 +39,16 @@ def loop(cell, s0, tensors, projection=None):
         h = s[..., :: cell.parts]
         fed = h if projection is None else h @ projection.T
         products = [fed @ weight.T for weight in rest[: cell.gates]]
-        if cell is cells.GRU:
+        if cell is cells.COMPILED_GRU:
             r, z = (row[0] + products[0]).sigmoid(), (row[1] + products[1]).sigmoid()
             n = (row[2] + r * (products[2] + rest[3])).tanh()
             s = n + z * (h - n)
-        elif cell is cells.LSTM:
+        elif cell is cells.COMPILED_LSTM:
             i, f, g, o = (u + product for u, product in zip(row, products, strict=True))
             c = f.sigmoid() * s[..., 1::2] + i.sigmoid() * g.tanh()
             s = torch.stack([o.sigmoid() * c.tanh(), c], -1).flatten(-2)
         else:
-            s = (row[0] + products[0]).tanh() if cell is cells.RNN_TANH else (row[0] + products[0]).relu()
+            s = (row[0] + products[0]).tanh() if cell is cells.COMPILED_RNN_TANH else (row[0] + products[0]).relu()
         states.append(s.unsqueeze(0))
     return torch.cat(states)
 

@@ -140,10 +140,12 @@ def test_no_bit_depends_on_what_runs_when(size):
     """All programs at once in threads, delayed at random: they wait for each other, and come to the same."""
     a, b, initial = transition(size, 41, 2, 4), uniform(41, 2, 4), uniform(2, 4)
     in_order, waited = found(a, b, initial), 0
-    for seed in range(2):
+    for seed in range(50):  # twice, and until a program has waited, which is up to the scheduler of the machine
         with scrambled(seed) as polls:
             assert torch.equal(found(a, b, initial), in_order)
         waited += polls.count(False)
+        if seed > 0 and waited:
+            break
     assert waited > 0
 
 

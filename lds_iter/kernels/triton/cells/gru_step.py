@@ -89,7 +89,7 @@ def step(h: Tensor, u: tuple[Tensor, Tensor, Tensor], weight: Tensor, bias: Tens
     return value, slope
 
 
-def iterate(
+def gru_iteration(
     states: Tensor, u: tuple[Tensor, Tensor, Tensor], weight: Tensor, bias: Tensor, *, new: Tensor, **rest: Any
 ) -> settling.Outcome:  # fmt: skip
     """One quasi-Newton iteration from `states` into `new`.

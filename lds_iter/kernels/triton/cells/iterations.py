@@ -95,7 +95,7 @@ def gru_iteration_(
 
     rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
-        return _plain(gru_step.iterate(states, (u_r, u_z, u_n), weight, bias, **rest))
+        return _plain(gru_step.gru_iteration(states, (u_r, u_z, u_n), weight, bias, **rest))
 
 
 @torch.library.custom_op("lds_iter::rnn_iteration_", mutates_args=("new",))
@@ -115,7 +115,7 @@ def rnn_iteration_(
 
     rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
-        return _plain(rnn_step.iterate(states, u, weight, relu, **rest))
+        return _plain(rnn_step.rnn_iteration(states, u, weight, relu, **rest))
 
 
 @torch.library.custom_op("lds_iter::lstm_iteration_", mutates_args=("new",))
@@ -134,7 +134,7 @@ def lstm_iteration_(
 
     rest = {"new": new, "s0": s0, "start": start, "lo": lo, "hi": hi, "rtol": rtol, "atol": atol}
     with torch.cuda.device_of(states):
-        return _plain(lstm_step.iterate(states, [u_i, u_f, u_g, u_o], weight, **rest))
+        return _plain(lstm_step.lstm_iteration(states, [u_i, u_f, u_g, u_o], weight, **rest))
 
 
 def _plain(found: Found) -> Found:

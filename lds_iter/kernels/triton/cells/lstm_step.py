@@ -97,7 +97,7 @@ def step(s: Tensor, u: list[Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
     return value, blocks
 
 
-def iterate(states: Tensor, u: list[Tensor], weight: Tensor, *, new: Tensor, **rest: Any) -> settling.Outcome:
+def lstm_iteration(states: Tensor, u: list[Tensor], weight: Tensor, *, new: Tensor, **rest: Any) -> settling.Outcome:
     """One iteration of `BlockNewton(2)` from `states` into `new`.
 
     Args:

@@ -78,7 +78,7 @@ def step(h: Tensor, u: Tensor, weight: Tensor, relu: bool) -> tuple[Tensor, Tens
     return value, slope
 
 
-def iterate(
+def rnn_iteration(
     states: Tensor, u: Tensor, weight: Tensor, relu: bool, *, new: Tensor, **rest: Any
 ) -> settling.Outcome:  # fmt: skip
     """One quasi-Newton iteration from `states` into `new`.

@@ -43,7 +43,7 @@ NOTES = 4
 """Numbers that a program leaves: the largest residual of the accepted rows that it begins with, and of the rest, and by
 how much both exceed the relative tolerance."""
 
-TILE = 1024
+SETTLING_TILE = 1024
 """Programs whose notes `finish` reads at once."""
 
 
@@ -158,10 +158,10 @@ def _most(so_far, more):
 @triton.jit(do_not_specialize=["chunks", "batch", "start"])
 def _finish(
     new, exact, notes, first_left, resets, hi, front, measured, count, broken, chunks, batch, numbers, start,
-    ROWS: tl.constexpr, WIDE: tl.constexpr, TILE: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr, SETTLING_TILE: tl.constexpr,
 ):  # fmt: skip
     """Finish one sequence: combine the notes of its programs, find the new frontier, and put f's value there."""
-    sequence, tile = tl.program_id(0).to(tl.int64), tl.arange(0, TILE).to(tl.int64)
+    sequence, tile = tl.program_id(0).to(tl.int64), tl.arange(0, SETTLING_TILE).to(tl.int64)
     one = tl.arange(0, 1)
     end = tl.load(hi + sequence)
     left, bad, first = end, tl.zeros((1,), tl.int64), 0
@@ -169,7 +169,7 @@ def _finish(
         at = (first + tile) * batch + sequence
         left = tl.minimum(left, tl.min(tl.load(first_left + at, first + tile < chunks, other=0x7FFFFFFFFFFFFFFF), 0))
         bad += tl.sum(tl.load(resets + at, first + tile < chunks, other=0).to(tl.int64), 0, keep_dims=True)
-        first += TILE
+        first += SETTLING_TILE
     # The program that has the frontier row; all before it accepted whatever they saw.
     own = tl.where(left < end, (left - start) // ROWS, chunks)
     accepted, residual, excess = tl.zeros((1,), tl.float32), tl.zeros((1,), tl.float32), tl.zeros((1,), tl.float32)
@@ -182,7 +182,7 @@ def _finish(
         accepted = _most(accepted, _highest(tl.where(early, lead, 0.0)[:, None]))
         residual = _most(residual, _highest(tl.where(early, rest, _most(rest, lead))[:, None]))
         excess = _most(excess, _highest(tl.where(early, over, _most(over, lead_over))[:, None]))
-        first += TILE
+        first += SETTLING_TILE
     i = tl.arange(0, WIDE)
     moves = (i < numbers) & (left + 0 * i < end)
     value = tl.load(exact + (own * batch + sequence) * numbers + i, moves, other=0.0)
@@ -245,6 +245,6 @@ def launch(
                     lo.new_empty(batch, dtype=torch.uint8))  # fmt: skip
     _finish[(batch,)](
         new, exact, notes, left, resets, hi, *found, chunks, batch, numbers, start,
-        ROWS=rows, WIDE=triton.next_power_of_2(numbers), TILE=TILE,
+        ROWS=rows, WIDE=triton.next_power_of_2(numbers), SETTLING_TILE=SETTLING_TILE,
     )  # fmt: skip
     return found._replace(broken=found.broken.view(torch.bool))

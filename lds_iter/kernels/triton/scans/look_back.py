@@ -82,7 +82,7 @@ def applied(p, y, z, K: tl.constexpr):
 
 
 @triton.jit
-def product(later, earlier, AT: tl.constexpr, K: tl.constexpr):
+def map_product(later, earlier, AT: tl.constexpr, K: tl.constexpr):
     """`A P`, where A begins at `later[AT]`, as a tuple."""
     out = ()
     for r in tl.static_range(K):
@@ -117,7 +117,7 @@ def _scanned(p, y, row, STEP: tl.constexpr, K: tl.constexpr, M: tl.constexpr):
         z = ()
         for k in tl.static_range(K):
             z = z + (tl.gather(y[k], before, 0),)
-        moved, both = applied(p, z, y, K), product(p, q, 0, K)
+        moved, both = applied(p, z, y, K), map_product(p, q, 0, K)
         new_p = ()
         for k in tl.static_range(K * K):
             new_p = new_p + (tl.where(row < STEP, p[k], both[k]),)
@@ -214,7 +214,7 @@ def carried(
             q, z = awaited(words + (index - digit) * columns * PARTS, digit, columns, here, K, N, PARTS, GROUP)
             folds_p, folds_y = q + folds_p, z + folds_y
             y = applied(p, z, y, K)
-            p = product(p, q, 0, K)
+            p = map_product(p, q, 0, K)
             complete = complete & (digit == GROUP - 1)
             words += entries * columns * PARTS
             index, entries = index // GROUP, entries // GROUP

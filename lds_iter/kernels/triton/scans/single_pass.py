@@ -28,7 +28,7 @@ from lds_iter.kernels.triton.scans.look_back import (
     before,
     carried,
     last,
-    product,
+    map_product,
     scanned,
     stacked,
     ticket,
@@ -82,7 +82,7 @@ def _scan(
     p, y = am[: K * K], bm[:K]
     for r in tl.static_range(1, ROWS):
         y = _moved(am, y, bm, r, K)
-        p = product(am, p, r * K * K, K)
+        p = map_product(am, p, r * K * K, K)
     p, y = scanned(p, y, K, SUBS, COLUMNS)
     p_own, y_own = last(p, K * K, SUBS), last(y, K, SUBS)
     p, y = before(p, y, K, SUBS, COLUMNS)

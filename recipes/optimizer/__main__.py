@@ -1,0 +1,93 @@
+"""All steps of a training at once: `python -m recipes.optimizer [--task irises --optimizer adam --window 100]`.
+
+Trains in parallel and step by step, prints how the two trajectories agree and what each took, then improves every
+learning rate of the training by the gradient of its last loss, and draws both.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from torch import Tensor
+
+import lds_iter as li
+from recipes.command_line import check_folder, fail, in_one_line
+from recipes.optimizer.problems import TASKS, Task
+from recipes.optimizer.report import picture
+from recipes.optimizer.training import SGD, AbstractOptimizer, Adam, Momentum, Training
+from recipes.optimizer.tuning import tune_rates
+
+OPTIMIZERS: dict[str, tuple[AbstractOptimizer, float]] = {
+    "sgd": (SGD(), 0.1), "momentum": (Momentum(), 0.02), "adam": (Adam(), 0.01),
+}  # fmt: skip
+"""With their learning rates."""
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@in_one_line
+def main(
+    task: Annotated[str, typer.Option(help=f"What to train: {' or '.join(TASKS)}.")] = "tumours",
+    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = "adam",
+    steps: Annotated[int, typer.Option(min=2, help="Steps of the training.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Examples per step.")] = 16,
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate; 0 for the optimizer's own.")] = 0,
+    window: Annotated[int, typer.Option(min=0, help="Steps at a time; 0 for all.")] = 0,
+    tunings: Annotated[int, typer.Option(min=0, help="Improvements of the learning rates.")] = 10,
+    out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("out/optimizer"),
+) -> None:
+    """Train in parallel and step by step, compare, tune the learning rates, draw."""
+    for name, value, known in ("--task", task, TASKS), ("--optimizer", optimizer, OPTIMIZERS):
+        if value not in known:
+            raise typer.BadParameter(f"{name} must be one of {', '.join(known)}, got {value}.")
+    check_folder(out)
+    console, problem = Console(), TASKS[task]()
+    kind, usual = OPTIMIZERS[optimizer]
+    training = Training(problem.loss, problem.data, kind)
+    given = training.inputs(rate or usual, steps, batch)
+    parallel = _compare(console, training, problem, given, window or None)
+    rates, history = [given[1]], []
+    for rates_now, loss in tune_rates(training, problem.x, given, tunings, window or None):
+        rates.append(rates_now)
+        history.append(loss)
+    if history:
+        console.print(f"loss of all examples after tuning every learning rate: {history[0]:.4f} to {history[-1]:.4f}")
+    curves = [training.parameters(parallel)]
+    if tunings:
+        tuned = li.solve(training, training.start(problem.x), (given[0], rates[-1], given[2]), window=window or None)
+        curves.append(training.parameters(tuned.states))
+    path = picture(problem, curves, [rates[0], rates[-1]][: len(curves)], out / "optimizer.png")
+    console.print(f"picture: {path}", soft_wrap=True)
+
+
+def _compare(
+    console: Console, training: Training, problem: Task, given: tuple[Tensor, ...], window: int | None
+) -> Tensor:
+    """Both ways; returns the states."""
+    s0 = training.start(problem.x)
+    begin = time.perf_counter()
+    try:
+        solution = li.solve(training, s0, given, window=window, rtol=1e-8, atol=1e-8)
+    except li.SolveError as error:
+        fail(f"{str(error).splitlines()[0]} Try --window 100.")
+    parallel = time.perf_counter() - begin
+    begin = time.perf_counter()
+    states = li.sequential(training, s0, given)
+    away = (training.parameters(solution.states) - training.parameters(states)).abs().max()
+    count, steps = int(solution.iterations), len(states)
+    console.print(
+        f"{steps} steps in {count} iterations, {steps / count:.0f} times fewer one after the other; parameters differ "
+        f"by {float(away):.0e} at most; {parallel:.2f} s in parallel, {time.perf_counter() - begin:.2f} s step by step"
+    )
+    before, after = (float(problem.loss(x, problem.data)) for x in (problem.x, training.parameters(states[-1])))
+    console.print(f"loss of all examples: {before:.4f} to {after:.4f}")
+    return solution.states
+
+
+if __name__ == "__main__":
+    app()

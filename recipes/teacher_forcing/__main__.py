@@ -1,0 +1,101 @@
+"""A recurrent network learns a chaotic attractor: `python -m recipes.teacher_forcing [--length 10000 --steps 1500]`.
+
+Trains a piecewise-linear network on Lorenz-63 under generalized teacher forcing, all time steps at once, compares the
+first losses with those of training step by step, lets the network run freely, and draws its attractor beside the data.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from torch import Tensor
+
+import lds_iter as li
+from recipes.command_line import check_folder, in_one_line
+from recipes.teacher_forcing.data import DT, EXPONENT, divergence, lorenz
+from recipes.teacher_forcing.network import Forced, ShallowPLRNN
+from recipes.teacher_forcing.training import Step, train
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+@in_one_line
+def main(
+    length: Annotated[int, typer.Option(min=10, help="Time steps of the series, T.")] = 10_000,
+    hidden: Annotated[int, typer.Option(min=1, help="Units of the network.")] = 50,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the training.")] = 1500,
+    compare: Annotated[int, typer.Option(min=1, help="First steps that are also trained step by step.")] = 3,
+    out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("out/teacher_forcing"),
+) -> None:
+    """Train, compare with training step by step, run the network freely, draw."""
+    check_folder(out)
+    console, data = Console(), lorenz(length + 1)
+    network, taken, seconds = _train(data, hidden, steps, parallel=True)
+    _, looped, loop_seconds = _train(data, hidden, min(compare, steps), parallel=False, planned=steps)
+    away = max(abs(one.loss - other.loss) / other.loss for one, other in zip(taken, looped, strict=False))
+    console.print(
+        f"T = {length:,}: {seconds / len(taken) * 1e3:.0f} ms a step of training, all time steps at once; "
+        f"{loop_seconds / len(looped) * 1e3:.0f} ms one after the other; losses of the first {len(looped)} differ by "
+        f"{away:.0e} of themselves at most"
+    )
+    strengths = [step.alpha for step in taken]
+    console.print(
+        f"forcing {max(strengths):g} at most, {strengths[-1]:g} at last; iterations "
+        f"{max(step.iterations for step in taken)} at most, {sum(step.iterations for step in taken) / len(taken):.1f} "
+        f"on average; loss {taken[0].loss:.3g} to {taken[-1].loss:.3g}"
+    )
+    with torch.no_grad():
+        free = li.sequential(Forced(network, 0.0), data[0], data[:-1])
+    found = li.diagnostics.lyapunov(Forced(network, 0.0), data[0], data[:-1], free, prefix=None, discard=length // 20)
+    console.print(
+        f"running freely: Lyapunov exponent {float(found.largest) / DT:.2f} +- {float(found.error[0]) / DT:.2f} nats "
+        f"per unit of time, the system's is {EXPONENT:.2f}; divergence in state space "
+        f"{divergence(free, data[1:]):.2f}, that of another trajectory of the system "
+        f"{divergence(lorenz(length, seed=1), data[1:]):.2f}"
+    )
+    console.print(f"picture: {_draw(taken, free, data, out / 'teacher_forcing.png')}", soft_wrap=True)
+
+
+def _train(
+    data: Tensor, hidden: int, steps: int, *, parallel: bool, planned: int | None = None
+) -> tuple[ShallowPLRNN, list[Step], float]:
+    """The network, the steps taken and seconds; `planned` is what the fall of the learning rate reckons with."""
+    torch.manual_seed(0)
+    network, taken = ShallowPLRNN(data.shape[-1], hidden), []
+    begin = time.perf_counter()
+    for step in train(network, data, planned or steps, parallel=parallel):
+        taken.append(step)
+        if len(taken) == steps:
+            break
+    return network, taken, time.perf_counter() - begin
+
+
+def _draw(taken: list[Step], free: Tensor, data: Tensor, path: Path) -> Path:
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(12, 3.8))
+    for place, (rows, title) in enumerate([(data, "Lorenz-63"), (free, "the network, running freely")], 1):
+        ax = figure.add_subplot(1, 3, place)
+        ax.plot(rows[:5000, 0], rows[:5000, 2], linewidth=0.4)
+        ax.set(title=title, xlabel="x", ylabel="z", xlim=(-3, 3), ylim=(-3, 3))
+    ax = figure.add_subplot(1, 3, 3)
+    ax.semilogy([step.loss for step in taken], label="loss")
+    ax.semilogy([max(1, step.iterations) for step in taken], linewidth=0.5, label="iterations")
+    ax.set(xlabel="step of the training")
+    ax.legend()
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    plt.close(figure)
+    return path
+
+
+if __name__ == "__main__":
+    app()

@@ -40,7 +40,6 @@ MEANINGS = {
 
 
 TO_BE_RENAMED = {
-    "Watched", "Work",
     "iterate",  # the loop by hand, and the loop
 }  # fmt: skip
 """Public names that two modules define with different meanings: this list may only become shorter."""

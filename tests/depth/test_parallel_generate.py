@@ -251,10 +251,68 @@ def test_a_cache_that_cannot_roll_back_is_refused_and_the_way_round_works():
         )
 
 
+@pytest.mark.parametrize("family", ["LlamaForCausalLM", "MistralForCausalLM"])
+def test_a_prompt_of_embeddings_and_a_cache_of_an_older_text(family):
+    """The cache then holds more than the tokens at hand stand for."""
+    model, (ids, _) = model_of(family), prompts(2)
+    e, options = model.get_input_embeddings()(ids), {"max_new_tokens": 12, "do_sample": False}
+    for given in (
+        {"inputs_embeds": e},
+        {"input_ids": ids, "inputs_embeds": e},
+        {"input_ids": ids, "prefill_chunk_size": 4},
+    ):
+        assert torch.equal(
+            depth.parallel_generate(model, ahead=5, **given, **options), model.generate(**given, **options)
+        )
+    outcomes = []
+    for way in model.generate, functools.partial(depth.parallel_generate, model, ahead=5):
+        cache = transformers.DynamicCache(config=model.config)
+        first = way(ids, past_key_values=cache, **options)
+        longer = torch.cat([first, ids], dim=1)
+        new = longer[:, cache.get_seq_length() :]  # only these, and a mask that says how many there are
+        outcomes.append(way(new, attention_mask=torch.ones_like(longer), past_key_values=cache, **options))
+    assert torch.equal(*outcomes)
+
+
+def test_a_model_that_cuts_drafts_away_is_refused():
+    """Adapters of learned prompts hand on one token a pass, whatever was drafted."""
+    model, (ids, mask) = model_of("LlamaForCausalLM"), prompts(1)
+    prepare = model.prepare_inputs_for_generation
+
+    def one_a_pass(*args, **kwargs):
+        prepared = prepare(*args, **kwargs)
+        if not kwargs.get("is_first_iteration"):
+            prepared |= {name: prepared[name][:, -1:] for name in ("input_ids", "position_ids") if name in prepared}
+        return prepared
+
+    model.prepare_inputs_for_generation = one_a_pass
+    try:
+        with pytest.raises(ValueError, match=r"returned logits for 1 of 9 tokens.*use_cache=False"):
+            depth.parallel_generate(model, ids, attention_mask=mask, max_new_tokens=12, do_sample=False, ahead=8)
+    finally:
+        del model.prepare_inputs_for_generation
+
+
+def test_other_rules_and_what_is_no_model_or_prompt_are_refused():
+    model, (ids, _) = model_of("LlamaForCausalLM"), prompts(1)
+    for given, error, words in [
+        ({"penalty_alpha": 0.6, "top_k": 4}, ValueError, "`penalty_alpha` must be left out"),
+        ({"prompt_lookup_num_tokens": 3}, ValueError, r"draft=li\.depth\.Lookup\(\)"),
+        ({"assistant_model": model}, ValueError, "draft=FUNCTION"),
+        ({"draft": "lookup"}, TypeError, r"`draft` must be a callable, got 'lookup'"),
+        ({"ahead": 2.5}, ValueError, "`ahead` must be a whole number"),
+        ({"input_ids": ids[0]}, ValueError, r"`input_ids\[None\]`"),
+        ({"input_ids": ids.tolist()}, TypeError, r"\*\*encoded"),
+        ({"model": ids}, TypeError, "`model` must be a transformers language model"),
+    ]:
+        with pytest.raises(error, match=words):
+            depth.parallel_generate(**{"model": model, "input_ids": ids, "max_new_tokens": 4, **given})
+
+
 def test_what_cannot_be_is_refused_with_advice():
     model, (ids, mask) = model_of("LlamaForCausalLM"), prompts(1)
     for options, words in [
-        ({"ahead": 0}, "`ahead` must be at least 1"),
+        ({"ahead": 0}, "`ahead` must be a whole number of at least 1"),
         ({"num_beams": 2}, "`num_beams` must be 1"),
         ({"return_dict_in_generate": True, "output_hidden_states": True}, "`output_hidden_states`"),
         ({"draft": lambda tokens, said: said.float()}, "`draft` must return tokens"),

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import lds_iter as li
 from lds_iter import depth
-from lds_iter.depth.lattice import SCALE, Lattice
+from lds_iter.depth.recurrent.lattice import SCALE, Lattice
+from lds_iter.depth.recurrent.model import Counted, all_steps
 from recipes.recurrent_depth.model import RecurrentDepth, Shape, load
 from recipes.recurrent_depth.text import encode, topics
 
@@ -70,7 +72,7 @@ def test_the_wavefront_is_the_recurrence_over_token_and_depth_step_by_step(fligh
 @torch.no_grad()
 def test_a_round_of_the_wavefront_is_one_batched_call_of_each_part():
     """Rows whose records do not continue each other are read as a batch: the calls do not grow with their number."""
-    model = depth.recurrent.Counted(untrained())
+    model = Counted(untrained())
     lattice = Lattice(model, encode("Of the"), 5, 3, 1)
     states, k = torch.randn(15, len(lattice.s0)), lattice.inputs  # fifteen records that have nothing in common
     states[:, -5:] = torch.randint(0, 96, (15, 5)) * SCALE
@@ -142,17 +144,94 @@ def test_every_way_of_generation_runs_in_every_dtype(dtype):
 def test_nothing_of_a_call_is_made_on_another_device():
     """Shapes alone, on torch's device without memory: a tensor made on the CPU is refused by the first product."""
     model = untrained().to("meta")
-    memory = depth.Memory()
-    tokens = torch.zeros(5, dtype=torch.int64, device="meta")
-    logits, views = depth.recurrent.all_steps(model, memory, tokens, 3)
-    memory.keep(views, 3)
-    logits, _ = depth.recurrent.all_steps(model, memory, tokens, 3)
-    assert logits.shape == (5, 96)
+    memory = depth.Memory(2, "meta")
+    rows = [[1, 2, 3, 4, 5], [1, 2]]
+    _, views = all_steps(model, memory, rows, 3)
+    memory.keep(views, [3, 1])
+    logits, _ = all_steps(model, memory, rows, 3)
+    assert logits.shape == (2, 5, 96)
     assert logits.device.type == "meta"
-    items = torch.zeros(5, dtype=torch.int64, device="meta")
-    h = torch.zeros(5, 1, 16, device="meta")
-    view = memory.take(items).view(("step", 0), items)
+    items, h = torch.zeros(5, dtype=torch.int64, device="meta"), torch.zeros(5, 1, 16, device="meta")
+    view = memory.take([0, 0, 1, 0, 1]).view(("step", 0), items)
     assert model.step(h, h, items[:, None], view).shape == h.shape
+
+
+WAYS = {
+    "loop": depth.one_by_one,
+    "newest": depth.newest_states,
+    "verified": lambda *given, **options: depth.verified(*given, block=6, **options),
+}
+
+
+def batch_of(texts, padding=0):
+    """Prompts of several lengths, padded on the left, and their mask."""
+    prompts = [encode(text) for text in texts]
+    longest = max(map(len, prompts)) + padding
+    mask = torch.stack([(torch.arange(longest) >= longest - len(prompt)).long() for prompt in prompts])
+    rows = [torch.cat([torch.full((longest - len(prompt),), 7), prompt]) for prompt in prompts]
+    return prompts, torch.stack(rows), mask
+
+
+@given(
+    way=st.sampled_from(sorted(WAYS)),
+    texts=st.lists(st.text("abc def", min_size=1, max_size=6), min_size=1, max_size=3),
+    padding=st.integers(0, 2),
+    gain=st.sampled_from([0.5, 2.0, 4.0]),
+    inner=st.integers(1, 3),
+    ends=st.sampled_from([None, (10, 11, 12, 30, 31, 32, 50, 51, 52, 70, 71, 72)]),
+    sampled=st.booleans(),
+)
+def test_a_batch_says_what_each_of_its_prompts_says_by_itself(way, texts, padding, gain, inner, ends, sampled):
+    """Padding, company and the pace of others change nothing: neither tokens nor where a text ends."""
+    model, (prompts, tokens, mask) = untrained(gain), batch_of(texts, padding)
+    options = {"eos_token_id": ends}
+    if way != "loop":
+        options["rule"] = depth.Freeze(0.003, inner, 5)
+
+    def choose(number):
+        return {"choose": depth.Sample(3 + number, temperature=0.7)} if sampled else {}
+
+    together = WAYS[way](model, tokens, 7, 4, attention_mask=mask, pad_token_id=95, **choose(0), **options)
+    alone = [WAYS[way](model, prompt, 7, 4, **choose(i), **options).tokens for i, prompt in enumerate(prompts)]
+    assert together.lengths.tolist() == [len(text) for text in alone]
+    for row, text in zip(together.tokens, alone, strict=True):
+        assert torch.equal(row[: len(text)], text)
+        assert (row[len(text) :] == 95).all()
+        assert ends is None or all(word not in ends for word in text[:-1].tolist())
+    assert together.tokens.shape[1] == together.lengths.max()
+
+
+@settings(max_examples=8)
+@given(gain=st.sampled_from([0.5, 4.0]), seed=st.integers(-3, 3), change=st.sampled_from([0.0, 0.1, 10.0]))
+def test_a_sample_at_a_seed_is_that_of_the_loop_whatever_the_way(gain, seed, change):
+    model, (_, tokens, mask) = untrained(gain), batch_of(["Of the", "a"])
+    options = {"attention_mask": mask, "choose": depth.Sample(seed), "eos_token_id": 9}
+    exact = depth.one_by_one(model, tokens, 7, 4, **options)
+    ours = depth.verified(model, tokens, 7, 4, rule=depth.Freeze(change), **options)
+    assert torch.equal(ours.tokens, exact.tokens)
+    assert not torch.equal(depth.one_by_one(model, tokens, 7, 4, choose=depth.Sample(seed + 9)).tokens, exact.tokens)
+
+
+def test_the_wavefront_samples_ends_and_takes_one_prompt():
+    model, prompt = untrained(gain=0.5), encode("Of the")  # twelve steps are at the fixed point here
+    sample = depth.Sample(4)
+    exact = depth.one_by_one(model, prompt, 8, 12, choose=sample).tokens
+    assert torch.equal(depth.wavefront(model, prompt, 8, 12, flight=4, choose=sample).tokens, exact)
+    end = int(exact[4])
+    ours = depth.wavefront(model, prompt, 8, 12, flight=4, choose=sample, eos_token_id=end)
+    assert torch.equal(ours.tokens, depth.one_by_one(model, prompt, 8, 12, choose=sample, eos_token_id=end).tokens)
+    assert int(ours.lengths) <= 5
+    with pytest.raises(ValueError, match=r"must be one prompt \(P,\).*li\.depth\.verified.*batch"):
+        depth.wavefront(model, prompt.expand(2, -1), 4, 4)
+
+
+def test_texts_that_have_ended_cost_nothing_more():
+    model, (_, tokens, mask) = untrained(gain=2.0), batch_of(["Of the", "a", "class A"])
+    whole = depth.one_by_one(model, tokens, 12, 4, attention_mask=mask)
+    ends = whole.tokens[:, 2].tolist()  # every text has ended after three tokens
+    ours = depth.one_by_one(model, tokens, 12, 4, attention_mask=mask, eos_token_id=ends)
+    assert ours.rounds <= 3
+    assert ours.work.token_steps == 4 * int(ours.lengths.sum())
 
 
 def test_impossible_generation_is_refused():
@@ -161,7 +240,22 @@ def test_impossible_generation_is_refused():
             way(untrained(), torch.zeros(0, dtype=torch.int64), 4, 4)
         with pytest.raises(TypeError, match=r"`prompt.long\(\)`"):
             way(untrained(), torch.zeros(3), 4, 4)
-        with pytest.raises(ValueError, match="`count` must be at least 1"):
+        with pytest.raises(ValueError, match="`count` must be a whole number of at least 1"):
             way(untrained(), encode("a"), 0, 4)
     with pytest.raises(ValueError, match="at least 1"):
         depth.Freeze(inner=0)
+    model, prompt = untrained(), encode("a b")
+    for wrong, error, words in [
+        ({"rule": 0.003}, TypeError, r"Type `li\.depth\.Freeze\(0\.003\)`"),
+        ({"choose": "greedy"}, TypeError, r"`choose` must be a callable"),
+        ({"choose": lambda logits, *_: logits}, ValueError, "one token for each row"),
+        ({"attention_mask": torch.tensor([1, 1, 0])}, ValueError, 'padding_side = "left"'),
+        ({"model": nn.Linear(2, 2)}, TypeError, r"has no `embed`.*parallel_generate"),
+    ]:
+        with pytest.raises(error, match=words):
+            depth.verified(**{"model": model, "prompt": prompt, "count": 4, "depth": 4, **wrong})
+    with pytest.raises(IndexError) as caught:
+        depth.verified(model, torch.tensor([3, 999]), 4, 4)
+    assert "outside of the vocabulary" in str(caught.value.__notes__)
+    with pytest.raises(ValueError, match="`temperature` must be above 0"):
+        depth.Sample(1, temperature=0)

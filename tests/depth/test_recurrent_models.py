@@ -176,6 +176,8 @@ def test_huginn_generates_by_the_four_functions_what_it_says_itself(huginn_folde
     assert torch.equal(depth.verified(adapted, prompt, 10, 6).tokens, exact.tokens)
     with pytest.raises(ValueError, match=r"takes no mask.*li\.depth\.verified"):
         depth.wavefront(adapted, prompt, 10, 6)
+    with pytest.raises(ValueError, match=r"takes no mask.*one by one"):
+        depth.verified(adapted, prompt.expand(2, -1), 10, 6)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -195,3 +197,16 @@ def test_looped_layers_say_with_one_loop_what_the_model_says_and_with_many_what_
     assert depth.wavefront(looped, prompt, 4, 4, flight=3).rounds <= 16
     with pytest.raises(TypeError, match="RecurrentDepthModel"):
         depth.Looped(nn.Linear(2, 2))
+
+
+def test_models_that_do_more_than_their_parts_are_refused():
+    sizes = {
+        "vocab_size": 64, "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1,
+        "intermediate_size": 32, "num_hidden_layers": 2, "initializer_range": 0.3,
+    }  # fmt: skip
+    granite = transformers.GraniteConfig(**sizes, embedding_multiplier=2.0)
+    with pytest.raises(ValueError, match="it scales or caps on the way"):
+        depth.Looped(transformers.GraniteForCausalLM(granite).eval())
+    mistral = transformers.MistralConfig(**sizes, sliding_window=4)
+    with pytest.raises(ValueError, match="attention over a window"):
+        depth.Looped(transformers.MistralForCausalLM(mistral).eval())

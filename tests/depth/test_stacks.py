@@ -159,3 +159,30 @@ def test_attention_without_forward_mode_says_how_to_get_it():
 def test_a_bare_stack_has_no_head():
     with pytest.raises(ValueError, match="unflatten"):
         depth.shared(Affine(), torch.zeros(2, 6), 3, dims=1).finish(torch.zeros(2, 6))
+
+
+def test_blocks_that_scale_by_their_depth_are_found_at_fresh_weights():
+    """Freshly initialised attention averages all tokens, whatever its scale: these differ by 1e-5 there."""
+    transformers = pytest.importorskip("transformers")
+    config = {"n_embd": 32, "n_layer": 3, "n_head": 4, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 0}
+    for scaled in False, True:
+        options = {**config, "scale_attn_by_inverse_layer_idx": scaled, "attn_implementation": "eager"}
+        layers = list(transformers.GPT2Model(transformers.GPT2Config(**options)).eval().h)
+        if scaled:
+            with pytest.raises(ValueError, match=r"a scale that depends on the depth"):
+                depth.stack(layers, torch.randn(2, 5, 32))
+        else:
+            assert len(depth.stack(layers, torch.randn(2, 5, 32)).sequential()) == 3
+
+
+def test_blocks_and_numbers_that_cannot_be_are_refused():
+    h0, linear = torch.randn(2, 5, 8), nn.Linear(8, 8)
+    for make, error, words in [
+        (lambda: depth.shared(linear, h0, 2.5), ValueError, "`depth` must be a whole number of at least 1, got 2.5"),
+        (lambda: depth.shared(linear, h0[0, 0], 3), ValueError, "dims=1"),
+        (lambda: depth.injected(lambda h, e: h + e, h0, h0[0], 3), ValueError, r"`e` must lead with the batch"),
+        (lambda: depth.shared(lambda h: (h, None), h0, 3).solve(), TypeError, r"`lambda h: block\(h\)\[0\]`"),
+        (lambda: depth.shared(nn.Linear(8, 4), h0, 3).solve(), ValueError, r"must keep the shape \(2, 5, 8\)"),
+    ]:
+        with pytest.raises(error, match=words):
+            make()

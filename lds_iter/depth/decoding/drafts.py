@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from lds_iter.methods.spelling import Composable
 
 Draft = Callable[[Tensor, Tensor], Tensor]
 """`draft(tokens, said)`: all tokens so far, `(B, n)`, and the model's own words for the next ones from its last pass,
@@ -24,7 +25,7 @@ def own_words(tokens: Tensor, said: Tensor) -> Tensor:  # noqa: ARG001
 
 
 @dataclass(frozen=True)
-class Lookup:
+class Lookup(Composable):
     """A draft from the text so far, looked up anew in every round (prompt lookup decoding, Saxena 2023).
 
     The draft is what followed the latest earlier occurrence of the last `match` tokens; behind it, and where there is
@@ -55,23 +56,3 @@ class Lookup:
                 following = tokens[row, int(where[-1]) + self.match :][: said.shape[1]]
                 drafted[row, : len(following)] = following
         return drafted
-
-
-@dataclass(frozen=True)
-class CoupledNoise:
-    """Gumbel noise that belongs to a seed and a position: `argmax(scores + noise)` is a sample from `softmax(scores)`.
-
-    The token at a position is then a function of the scores there, whatever pass they came from, so drafts can be
-    checked (the Gumbel-max trick; coupled over passes as in arXiv 2510.24211).
-
-    Attributes:
-        seed: any whole number.
-    """
-
-    seed: int
-
-    def __call__(self, position: int, like: Tensor) -> Tensor:
-        """Noise for the token at `position`, of the shape and device of scores `(B, vocabulary)`."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + position) % (1 << 63))
-        uniform = torch.rand(like.shape, generator=generator, dtype=torch.float64).clamp(min=1e-300)
-        return (-torch.log(-torch.log(uniform))).to(like)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.recurrence import DepthRecurrence
+from lds_iter.depth.layers.recurrence import DepthRecurrence
 from lds_iter.derivatives.linearization import FunctionDerivatives, Linearization
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import spelled
@@ -16,7 +16,7 @@ from lds_iter.recurrence import take_rows
 
 
 @dataclass(frozen=True)
-class Watched(LDSApproximation):
+class ErrorsKept(LDSApproximation):
     """A method, unchanged, with the relative error of every iterate at every depth.
 
     Attributes:
@@ -73,7 +73,7 @@ def error_map(
         exact: `problem.sequential()`.
         tolerance: on the relative error of the last state, for `to_last`.
     """
-    watched = Watched(method, exact)
+    watched = ErrorsKept(method, exact)
     solution = problem.solve(watched, rtol=0, atol=1e-6 * float(exact.abs().max()), throw=False)
     errors = torch.stack([*watched.errors, relative_error(solution.states, exact)])
     wrong = (~(errors[:, -1] <= tolerance)).nonzero().flatten()

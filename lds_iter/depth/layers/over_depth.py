@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lds_iter.depth.closeness import agree, others, state_dtype
-from lds_iter.depth.recurrence import DepthRecurrence
-from lds_iter.depth.watch import Call, finish_with, watch, watch_from
+from lds_iter.depth.layers.recorded_calls import Call, finish_with, watch, watch_from
+from lds_iter.depth.layers.recurrence import DepthRecurrence
+from lds_iter.depth.layers.up_to_rounding import agree, others, state_dtype
 
 
-def over_depth(model: nn.Module, *, layers: nn.ModuleList | None = None, **inputs: Any) -> DepthRecurrence:
+def over_depth(
+    model: nn.Module, input_ids: Tensor | None = None, *, layers: nn.ModuleList | None = None, **inputs: Any
+) -> DepthRecurrence:
     """The layers of a transformers model as a recurrence; `s0` is the flattened input of the first layer.
 
     In grad mode, gradients reach all that the model is made of: the layers' parameters through `f`, and what lies below
@@ -27,9 +29,10 @@ def over_depth(model: nn.Module, *, layers: nn.ModuleList | None = None, **input
     Args:
         model: any model with a list of layers, in evaluation mode, on any device and in any dtype; wrapped by PEFT or
             by `torch.compile` too.
+        input_ids: tokens `(batch, tokens)`; None where the model takes other inputs.
         layers: which list, where the model has several, such as `model.decoder.block`; the one with the longest chain
             of calls when None.
-        inputs: as the model takes them, such as `input_ids` and `attention_mask`, of one or more sequences.
+        inputs: what else the model takes, such as `attention_mask`, `inputs_embeds`, `pixel_values`.
 
     Returns:
         A recurrence of T = number of layer calls over states `(batch, tokens * width)`, float32 for layers in half
@@ -40,7 +43,14 @@ def over_depth(model: nn.Module, *, layers: nn.ModuleList | None = None, **input
     Raises:
         ValueError: where no chain of layers is found, where a part of the model is in training mode, or where a layer
             by itself does not do what it does in the model.
+        TypeError: for a model that is no `nn.Module`.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"`model` must be an nn.Module, got {type(model).__name__}. Of a pipeline type `pipeline.model`."
+        )
+    if input_ids is not None:
+        inputs["input_ids"] = input_ids
     model = getattr(model, "_orig_mod", model)  # of torch.compile, which hides the layers from hooks
     calls = watch(model, inputs, layers)
     first = calls[0].hidden

@@ -99,7 +99,7 @@ class Layers:
 
 
 class FittingDerivatives(AbstractDerivatives):
-    """Derivatives of rows of the given shape; refuses a dense Jacobian that is larger than the device's memory."""
+    """Derivatives of rows of the given shape; refuses a dense Jacobian that is larger than half the device's memory."""
 
     def __init__(self, derivatives: AbstractDerivatives, shape: torch.Size) -> None:
         self.value = derivatives.value
@@ -120,10 +120,11 @@ class FittingDerivatives(AbstractDerivatives):
     def jacobian(self) -> Tensor:
         needed = self._shape.numel() * self._shape[-1] * self.value.element_size()
         there = _memory_bytes(self.value.device)
-        if needed > there:
+        if 2 * needed > there:
             raise MemoryError(
                 f"The Jacobians of {self._shape.numel() // self._shape[-1]} hidden sequences of D = {self._shape[-1]} "
-                f"numbers take {needed / 2**30:,.0f} GiB, and the device has {there / 2**30:,.0f} GiB. Type "
+                f"numbers take {needed / 2**30:,.0f} GiB, their products in the scan as much again, and the device has "
+                f"{there / 2**30:,.0f} GiB. Type "
                 "`li.Jacobi()` (the default of `DepthRecurrence.solve`), or `li.QuasiNewton(li.Hutchinson())`."
             )
         return self._derivatives.jacobian()

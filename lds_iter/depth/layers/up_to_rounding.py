@@ -14,13 +14,13 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return WIDENED.get(dtype, dtype)
 
 
-def agree(ours: Tensor, theirs: Tensor, dtype: torch.dtype) -> bool:
+def agree(ours: Tensor, theirs: Tensor, dtype: torch.dtype, least: float = 1e-4) -> bool:
     """Whether two results of layers in `dtype` differ by rounding alone, relative to the largest number.
 
-    The bound is 1e-4 or eight units of rounding, the larger: a layer adds up hundreds of products, so float32 stays
+    The bound is `least` or eight units of rounding, the larger: a layer adds up hundreds of products, so float32 stays
     below 1e-5 and half precision within a few units; another configuration or a stale mask is off by 1e-2 and more.
     """
-    bound = max(1e-4, 8 * torch.finfo(dtype).eps)
+    bound = max(least, 8 * torch.finfo(dtype).eps)
     return bool((ours - theirs).abs().max() <= bound * theirs.abs().max())  # False for NaN
 
 

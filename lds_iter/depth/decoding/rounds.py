@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.drafts import CoupledNoise
+from lds_iter.depth.decoding.coupled_noise import CoupledNoise
 
 WAY_ROUND = "Type use_cache=False: every pass then reads the whole text again, which takes more work and no roll-back."
 
@@ -38,6 +38,7 @@ class Rounds:
 
     def __post_init__(self) -> None:
         self.live = torch.ones(len(self.tokens), dtype=torch.bool, device=self.tokens.device)
+        self._nameless = 0  # places of the cache that none of the tokens here stands for: embeddings, an older text
         self._pads = any(hasattr(criterion, "eos_token_id") for criterion in self.criteria)
 
     @property
@@ -47,20 +48,52 @@ class Rounds:
 
     def read(self, drafted: Tensor) -> Tensor:
         """One pass: logits after the last token and after each drafted one, `(B, drafted + 1, vocabulary)`."""
-        seen = torch.cat([self.tokens, drafted], dim=1)
-        inputs = self._longer(drafted.shape[1])
+        asked = drafted.shape[1] + 1
+        logits = self._continue(torch.cat([self.tokens, drafted], dim=1), asked) if self.passes else self._begin()
+        self.passes += 1
+        if logits.shape[1] < asked:
+            raise ValueError(
+                f"{type(self.model).__name__} returned logits for {logits.shape[1]} of {asked} tokens. Its "
+                "`prepare_inputs_for_generation` cuts all but one away, as PEFT's does for learned prompts. "
+                f"{WAY_ROUND} Or pass the prompt as `inputs_embeds`."
+            )
+        return logits[:, -asked:].to(torch.float32, copy=True)
+
+    def ended_as_they_go_on(self, drafted: Tensor) -> Tensor:
+        """Drafts with padding for the texts that have ended, where it is what they get."""
+        if not self._pads:
+            return drafted
+        return torch.where(self.live[:, None], drafted, self.config._pad_token_tensor.to(drafted.device))
+
+    def _begin(self) -> Tensor:
+        """The first pass, transformers' own: embeddings or images for tokens, a cache that holds some, chunks."""
+        before = self._cached()
+        out = self.model._prefill(self.tokens, self.config, dict(self.inputs))
+        if self.cache is None:
+            self.evaluated = self.tokens.shape[1]
+            return out.logits
+        self.inputs["past_key_values"] = out.past_key_values  # an adapter may have put its own in its place
+        _check_cache(self.model, self.cache)
+        self.cache.activate_past_recording()  # after the prompt, or windows would keep all of it
+        self.evaluated = self._cached() - before
+        self._nameless = self._cached() - self.tokens.shape[1]
+        return out.logits
+
+    def _continue(self, seen: Tensor, asked: int) -> Tensor:
+        """A pass over what the cache does not hold of all tokens seen."""
+        inputs = self._longer(asked - 1)
         if "logits_to_keep" in inputs:
-            inputs["logits_to_keep"] = drafted.shape[1] + 1
-        new = seen.shape[1] - (self.cache.get_seq_length() if self.cache is not None else 0)
+            inputs["logits_to_keep"] = asked
+        new = seen.shape[1] + self._nameless - self._cached()
+        self.evaluated += new
         prepared = self.model.prepare_inputs_for_generation(
-            seen, next_sequence_length=new, is_first_iteration=self.passes == 0, **inputs
+            seen, next_sequence_length=new, is_first_iteration=False, **inputs
         )
-        out = self.model(**prepared, return_dict=True)
-        self.passes, self.evaluated = self.passes + 1, self.evaluated + new
-        if self.passes == 1 and self.cache is not None:
-            _check_cache(self.model, self.cache)
-            self.cache.activate_past_recording()  # after the prompt, or windows would keep all of it
-        return out.logits[:, -(drafted.shape[1] + 1) :].to(torch.float32, copy=True)
+        return self.model(**prepared, return_dict=True).logits
+
+    def _cached(self) -> int:
+        """How many places of the cache are filled."""
+        return 0 if self.cache is None else self.cache.get_seq_length()
 
     def accept(self, logits: Tensor, drafted: Tensor) -> Tensor:
         """Take tokens up to the first that was not drafted; returns the model's words for those behind, `(B, k)`."""
@@ -71,11 +104,11 @@ class Rounds:
             taken = number + 1
             if not self.live.any() or number == drafted.shape[1]:
                 break
-            if bool((self.live & (token != drafted[:, number])).any()):
+            if bool((token != drafted[:, number]).any()):  # of texts that have ended too: the cache outlives this run
                 break
         self.inputs = self._longer(taken)
         if self.cache is not None and self.passes > 1:
-            self.cache.crop(self.tokens.shape[1] - 1 - self.cache.get_seq_length())
+            self.cache.crop(self.tokens.shape[1] - 1 + self._nameless - self._cached())
         return self._own_words(logits[:, taken:], first + taken)
 
     def _take(self, logits: Tensor) -> Tensor:
@@ -112,9 +145,9 @@ class Rounds:
 
     def output(self) -> Any:
         """Tokens, scores, cache and counts."""
-        from lds_iter.depth import parallel_output
+        from lds_iter.depth.decoding import output as output_classes
 
-        output: Any = parallel_output.ParallelGenerateOutput  # transformers annotates its fields as tensors of one kind
+        output: Any = output_classes.ParallelGenerateOutput  # transformers annotates its fields as tensors of one kind
         return output(
             sequences=self.tokens,
             scores=tuple(self.scores) or None,

@@ -30,9 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.closeness import state_dtype
-from lds_iter.depth.past import Memory, View
-from lds_iter.depth.recurrent import RecurrentDepthModel, check_prompt
+from lds_iter.depth.layers.up_to_rounding import state_dtype
+from lds_iter.depth.recurrent.choosing import Choose, most_likely
+from lds_iter.depth.recurrent.memory import Memory, View
+from lds_iter.depth.recurrent.model import RecurrentDepthModel
+from lds_iter.depth.recurrent.texts import checked_prompts
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.linear.transitions import Diagonal
 from lds_iter.methods.base import LDSApproximation
@@ -47,26 +49,42 @@ class Lattice:
 
     Args:
         model: by the four functions; its attention must take the mask of its cache.
-        prompt: at least one token, `(P,)`, int64.
+        prompt: one, `(P,)` or `(1, P)`, int64.
         count: how many tokens to generate.
         rows: rows of the recurrence per token.
         inner: steps of the core per row, so that R = rows * inner.
+        choose: how a token is chosen from its logits.
 
     Attributes:
         s0: an empty record, `(count * (width + 1),)`.
         inputs: the rows' numbers, `(count * rows,)`.
     """
 
-    def __init__(self, model: RecurrentDepthModel, prompt: Tensor, count: int, rows: int, inner: int) -> None:
-        check_prompt(prompt, count=count, rows=rows, inner=inner)
+    def __init__(
+        self,
+        model: RecurrentDepthModel,
+        prompt: Tensor,
+        count: int,
+        rows: int,
+        inner: int,
+        choose: Choose = most_likely,
+    ) -> None:
+        if len(checked_prompts(prompt, None, count=count, rows=rows, inner=inner)) > 1:
+            raise ValueError(
+                f"`prompt` must be one prompt (P,), got {tuple(prompt.shape)}: the recurrence over (token, depth) is "
+                "that of one text. Type `li.depth.verified(model, prompts, count, depth)`, which takes a batch and "
+                "says the tokens of the loop."
+            )
+        prompt = prompt.flatten()
         self.model, self.prompt, self.count, self.rows, self.inner = model, prompt, count, rows, inner
-        memory = Memory()
+        self._choose = choose
+        memory = Memory(device=prompt.device)
         positions = torch.arange(len(prompt), device=prompt.device)[None]
         e = model.embed(prompt[None], positions, memory.view("embed"))
         self.width, self._dtype = e.shape[-1], e.dtype
         self._before = self._prefill(e, positions)
         first = model.start(e[:, :1], positions[:, :1])
-        self._vocabulary = model.decode(first, positions[:, :1], Memory().view("decode")).shape[-1]
+        self._vocabulary = model.decode(first, positions[:, :1], memory.view("decode")).shape[-1]
         states = self._starts(count)
         self.s0 = torch.cat([states.flatten(), states.new_zeros(count)])
         self.inputs = torch.arange(count * rows, device=prompt.device)
@@ -90,7 +108,7 @@ class Lattice:
         distinct = fresh.nonzero().flatten()
         own, group = column[distinct], stretch[distinct]
         position = own + len(self.prompt) - 1
-        h, says = self._step(states[distinct, own], e[group, position], position, memory.take(group))
+        h, says = self._step(states[distinct, own], e[group, position], position, memory.take(group.tolist()))
         which = fresh.cumsum(0) - 1
         new_states[torch.arange(len(k), device=k.device), column] = h[which].to(s.dtype)
         ends = last.nonzero().flatten()
@@ -101,8 +119,9 @@ class Lattice:
         """The final states of the prompt but its last token, `(P - 1, width)`, all tokens at once."""
         e, positions = e[:, :-1], positions[:, :-1]
         h = self.model.start(e, positions)
+        empty = Memory(device=e.device)
         for _ in range(self.rows * self.inner if e.shape[1] else 0):
-            h = self.model.step(h, e, positions, Memory().view("step"))
+            h = self.model.step(h, e, positions, empty.view("step"))
         return h[0].to(state_dtype(h.dtype))
 
     def _starts(self, count: int) -> Tensor:
@@ -128,21 +147,22 @@ class Lattice:
         prompt = self.prompt.expand(len(states), -1)
         line = torch.cat([prompt, tokens[:, :top]], dim=1)
         positions = torch.arange(line.shape[1], device=line.device).expand_as(line)
-        memory, empty = Memory(), Memory()
+        memory, empty = (Memory(len(line), line.device) for _ in range(2))
         views: dict[Hashable, View] = {part: empty.view(part) for part in ("embed", "step", "decode")}
         e = self.model.embed(line, positions, views["embed"])
         final = torch.cat([self._before.expand(len(states), -1, -1), states[:, : top + 1]], dim=1).to(e.dtype)
         self.model.step(final, e, positions, views["step"])
         self.model.decode(final, positions, views["decode"])
-        memory.keep({part: views[part] for part in ("step", "decode")}, line.shape[1])
+        memory.keep({part: views[part] for part in ("step", "decode")}, [line.shape[1]] * len(line))
         return e, memory
 
     def _step(self, h: Tensor, e: Tensor, position: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """New states of single tokens `(B, width)`, and the likeliest token after each, `(B,)`."""
+        """New states of single tokens `(B, width)`, and the token chosen after each, `(B,)`."""
         h, e, at = h.to(e.dtype)[:, None], e[:, None], position[:, None]
         for _ in range(self.inner):
             h = self.model.step(h, e, at, memory.view("step", position))
-        return h[:, 0], self.model.decode(h, at, memory.view("decode", position))[:, 0].argmax(-1)
+        logits = self.model.decode(h, at, memory.view("decode", position))[:, 0]
+        return h[:, 0], self._choose(logits, position + 1, torch.zeros_like(position))
 
 
 @dataclass(frozen=True)

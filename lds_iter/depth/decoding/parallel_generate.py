@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.depth.drafts import CoupledNoise, Draft, own_words
-from lds_iter.depth.rounds import WAY_ROUND, Rounds
+from lds_iter.depth.decoding.coupled_noise import CoupledNoise
+from lds_iter.depth.decoding.drafts import Draft, own_words
+from lds_iter.depth.decoding.rounds import WAY_ROUND, Rounds
 
 
 def parallel_generate(
     model: Any,
-    input_ids: Tensor,
+    input_ids: Tensor | None = None,
     *,
     attention_mask: Tensor | None = None,
     ahead: int = 16,
@@ -32,7 +33,7 @@ def parallel_generate(
 
     Args:
         model: any decoder-only transformers model with `generate`, on any device.
-        input_ids: prompts `(B, n)`, padded on the left.
+        input_ids: prompts `(B, n)`, padded on the left; None where `inputs_embeds` are given.
         attention_mask: 0 where there is padding, `(B, n)`.
         ahead: how many tokens to draft in a round. A batch advances by what its slowest sequence accepts.
         draft: where drafts come from: `own_words` (Jacobi decoding), `Lookup()`, or a callable of your own.
@@ -48,10 +49,24 @@ def parallel_generate(
 
     Raises:
         ValueError: for what this cannot do: beams, encoder-decoder models, caches that cannot roll back; says what to
-            type instead.
+            type instead. For prompts of another shape, and tokens outside of the vocabulary.
+        TypeError: for a model without `generate`, prompts that are no tensor, a `draft` that is no callable.
 
     The same by transformers' own call: `model.generate(ids, custom_generate=li.depth.parallel_decode, ahead=16)`.
     """
+    if "assistant_model" in generate_arguments:
+        raise ValueError(
+            "`assistant_model` must be left out. Type draft=FUNCTION: of the tokens (B, n) and the model's own words "
+            "for the next ones (B, ahead) it returns a guess of them, for which it may call a small model."
+        )
+    if not hasattr(model, "generate"):
+        raise TypeError(
+            f"`model` must be a transformers language model with `generate`, got {type(model).__name__}. Of a callable "
+            "that returns logits: `li.depth.jacobi_decoding(model, prompt, count)`."
+        )
+    _check_drafting(ahead, draft, seed)
+    if input_ids is not None:
+        _check_prompts(input_ids)
     if attention_mask is not None:
         generate_arguments["attention_mask"] = attention_mask
     mine = {"custom_generate": parallel_decode, "ahead": ahead, "draft": draft, "seed": seed, "tokens_to": streamer}
@@ -90,7 +105,8 @@ def parallel_decode(
     Raises:
         ValueError: see `parallel_generate`.
     """
-    _check(model, generation_config, synced_gpus, ahead, model_kwargs)
+    _check(model, generation_config, synced_gpus, model_kwargs)
+    _check_drafting(ahead, draft, seed)
     noise = None
     if generation_config.do_sample:
         noise = CoupledNoise(int(torch.randint(1 << 62, ())) if seed is None else seed)
@@ -106,14 +122,37 @@ def parallel_decode(
         said = torch.cat([said, said[:, -1:].expand(-1, ahead)], dim=1)[:, : max(0, min(ahead, most))]
         drafted = draft(run.tokens, said)[:, : said.shape[1]] if run.live.any() else said
         _check_draft(drafted, said)
+        drafted = run.ended_as_they_go_on(drafted)
     if streamer is not None:
         streamer.end()
     return run.output() if generation_config.return_dict_in_generate else run.tokens
 
 
-def _check(model: Any, config: Any, synced_gpus: bool, ahead: int, model_kwargs: dict[str, Any]) -> None:
-    if ahead < 1:
-        raise ValueError(f"`ahead` must be at least 1, got {ahead}.")
+def _check_prompts(input_ids: Any) -> None:
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(
+            f"`input_ids` must be a tensor (B, n), got {type(input_ids).__name__}. Of what a tokenizer returns type "
+            "`li.depth.parallel_generate(model, **encoded)`."
+        )
+    if input_ids.ndim != 2:
+        raise ValueError(
+            f"`input_ids` must be (B, n), got {tuple(input_ids.shape)}. Type `input_ids[None]` for one text."
+        )
+
+
+def _check_drafting(ahead: Any, draft: Any, seed: Any) -> None:
+    if not isinstance(ahead, int) or ahead < 1:
+        raise ValueError(f"`ahead` must be a whole number of at least 1, got {ahead!r}.")
+    if not callable(draft):
+        raise TypeError(
+            f"`draft` must be a callable, got {draft!r}. Type `li.depth.own_words`, `li.depth.Lookup()`, or a function "
+            "of (tokens, said)."
+        )
+    if seed is not None and not isinstance(seed, int):
+        raise TypeError(f"`seed` must be a whole number, got {seed!r}.")
+
+
+def _check(model: Any, config: Any, synced_gpus: bool, model_kwargs: dict[str, Any]) -> None:
     if model.config.is_encoder_decoder:
         raise ValueError(
             f"{type(model).__name__} is an encoder-decoder model, and parallel_generate takes decoder-only ones. Type "
@@ -121,6 +160,14 @@ def _check(model: Any, config: Any, synced_gpus: bool, ahead: int, model_kwargs:
         )
     if config.num_beams and config.num_beams > 1:
         raise ValueError(f"`num_beams` must be 1, got {config.num_beams}: a beam has no one next token to draft.")
+    others = {
+        "penalty_alpha": "contrastive search chooses tokens by another rule",
+        "dola_layers": "DoLa chooses tokens by another rule",
+        "prompt_lookup_num_tokens": "type draft=li.depth.Lookup()",
+    }
+    for name, why in others.items():
+        if getattr(config, name, None):
+            raise ValueError(f"`{name}` must be left out, got {getattr(config, name)}: {why}.")
     if synced_gpus:
         raise ValueError("`synced_gpus` must be False: ranks would take different numbers of passes.")
     if config.return_dict_in_generate and (config.output_attentions or config.output_hidden_states):

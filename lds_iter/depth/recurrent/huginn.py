@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lds_iter.depth.past import View
-from lds_iter.depth.recurrence import DepthRecurrence
-from lds_iter.depth.stacks import injected
+from lds_iter.depth.layers.recurrence import DepthRecurrence
+from lds_iter.depth.layers.stacks import injected
+from lds_iter.depth.recurrent.memory import View
 from lds_iter.methods.spelling import spelled
 
 INTERFACE = ("embed_inputs", "initialize_state", "core_block_forward", "predict_from_latents")
@@ -117,7 +117,8 @@ class Huginn:
     """A model like Huginn by the four functions of `RecurrentDepthModel`.
 
     Its attention makes its own causal mask, so tokens at hand must follow one another: `one_by_one`, `newest_states`
-    and `verified` run on it, and `wavefront` does not.
+    and `verified` run on it, one prompt at a time. `wavefront` does not, nor do batches, whose texts go at their own
+    pace.
 
     Args:
         model: as `load_huginn` returns it.
@@ -150,6 +151,11 @@ class Huginn:
 
 def _line(positions: Tensor, past: View) -> Tensor:
     """The positions `(n,)` of tokens that follow one another, of all sequences alike."""
+    if len(positions) > 1 and past.items is None:
+        raise ValueError(
+            "Huginn's attention takes no mask, which the sequences of a batch need. Generate them one by one: "
+            "`[li.depth.verified(model, prompt, count, depth).tokens for prompt in prompts]`."
+        )
     if past.items is not None:
         raise ValueError(
             "Huginn's attention takes no mask, which tokens at several depths side by side need. Type "

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lds_iter.depth.closeness import agree, others, state_dtype
-from lds_iter.depth.recurrence import DepthRecurrence
-from lds_iter.depth.watch import Call, without_caches
+from lds_iter.depth.layers.recorded_calls import Call, without_caches
+from lds_iter.depth.layers.recurrence import DepthRecurrence
+from lds_iter.depth.layers.up_to_rounding import agree, others, state_dtype
 from lds_iter.recurrence import ravel
 
 

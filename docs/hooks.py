@@ -34,6 +34,8 @@ def python_and_torch() -> dict[str, str]:
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
     """Fill in what is said in one place only, and the page's description and weight in the search."""
     del files
+    if page.file.src_uri == "reference/index.md":
+        markdown = markdown.replace("{{ names }}", index_of_names())
     words = {"repo_url": config["repo_url"].rstrip("/"), "version": version(), **python_and_torch()}
     for name, text in words.items():
         markdown = markdown.replace("{{ " + name + " }}", text)
@@ -42,6 +44,20 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     if folder in BOOST:
         page.meta.setdefault("search", {}).setdefault("boost", BOOST[folder])
     return PAIR.sub(both_schemes, markdown)
+
+
+def index_of_names() -> str:
+    """All names of the reference pages, sorted by their last part, with a heading for each letter."""
+    pages = (ROOT / "docs" / "reference").glob("*.md")
+    names = [name for page in pages for name in re.findall(r"^::: ([\w.]+)", page.read_text(), re.MULTILINE)]
+    lines, letter = [], ""
+    for name in sorted(names, key=lambda name: (name.rsplit(".", 1)[1].lower(), name)):
+        last = name.rsplit(".", 1)[1]
+        if last[0].upper() != letter:
+            letter = last[0].upper()
+            lines.append(f"\n## {letter}\n")
+        lines.append(f"- [`{last}`][{name}] in `{name.rsplit('.', 1)[0]}`")
+    return "\n".join(lines)
 
 
 def both_schemes(match: re.Match[str]) -> str:

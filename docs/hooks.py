@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-BOOST = {"index": 3.0, "start": 2.5, "lessons": 2.0, "learn": 2.0, "howto": 2.5, "about": 1.5, "background": 0.3}
+BOOST = {
+    "index": 0.7,
+    "start": 1.5,
+    "recipes": 1.8,
+    "lessons": 2.0,
+    "learn": 2.0,
+    "howto": 2.5,
+    "about": 1.5,
+    "background": 0.3,
+    "reference": 0.7,
+}
 """How much a page weighs in the search, by its folder; 1 where nothing is said."""
 
 LONGEST_DESCRIPTION = 160

@@ -24,6 +24,10 @@ BOOST = {
 LONGEST_DESCRIPTION = 160
 """Characters of a description; search engines show no more."""
 
+FOLDED_ROWS = 12
+"""A table of evidence with more rows than this is folded."""
+
+TABLE = re.compile(r"(?:^\|.*\n)+", re.MULTILINE)
 PAIR = re.compile(r"!\[(?P<alt>[^\]]*)\]\((?P<path>[^)#]+)\.svg#both\)")
 
 
@@ -53,7 +57,18 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
     folder = page.file.src_uri.split("/")[0].removesuffix(".md")
     if folder in BOOST:
         page.meta.setdefault("search", {}).setdefault("boost", BOOST[folder])
+    if folder == "background":
+        markdown = TABLE.sub(folded, markdown + "\n")
     return PAIR.sub(both_schemes, markdown)
+
+
+def folded(match: re.Match[str]) -> str:
+    """A long table behind a line that opens it."""
+    table = match[0]
+    rows = table.count("\n") - 2
+    if rows <= FOLDED_ROWS:
+        return table
+    return f'<details markdown="1"><summary>{rows} rows</summary>\n\n{table}\n</details>\n'
 
 
 def index_of_names() -> str:

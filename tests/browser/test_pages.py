@@ -1,4 +1,4 @@
-"""Every page, wide and narrow, light and dark: it loads without a complaint, asks no other host, and fits its screen."""
+"""Every page, wide and narrow, light and dark: it loads without an error, asks no other host, and fits its screen."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The interactive page: it steps and goes back, draws what it says, keeps its state in the address, and solves as `solve`."""
+"""The interactive page steps and goes back, draws its residuals, keeps its state in the address, solves as `solve`."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A browser by the WebDriver protocol, in as much as the tests of the guide need: chromedriver and a headless Chromium."""
+"""A headless Chromium by the WebDriver protocol, in as much as the tests of the guide need."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-assets.txt Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test test-slow fuzz lint docs serve bench clean
+.PHONY: setup demo test test-slow fuzz lint docs browser browser-tests pictures serve bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -39,6 +39,15 @@ lint: $(READY)  ## style and types
 
 docs: $(READY)  ## build the guide into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+browser:  ## Chromium and its driver, by Debian's packages where they are missing (asks for root)
+	command -v chromedriver >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium chromium-driver >/dev/null; }
+
+browser-tests: docs browser  ## the built guide in a real browser: every page wide, narrow, light and dark; search; Play
+	$(BIN)/python -m pytest -m browser tests/browser
+
+pictures: $(READY)  ## draw the pictures of the guide, for light and for dark
+	$(BIN)/python -m docs.make_pictures
 
 serve: $(READY)  ## the guide, live
 	$(BIN)/mkdocs serve

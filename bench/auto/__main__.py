@@ -5,7 +5,7 @@ not run again, and who is `HOPELESS` times slower than step by step is stopped. 
 nothing; *kept* is one that has seen the problem `WARM` times. A layer is the default one, which has compiled steps on a
 CPU. A figure counts only where the gate passed: states whose residual is within the tolerance, evaluated anew, or
 outputs (and in training gradients) as torch's. Writes `bench/results/<device>/auto.json` after each problem and a
-section of `docs/learn/auto.md`. Wants a quiet machine; all of it takes some twenty minutes, `--quick` a few.
+section of `docs/background/auto.md`. Wants a quiet machine; all of it takes some twenty minutes, `--quick` a few.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.auto.problems import cases
 from bench.common.machine import describe, results_folder
 from bench.common.pages import between
 
-PAGE = Path("docs/learn/auto.md")
+PAGE = Path("docs/background/auto.md")
 
 
 def main(

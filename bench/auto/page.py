@@ -1,4 +1,4 @@
-"""The section of `docs/learn/auto.md` that `bench.auto` writes, from its JSON file alone."""
+"""The section of `docs/background/auto.md` that `bench.auto` writes, from its JSON file alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What compiling the iterations brings: ours against ours, `solve(f, ...)` and `solve(li.Compiled(f), ...)`.
 
-`python -m bench.compile` writes `bench/results/<device>/compile.json` and the table of `docs/learn/compile.md`. Both
+`python -m bench.compile` writes `bench/results/<device>/compile.json` and the table of `docs/background/compile.md`. Both
 run by turns, after a correctness gate: they must agree with the Python loop over time and take equally many iterations.
 The recurrences are what a user writes, in plain torch, without derivatives of their own: D products give the diagonal.
 """
@@ -19,7 +19,7 @@ from bench.common.pages import between
 from bench.compile.measure import measured
 from bench.compile.page import COMMAND, table
 
-PAGE = Path("docs/learn/compile.md")
+PAGE = Path("docs/background/compile.md")
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ def line(table: dict[str, Any]) -> list[str]:
     ours, peer = rows.get("lds_iter"), rows.get("torch.nn")
     if ours is None:
         return [*shape, *others, "failed" if table["state"] == "timed" else f"not run: {table['state']}", "", "", ""]
-    ratio = f"**{peer['ms'] / ours['ms']:.2g}**" if peer else ""
+    ratio = f"**{float(format(peer['ms'] / ours['ms'], '.2g')):g}**" if peer else ""
     error = ours["gradient_error"] if table["training"] else ours["error"]
     return [*shape, *others, f"{ours['ms']:.3g}", ratio, str(ours["iterations"]), f"{error:.0e}"]
 

@@ -6,6 +6,11 @@ import statistics
 from typing import Any
 
 
+def _plain(number: float) -> str:
+    """Two digits, without an exponent: 570, 5.7."""
+    return f"{float(f'{number:.2g}'):g}"
+
+
 def _inside(row: dict[str, Any]) -> bool:
     return row["low"] <= row["actual"] <= row["high"]
 
@@ -79,7 +84,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
     ]
     for row in rows:
         head = [row["problem"], row["method"], f"{row['length']:,}", f"{row['prefix']:,}", f"{row['exponent']:+.4f}"]
-        memory = f"{row['efolds']:.2g} of {row['needed']:.2g}"
+        memory = f"{_plain(row['efolds'])} of {_plain(row['needed'])}"
         known = row["law"] != "unknown"
         range_ = [f"{row['low']:,}", f"{row['predicted']:,}" if known else "", f"{row['high']:,}" if known else ""]
         tail = [f"{row['actual']:,}", f"{row['cost']:.1%}", "" if _inside(row) else "**outside**"]

@@ -61,9 +61,9 @@ def picture(rows: list[Measured], path: Path) -> None:
                 extent=(0.5, row.depth + 0.5, len(measured.errors) - 0.5, -0.5),
             )
             axes.set(ylim=(row.depth + 0.5, -0.5), facecolor="0.93", xlabel="layer")
-            axes.set_title(f"{name}: {'no' if measured.to_last is None else measured.to_last} iterations", fontsize=9)
+            axes.set_title(f"{name}: {'not' if measured.to_last is None else measured.to_last} to 1e-3", fontsize=9)
         panels[0].set_ylabel("iteration")
-        title = f"{row.title}, {row.depth} layers; a small change grows by {row.contraction:.2f} a layer"
+        title = f"{row.title}, {row.depth} layers; a layer multiplies a small change by {row.contraction:.2f}"
         line.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         line.colorbar(panels[0].images[0], ax=panels, label="relative error", pad=0.01, aspect=14)
     path.parent.mkdir(parents=True, exist_ok=True)

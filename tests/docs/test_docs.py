@@ -20,7 +20,7 @@ import torch
 import lds_iter as li
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "includes")
 BLOCK = re.compile(
     r"^(?P<skip><!-- not run: [^\n]+ -->\n+)?```python[^\n]*\n(?P<code>.*?)^```$", re.DOTALL | re.MULTILINE
 )

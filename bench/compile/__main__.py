@@ -1,7 +1,8 @@
 """What compiling the iterations brings: ours against ours, `solve(f, ...)` and `solve(li.Compiled(f), ...)`.
 
-`python -m bench.compile` writes `bench/results/<device>/compile.json` and the table of `docs/background/compile.md`. Both
-run by turns, after a correctness gate: they must agree with the Python loop over time and take equally many iterations.
+`python -m bench.compile` writes `bench/results/<device>/compile.json` and the table of `docs/background/compile.md`.
+Both run by turns, after a correctness gate: they must agree with the Python loop over time and take equally many
+iterations.
 The recurrences are what a user writes, in plain torch, without derivatives of their own: D products give the diagonal.
 """
 

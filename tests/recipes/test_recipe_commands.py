@@ -24,6 +24,7 @@ RECIPES = {
     "mcmc": "",
     "cells": "",
     "neural_ode": "",
+    "word_problem": "Train both models",
 }
 
 WRONG = [
@@ -60,6 +61,8 @@ WRONG = [
     ("mcmc", ["--chains", "0"], "greater than or equal to 1"),
     ("neural_ode", ["--solver", "magic"], "expected one of .*, got magic"),
     ("neural_ode", ["--points", "1"], "greater than or equal to 2"),
+    ("word_problem", ["--group", "M24"], "expected one of S5, A5, got M24"),
+    ("word_problem", ["--length", "1"], "greater than or equal to 2"),
 ]
 
 

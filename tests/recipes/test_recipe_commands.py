@@ -24,7 +24,7 @@ RECIPES = {
     "mcmc": "",
     "cells": "",
     "neural_ode": "",
-    "word_problem": "Train both models",
+    "word_problem": "",
 }
 
 WRONG = [
@@ -60,9 +60,9 @@ WRONG = [
     ("mcmc", ["--samples", "many"], "valid integer"),
     ("mcmc", ["--chains", "0"], "greater than or equal to 1"),
     ("neural_ode", ["--solver", "magic"], "expected one of .*, got magic"),
+    ("word_problem", ["--group", "magic"], "expected one of .*, got magic"),
+    ("word_problem", ["--letters", "1"], "greater than or equal to 2"),
     ("neural_ode", ["--points", "1"], "greater than or equal to 2"),
-    ("word_problem", ["--group", "M24"], "expected one of S5, A5, got M24"),
-    ("word_problem", ["--length", "1"], "greater than or equal to 2"),
 ]
 
 

@@ -24,6 +24,7 @@ RECIPES = {
     "mcmc": "",
     "cells": "",
     "neural_ode": "",
+    "word_problem": "",
 }
 
 WRONG = [
@@ -59,6 +60,8 @@ WRONG = [
     ("mcmc", ["--samples", "many"], "valid integer"),
     ("mcmc", ["--chains", "0"], "greater than or equal to 1"),
     ("neural_ode", ["--solver", "magic"], "expected one of .*, got magic"),
+    ("word_problem", ["--group", "magic"], "expected one of .*, got magic"),
+    ("word_problem", ["--letters", "1"], "greater than or equal to 2"),
     ("neural_ode", ["--points", "1"], "greater than or equal to 2"),
 ]
 

@@ -22,8 +22,12 @@ from lds_iter.linear.transitions import (
 LEAF = {Dense: "matrix", BlockDiagonal: "blocks", Diagonal: "diagonal", ScaledIdentity: "scale"}
 """The field of each structure that holds its numbers."""
 
+HALF = (torch.bfloat16, torch.float16)
 
-def check_is_transition(transition: Any, like: Tensor, who: str, name: str = "lin.residual") -> None:
+
+def check_is_transition(
+    transition: Any, like: Tensor, who: str, name: str = "lin.residual", *, narrower: bool = False
+) -> None:
     """Check that something is a transition for the rows of `like`.
 
     Args:
@@ -31,6 +35,7 @@ def check_is_transition(transition: Any, like: Tensor, who: str, name: str = "li
         like: a tensor `(n, *batch, D)`, such as the residual.
         who: begins the message, such as "`Mine` must choose".
         name: of `like`, for what to type.
+        narrower: whether the transition may be in half precision, which kernels read as it is.
 
     Raises:
         TypeError: for something else, or another dtype or device.
@@ -56,7 +61,8 @@ def check_is_transition(transition: Any, like: Tensor, who: str, name: str = "li
                 "the same at every time: `a.expand(n, *a.shape[1:])`."
             )
         alike = leaf.device == like.device and leaf.layout is like.layout
-        if not alike or (known and leaf.dtype != like.dtype):
+        halved = narrower and leaf.dtype in HALF
+        if not alike or (known and leaf.dtype != like.dtype and not halved):
             layout = "" if leaf.layout is like.layout else f" of layout {leaf.layout}"
             raise TypeError(
                 f"{who} {kind.__name__} with tensors of {like.dtype} on {like.device} like `{name}`, got {leaf.dtype} "
@@ -132,7 +138,7 @@ def check_scan_arguments(transition: AbstractTransition, b: Any, initial: Any, o
             f"`b` must have shape (n, *batch, D), got {tuple(b.shape)}. For a sequence of numbers type "
             "`b.unsqueeze(-1)`."
         )
-    check_is_transition(transition, b, "`transition` must be", "b")
+    check_is_transition(transition, b, "`transition` must be", "b", narrower=True)
     for name, tensor, shape in ("initial", initial, tuple(b.shape[1:])), ("out", out, tuple(b.shape)):
         if tensor is None:
             continue

@@ -6,7 +6,7 @@ import torch
 import lds_iter as li
 from bench.mcmc import measure
 from bench.mcmc.cases import CASES
-from bench.mcmc.page import counted, timed
+from bench.mcmc.page import counted
 
 FEWEST = {"mixture, MALA": 100, "banana, HMC": 60, "eight schools, Gibbs": 30}
 """Iterations of the default method for 300 moves stay below: about twice those counted (45, 29, 13), on this noise."""
@@ -26,10 +26,3 @@ def test_tables():
     text = counted([*rows, {**rows[0], "iterations": [3, None]}, {**rows[0], "iterations": [None]}])
     assert "3 to over 300" in text
     assert "| over 300 |" in text
-    row = {
-        "case": "c", "moves": 9, "chains": 4, "method": "m", "iterations": 2, "parallel": 1.0, "sequential": 2.0,
-        "mismatches": 0, "difference": 1e-9,
-    }  # fmt: skip
-    text = timed({"device": "d", "threads": 2, "torch": "t", "rows": [row, {**row, "mismatches": 1}]})
-    assert "| 1 | 2 | 2.00 |" in text
-    assert "| - | - | 1 decisions differ |" in text  # a chain that is another one gets no time

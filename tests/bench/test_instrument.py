@@ -61,7 +61,7 @@ def test_the_runner_knows_only_modules_that_exist_and_the_options_that_they_have
         for option in (*comparison.full, *(comparison.quick or ())):
             if option.startswith("--"):
                 name = option.removeprefix("--").removeprefix("no-")
-                assert f"{name}:" in text or f'"--{name}"' in text, (comparison.module, option)
+                assert f"{name.replace('-', '_')}:" in text or f'"--{name}"' in text, (comparison.module, option)
 
 
 def test_an_unknown_name_lists_the_known_ones():

@@ -72,3 +72,11 @@ def test_the_other_arguments_belong_to_b(name):
     given, error, message = ARGUMENTS[name]
     with torch.no_grad(), pytest.raises(error, match=re.escape(message)):
         li.linear_scan(li.Diagonal(torch.ones(3, 4)), **{"b": B, **given})
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_transition_in_half_precision_is_read_as_it_is(half):
+    a, b = (0.9 * torch.rand(50, 2, 3)).to(half), torch.randn(50, 2, 3)
+    found = li.linear_scan(li.Diagonal(a), b)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, li.linear_scan(li.Diagonal(a.float()), b))

@@ -145,8 +145,9 @@ def test_expanded_leaves_are_read_where_they_are(shape):
 @pytest.mark.parametrize("name", ["diagonal", "block-2"])
 @pytest.mark.parametrize("lowered", [torch.bfloat16, torch.float16])
 def test_half_precision_rounds_what_it_reads_and_writes_and_nothing_else(name, lowered):
-    transition, b, initial = structures(30, (2,), 4, lowered)[name], uniform(30, 2, 4, dtype=lowered), uniform(2, 4)
-    full = expected(map_leaves(torch.Tensor.double, transition), b.double(), initial)
+    transition, b = structures(30, (2,), 4, lowered)[name], uniform(30, 2, 4, dtype=lowered)
+    initial = uniform(2, 4, dtype=lowered)
+    full = expected(map_leaves(torch.Tensor.double, transition), b.double(), initial.double())
     # Writing rounds by half a unit in the last place, by a whole one where the interpreter cuts bfloat16 off; the inner
     # sums in float32 round far below that.
     error = torch.finfo(lowered).eps * (1.01 if DEVICE == "cpu" else 0.51)

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -279,6 +280,16 @@ print(*refused)
 def test_out_of_memory_is_an_error_and_not_the_end_of_the_process():
     out, _ = python(LIMITED, OMP_NUM_THREADS="1")
     assert all(int(count) > 0 for count in out.split())
+
+
+def test_no_exported_function_lets_an_exception_out():
+    """An exception that leaves C++ ends the process; in each export `guarded` makes a number of it."""
+    exports = {}
+    for path in [*build.HERE.glob("*.cpp"), *build.HERE.glob("*.h")]:
+        for text in path.read_text().split('extern "C" ')[1:]:
+            exports[re.search(r"(\w+)#", text)[1]] = re.search(r"\{[\s\\]*return (\w+)\(", text)[1]
+    assert {"dense_scan", "matrices", "sweep", "adjoint", "steps", "backward"} <= set(exports)
+    assert set(exports.values()) == {"guarded"}, exports
 
 
 @pytest.mark.parametrize("switch", ["1", "0"])

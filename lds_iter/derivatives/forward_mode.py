@@ -6,10 +6,14 @@ diagonal, and one forward-mode product with the same tangent in every row gives 
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
+import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,6 +25,30 @@ from lds_iter.recurrence import check_value
 
 FORWARD_MODE = threading.RLock()
 """The levels of torch's forward mode belong to the process: products of two threads at once would mix."""
+
+
+@contextlib.contextmanager
+def interrupts_postponed() -> Iterator[None]:
+    """Ctrl-C takes effect at the end, a second one at once. Torch imports its compiler in the middle of the first
+    product of many functions, and never recovers from an import that was cut short."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):  # nothing interrupts here
+        yield
+        return
+    postponed: list[tuple[int, FrameType | None]] = []
+
+    def postpone(number: int, frame: FrameType | None) -> None:
+        if postponed:
+            handler(number, frame)
+        postponed.append((number, frame))
+
+    signal.signal(signal.SIGINT, postpone)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if postponed:
+            handler(*postponed[0])
 
 
 @functools.cache
@@ -52,7 +80,8 @@ class FunctionDerivatives(AbstractDerivatives):
 
     def jvp(self, v: Tensor) -> Tensor:
         load_forward_mode()
-        with FORWARD_MODE:
+        waiting = contextlib.nullcontext() if "torch._dynamo" in sys.modules else interrupts_postponed()
+        with waiting, FORWARD_MODE:
             return torch.func.jvp(self._f, (self._prev,), (v,))[1]
 
     @kept

@@ -115,8 +115,11 @@ class Rotated(StatefulTransition):
     def __post_init__(self) -> None:
         check_transition_method("method", self.method)
         q = self.q
-        if not isinstance(q, Tensor) or q.ndim != 2 or q.shape[0] != q.shape[1] or not q.numel() or q.is_meta:
-            raise TypeError(f"`q` must be a square matrix, a tensor (D, D), got {getattr(q, 'shape', q)!r}.")
+        if not isinstance(q, Tensor) or q.is_meta or q.layout is not torch.strided:
+            got = f"one of layout {q.layout} on {q.device}" if isinstance(q, Tensor) else type(q).__name__
+            raise TypeError(f"`q` must be a dense tensor (D, D) that holds numbers, got {got}.")
+        if q.ndim != 2 or q.shape[0] != q.shape[1] or not q.numel():
+            raise TypeError(f"`q` must be a square matrix, a tensor (D, D), got {tuple(q.shape)}.")
         if q.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"`q` must be float32 or float64, got {q.dtype}. Type `q.double()`.")
         off = float((q.mT @ q - torch.eye(len(q), dtype=q.dtype, device=q.device)).abs().max())

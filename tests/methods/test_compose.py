@@ -474,6 +474,15 @@ def test_kalmans_damping_under_the_gate_is_the_same_step_at_first(form):
         (lambda: li.LowPrecision(li.Newton(), torch.int32), "`dtype` must be a floating-point torch.dtype"),
         (lambda: li.LowPrecision(li.Newton(), "bfloat16"), "`dtype` must be a floating-point torch.dtype"),
         (lambda: li.Rotated(li.Newton(), torch.ones(2, 3)), "`q` must be a square matrix"),
+        (
+            lambda: li.Rotated(li.Newton(), ROTATION.to("meta")),
+            "that holds numbers, got one of layout torch.strided on meta",
+        ),
+        (
+            lambda: li.Rotated(li.Newton(), ROTATION.to_sparse()),
+            "that holds numbers, got one of layout torch.sparse",
+        ),
+        (lambda: li.Rotated(li.Newton(), [[1.0]]), "that holds numbers, got list"),
         (lambda: li.Rotated(li.Newton(), torch.ones(2, 2)), "Type torch.linalg.qr(q).Q."),
         (
             lambda: li.Rotated(li.TrustRegion(li.Newton()), ROTATION),

@@ -139,14 +139,22 @@ def _warn_once(reason: str) -> None:
 
 
 def _build(source: str) -> ctypes.CDLL:
-    """The library of a source, out of the cache or new.
+    """The library of a source, out of the cache or new; new in a private folder where the cache takes no more files.
 
     Raises:
         BuildError, OSError: where there is none.
     """
+    where = cache.folder()
+    try:
+        return _build_in(where, source)
+    except OSError as error:
+        reason = error.strerror or "a library in it cannot be loaded"
+        return _build_in(cache.private(f"{where}: {reason}"), source)
+
+
+def _build_in(where: Path, source: str) -> ctypes.CDLL:
     compiler, version = _compiler(os.environ.get("CXX", ""))
     text = b"".join(path.read_bytes() for path in [HERE / f"{source}.cpp", *sorted(HERE.glob("*.h"))])
-    where = cache.folder()
     cache.remove_stale(where)
     errors: list[str] = []
     for flags in TRIES:
@@ -164,6 +172,7 @@ def _build(source: str) -> ctypes.CDLL:
             status, _, said = _output_of([*command, str(HERE / f"{source}.cpp"), *libraries, "-o", str(made)])
             if status == 0 and made.exists():
                 return ctypes.CDLL(str(cache.keep(made, source, key, where)))
+        cache.check_room(where)  # or the disk is to blame, not the compiler
         errors.append(said.strip()[-500:] or f"exit status {status}")
     raise BuildError(f"{compiler[0]} cannot compile them: {errors[-1]}")
 

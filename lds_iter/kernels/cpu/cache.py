@@ -2,7 +2,8 @@
 
 A library is code that runs with all rights of its user. So it is loaded only from a folder that belongs to the user and
 that nobody else can write to, which is no link, below folders of the user or of the system; and only if the same holds
-for the file. Where `$XDG_CACHE_HOME` is no such place, a private folder serves for as long as the process lives.
+for the file. Where `$XDG_CACHE_HOME` is no such place, or cannot be written to, a private folder serves for as long as
+the process lives.
 
 The name of a library tells what it was made from and which bytes it holds, `SOURCE-KEY-CONTENT.so`: a file that was cut
 short, by a full disk or a power cut, is found out before it is loaded. It appears by an atomic rename, after its bytes
@@ -26,6 +27,9 @@ from pathlib import Path
 STALE_SECONDS = 3600
 """Seconds after which a build removes the folder that an earlier, killed build has left."""
 
+ROOM_BYTES = 2**20
+"""Bytes that a folder must have left for a library; the largest takes a third of it."""
+
 LOG = logging.getLogger("lds_iter")
 
 
@@ -33,19 +37,22 @@ def folder() -> Path:
     """The folder of the libraries, which is trusted; made where it is missing.
 
     Raises:
-        OSError: where none can be made.
+        OSError: where not even a private one can be made.
     """
     given = os.environ.get("XDG_CACHE_HOME", "")
     try:
         base = Path(given) if given.startswith("/") else Path.home() / ".cache"  # the standard ignores relative ones
     except RuntimeError:
-        return _private("there is no home folder")
+        return private("there is no home folder")
     if not base.is_absolute():
-        return _private(f"{base} is not an absolute path")
+        return private(f"{base} is not an absolute path")
     wanted = base / "lds_iter"
-    wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        wanted.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:  # a disk that cannot be written, a file in the way, a quota
+        return private(str(error))
     reason = _distrust(wanted)
-    return wanted if reason is None else _private(reason)
+    return wanted if reason is None else private(reason)
 
 
 def find(source: str, key: str, where: Path) -> Path | None:
@@ -66,6 +73,17 @@ def keep(made: Path, source: str, key: str, where: Path) -> Path:
     made.replace(target)
     _sync(where)
     return target
+
+
+def check_room(where: Path) -> None:
+    """Nothing, where a library fits into a folder.
+
+    Raises:
+        OSError: where the folder cannot be written to, its disk is full, or a quota is used up.
+    """
+    with tempfile.TemporaryFile(dir=where) as file:
+        file.write(bytes(ROOM_BYTES))
+        file.flush()
 
 
 def _sync(path: Path) -> None:
@@ -118,7 +136,7 @@ def _content(path: Path) -> str:
 
 
 @functools.cache
-def _private(reason: str) -> Path:
+def private(reason: str) -> Path:
     """A folder for this process alone, removed at its end."""
     LOG.warning("lds_iter compiles its CPU kernels for this process alone: %s", reason)
     where, owner = Path(tempfile.mkdtemp(prefix="lds_iter-")), os.getpid()

@@ -1,10 +1,12 @@
 """Compiling and keeping libraries: what is broken, foreign or half written is not loaded, nor an error of solve."""
 
+import errno
 import hashlib
 import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,10 +23,11 @@ STATUS = "; print(li.kernels.cpu.status()['scan'])"
 
 
 def python(code, **environment):
-    """Its output; a process that ends by a signal or an exception is an error."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=False
-    )
+    """Its output; a process that ends by a signal or an exception is an error. Its allocator gives back what is free,
+    whatever the environment of the tests says, so that a limit of memory is met."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command, environment = [sys.executable, "-c", code], {**inherited, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip(), done.stderr
 
@@ -33,9 +36,9 @@ def python(code, **environment):
 def place(tmp_path, monkeypatch):
     """A cache of its own; this process forgets what it has loaded before and after."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cache._private.cache_clear()
+    cache.private.cache_clear()
     yield tmp_path / "lds_iter"
-    cache._private.cache_clear()
+    cache.private.cache_clear()
 
 
 def built(source="scan"):
@@ -102,9 +105,9 @@ def test_a_folder_below_one_that_everybody_can_write_to_is_not_used(tmp_path, mo
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "open"))
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    cache._private.cache_clear()
+    cache.private.cache_clear()
     assert tmp_path not in built().parents
-    cache._private.cache_clear()
+    cache.private.cache_clear()
 
 
 @compiled
@@ -148,6 +151,53 @@ def test_a_relative_cache_is_ignored(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cache.folder() == home / ".cache" / "lds_iter"
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.parametrize("blocked", ["a file in the way", "nothing can be made there", "no home"])
+def test_where_no_cache_can_be_made_a_private_folder_serves(blocked, tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    given = {"a file in the way": str(tmp_path / "file"), "nothing can be made there": "/proc/nowhere", "no home": ""}
+    monkeypatch.setenv("XDG_CACHE_HOME", given[blocked])
+    monkeypatch.setenv("HOME", "relative" if blocked == "no home" else str(tmp_path))
+    cache.private.cache_clear()
+    made = cache.folder()
+    assert made.name.startswith("lds_iter-")
+    assert stat.S_IMODE(made.stat().st_mode) == 0o700
+    assert caplog.text.count("for this process alone") == 1
+    cache.private.cache_clear()
+
+
+@compiled
+def test_a_full_cache_is_told_from_a_broken_compiler(place, tmp_path, monkeypatch, caplog):
+    """The compiler and the test of the room fail in the cache, as on a full disk, and nowhere else."""
+    real, room = build._compiler("")[0][0], cache.check_room
+    full = f'case "$*" in *{place}*) echo "No space left on device" >&2; exit 1;; esac; exec "{real}" "$@"'
+    monkeypatch.setenv("CXX", script(tmp_path / "g++", full))
+
+    def check_room(where):
+        if where == place:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room(where)
+
+    monkeypatch.setattr(cache, "check_room", check_room)
+    made = built("low_rank")
+    assert place not in made.parents
+    assert built("low_rank") == made
+    assert caplog.text.count("No space left on device") == 1
+    assert not list(place.iterdir())
+
+
+@compiled
+def test_a_filled_cache_that_cannot_be_written_is_still_read(place, monkeypatch):
+    """A disk that is read only: whatever would write raises."""
+    first = built("low_rank")
+
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert built("low_rank") == first
 
 
 def test_what_ended_builds_have_left_is_removed(place):

@@ -75,8 +75,9 @@ def test_the_other_arguments_belong_to_b(name):
 
 
 @pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
-def test_a_transition_in_half_precision_is_read_as_it_is(half):
+def test_a_transition_may_be_in_half_precision(half):
     a, b = (0.9 * torch.rand(50, 2, 3)).to(half), torch.randn(50, 2, 3)
-    found = li.linear_scan(li.Diagonal(a), b)
+    found, wanted = li.linear_scan(li.Diagonal(a), b), li.linear_scan(li.Diagonal(a.float()), b)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, li.linear_scan(li.Diagonal(a.float()), b))
+    # Products of 2, 4, ..., 64 numbers are rounded once each, and the solution is a sum with weights below 1.
+    torch.testing.assert_close(found, wanted, rtol=0, atol=6 * torch.finfo(half).eps * float(wanted.abs().max()))

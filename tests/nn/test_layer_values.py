@@ -122,6 +122,7 @@ def test_by_default_a_layer_takes_its_steps_in_compiled_code(kind, monkeypatch):
         ((600, 2), 8, True, True),
         ((600, 2), 32, True, False),
         ((600, 9), 32, True, True),
+        ((600, 1), 128, True, False),
         ((500, 1), 8, False, False),  # over before steps could begin
     ],
 )

@@ -22,8 +22,8 @@ computes all batches of two and more: its products are of matrices there, and co
 (`python -m bench.steps`)."""
 
 WIDE = 128
-"""In training, torch's kernel computes a float32 LSTM from this width on for a single sequence, too. Compiled steps reach
-0.93 of its speed."""
+"""In training, torch's kernel computes a single sequence, too, from this width on. Compiled steps reach 0.93 of its
+speed."""
 
 
 def torch_is_faster(module: torch.nn.RNNBase, input: Any) -> bool:

@@ -137,6 +137,16 @@ def test_an_lstm_takes_torchs_kernel_where_that_is_faster(shape, width, training
     assert (ours.last_plan.route is li.nn.Route.STEPS) == steps
 
 
+@pytest.mark.skipif(not COMPILED, reason="no C++ compiler, or turned off")
+@pytest.mark.parametrize(("threads", "width", "steps"), [(1, 128, True), (2, 128, False), (2, 64, True)])
+def test_a_wide_lstm_takes_torchs_kernel_on_several_threads(threads, width, steps):
+    ours = li.nn.LSTM(3, width)
+    torch.set_num_threads(threads)  # reset by a fixture before the next test
+    with torch.no_grad():
+        ours(torch.randn(600, 1, 3))
+    assert (ours.last_plan.route is li.nn.Route.STEPS) == steps
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_compiler_torchs_kernel_answers(kind, monkeypatch):
     theirs, ours = pair(kind)

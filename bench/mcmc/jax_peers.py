@@ -74,7 +74,7 @@ class BlackJAX(AbstractContender):
                 state, _ = kernel.step(key, state)
                 return state, state.position
 
-            return jax.lax.scan(step, kernel.init(x), jax.random.split(key, moves))[1]
+            return jax.lax.scan(step, kernel.init(x), jax.random.split(key, moves))[1]  # pyright: ignore
 
         compiled, keys = jax.jit(jax.vmap(chain)), jax.random.split(jax.random.key(0), chains)
         run = lambda: jax.block_until_ready(compiled(keys, start))  # noqa: E731
@@ -102,7 +102,7 @@ class NumPyro(AbstractContender):
         steps = sampler.num_steps if isinstance(sampler, HMC) else 1
         size = sampler.step_size if isinstance(sampler, HMC) else (2 * sampler.step_size) ** 0.5
         kernel = infer.HMC(
-            potential_fn=lambda x: -logdensity(x), step_size=size, num_steps=steps, trajectory_length=None,
+            potential_fn=lambda x: -logdensity(x), step_size=size, num_steps=steps, trajectory_length=None,  # pyright: ignore
             adapt_step_size=False, adapt_mass_matrix=False,
         )  # fmt: skip
         start = jax.numpy.asarray(case.start(chains).numpy())

@@ -38,12 +38,28 @@ class Count:
     published: str
 
 
-def count(case: Case, name: str, moves: int) -> Count:
-    """By the same noise for every method."""
-    draws = li.mcmc.sample(
-        case.sampler, case.start(CHAINS), moves, generator=torch.Generator().manual_seed(1), method=METHODS[name],
+AXES = "Clipped(Rotated(QuasiNewton(), axes), 1)"
+"""The diagonal along the principal axes of a first solve's draws, by `TrustRegion(Newton())`, on the same noise."""
+
+
+def draw(case: Case, method: li.LDSApproximation, moves: int) -> li.mcmc.Draws:
+    """A chain of the same noise for every method."""
+    return li.mcmc.sample(
+        case.sampler, case.start(CHAINS), moves, generator=torch.Generator().manual_seed(1), method=method,
         rtol=RTOL, atol=ATOL, max_iters=CAP, throw=False,
     )  # fmt: skip
+
+
+def along_axes(case: Case, moves: int) -> li.LDSApproximation:
+    """What `AXES` names, for these moves."""
+    states = draw(case, METHODS["TrustRegion(Newton())"], moves).solution.states
+    axes = torch.linalg.eigh(torch.cov(states.flatten(0, -2).T))[1]
+    return li.Clipped(li.Rotated(li.QuasiNewton(), axes), 1)
+
+
+def count(case: Case, name: str, moves: int) -> Count:
+    """The iterations of a method of `METHODS`, or of `AXES`."""
+    draws = draw(case, along_axes(case, moves) if name == AXES else METHODS[name], moves)
     solved = (draws.solution.result == int(li.Result.SUCCESS)).tolist()
     iterations = [number if ok else None for number, ok in zip(draws.solution.iterations.tolist(), solved, strict=True)]
     return Count(case.name, moves, name, iterations, float(draws.acceptance_rate.mean()), case.published)
@@ -53,7 +69,7 @@ def counts(moves: int, long: int) -> Iterator[dict[str, Any]]:
     """Every method on `moves` moves, and the default one on `long`; the widest case on few, by three methods."""
     for case in CASES:
         wide = "31" in case.name
-        for name in WIDE_METHODS if wide else METHODS:
+        for name in WIDE_METHODS if wide else (*METHODS, AXES):
             yield asdict(count(case, name, min(moves, WIDE_MOVES) if wide else moves))
         if long and case.name in LONG_CASES:
             for name in LONG_METHODS:

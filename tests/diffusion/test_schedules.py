@@ -237,9 +237,10 @@ def own_loop(sampler, noise, steps):
 def test_a_scheduler_is_right_or_refused(name):
     """Every class, setting and network: the loop's own sample, or an error; never another sample."""
     kind, compared = getattr(diffusers, name), 0
+    seeded = {"noise_sampler_seed": 1} if name == "DPMSolverSDEScheduler" else {}  # else no two loops agree
     for config in SETTINGS:
         try:
-            scheduler = kind(**config)
+            scheduler = kind(**config, **seeded)
         except Exception:
             continue
         for steps in 1, 2, 9:

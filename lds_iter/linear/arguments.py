@@ -22,7 +22,7 @@ from lds_iter.linear.transitions import (
 LEAF = {Dense: "matrix", BlockDiagonal: "blocks", Diagonal: "diagonal", ScaledIdentity: "scale"}
 """The field of each structure that holds its numbers."""
 
-HALF = (torch.bfloat16, torch.float16)
+NARROWER = (torch.bfloat16, torch.float16)
 
 
 def check_is_transition(
@@ -61,7 +61,7 @@ def check_is_transition(
                 "the same at every time: `a.expand(n, *a.shape[1:])`."
             )
         alike = leaf.device == like.device and leaf.layout is like.layout
-        halved = narrower and leaf.dtype in HALF
+        halved = narrower and leaf.dtype in NARROWER
         if not alike or (known and leaf.dtype != like.dtype and not halved):
             layout = "" if leaf.layout is like.layout else f" of layout {leaf.layout}"
             raise TypeError(

@@ -21,7 +21,7 @@ MATES, WIDTH = range(2, 9), 32
 computes all batches of two and more: its products are of matrices there, and compiled steps reach 0.5 to 1 of its speed
 (`python -m bench.steps`)."""
 
-WIDE = 128
+WIDE_LSTM = 128
 """From this width on torch's kernel computes a single sequence, too, in training and on several threads. Compiled steps
 reach 0.93 of its speed there, and 0.57 to 0.83 on two threads."""
 
@@ -43,8 +43,8 @@ def torch_is_faster(module: torch.nn.RNNBase, input: Any) -> bool:
     if length <= SHORT_STEPS:
         return True
     if not torch.is_grad_enabled():
-        return batch > 1 or (module.hidden_size >= WIDE and torch.get_num_threads() > 1)
-    return module.hidden_size >= (WIDTH if batch in MATES else WIDE if batch == 1 else math.inf)
+        return batch > 1 or (module.hidden_size >= WIDE_LSTM and torch.get_num_threads() > 1)
+    return module.hidden_size >= (WIDTH if batch in MATES else WIDE_LSTM if batch == 1 else math.inf)
 
 
 @dataclass(frozen=True)

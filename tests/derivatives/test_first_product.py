@@ -33,6 +33,7 @@ def test_forward_mode_loads_without_a_warning():
 
 INTERRUPTED = """
 import signal, sys, torch, lds_iter as li
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background
 class Interrupt:  # Ctrl-C in the middle of importing what the compiler of torch needs
     def find_spec(self, name, path=None, target=None):
         if name == "sympy.printing":  # where it hurts most

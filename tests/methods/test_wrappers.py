@@ -165,7 +165,7 @@ def test_methods_with_tensors_and_modules_compare_by_value():
         (lambda: li.Stalled(3, "x"), "`factor` must lie in (0, 1], got 'x'"),
         (lambda: li.Rotated(li.Newton(), torch.ones(2, 2, dtype=torch.int64)), "`q` must be float32 or float64"),
         (lambda: li.Rotated(li.Newton(), torch.ones(0, 0)), "`q` must be a square matrix"),
-        (lambda: li.Rotated(li.Newton(), torch.eye(2, device="meta")), "`q` must be a square matrix"),
+        (lambda: li.Rotated(li.Newton(), torch.eye(2, device="meta")), "`q` must be a dense tensor"),
         (lambda: li.LowPrecision(li.Newton(), torch.float8_e4m3fn), "`dtype` must be a floating-point torch.dtype"),
         (lambda: li.LevenbergMarquardt(1e-40), "`sigma2` must be a finite number above 0, got 1e-40"),
         (lambda: li.TransitionApproximation(), "`TransitionApproximation` must define `transition(self, lin)`"),

@@ -177,8 +177,9 @@ def test_a_compiler_that_fails(tmp_path):
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "lds_iter").write_text("a file where the folder should be")
     out, log = python(SOLVE, XDG_CACHE_HOME=str(tmp_path))
-    assert out.startswith("not available: ")
-    assert log.count("WARNING:lds_iter") == 1
+    assert out.endswith(".so")  # in a private folder
+    assert str(tmp_path) not in out
+    assert log.count("WARNING:lds_iter") <= 1
 
 
 def test_turned_off(tmp_path):

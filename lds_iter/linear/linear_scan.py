@@ -11,6 +11,7 @@ reference.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch._C._functorch import is_batchedtensor
 from lds_iter.linear.arguments import check_scan_arguments
 from lds_iter.linear.registry import kernel_of, operator_of, register_scan
 from lds_iter.linear.transitions import (
+    A,
     AbstractTransition,
     Diagonal,
     Identity,
@@ -122,7 +124,17 @@ def reference_scan(transition: AbstractTransition, x: Tensor, initial: Tensor | 
 
 
 def _odd_even(transition: AbstractTransition, x: Tensor) -> None:
-    """On entry `x` holds `b`. The odd rows are solved as a view, so nothing is copied back."""
+    odd_even(transition, x, _odd_even)
+
+
+def odd_even(transition: A, x: Tensor, solve: Callable[[A, Tensor], None]) -> None:
+    """One level of the odd-even scan. The odd rows are solved as a view, so nothing is copied back.
+
+    Args:
+        transition: the matrices of n steps.
+        x: on entry `b`, on return the solution, `(n, *batch, D)`.
+        solve: solves the pairs of steps, `(n // 2, *batch, D)`, which is half of the problem.
+    """
     n = x.shape[0]
     if n == 1:
         return
@@ -130,7 +142,7 @@ def _odd_even(transition: AbstractTransition, x: Tensor) -> None:
     pairs, later = x[odd], take(transition, odd)
     pairs += later.mv(x[even])
     if n > 3:
-        _odd_even(later.after(take(transition, even)), pairs)
+        solve(later.after(take(transition, even)), pairs)
     if n > 2:
         x[rest] += take(transition, rest).mv(pairs[: (n - 1) // 2])
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.linear.linear_scan import diagonal_scan, reference_scan
+from lds_iter.linear.linear_scan import diagonal_scan, odd_even, reference_scan
 from lds_iter.linear.registry import kernel_of, register_scan
 from lds_iter.linear.transitions import AbstractTransition, Dense, Diagonal, Factor, take, times
 
@@ -105,7 +105,7 @@ def low_rank_scan(transition: LowRank, x: Tensor, initial: Tensor | None = None)
     check_low_rank(transition, x)
     if initial is not None:
         x[:1] += take(transition, slice(0, 1)).mv(initial.unsqueeze(0))
-    _odd_even(transition, x)
+    _halved(transition, x)
 
 
 def check_low_rank(transition: LowRank, x: Tensor) -> None:
@@ -127,21 +127,12 @@ def check_low_rank(transition: LowRank, x: Tensor) -> None:
         )
 
 
-def _odd_even(transition: LowRank, x: Tensor) -> None:
-    """On entry `x` holds `b`; see `reference_scan`."""
+def _halved(transition: LowRank, x: Tensor) -> None:
+    """The levels of the scan; those of a high rank are dense."""
     n, width, rank = x.shape[0], x.shape[-1], transition.rank
     if rank == 0:
         return diagonal_scan(Diagonal(transition.diagonal), x, None)
     if n > 3 and 2 * rank >= width:
-        scan = kernel_of(Dense, x.device.type).forward
-        return reference_scan(transition.matrices(), x) if scan is None else scan(transition.matrices(), x, None)
-    if n == 1:
-        return None
-    odd, even, rest = slice(1, n, 2), slice(0, n - 1, 2), slice(2, n, 2)
-    pairs, later = x[odd], take(transition, odd)
-    pairs += later.mv(x[even])
-    if n > 3:
-        _odd_even(later.after(take(transition, even)), pairs)
-    if n > 2:
-        x[rest] += take(transition, rest).mv(pairs[: (n - 1) // 2])
-    return None
+        scan = kernel_of(Dense, x.device.type).forward or reference_scan
+        return scan(transition.matrices(), x, None)
+    return odd_even(transition, x, _halved)

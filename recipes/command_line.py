@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -40,6 +40,13 @@ def in_one_line(function: Callable[P, R]) -> Callable[P, R]:
             fail("A file could not be written as a whole. Free some space, or choose another folder by --out.")
 
     return command
+
+
+def check_choice(option: str, value: str, known: Iterable[str]) -> None:
+    """One of the names that an option knows."""
+    names = list(known)
+    if value not in names:
+        raise typer.BadParameter(f"must be one of {', '.join(names)}, got {value}.", param_hint=option)
 
 
 def check_folder(folder: Path) -> None:

@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from recipes.canvas import pyplot, save
 from recipes.cells.cells import CELLS
 from recipes.cells.training import Trained, train
-from recipes.command_line import check_folder, fail, in_one_line
+from recipes.command_line import check_choice, check_folder, fail, in_one_line
 from recipes.gru.glucose import load_glucose
 from recipes.gru.tasks import stack
 from recipes.pretrained.networks import AssetMissing
@@ -39,9 +40,8 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the picture")] = Path("out/cells"),
 ) -> None:
     """Train every cell, compare it with its loop over time, draw the losses."""
-    unknown = [name for name in cell if name not in CELLS]
-    if unknown:
-        raise typer.BadParameter(f"there is no cell {unknown[0]}; choose of {', '.join(CELLS)}", param_hint="--cell")
+    for name in cell:
+        check_choice("--cell", name, CELLS)
     check_folder(out)
     try:
         series = load_glucose(length, crops)
@@ -74,10 +74,7 @@ def table(found: dict[str, Trained]) -> Table:
 
 def picture(found: dict[str, Trained], out: Path) -> Path:
     """The losses of all cells, and the iterations that each step of training took."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for name, one in found.items():
@@ -86,10 +83,7 @@ def picture(found: dict[str, Trained], out: Path) -> Path:
     left.set(xlabel="step of training", ylabel="mean square error")
     right.set(xlabel="step of training", ylabel="Newton iterations", ylim=(0, None))
     left.legend(frameon=False)
-    path = out / "cells.png"
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return save(figure, out / "cells.png")
 
 
 if __name__ == "__main__":

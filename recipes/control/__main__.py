@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 import lds_iter as li
+from recipes.canvas import pyplot, save
 from recipes.command_line import check_folder, in_one_line
 from recipes.control.cart_pole import STRONGEST, ClosedLoop, OpenLoop
 from recipes.control.optimize import HANGING, Improvement, hold, swing_up
@@ -103,10 +104,7 @@ def _improved(
 
 def _draw(swung: list[Improvement], states: Tensor, forces: Tensor, length: int, path: Path) -> Path:
     """The motion as poles over time, and angle, force and costs."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, (top, left, right) = plt.subplots(1, 3, figsize=(13, 3.5), width_ratios=(2, 1.2, 1))
     shown = range(0, min(len(states), length + 150), 5)
@@ -124,9 +122,7 @@ def _draw(swung: list[Improvement], states: Tensor, forces: Tensor, length: int,
     left.legend(fontsize=8)
     right.plot([one.cost for one in swung])
     right.set(xlabel="improvement", title="cost of the swing-up")
-    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return save(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from recipes.canvas import save
 
 
 def gallery(images: Tensor, path: Path) -> None:
@@ -19,7 +20,7 @@ def gallery(images: Tensor, path: Path) -> None:
     for place, image in zip(axes[0], images, strict=True):
         place.imshow(_shown(image), cmap="gray", vmin=0, vmax=1)
         place.set(xticks=[], yticks=[])
-    _save(figure, path)
+    save(figure, path, dpi=110)
 
 
 def comparison(sequential: Tensor, parallel: Tensor, path: Path, title: str) -> None:
@@ -41,7 +42,7 @@ def comparison(sequential: Tensor, parallel: Tensor, path: Path, title: str) -> 
             place.set(xticks=[], yticks=[])
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path, dpi=110)
 
 
 def film_strip(iterates: Sequence[Tensor], path: Path, columns: int = 12) -> None:
@@ -59,7 +60,7 @@ def film_strip(iterates: Sequence[Tensor], path: Path, columns: int = 12) -> Non
         line[0].set_ylabel("noise" if round_ == 0 else f"round {round_}", rotation=0, ha="right", va="center")
     for place, step in zip(axes[0], chosen.tolist(), strict=True):
         place.set_title(f"step {step + 1}", fontsize=7)
-    _save(figure, path)
+    save(figure, path, dpi=110)
 
 
 def animation(iterates: Sequence[Tensor], path: Path, columns: int = 12, enlarge: int = 8) -> None:
@@ -82,11 +83,3 @@ def _shown(image: Tensor) -> np.ndarray:
     """`(C, H, W)` in [-1, 1] as an array in [0, 1]: gray for one channel, else the first three."""
     array = (image.float().cpu() / 2 + 0.5).clamp(0, 1)
     return array[0].numpy() if len(array) < 3 else array[:3].permute(1, 2, 0).numpy()
-
-
-def _save(figure: Any, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, bbox_inches="tight")
-    plt.close(figure)

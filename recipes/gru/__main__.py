@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 import lds_iter as li
-from recipes.command_line import check_checkpoint, check_folder, fail, in_one_line
+from recipes.command_line import check_checkpoint, check_choice, check_folder, fail, in_one_line
 from recipes.gru.archive import load_eigenworms, load_ts
 from recipes.gru.glucose import load_glucose
 from recipes.gru.report import Run, comparison, picture, read_run, summary
@@ -62,16 +62,14 @@ def main(
     """Train a stack of GRU layers on a long real series, in parallel over time, with pytorch-lightning."""
     names = [solver] if compare is None else list(compare)
     for name in names:
-        if name not in SOLVERS:
-            raise typer.BadParameter(f"there is no solver {name}; choose of {', '.join(SOLVERS)}.")
+        check_choice("--solver" if compare is None else "--compare", name, SOLVERS)
     if len(set(names)) < len(names):
         raise typer.BadParameter("name two different solvers, such as --compare quasi torch.")
     if tolerance is not None and not math.isfinite(tolerance):
         raise typer.BadParameter("must be a finite number.", param_hint="--tolerance")
     if device == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("torch sees no CUDA device here; leave it out.", param_hint="--device")
-    if device not in DEVICES:
-        raise typer.BadParameter(f"--device must be one of {', '.join(DEVICES)}, got {device}.")
+    check_choice("--device", device, DEVICES)
     if data not in ("glucose", "eigenworms") and not Path(data).is_file():
         raise typer.BadParameter(f"There is no file {data}: --data must be glucose, eigenworms, or a .ts file.")
     if threads is not None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from recipes.canvas import pyplot, save
 from recipes.command_line import check_folder, in_one_line
 from recipes.langevin.measure import LIMIT, WIDEST, Count, mixtures, two_well_density, two_wells
 
@@ -73,10 +74,7 @@ def _table(title: str, rows: Iterable[Count]) -> Table:
 
 def _draw(found: Sequence[Count], states: Tensor, path: Path) -> Path:
     """Counts over the size of a step; trajectories between the wells, and what they sample."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.5))
     width = min(row.width for row in found)
@@ -92,9 +90,7 @@ def _draw(found: Sequence[Count], states: Tensor, path: Path) -> Path:
     right.plot(grid, two_well_density(grid), label="density")
     right.set(xlabel="first coordinate", title="what is sampled")
     right.legend()
-    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return save(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 import lds_iter as li
-from recipes.command_line import check_folder, in_one_line
+from recipes.command_line import check_choice, check_folder, in_one_line
 from recipes.mcmc.problems import breast_cancer, hierarchical_schools, logistic_regression
 from recipes.mcmc.report import pictures, summary
 
@@ -48,8 +48,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the pictures")] = Path("out/mcmc"),
 ) -> None:
     """Warm up, draw, replay, compare, draw pictures."""
-    if model not in MODELS:
-        raise typer.BadParameter(f"expected one of {', '.join(MODELS)}, got {model}", param_hint="--model")
+    check_choice("--model", model, MODELS)
     check_folder(out)
     logdensity, start = target(model, features)
     generator, console = torch.Generator().manual_seed(0), Console()

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from recipes.canvas import pyplot
+
 
 def load_arviz() -> Any:
     """ArviZ, without its advice on coming versions.
@@ -53,10 +55,7 @@ def summary(posterior: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
 
 def pictures(posterior: dict[str, Tensor], out: Path, names: list[str]) -> list[Path]:
     """Traces and rank plots of some parts of the position."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     arviz, data = load_arviz(), as_arviz(posterior)
     out.mkdir(parents=True, exist_ok=True)

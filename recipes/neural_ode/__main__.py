@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 
 import lds_iter as li
-from recipes.command_line import check_folder, in_one_line
+from recipes.canvas import pyplot, save
+from recipes.command_line import check_choice, check_folder, in_one_line
 from recipes.neural_ode.data import two_bodies
 from recipes.neural_ode.model import Hamiltonian
 from recipes.neural_ode.training import SOLVERS, train
@@ -40,8 +41,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the picture")] = Path("out/neural_ode"),
 ) -> None:
     """Simulate, train, draw."""
-    if solver not in SOLVERS:
-        raise typer.BadParameter(f"expected one of {', '.join(SOLVERS)}, got {solver}", param_hint="--solver")
+    check_choice("--solver", solver, SOLVERS)
     check_folder(out)
     times, states = two_bodies(count, points)
 
@@ -68,10 +68,7 @@ def main(
 def _draw(
     func: Hamiltonian, times: torch.Tensor, states: torch.Tensor, losses: list[float], others: list[float], out: Path
 ) -> None:
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     with torch.no_grad():
         found = li.ode.integrate(func, states[0], times, throw=False).ys
@@ -87,8 +84,7 @@ def _draw(
     right.set(xlabel="x", ylabel="y", aspect="equal")
     right.legend()
     out.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out / "neural_ode.png", dpi=120, bbox_inches="tight")
-    plt.close(figure)
+    save(figure, out / "neural_ode.png")
     Console().print(f"picture: {out / 'neural_ode.png'}")
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 import lds_iter as li
-from recipes.command_line import check_folder, fail, in_one_line
+from recipes.command_line import check_choice, check_folder, fail, in_one_line
 from recipes.optimizer.problems import TASKS, Task
 from recipes.optimizer.report import picture
 from recipes.optimizer.training import SGD, AbstractOptimizer, Adam, Momentum, Training
@@ -42,9 +42,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("out/optimizer"),
 ) -> None:
     """Train in parallel and step by step, compare, tune the learning rates, draw."""
-    for name, value, known in ("--task", task, TASKS), ("--optimizer", optimizer, OPTIMIZERS):
-        if value not in known:
-            raise typer.BadParameter(f"{name} must be one of {', '.join(known)}, got {value}.")
+    check_choice("--task", task, TASKS)
+    check_choice("--optimizer", optimizer, OPTIMIZERS)
     check_folder(out)
     console, problem = Console(), TASKS[task]()
     kind, usual = OPTIMIZERS[optimizer]

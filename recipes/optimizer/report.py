@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from recipes.canvas import pyplot, save
 from recipes.optimizer.problems import Task
 
 LABELS = ("as given", "every learning rate tuned")
@@ -22,10 +23,7 @@ def picture(task: Task, curves: Sequence[Tensor], rates: Sequence[Tensor], path:
         rates: their learning rates, `(T)`.
         path: of the picture.
     """
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
     for curve, rate, label in zip(curves, rates, LABELS, strict=False):
@@ -34,6 +32,4 @@ def picture(task: Task, curves: Sequence[Tensor], rates: Sequence[Tensor], path:
     left.set(xlabel="step", ylabel="loss of all examples")
     right.set(xlabel="step", ylabel="learning rate")
     left.legend()
-    figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return save(figure, path)

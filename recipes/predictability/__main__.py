@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recipes.command_line import check_folder, in_one_line
+from recipes.command_line import check_choice, check_folder, in_one_line
 from recipes.predictability import measure, pictures
 from recipes.predictability.flows import FLOWS, PUBLISHED
 from recipes.predictability.measure import Langevin, Point
@@ -133,8 +133,8 @@ def main(
     threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
 ) -> None:
     """Iterations of Newton's method against the Lyapunov exponent, on networks, chaotic flows and Langevin dynamics."""
-    if unknown := [name for name in systems if name not in FLOWS]:
-        raise typer.BadParameter(f"--system must be one of {', '.join(FLOWS)}, got {', '.join(unknown)}.")
+    for name in systems:
+        check_choice("--system", name, FLOWS)
     check_folder(out)
     torch.set_num_threads(threads)
     console = Console(width=None if Console().is_terminal else 120)

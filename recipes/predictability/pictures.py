@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.diagnostics import mu_bounds
+from recipes.canvas import save
 from recipes.predictability.measure import MERIT, Langevin, Point
 
 if TYPE_CHECKING:
@@ -18,16 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, RED = "#3b4cc0", "#d1495b"
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """Write a picture and close it."""
-    import matplotlib.pyplot as plt
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, metadata={"Software": None})
-    plt.close(figure)
-    return path
 
 
 def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
@@ -71,7 +62,7 @@ def network_picture(points: Sequence[Point], path: Path) -> Path:
     spectrum.axhline(0, color="k", linestyle=":", linewidth=1.2)
     spectrum.legend(frameon=False)
     spectrum.set(xlabel="gain g", ylabel="exponent, nats per step", title=f"exponent over gain, {seeds} seed(s)")
-    return save(figure, path)
+    return save(figure, path, dpi=130)
 
 
 def _by_gain(points: Sequence[Point]) -> list[tuple[float, list[Point]]]:
@@ -125,7 +116,7 @@ def langevin_picture(found: Langevin, path: Path) -> Path:
     _spread(counts, torch.arange(1, len(found.counts) + 1), found.counts.double())
     counts.set(title="iterations", xlabel="T", ylabel="iterations of Newton's method", ylim=(0, None))
     counts.legend(frameon=False, loc="lower right")
-    return save(figure, path)
+    return save(figure, path, dpi=130)
 
 
 def _spread(ax: Axes, x: Sequence[int] | Tensor, values: Tensor) -> None:
@@ -155,7 +146,7 @@ def flow_picture(observers: Sequence[Point], systems: Sequence[Point], rings: Se
     other.axhline(0, color=RED, linestyle=":", linewidth=1)
     other.spines["top"].set_visible(False)
     other.set_ylabel("exponent, nats per step", color=RED)
-    return save(figure, path)
+    return save(figure, path, dpi=130)
 
 
 def _name(point: Point) -> str:

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 import lds_iter as li
+from recipes.canvas import pyplot, save
 from recipes.command_line import check_folder, in_one_line
 from recipes.teacher_forcing.data import DT, EXPONENT, divergence, lorenz
 from recipes.teacher_forcing.network import Forced, ShallowPLRNN
@@ -77,10 +78,7 @@ def _train(
 
 
 def _draw(taken: list[Step], free: Tensor, data: Tensor, path: Path) -> Path:
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure = plt.figure(figsize=(12, 3.8))
     for place, (rows, title) in enumerate([(data, "Lorenz-63"), (free, "the network, running freely")], 1):
@@ -92,9 +90,7 @@ def _draw(taken: list[Step], free: Tensor, data: Tensor, path: Path) -> Path:
     ax.semilogy([max(1, step.iterations) for step in taken], linewidth=0.5, label="iterations")
     ax.set(xlabel="step of the training")
     ax.legend()
-    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return save(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

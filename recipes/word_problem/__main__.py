@@ -18,7 +18,8 @@ from rich.console import Console
 from torch import Tensor
 
 import lds_iter as li
-from recipes.command_line import check_folder, in_one_line
+from recipes.canvas import pyplot, save
+from recipes.command_line import check_choice, check_folder, in_one_line
 from recipes.word_problem.groups import GROUPS, elements
 from recipes.word_problem.models import ByMatrix, DiagonalModel, MatrixModel, WordModel
 from recipes.word_problem.training import accuracy_by_place, train, words_of
@@ -39,8 +40,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the picture")] = Path("out/word_problem"),
 ) -> None:
     """Train both models, test them on new words, count iterations, draw accuracy by place."""
-    if group not in GROUPS:
-        raise typer.BadParameter(f"expected one of {', '.join(GROUPS)}, got {group}", param_hint="--group")
+    check_choice("--group", group, GROUPS)
     check_folder(out)
     console, curves = Console(), {}
     models: dict[str, WordModel] = {}
@@ -79,10 +79,7 @@ def iterations(model: WordModel, group: str, length: int) -> dict[str, int]:
 
 def picture(curves: dict[str, Tensor], out: Path) -> Path:
     """Accuracy by the place in the word, averaged over a tenth of the places up to there."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    import matplotlib.pyplot as plt
+    plt = pyplot()
 
     figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for name, curve in curves.items():
@@ -90,10 +87,7 @@ def picture(curves: dict[str, Tensor], out: Path) -> Path:
         ax.semilogx(places, [float(curve[place - place // 10 - 1 : place].mean()) for place in places], label=name)
     ax.set(xlabel="letters read", ylabel="words with all things placed right", ylim=(-0.02, 1.02))
     ax.legend(frameon=False)
-    path = out / "words.png"
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return path
+    return save(figure, out / "words.png")
 
 
 if __name__ == "__main__":

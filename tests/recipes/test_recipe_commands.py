@@ -28,9 +28,9 @@ RECIPES = {
 }
 
 WRONG = [
-    ("gru", ["--solver", "magic"], "there is no solver magic; choose of .*quasi"),
+    ("gru", ["--solver", "magic"], "--solver.*must be one of .*quasi.*, got magic"),
     ("gru", ["--compare", "quasi", "quasi"], "two different solvers"),
-    ("gru", ["--device", "tpu"], "--device must be one of auto, cpu, cuda"),
+    ("gru", ["--device", "tpu"], "--device.*must be one of auto, cpu, cuda, got tpu"),
     ("gru", ["--resume", "--out", "nowhere"], "holds no run to resume"),
     ("gru", ["--epochs", "0"], "greater than or equal to 1"),
     ("gru", ["--data", "missing.ts"], "There is no file missing.ts"),
@@ -54,13 +54,13 @@ WRONG = [
     ("langevin", ["--steps", "0"], "positive numbers with commas between"),
     ("control", ["--hold", "1"], "greater than or equal to 2"),
     ("predictability", ["--length", "0"], "greater than or equal to"),
-    ("cells", ["--cell", "magic"], "magic"),
+    ("cells", ["--cell", "magic"], "--cell.*must be one of .*mgu.*, got magic"),
     ("cells", ["--length", "1"], "greater than or equal to 2"),
-    ("mcmc", ["--model", "magic"], "expected one of cancer, schools, got magic"),
+    ("mcmc", ["--model", "magic"], "--model.*must be one of cancer, schools, got magic"),
     ("mcmc", ["--samples", "many"], "valid integer"),
     ("mcmc", ["--chains", "0"], "greater than or equal to 1"),
-    ("neural_ode", ["--solver", "magic"], "expected one of .*, got magic"),
-    ("word_problem", ["--group", "magic"], "expected one of .*, got magic"),
+    ("neural_ode", ["--solver", "magic"], "--solver.*must be one of .*, got magic"),
+    ("word_problem", ["--group", "magic"], "--group.*must be one of S5, A5, got magic"),
     ("word_problem", ["--letters", "1"], "greater than or equal to 2"),
     ("neural_ode", ["--points", "1"], "greater than or equal to 2"),
 ]

@@ -99,4 +99,4 @@ def test_command_line(tmp_path):
     assert (tmp_path / "words.png").exists()
     wrong = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(app, ["--group", "S6"])
     assert wrong.exit_code == 2
-    assert "expected one of S5, A5, got S6" in wrong.output
+    assert "must be one of S5, A5, got S6" in wrong.output

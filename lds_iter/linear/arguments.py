@@ -23,6 +23,7 @@ LEAF = {Dense: "matrix", BlockDiagonal: "blocks", Diagonal: "diagonal", ScaledId
 """The field of each structure that holds its numbers."""
 
 NARROWER = (torch.bfloat16, torch.float16)
+"""What a transition may be in beside states in full precision, where it is allowed to be narrower."""
 
 
 def check_is_transition(

@@ -334,7 +334,7 @@ def test_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--solver", "newtn"], "choose of quasi, newton"),
+        (["--solver", "newtn"], "must be one of quasi, newton"),
         (["--compare", "torch", "torch"], "two different solvers"),
         (["--device", "gpu"], "auto, cpu, cuda"),
         (["--data", "worms.ts"], "There is no file worms.ts"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 from torch import Tensor
 
 import lds_iter as li
@@ -40,11 +41,33 @@ def recurrent(function: Callable[..., Any]) -> Any:
     return li.nn.Recurrent(function)(torch.ones(10, 2, 4), torch.zeros(2, 4))
 
 
+class Block(torch.nn.Module):
+    """A block of a network with weights, whose function is given."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.weight, self.function = torch.nn.Parameter(torch.ones(3)), function
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.function(hidden * self.weight)
+
+
+def stack(function: Callable[..., Any]) -> Any:
+    return li.depth.stack([Block(function) for _ in range(4)], torch.ones(1, 5, 3)).solve()
+
+
+def sampler(function: Callable[..., Any]) -> Any:
+    scheduler = DDIMScheduler(clip_sample=False)
+    return li.diffusion.ParallelSampler(function, scheduler)(torch.ones(1, 3, 4, 4), num_inference_steps=10)
+
+
 FRONT_ENDS = [
-    (odeint, lambda t, y: -y, "func(t, y)"),
-    (scan, lambda carry, x: (0.5 * carry + x, carry), "step"),
-    (sample, lambda x: -x.square().sum(-1), "logdensity"),
-    (recurrent, lambda x, state: torch.tanh(x - state), "cell(x, state)"),
+    (odeint, lambda t, y: -y, "`func(t, y)`"),
+    (scan, lambda carry, x: (0.5 * carry + x, carry), "`step`"),
+    (sample, lambda x: -x.square().sum(-1), "`logdensity`"),
+    (stack, torch.tanh, "a block"),
+    (sampler, lambda x, t: 0.1 * x, "the network"),
+    (recurrent, lambda x, state: torch.tanh(x - state), "`cell(x, state)`"),
 ]
 
 
@@ -55,22 +78,24 @@ def notes_on(call: Callable[[], object]) -> list[str]:
 
 
 @pytest.mark.parametrize("after", [0, 2, 4])
-@pytest.mark.parametrize(("front_end", "function", "name"), FRONT_ENDS, ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(
+    ("front_end", "function", "name"), FRONT_ENDS, ids=lambda value: getattr(value, "__name__", "")
+)
 def test_error_names_the_users_function(front_end, function, name, after):
     front_end(function)
     notes = notes_on(lambda: front_end(Failing(function, after)))
-    assert notes[0].startswith(f"This came from `{name}`, called with")
+    assert notes[0].startswith(f"This came from {name}, called with")
     assert not any("`f`" in note or "li.fold" in note for note in notes)
 
 
 @pytest.mark.parametrize(
     ("front_end", "answer", "name"),
-    [(odeint, lambda t, y: y[..., :2], "func(t, y)"), (scan, lambda carry, x: carry, "step")],
+    [(odeint, lambda t, y: y[..., :2], "`func(t, y)`"), (scan, lambda carry, x: carry, "`step`")],
     ids=["odeint", "scan"],
 )
 def test_wrong_answer_names_the_users_function(front_end, answer, name):
     notes = notes_on(lambda: front_end(answer))
-    assert notes[0].startswith(f"This came from `{name}`, called with")
+    assert notes[0].startswith(f"This came from {name}, called with")
 
 
 def test_plain_recurrence_is_called_f():

@@ -29,7 +29,8 @@ def progress_of(state: LoopState) -> Progress:
         state.resets.clone(),
         state.carry,
         lambda: state.states[1:].clone(),
-        lambda: state.update,
+        lambda: state.update if state.proposal is not None else torch.full_like(state.states[1:], torch.nan),
+        state.proposal is None,
     )
 
 

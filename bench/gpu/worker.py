@@ -81,6 +81,7 @@ class Worker:
     def __init__(self, command: Sequence[str], log: Path) -> None:
         self.command, self.log = list(command), log
         self.process: subprocess.Popen[str] | None = None
+        self.listener: threading.Thread | None = None
         self.lines: queue.Queue[str] = queue.Queue()
 
     def run(self, stage: str, row: str, seconds: float) -> Answer:
@@ -99,7 +100,10 @@ class Worker:
             code = process.wait(10)
             self.close()
             return {"state": FAILED, "error": f"its process ended with {code}: ... {self._last_words()}"}
-        return json.loads(line)
+        found = json.loads(line)
+        if found.get("device_lost"):  # the next row wants a fresh process
+            self.close()
+        return found
 
     def _running(self) -> subprocess.Popen[str]:
         if self.process is not None and self.process.poll() is None:
@@ -110,7 +114,8 @@ class Worker:
                 self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 start_new_session=True,
             )  # fmt: skip
-        threading.Thread(target=_listen, args=(self.process, self.lines), daemon=True).start()
+        self.listener = threading.Thread(target=_listen, args=(self.process, self.lines), daemon=True)
+        self.listener.start()
         return self.process
 
     def _last_words(self) -> str:
@@ -123,6 +128,12 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            assert self.listener is not None
+            self.listener.join(10)
+            for pipe in process.stdin, process.stdout:
+                assert pipe is not None
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
 def _listen(process: subprocess.Popen[str], lines: queue.Queue[str]) -> None:

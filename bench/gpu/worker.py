@@ -26,6 +26,9 @@ from bench.gpu.stages.base import NotHere, Where
 
 Answer = dict[str, Any]
 
+OWN = "lds_iter", "bench", "recipes"
+"""Packages that must be there."""
+
 
 class Runner(Protocol):
     """Whoever runs a row: see `Worker` and `InProcess`."""
@@ -49,6 +52,10 @@ def answer(stage: str, row: str, where: Where) -> Answer:
         return {"state": DONE, "seconds": time.perf_counter() - begin, **found}
     except NotHere as reason:
         return {"state": SKIPPED, "reason": str(reason)}
+    except ModuleNotFoundError as missing:
+        if str(missing.name).split(".")[0] in OWN:
+            return {"state": FAILED, "error": str(missing)}
+        return {"state": SKIPPED, "reason": f"needs {missing.name}, which is not installed"}
     except Exception as raised:  # of any kind: it is the row's outcome
         frames = "".join(traceback.format_exception(raised)[-4:])
         return {"state": FAILED, "seconds": time.perf_counter() - begin, "error": frames}

@@ -5,6 +5,7 @@ Published, on an A100 at T = 10,000: the loop 96.2 ms, quasi-ELK 221, ELK 619, q
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -12,7 +13,6 @@ from typing import Any
 import torch
 
 import lds_iter as li
-from bench.edge.problems import EdgeProblem, sine
 from bench.gpu.stages.base import Figures, Rows, Where
 from bench.gpu.stages.networks import _line
 from bench.peers.base import AbstractPeer, Prepared, on_cpu
@@ -32,7 +32,10 @@ class SineProblem:
     gate: float = 1e-6  # a residual of 1e-10, and products of Jacobians up to some thousands
 
     @cached_property
-    def problem(self) -> EdgeProblem:
+    def problem(self) -> Any:
+        """A `bench.edge.problems.EdgeProblem`; its weights need safetensors, which may not be there."""
+        from bench.edge.problems import sine
+
         return sine(self.length, self.seed)
 
     def reference(self) -> Outcome:
@@ -41,10 +44,9 @@ class SineProblem:
             return (self.problem.sequential().cpu(),)
 
     def on(self, device: str) -> tuple[Any, torch.Tensor, Any]:
-        """`f`, `s0` and inputs; a module of its own, since `to` moves it."""
-        edge = sine(self.length, self.seed)
-        f: Any = edge.f
-        return f.to(device), edge.s0.to(device), edge.inputs.to(device)
+        """`f`, `s0` and inputs; a copy of the module, since `to` moves it."""
+        edge = self.problem
+        return copy.deepcopy(edge.f).to(device), edge.s0.to(device), edge.inputs.to(device)
 
 
 @dataclass(frozen=True)

@@ -377,7 +377,7 @@ def assert_fit(rows):
         assert row["spilled"] == 0, row
         assert row["resident"] > 0, row
         if row["tickets"]:
-            # Of each of three levels a first look, and another in the loop; a word is one volatile load or one exchange.
+            # Of each of three levels a first look, and another in the loop; each word is one load or one exchange.
             assert row["tickets"] == 1, row
             assert row["polls"] == row["volatile"] >= 6, row
             assert row["publications"] >= 3, row

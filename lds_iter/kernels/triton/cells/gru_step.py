@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lds_iter.kernels.triton.cells import settling
 from lds_iter.kernels.triton.cells.settling import settle
-from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.functions import ROWS, divided, gate, padded, tanh, tile
 from lds_iter.kernels.triton.scans.look_back import ticket
 
 
@@ -51,8 +51,8 @@ def _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE: tl.const
 def _step(
     h, u_r, u_z, u_n, weight, bias, value, slope, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    number = tl.program_id(0).to(tl.int64)
-    inside, at = tile(number // batch, number % batch, n, batch, width, ROWS, WIDE)
+    chunk, sequence = divided(tl.program_id(0), batch)
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE)
     tl.store(value + at, out, inside)
@@ -66,8 +66,7 @@ def _iterate(
     ROWS: tl.constexpr, WIDE: tl.constexpr, ULPS: tl.constexpr, PARTS: tl.constexpr, GROUP: tl.constexpr,
     LEVELS: tl.constexpr, COUNTER: tl.constexpr,
 ):  # fmt: skip
-    number = ticket(scratch)
-    chunk, sequence = number // batch, number % batch
+    chunk, sequence = divided(ticket(scratch).to(tl.int32), batch)
     inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE)

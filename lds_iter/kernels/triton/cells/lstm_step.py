@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lds_iter.kernels.triton.cells import settling
 from lds_iter.kernels.triton.cells.settling import settle
-from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.functions import ROWS, divided, gate, padded, tanh, tile
 from lds_iter.kernels.triton.scans.look_back import ticket
 
 ITERATED = {16: 32, 32: 16, 64: 16}
@@ -54,8 +54,8 @@ def _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE: tl.constexp
 def _step(
     s, u_i, u_f, u_g, u_o, weight, value, blocks, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    number = tl.program_id(0).to(tl.int64)
-    inside, at = tile(number // batch, number % batch, n, batch, width, ROWS, WIDE)
+    chunk, sequence = divided(tl.program_id(0), batch)
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     h, c = tl.load(s + 2 * at, inside, other=0.0), tl.load(s + 2 * at + 1, inside, other=0.0)
     found = _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE)
     for k in tl.static_range(2):
@@ -71,8 +71,7 @@ def _iterate(
     ROWS: tl.constexpr, WIDE: tl.constexpr, ULPS: tl.constexpr, PARTS: tl.constexpr, GROUP: tl.constexpr,
     LEVELS: tl.constexpr, COUNTER: tl.constexpr,
 ):  # fmt: skip
-    number = ticket(scratch)
-    chunk, sequence = number // batch, number % batch
+    chunk, sequence = divided(ticket(scratch).to(tl.int32), batch)
     inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     h, c = tl.load(s + 2 * at, inside, other=0.0), tl.load(s + 2 * at + 1, inside, other=0.0)
     out, cell, b0, b1, b2, b3 = _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lds_iter.kernels.triton.cells import settling
 from lds_iter.kernels.triton.cells.settling import settle
-from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.functions import ROWS, divided, gate, padded, tanh, tile
 from lds_iter.kernels.triton.scans.look_back import ticket
 
 
@@ -43,8 +43,8 @@ def _cell(before, u, weight, at, width, inside, WIDE: tl.constexpr, RELU: tl.con
 def _step(
     h, u, weight, value, slope, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr, RELU: tl.constexpr
 ):  # fmt: skip
-    number = tl.program_id(0).to(tl.int64)
-    inside, at = tile(number // batch, number % batch, n, batch, width, ROWS, WIDE)
+    chunk, sequence = divided(tl.program_id(0), batch)
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     out, a = _cell(tl.load(h + at, inside, other=0.0), u, weight, at, width, inside, WIDE, RELU)
     tl.store(value + at, out, inside)
     tl.store(slope + at, a, inside)
@@ -56,8 +56,7 @@ def _iterate(
     ROWS: tl.constexpr, WIDE: tl.constexpr, ULPS: tl.constexpr, PARTS: tl.constexpr, GROUP: tl.constexpr,
     LEVELS: tl.constexpr, COUNTER: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
-    number = ticket(scratch)
-    chunk, sequence = number // batch, number % batch
+    chunk, sequence = divided(ticket(scratch).to(tl.int32), batch)
     inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u, weight, at, width, inside, WIDE, RELU)

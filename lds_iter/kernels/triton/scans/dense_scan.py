@@ -43,8 +43,8 @@ def _walk(
 ):  # fmt: skip
     """Walk through one chunk: to its product and last row, or, to apply, from the last row of the chunk before."""
     # The second reading goes backwards, from what the second-level cache still holds of the first.
-    program = (tl.num_programs(0) - 1 - tl.program_id(0) if APPLY else tl.program_id(0)).to(tl.int64)
-    chunk, sequence = program // batch, program % batch
+    program = tl.num_programs(0) - 1 - tl.program_id(0) if APPLY else tl.program_id(0)
+    chunk, sequence = (program // batch).to(tl.int64), (program % batch).to(tl.int64)
     first = chunk * LENGTH
     i, j = tl.arange(0, WIDE), tl.arange(0, WIDE)
     # In 64 bits: a stride fits 32 bits, a multiple of it need not.

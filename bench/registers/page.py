@@ -33,7 +33,13 @@ def section(kept: dict[str, Any]) -> str:
     )
     head = ["kernel", "compute capability", "compiled", "registers of a thread", "warps", "shared memory (KiB)",
             "programs on a multiprocessor", "spilled (bytes)"]  # fmt: skip
-    return "\n\n".join([words, markdown(head, _lines(rows)), *_missing(kept)])
+    return "\n\n".join([words, markdown(head, _lines(rows)), *_named(spilled), *_missing(kept)])
+
+
+def _named(spilled: Sequence[dict[str, Any]]) -> list[str]:
+    """Which kernels spill, and how much."""
+    words = list(dict.fromkeys(f"{row['launch']} for {row['target']}, {row['spilled']} bytes" for row in spilled))
+    return [f"Bytes of a thread that are spilled: {'; '.join(words)}."] if words else []
 
 
 def _count(rows: Sequence[dict[str, Any]], one: str, many: str) -> str:

@@ -90,8 +90,8 @@ def _problem(cell: str, width: int, length: int) -> tuple[Any, Tensor, Any]:
 
 
 def launches(cell: str) -> tuple[int, int]:
-    """Of an iteration, and of a solve besides its iterations. The width does not matter."""
-    f, s0, inputs = _problem(cell, 4, 40)
+    """Of an iteration, and of a solve besides its iterations. The sizes do not matter."""
+    f, s0, inputs = _problem(cell, 4, 16)
     found = []
     for count in CUT, LATER:
         with as_on_a_device() as counted:

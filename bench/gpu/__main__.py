@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.common.machine import describe, full_precision, results_folder
+from bench.common.machine import describe, results_folder
 from bench.common.pages import between
 from bench.gpu.page import COMMAND, page, report
 from bench.gpu.record import Record
@@ -76,5 +76,4 @@ def kept(folder: Path) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    full_precision()
     typer.run(main)

@@ -43,9 +43,11 @@ class Runner(Protocol):
 
 
 def answer(stage: str, row: str, where: Where) -> Answer:
-    """Run one row here, whatever it raises."""
+    """Run one row here, without TF32, whatever it raises."""
+    from bench.common.machine import full_precision
     from bench.gpu.stages import rows_of
 
+    full_precision()  # else torch's own layers are 1e-3 off, and fail their gates
     begin = time.perf_counter()
     try:
         found = rows_of(stage, where)[row]()

@@ -150,6 +150,15 @@ def test_what_a_row_raises_is_its_outcome(monkeypatch):
     assert outcome(answer("a", "wrong", TINY)) == "failed: AssertionError: an error of 1 is not within 0"
 
 
+def test_rows_run_without_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+    rows = {"x": lambda: seen.append(torch.backends.cudnn.allow_tf32) or {}}
+    monkeypatch.setattr("bench.gpu.stages.rows_of", lambda stage, where: rows)
+    assert answer("a", "x", TINY)["state"] == "done"
+    assert seen == [False]
+
+
 def test_a_page_of_the_guide_runs_on_the_device_and_says_what_it_lacks(tmp_path):
     text = tmp_path / "page.md"
     text.write_text("```python\nimport torch\nprint(torch.zeros(2).sum())\n# prints: tensor(0.)\n```\n")

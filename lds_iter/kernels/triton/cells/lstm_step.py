@@ -71,7 +71,8 @@ def _iterate(
     ROWS: tl.constexpr, WIDE: tl.constexpr, ULPS: tl.constexpr, PARTS: tl.constexpr, GROUP: tl.constexpr,
     LEVELS: tl.constexpr, COUNTER: tl.constexpr,
 ):  # fmt: skip
-    chunk, sequence = divided(ticket(scratch).to(tl.int32), batch)
+    number = ticket(scratch)
+    chunk, sequence = number // batch, number % batch
     inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     h, c = tl.load(s + 2 * at, inside, other=0.0), tl.load(s + 2 * at + 1, inside, other=0.0)
     out, cell, b0, b1, b2, b3 = _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE)

@@ -56,7 +56,8 @@ def _iterate(
     ROWS: tl.constexpr, WIDE: tl.constexpr, ULPS: tl.constexpr, PARTS: tl.constexpr, GROUP: tl.constexpr,
     LEVELS: tl.constexpr, COUNTER: tl.constexpr, RELU: tl.constexpr,
 ):  # fmt: skip
-    chunk, sequence = divided(ticket(scratch).to(tl.int32), batch)
+    number = ticket(scratch)
+    chunk, sequence = number // batch, number % batch
     inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u, weight, at, width, inside, WIDE, RELU)

@@ -52,9 +52,8 @@ def _scan(
     INITIAL: tl.constexpr, FLAT: tl.constexpr, TIGHT: tl.constexpr,
 ):  # fmt: skip
     LENGTH: tl.constexpr = ROWS * SUBS
-    # There are fewer than 2^31 programs: a division of 32 bits takes fewer registers than one of 64.
-    number, tiles = ticket(scratch).to(tl.int32), tl.cdiv(columns, COLUMNS)
-    chunk, first_column = (number // tiles).to(tl.int64), (number % tiles) * COLUMNS
+    number, tiles = ticket(scratch), tl.cdiv(columns, COLUMNS)
+    chunk, first_column = number // tiles, (number % tiles).to(tl.int32) * COLUMNS
     first = chunk * LENGTH
     left = tl.minimum(n - first, LENGTH).to(tl.int32)
     row, column = tl.arange(0, LENGTH), first_column + tl.arange(0, COLUMNS)

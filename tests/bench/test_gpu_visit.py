@@ -161,8 +161,10 @@ def test_rows_run_without_tf32(monkeypatch):
 
 def test_a_page_of_the_guide_runs_on_the_device_and_says_what_it_lacks(tmp_path):
     text = tmp_path / "page.md"
-    text.write_text("```python\nimport torch\nprint(torch.zeros(2).sum())\n# prints: tensor(0.)\n```\n")
+    text.write_text("```python\nimport torch\nprint(torch.zeros(2).sum())\n# prints: tensor(...)\n```\n")
     assert guide.run(TINY, text)["printed_otherwise"] == 0
+    text.write_text("```python\nprint(1)\n# prints: 2\n```\n")
+    assert guide.run(TINY, text)["printed_otherwise"] == 1
     text.write_text("```python\nimport nothing_of_this_name\n```\n")
     with pytest.raises(ModuleNotFoundError):
         guide.run(TINY, text)

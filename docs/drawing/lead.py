@@ -11,6 +11,7 @@ from torch import Tensor
 
 import lds_iter as li
 from docs.drawing import style
+from recipes.canvas import SKY
 
 WIDTH, LENGTH = 16, 400
 STAGES = (0, 1, 2, 4)
@@ -71,7 +72,7 @@ def stages(figure: Figure, f: Callable[[Tensor, Tensor], Tensor], s0: Tensor, in
         if count:
             states = li.solve(f, s0, inputs, max_iters=count, rtol=0, atol=0, throw=False).states
         ax.plot(truth[:, COORDINATE], color="#909090", linewidth=5, alpha=0.6, solid_capstyle="round")
-        ax.plot(states[:, COORDINATE], color=style.SKY, linewidth=2)
+        ax.plot(states[:, COORDINATE], color=SKY, linewidth=2)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
         ax.set_ylabel("guess" if not count else f"{count}", rotation=0, ha="right", va="center", fontsize=13)

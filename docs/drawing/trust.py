@@ -13,6 +13,7 @@ from torch import Tensor
 import lds_iter as li
 from bench.edge.problems import sine
 from docs.drawing import style
+from recipes.canvas import AMBER, SKY
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,8 @@ def trust_region() -> Figure:
         image = style.draw_map(ax, solution, rows, 1e-10)
         ended = str(int(solution.iterations)) if solution.converged else f"not in {rows}"
         ax.set_title(f"{name}: {ended}")
-    left.semilogy([max(k, 1e-12) for k in watched.k], color=style.SKY, marker="o", markersize=3, label="damping k")
-    left.semilogy(
-        [max(m, 1e-12) for m in watched.size], color=style.AMBER, marker="s", markersize=3, label="largest update"
-    )
+    left.semilogy([max(k, 1e-12) for k in watched.k], color=SKY, marker="o", markersize=3, label="damping k")
+    left.semilogy([max(m, 1e-12) for m in watched.size], color=AMBER, marker="s", markersize=3, label="largest update")
     for length, name in (1 / 6, "step"), (1, "relax"), (8, "reject"):
         left.axhline(length, color="#999999", linewidth=0.8, linestyle=":")
         left.text(1, length, name, transform=left.get_yaxis_transform(), fontsize=9, va="center")

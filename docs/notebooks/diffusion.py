@@ -1,10 +1,24 @@
 # %% [markdown]
 # # Draw digits with all denoising steps at once
 #
-# A diffusion model draws an image step by step, and each step waits for the one before. Here the steps are evaluated
-# together, in a few rounds, and the image is the one that the scheduler itself would draw from the same noise.
+# A diffusion model draws an image step by step, and each step waits for the one before. Here the
+# steps are evaluated together, in a few rounds, and the image is the one that the scheduler
+# itself would draw from the same noise.
 #
-# Run this notebook from the top of the repository after `pip install -e ".[recipes]"`. It takes a minute on a CPU.
+# The network is a small one, trained on 8x8 digits. It lies in the repository, which is fetched
+# if it is not at hand.
+
+# %%
+import subprocess
+import sys
+from pathlib import Path
+
+found = [folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "recipes" / "diffusion").is_dir()]
+if not found:  # opened elsewhere, as in Colab
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "{{ repo_url }}", "copy"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./copy[diffusion]"], check=True)
+    found = [Path("copy")]
+digits = found[0] / "recipes" / "diffusion" / "digits"
 
 # %%
 import matplotlib.pyplot as plt
@@ -12,16 +26,16 @@ import torch
 from diffusers import DDIMPipeline, DDIMScheduler, EulerAncestralDiscreteScheduler, UNet2DModel
 
 from lds_iter.diffusion import ParallelSampler, parallelize
-from recipes.diffusion.choices import DIGITS
 
 torch.set_num_threads(1)
-unet = UNet2DModel.from_pretrained(DIGITS, subfolder="unet", variant="fp16").float().eval()
+unet = UNet2DModel.from_pretrained(digits, subfolder="unet", variant="fp16").float().eval()
 print(f"{sum(weight.numel() for weight in unet.parameters()):,} parameters")
 
 # %% [markdown]
 # ## Step by step, and in parallel
 #
-# `ParallelSampler` takes a network and a scheduler of diffusers. `step_by_step` is the scheduler's own loop.
+# `ParallelSampler` takes a network and a scheduler of diffusers. `step_by_step` is the
+# scheduler's own loop.
 
 # %%
 noise = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(3))
@@ -45,8 +59,9 @@ plt.show()
 # %% [markdown]
 # ## Watch it converge
 #
-# Every round improves the whole trajectory at once. The callback sees the states after each round; here is the largest
-# residual of each time step, which is zero where the trajectory is solved.
+# Every round improves the whole trajectory at once. The callback sees the states after each
+# round; here is the largest residual of each time step, which is zero where the trajectory is
+# solved.
 
 # %%
 history = sampler(noise[:1], 50, {"class_labels": torch.tensor([1])}, record=True).solution.history
@@ -59,8 +74,9 @@ plt.show()
 # %% [markdown]
 # ## Noise, guidance, and a start from what is known
 #
-# Noise that a scheduler adds is drawn once, in its own order, so the same seed gives the same image. A solved
-# trajectory is a good first guess for a scale of guidance, or a prompt, that has changed a little.
+# Noise that a scheduler adds is drawn once, in its own order, so the same seed gives the same
+# image. A solved trajectory is a good first guess for a scale of guidance, or a prompt, that has
+# changed a little.
 
 # %%
 noisy = ParallelSampler(unet, EulerAncestralDiscreteScheduler(), tol=1e-2)
@@ -77,11 +93,11 @@ print(f"guided: {cold.work.rounds} rounds; with a scale changed a little, from t
 # %% [markdown]
 # ## A pipeline
 #
-# For a whole pipeline, `parallelize(pipe)` takes the arguments of `pipe` and returns what `pipe` returns: prompts,
-# callbacks, masks, adapters.
+# For a whole pipeline, `parallelize(pipe)` takes the arguments of `pipe` and returns what `pipe`
+# returns: prompts, callbacks, masks, adapters.
 
 # %%
-plain = UNet2DModel.from_pretrained(DIGITS, subfolder="unet", variant="fp16").float().eval()
+plain = UNet2DModel.from_pretrained(digits, subfolder="unet", variant="fp16").float().eval()
 plain.register_to_config(num_class_embeds=None)
 plain.class_embedding = None  # this pipeline has no classes
 pipe = DDIMPipeline(plain, DDIMScheduler(clip_sample=False))

@@ -58,7 +58,7 @@ def pyplot() -> Any:
 
 def label(ax: Axes) -> None:
     """Write the label of each line at its right end in its colour, and give it a marker. Call it when all is drawn."""
-    ends = []
+    ends, _ = [], ax.get_ylim()  # which settles the limits
     named = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
     for line, marker in zip(named, itertools.cycle(MARKERS), strict=False):
         if line.get_marker() == "None":

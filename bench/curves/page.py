@@ -35,7 +35,7 @@ def picture(tables: Sequence[dict[str, Any]], path: Path) -> Path:
         ax.set_xlabel("T")
     for row in panels:
         row[0].set_ylabel("ms; lower is faster")
-    for ax in panels[:, -1]:
+    for ax in panels[:, 0]:
         label(ax)
     return save(figure, path)
 

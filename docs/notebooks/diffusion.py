@@ -13,22 +13,48 @@ import subprocess
 import sys
 from pathlib import Path
 
-found = [folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "recipes" / "diffusion").is_dir()]
+found = [
+    folder
+    for folder in (Path.cwd(), *Path.cwd().parents)
+    if (folder / "recipes" / "diffusion").is_dir()
+]
 if not found:  # opened elsewhere, as in Colab
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", "{{ repo_url }}", "copy"], check=True)
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "./copy[diffusion]"], check=True)
+    subprocess.run(
+        ["git", "clone", "--quiet", "--depth", "1", "{{ repo_url }}", "copy"],
+        check=True,
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "./copy[diffusion]",
+        ],
+        check=True,
+    )
     found = [Path("copy")]
 digits = found[0] / "recipes" / "diffusion" / "digits"
 
 # %%
 import matplotlib.pyplot as plt
 import torch
-from diffusers import DDIMPipeline, DDIMScheduler, EulerAncestralDiscreteScheduler, UNet2DModel
+from diffusers import (
+    DDIMPipeline,
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
+    UNet2DModel,
+)
 
 from lds_iter.diffusion import ParallelSampler, parallelize
 
 torch.set_num_threads(1)
-unet = UNet2DModel.from_pretrained(digits, subfolder="unet", variant="fp16").float().eval()
+unet = (
+    UNet2DModel.from_pretrained(digits, subfolder="unet", variant="fp16")
+    .float()
+    .eval()
+)
 print(f"{sum(weight.numel() for weight in unet.parameters()):,} parameters")
 
 # %% [markdown]
@@ -44,12 +70,16 @@ sampler = ParallelSampler(unet, DDIMScheduler(clip_sample=False), tol=1e-3)
 loop = sampler.step_by_step(noise, 50, labels)
 parallel = sampler(noise, 50, labels)
 error = (parallel.sample - loop.sample).square().mean().sqrt()
-print(f"{loop.work.rounds} calls one after the other, or {parallel.work.rounds} rounds of batched calls")
-print(f"{parallel.work.evaluations / 6 / 50:.1f} evaluations per step, error {error:.0e}")
+print(f"{loop.work.rounds} calls one after the other, or")
+print(f"{parallel.work.rounds} rounds of batched calls:")
+each = parallel.work.evaluations / 6 / 50
+print(f"{each:.1f} evaluations per step, error {error:.0e}")
 
 # %%
 figure, lines = plt.subplots(2, 6, figsize=(7, 2.6))
-for line, drawn, name in zip(lines, (loop, parallel), ("step by step", "in parallel"), strict=True):
+for line, drawn, name in zip(
+    lines, (loop, parallel), ("step by step", "in parallel"), strict=True
+):
     for place, image in zip(line, drawn.sample, strict=True):
         place.imshow(image[0], cmap="gray", vmin=-1, vmax=1)
         place.set(xticks=[], yticks=[])
@@ -64,9 +94,15 @@ plt.show()
 # solved.
 
 # %%
-history = sampler(noise[:1], 50, {"class_labels": torch.tensor([1])}, record=True).solution.history
+history = sampler(
+    noise[:1], 50, {"class_labels": torch.tensor([1])}, record=True
+).solution.history
 figure, place = plt.subplots(figsize=(7, 2.4))
-image = place.imshow(history.residual_map[..., 0].clamp(min=1e-6).log10(), aspect="auto", cmap="magma")
+image = place.imshow(
+    history.residual_map[..., 0].clamp(min=1e-6).log10(),
+    aspect="auto",
+    cmap="magma",
+)
 place.set(xlabel="time step", ylabel="round")
 figure.colorbar(image, label="residual, power of ten")
 plt.show()
@@ -81,14 +117,28 @@ plt.show()
 # %%
 noisy = ParallelSampler(unet, EulerAncestralDiscreteScheduler(), tol=1e-2)
 start = noise * float(EulerAncestralDiscreteScheduler().init_noise_sigma)
-pair = [draw(start, 30, labels, generator=torch.Generator().manual_seed(0)) for draw in (noisy, noisy.step_by_step)]
+pair = [
+    draw(start, 30, labels, generator=torch.Generator().manual_seed(0))
+    for draw in (noisy, noisy.step_by_step)
+]
 error = (pair[0].sample - pair[1].sample).square().mean().sqrt()
-print(f"a scheduler that adds noise: {pair[0].work.rounds} rounds of 30, error {error:.0e}")
+rounds = pair[0].work.rounds
+print(f"a scheduler that adds noise: {rounds} of 30 rounds, error {error:.0e}")
 
-guided = {"unconditional": {"class_labels": torch.full((6,), 10)}, "guidance_scale": 2.0}
+guided = {
+    "unconditional": {"class_labels": torch.full((6,), 10)},
+    "guidance_scale": 2.0,
+}
 cold = sampler(noise, 50, labels, **guided)
-warm = sampler(noise, 50, labels, **{**guided, "guidance_scale": 2.05}, guess=cold.trajectory)
-print(f"guided: {cold.work.rounds} rounds; with a scale changed a little, from there: {warm.work.rounds}")
+warm = sampler(
+    noise,
+    50,
+    labels,
+    **{**guided, "guidance_scale": 2.05},
+    guess=cold.trajectory,
+)
+print(f"guided: {cold.work.rounds} rounds")
+print(f"with a scale changed a little, from there: {warm.work.rounds} rounds")
 
 # %% [markdown]
 # ## A pipeline
@@ -97,11 +147,19 @@ print(f"guided: {cold.work.rounds} rounds; with a scale changed a little, from t
 # returns: prompts, callbacks, masks, adapters.
 
 # %%
-plain = UNet2DModel.from_pretrained(digits, subfolder="unet", variant="fp16").float().eval()
+plain = (
+    UNet2DModel.from_pretrained(digits, subfolder="unet", variant="fp16")
+    .float()
+    .eval()
+)
 plain.register_to_config(num_class_embeds=None)
 plain.class_embedding = None  # this pipeline has no classes
 pipe = DDIMPipeline(plain, DDIMScheduler(clip_sample=False))
 pipe.set_progress_bar_config(disable=True)
 fast = parallelize(pipe, tol=1e-3)
-pictures = fast(batch_size=4, num_inference_steps=30, generator=torch.Generator().manual_seed(0)).images
+pictures = fast(
+    batch_size=4,
+    num_inference_steps=30,
+    generator=torch.Generator().manual_seed(0),
+).images
 print(pictures[0].size, fast.sampled.work.rounds, "rounds of 30")

@@ -10,8 +10,20 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("lds_iter") is None:  # opened elsewhere, as in Colab
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "git+{{ repo_url }}"], check=True)
+if (
+    importlib.util.find_spec("lds_iter") is None
+):  # opened elsewhere, as in Colab
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "git+{{ repo_url }}",
+        ],
+        check=True,
+    )
 
 # %%
 import matplotlib.pyplot as plt
@@ -35,7 +47,8 @@ time = torch.arange(T + 2000) / 700
 truth = torch.sin(2.1 * time) + 0.5 * torch.sin(5.3 * time + 1)
 drift = 0.3 * torch.randn(len(time)).cumsum(0) / 10
 reading = truth + drift + 0.1 * torch.randn(len(time))
-offset = (truth - reading)[::500].repeat_interleave(500)[: len(time)]  # as it was when the truth was last known
+# How far the reading is off, as it was when the truth was last known
+offset = (truth - reading)[::500].repeat_interleave(500)[: len(time)]
 x = torch.stack([reading, offset], -1).unsqueeze(1)  # time, batch, features
 y = truth.unsqueeze(-1)
 
@@ -56,7 +69,10 @@ theirs = torch.nn.GRU(2, 16)
 ours = li.nn.GRU(2, 16)
 ours.load_state_dict(theirs.state_dict())
 with torch.no_grad():
-    print("the same states to 1e-5:", torch.allclose(ours(x)[0], theirs(x)[0], atol=1e-5))
+    print(
+        "the same states to 1e-5:",
+        torch.allclose(ours(x)[0], theirs(x)[0], atol=1e-5),
+    )
 print("computed by", ours.last_plan.route.name)
 
 # %% [markdown]
@@ -73,7 +89,9 @@ print("computed by", ours.last_plan.route.name)
 def train(layer, steps):
     torch.manual_seed(1)
     head = torch.nn.Linear(16, 1)
-    optimizer = torch.optim.Adam([*layer.parameters(), *head.parameters()], lr=0.01)
+    optimizer = torch.optim.Adam(
+        [*layer.parameters(), *head.parameters()], lr=0.01
+    )
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
@@ -88,14 +106,19 @@ def train(layer, steps):
 
 _, by_torch = train(theirs, 2)
 head, losses = train(ours, 60)
-print("the first losses agree to 1e-4:", torch.allclose(torch.tensor(losses[:2]), torch.tensor(by_torch), rtol=1e-4))
+print(
+    "the first losses agree to 1e-4:",
+    torch.allclose(torch.tensor(losses[:2]), torch.tensor(by_torch), rtol=1e-4),
+)
 print(f"loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last")
 
 # %%
 with torch.no_grad():
     states, _ = ours(x)
     told = head(states.squeeze(1)).squeeze(-1)
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+figure, (left, right) = plt.subplots(
+    1, 2, figsize=(9, 2.6), layout="constrained"
+)
 left.semilogy(losses)
 left.set(title="loss", xlabel="step of training")
 right.plot(reading[T:], label="reading")
@@ -120,15 +143,24 @@ for name, layer in ("fresh", torch.nn.GRU(2, 16)), ("trained", ours):
     solver.load_state_dict(layer.state_dict())
     with torch.no_grad():
         solver(x)
-    print(f"{name}: {int(solver.last_solution[0].iterations.max())} iterations for {len(x):,} steps")
+    count = int(solver.last_solution[0].iterations.max())
+    print(f"{name}: {count} iterations for {len(x):,} steps")
 
 # %%
 recurrence = li.nn.GRURecurrence.from_module(ours)
 with torch.no_grad():
-    solution = li.solve(recurrence, torch.zeros(16), recurrence.inputs(x[:, 0]), method, record=True)
+    solution = li.solve(
+        recurrence,
+        torch.zeros(16),
+        recurrence.inputs(x[:, 0]),
+        method,
+        record=True,
+    )
 figure, axes = plt.subplots(figsize=(8, 2.4), layout="constrained")
 residual = solution.history.residual_map.clamp(1e-7, 1).log10()
-image = axes.imshow(residual, aspect="auto", cmap="magma", interpolation="nearest")
+image = axes.imshow(
+    residual, aspect="auto", cmap="magma", interpolation="nearest"
+)
 axes.set(xlabel="time step", ylabel="iteration")
 figure.colorbar(image, label="residual, power of ten")
 plt.show()

@@ -11,8 +11,20 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("lds_iter") is None:  # opened elsewhere, as in Colab
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "git+{{ repo_url }}"], check=True)
+if (
+    importlib.util.find_spec("lds_iter") is None
+):  # opened elsewhere, as in Colab
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "git+{{ repo_url }}",
+        ],
+        check=True,
+    )
 
 # %% [markdown]
 # ## A problem
@@ -30,7 +42,9 @@ import lds_iter as li
 torch.manual_seed(0)
 T, D = 2000, 8
 angles = torch.linspace(0.3, 1.2, D // 2)
-turns = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], -1).view(-1, 2, 2)
+turns = torch.stack(
+    [angles.cos(), -angles.sin(), angles.sin(), angles.cos()], -1
+).view(-1, 2, 2)
 turn = torch.block_diag(*turns)
 weight = 0.9 * turn + 0.02 * torch.randn(D, D)
 s0, inputs = torch.zeros(D), 0.5 * torch.randn(T, D)
@@ -41,7 +55,8 @@ def f(s, u):  # works on any number of leading dimensions
 
 
 for method in li.Newton(), li.QuasiNewton(), li.Jacobi():
-    print(f"{type(method).__name__:12} {int(li.solve(f, s0, inputs, method).iterations)} iterations")
+    count = int(li.solve(f, s0, inputs, method).iterations)
+    print(f"{type(method).__name__:12} {count} iterations")
 
 # %% [markdown]
 # Newton takes few iterations, and each of them makes T matrices of D x D. The diagonal is cheap
@@ -65,7 +80,10 @@ class Pairs(li.TransitionApproximation):
 solution = li.solve(f, s0, inputs, Pairs())
 loop = li.sequential(f, s0, inputs)
 print(solution.converged, int(solution.iterations), "iterations")
-print("the loop's states to 1e-5:", torch.allclose(solution.states, loop, atol=1e-5))
+print(
+    "the loop's states to 1e-5:",
+    torch.allclose(solution.states, loop, atol=1e-5),
+)
 
 # %% [markdown]
 # That is all of it: the method works with windows, batches, warm starts and gradients, and nests
@@ -77,12 +95,25 @@ print("the loop's states to 1e-5:", torch.allclose(solution.states, loop, atol=1
 
 # %%
 methods = li.Newton(), Pairs(), li.QuasiNewton()
-figure, panels = plt.subplots(1, 3, figsize=(9, 2.8), sharey=True, layout="constrained")
+figure, panels = plt.subplots(
+    1, 3, figsize=(9, 2.8), sharey=True, layout="constrained"
+)
 for panel, method in zip(panels, methods, strict=True):
     solution = li.solve(f, s0, inputs, method, record=True)
     residual = solution.history.residual_map.clamp(1e-7, 1).log10()
-    panel.imshow(residual[:40], aspect="auto", cmap="magma", interpolation="nearest", vmin=-7, vmax=0)
-    panel.set(title=f"{type(method).__name__}: {int(solution.iterations)}", xlabel="time step", ylim=(40, -0.5))
+    panel.imshow(
+        residual[:40],
+        aspect="auto",
+        cmap="magma",
+        interpolation="nearest",
+        vmin=-7,
+        vmax=0,
+    )
+    panel.set(
+        title=f"{type(method).__name__}: {int(solution.iterations)}",
+        xlabel="time step",
+        ylim=(40, -0.5),
+    )
 panels[0].set_ylabel("iteration")
 plt.show()
 
@@ -99,7 +130,9 @@ class Annealed(li.StatefulTransition):
     """Pairs, damped less and less."""
 
     def init(self, guess):
-        return torch.full_like(guess[0, ..., 0], 0.4)  # one number for each sequence
+        return torch.full_like(
+            guess[0, ..., 0], 0.4
+        )  # one number for each sequence
 
     def choose(self, lin, carry):
         keep = (1 - carry).unsqueeze(-1).expand(*lin.residual.shape[:-1], 1)
@@ -109,7 +142,11 @@ class Annealed(li.StatefulTransition):
 
 print(int(li.solve(f, s0, inputs, Annealed()).iterations), "iterations")
 print(
-    int(li.solve(f, s0, inputs, li.Then(li.Jacobi(), Annealed(), 2), window=500).iterations),
+    int(
+        li.solve(
+            f, s0, inputs, li.Then(li.Jacobi(), Annealed(), 2), window=500
+        ).iterations
+    ),
     "in a window, after Jacobi",
 )
 

@@ -24,7 +24,9 @@ SOURCES = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 
 def read(source: Path) -> str:
     """A source, with the address of the repository filled in."""
-    found = re.search(r"^repo_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    found = re.search(
+        r"^repo_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
     assert found
     return source.read_text().replace("{{ repo_url }}", found[1])
 
@@ -35,7 +37,10 @@ def cells(source: str) -> list[tuple[str, str]]:
     for part in source.split("# %%")[1:]:
         head, _, text = part.partition("\n")
         if "[markdown]" in head:
-            lines = [line.removeprefix("#").removeprefix(" ") for line in text.strip().splitlines()]
+            lines = [
+                line.removeprefix("#").removeprefix(" ")
+                for line in text.strip().splitlines()
+            ]
             found.append(("markdown", "\n".join(lines)))
         else:
             found.append(("code", text.strip()))
@@ -47,10 +52,19 @@ def run(code: str, namespace: dict[str, Any]) -> list[Any]:
     plt, printed = pyplot(), io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "cell", "exec"), namespace)
-    outputs = [v4.new_output("stream", name="stdout", text=printed.getvalue())] if printed.getvalue() else []
+    outputs = (
+        [v4.new_output("stream", name="stdout", text=printed.getvalue())]
+        if printed.getvalue()
+        else []
+    )
     for number in plt.get_fignums():
-        data, ground = {"image/svg+xml": vector(plt.figure(number))}, {"needs_background": "light"}
-        outputs.append(v4.new_output("display_data", data=data, metadata=ground))
+        data, ground = (
+            {"image/svg+xml": vector(plt.figure(number))},
+            {"needs_background": "light"},
+        )
+        outputs.append(
+            v4.new_output("display_data", data=data, metadata=ground)
+        )
     plt.close("all")
     return outputs
 
@@ -64,10 +78,16 @@ def notebook(source: str) -> Any:
             cell = v4.new_markdown_cell(text)
         else:
             count += 1
-            cell = v4.new_code_cell(text, outputs=run(text, namespace), execution_count=count)
+            cell = v4.new_code_cell(
+                text, outputs=run(text, namespace), execution_count=count
+            )
         cell["id"] = f"cell-{place}"
         made.append(cell)
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    kernel = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
     return v4.new_notebook(cells=made, metadata={"kernelspec": kernel})
 
 

@@ -21,6 +21,7 @@ from docs.drawing.curves import forms, window
 from docs.drawing.lead import lead
 from docs.drawing.maps import chaos, convergence
 from docs.drawing.style import PICTURES, draw
+from docs.drawing.training import gru_torch
 from docs.drawing.trust import trust_region
 
 RESULTS = Path(__file__).parent.parent / "bench" / "results" / "cpu-2-threads"
@@ -38,9 +39,16 @@ DRAWN = {
     "window": partial(draw, "window", window),
     "forms": partial(draw, "forms", forms),
     "trust-region": partial(draw, "trust-region", trust_region),
-    "map-forward": lambda: maps.picture(measured("map"), PICTURES / "map-forward.svg", training=False),
-    "map-training": lambda: maps.picture(measured("map"), PICTURES / "map-training.svg", training=True),
-    "curves": lambda: curves.picture(measured("curves")["tables"], PICTURES / "curves.svg"),
+    "map-forward": lambda: maps.picture(
+        measured("map"), PICTURES / "map-forward.svg", training=False
+    ),
+    "map-training": lambda: maps.picture(
+        measured("map"), PICTURES / "map-training.svg", training=True
+    ),
+    "curves": lambda: curves.picture(
+        measured("curves")["tables"], PICTURES / "curves.svg"
+    ),
+    "gru-torch": lambda: gru_torch(PICTURES / "gru-torch.svg"),
 }
 
 RECIPES = {
@@ -48,7 +56,6 @@ RECIPES = {
     "control": "",
     "diffusion": "",
     "gru": "--threads 1",
-    "gru-torch": "--compare torch quasi --steps 8 --threads 1",
     "langevin": "",
     "neural_ode": "",
     "optimizer": "",
@@ -61,18 +68,32 @@ RECIPES = {
 }
 """The arguments of `python -m recipes.NAME`, up to a hyphen in the name."""
 
-RENAMED = {"quasi": "gru", "torch-quasi": "gru-torch"}
+RENAMED = {"quasi": "gru"}
 """What a recipe calls a picture, and what the guide calls it."""
 
 
 def run_recipe(name: str) -> None:
     """Run a recipe in a folder of its own, and take its pictures."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", f"recipes.{name.split('-')[0]}", *RECIPES[name].split(), "--out", folder]
+        command = [
+            sys.executable,
+            "-m",
+            f"recipes.{name.split('-')[0]}",
+            *RECIPES[name].split(),
+            "--out",
+            folder,
+        ]
         subprocess.run(command, check=True)
         for path in [*Path(folder).glob("*.svg"), *Path(folder).glob("*.gif")]:
-            stem, dark = path.stem.removesuffix("-dark"), "-dark" * path.stem.endswith("-dark")
-            kept = f"{stem}_paper" if name.endswith("-paper") else RENAMED.get(stem, stem)
+            stem, dark = (
+                path.stem.removesuffix("-dark"),
+                "-dark" * path.stem.endswith("-dark"),
+            )
+            kept = (
+                f"{stem}_paper"
+                if name.endswith("-paper")
+                else RENAMED.get(stem, stem)
+            )
             shutil.copy(path, PICTURES / f"{kept}{dark}{path.suffix}")
 
 
@@ -82,7 +103,9 @@ def main(arguments: list[str]) -> None:
     names = [name for name in arguments if name != "--recipes"]
     unknown = sorted(set(names) - set(table))
     if unknown:
-        raise SystemExit(f"There is no picture {', '.join(unknown)}. Draw some of: {', '.join(table)}.")
+        raise SystemExit(
+            f"There is no picture {', '.join(unknown)}. Draw some of: {', '.join(table)}."
+        )
     torch.set_num_threads(1)
     PICTURES.mkdir(exist_ok=True)
     for name in names or table:

@@ -15,7 +15,9 @@ from mkdocs.structure.files import File
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 
-CANVAS = runpy.run_path(str(Path(__file__).parent.parent / "recipes" / "canvas.py"))
+CANVAS = runpy.run_path(
+    str(Path(__file__).parent.parent / "recipes" / "canvas.py")
+)
 """By its path: the builder of the guide does not run from the root of the repository."""
 
 COLAB = "https://colab.research.google.com/github"
@@ -27,7 +29,9 @@ def on_files(files: Any, *, config: Any) -> Any:
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         page, pictures = rendered(path, config["repo_url"])
         for name, text in {f"{path.stem}.md": page, **pictures}.items():
-            files.append(File.generated(config, f"notebooks/{name}", content=text))
+            files.append(
+                File.generated(config, f"notebooks/{name}", content=text)
+            )
     return files
 
 
@@ -36,16 +40,32 @@ def rendered(path: Path, repository: str) -> tuple[str, dict[str, str]]:
     parts, pictures = [], {}
     for cell in json.loads(path.read_text())["cells"]:
         source = "".join(cell["source"])
-        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        parts.append(
+            source
+            if cell["cell_type"] == "markdown"
+            else f"```python\n{source}\n```"
+        )
         for output in cell.get("outputs", ()):
             if "text" in output:
-                parts.append("``` { .text .no-copy }\n" + "".join(output["text"]).rstrip() + "\n```")
+                parts.append(
+                    "``` { .text .no-copy }\n"
+                    + "".join(output["text"]).rstrip()
+                    + "\n```"
+                )
             else:
-                name, svg = f"{path.stem}-{len(pictures) // 2}", "".join(output["data"]["image/svg+xml"])
-                pictures |= {f"{name}.svg": svg, f"{name}-dark.svg": CANVAS["dark"](svg)}
+                name, svg = (
+                    f"{path.stem}-{len(pictures) // 2}",
+                    "".join(output["data"]["image/svg+xml"]),
+                )
+                pictures |= {
+                    f"{name}.svg": svg,
+                    f"{name}-dark.svg": CANVAS["dark"](svg),
+                }
                 parts.append(f"![What the cell draws]({name}.svg#both)")
     title, _, rest = parts[0].partition("\n")
-    return "\n\n".join([title, badge(path, repository), rest.strip(), *parts[1:]]) + "\n", pictures
+    return "\n\n".join(
+        [title, badge(path, repository), rest.strip(), *parts[1:]]
+    ) + "\n", pictures
 
 
 def badge(path: Path, repository: str) -> str:

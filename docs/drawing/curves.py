@@ -24,13 +24,26 @@ def window() -> Figure:
     for ax in (left, right):
         ax.set_xscale("log", base=2)
         ax.set_yscale("log", base=2)
-    for colour, marker, method in zip(COLOURS, MARKERS, (li.Newton(), li.QuasiNewton(), li.Jacobi()), strict=False):
-        solutions = [li.solve(*problem, method, window=size) for size in lengths]
+    for colour, marker, method in zip(
+        COLOURS,
+        MARKERS,
+        (li.Newton(), li.QuasiNewton(), li.Jacobi()),
+        strict=False,
+    ):
+        solutions = [
+            li.solve(*problem, method, window=size) for size in lengths
+        ]
         look = {"color": colour, "marker": marker, "markersize": 6}
-        left.plot(lengths, [int(solution.iterations) for solution in solutions], **look)
+        left.plot(
+            lengths,
+            [int(solution.iterations) for solution in solutions],
+            **look,
+        )
         work = [int(solution.evaluations) / length for solution in solutions]
         right.plot(lengths, work, **look)
-        right.text(lengths[-1] * 1.4, work[-1], type(method).__name__, va="center")
+        right.text(
+            lengths[-1] * 1.4, work[-1], type(method).__name__, va="center"
+        )
     left.set_title("iterations (the depth)")
     right.set_title("evaluations of each time step (the work)")
     right.set_xlim(None, 8000)
@@ -44,7 +57,12 @@ def window() -> Figure:
     return figure
 
 
-def newton_on_states(f: Callable[[Tensor, Tensor], Tensor], s0: Tensor, inputs: Tensor, iterations: int) -> Tensor:
+def newton_on_states(
+    f: Callable[[Tensor, Tensor], Tensor],
+    s0: Tensor,
+    inputs: Tensor,
+    iterations: int,
+) -> Tensor:
     """The papers' form, `s_t = A_t s_{t-1} + b_t`, `b_t = value_t - A_t prev_t`: its last residual, `(T,)`.
 
     By the scan in a tree, as on a GPU; the one of a CPU goes step by step, and rounds like the loop.
@@ -57,7 +75,9 @@ def newton_on_states(f: Callable[[Tensor, Tensor], Tensor], s0: Tensor, inputs: 
         states = derivatives.value - transition.mv(prev)
         li.reference_scan(transition, states, s0)
         states = torch.where(states.isfinite(), states, derivatives.value)
-    return (f(torch.cat([s0[None], states[:-1]]), inputs) - states).abs().amax(-1)
+    return (
+        (f(torch.cat([s0[None], states[:-1]]), inputs) - states).abs().amax(-1)
+    )
 
 
 def forms() -> Figure:
@@ -83,5 +103,9 @@ def forms() -> Figure:
     ax.text(2, 1e3, "■ scan on the states, the papers' form", color=AMBER)
     ax.text(2, 30, words, color=SKY)
     ax.set_yticks([zero, 1e-6, 1e-3, 1, 1e3], ["0", "1e-6", "1e-3", "1", "1e3"])
-    ax.set(title=f"residual after {length} iterations in float32", xlabel="time step", ylim=(zero / 5, 1e4))
+    ax.set(
+        title=f"residual after {length} iterations in float32",
+        xlabel="time step",
+        ylim=(zero / 5, 1e4),
+    )
     return figure

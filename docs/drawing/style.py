@@ -22,7 +22,9 @@ def draw(name: str, picture: Callable[[], Figure]) -> None:
     save(picture(), PICTURES / f"{name}.svg", dpi=160)
 
 
-def draw_map(ax: Axes, solution: li.Solution, rows: int, floor: float) -> AxesImage:
+def draw_map(
+    ax: Axes, solution: li.Solution, rows: int, floor: float
+) -> AxesImage:
     """The residual over time and iteration, all maps on one scale; black where everything is solved already."""
     assert solution.history is not None
     shown = min(rows, int(solution.iterations)) + 1
@@ -38,7 +40,13 @@ def draw_map(ax: Axes, solution: li.Solution, rows: int, floor: float) -> AxesIm
         extent=(0, length, shown - 0.5, -0.5),
     )
     inside = [y for y, reached in enumerate(front) if reached < length]
-    ax.step([int(front[y]) for y in inside], inside, where="mid", color="white", linewidth=1.2)
+    ax.step(
+        [int(front[y]) for y in inside],
+        inside,
+        where="mid",
+        color="white",
+        linewidth=1.2,
+    )
     ax.set_ylim(rows + 0.5, -0.5)
     ax.set_xlabel("time step")
     ax.yaxis.get_major_locator().set_params(integer=True)

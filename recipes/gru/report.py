@@ -164,16 +164,17 @@ def picture(series: Series, runs: list[Run], path: Path) -> None:
     """Loss over the steps of training, held-out loss as points; with two runs also the seconds of both."""
     figure, axes = pyplot().subplots(1, len(runs), figsize=(8, 3.8), layout="constrained", squeeze=False)
     losses = axes[0, 0]
-    for run, colour, marker, style in zip(runs, COLOURS, MARKERS, ("-", ":", "--", "-."), strict=False):
+    for run, colour, marker, width in zip(runs, COLOURS, MARKERS, (4, 1.5), strict=False):
         numbers = sorted(run.steps)
         each = [run.steps[number].loss for number in numbers]
         held = sorted((number + 1, loss) for number, (loss, _) in run.held_out.items())
         name = f"{run.name}: a batch"
-        losses.plot([n + 1 for n in numbers], each, style, color=colour, linewidth=2, alpha=0.7, label=name)
+        losses.plot([n + 1 for n in numbers], each, color=colour, linewidth=width, label=name)
         if held:
             look = {"linestyle": "", "marker": marker, "color": colour}
             losses.plot(*zip(*held, strict=True), **look, label=f"{run.name}: held out")
-    losses.set(xlabel="step of training", ylabel="loss", title=series.title, yscale="log")
+    losses.set(xlabel="step of training", ylabel="loss", yscale="log")
+    figure.suptitle(series.title, fontweight="bold", fontsize=11.5)
     losses.yaxis.set_major_formatter("{x:g}")
     losses.yaxis.set_minor_formatter("{x:.2g}")
     losses.legend(fontsize=9)

@@ -80,7 +80,7 @@ def _draw(found: Sequence[Count], states: Tensor, path: Path) -> Path:
     width = min(row.width for row in found)
     for name in WIDEST:
         rows = [row for row in found if row.method == name and row.width == width and row.iterations is not None]
-        left.loglog([row.step for row in rows], [row.iterations for row in rows], "o-", label=name)
+        left.loglog([row.step for row in rows], [row.iterations for row in rows], label=name)
     left.set(xlabel="eps", ylabel="iterations", title=f"mixture, D = {width}")
     label(left)
     middle.plot(states[:, :2, 0], linewidth=0.5, rasterized=True)

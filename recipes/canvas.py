@@ -52,18 +52,22 @@ def pyplot() -> Any:
     mpl.use("agg")
     import matplotlib.pyplot as plt
 
-    plt.rcParams.update(look())
+    settings: Any = look()
+    plt.rcParams.update(settings)
     return plt
 
 
 def label(ax: Axes) -> None:
     """Write the label of each line at its right end in its colour, and give it a marker. Call it when all is drawn."""
+    import numpy as np
+
     ends, _ = [], ax.get_ylim()  # which settles the limits
     named = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
     for line, marker in zip(named, itertools.cycle(MARKERS), strict=False):
         if line.get_marker() == "None":
-            line.set(marker=marker, markevery=0.12, markersize=5)
-        place = ax.transAxes.inverted().transform(ax.transData.transform(line.get_xydata()[-1]))
+            line.set(marker=marker, markevery=max(1, len(np.asarray(line.get_xdata())) // 8), markersize=5)
+        end = np.asarray(line.get_xydata())[-1]
+        place = ax.transAxes.inverted().transform(ax.transData.transform(end))
         ends.append((float(place[1]), str(line.get_label()), line.get_color()))
     lowest = -1.0
     for y, name, colour in sorted(ends):

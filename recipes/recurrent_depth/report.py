@@ -63,6 +63,7 @@ def picture(rows: list[Measured], path: Path) -> None:
             axes.set(ylim=(row.depth + 0.5, -0.5), facecolor="#80808030", xlabel="layer")
             axes.set_title(f"{name}: {'not' if measured.to_last is None else measured.to_last} to 1e-3", fontsize=9)
         panels[0].set_ylabel("iteration")
+        panels[0].yaxis.get_major_locator().set_params(integer=True)
         title = f"{row.title}, {row.depth} layers; a layer multiplies a small change by {row.contraction:.2f}"
         line.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         line.colorbar(panels[0].images[0], ax=panels, label="relative error", pad=0.01, aspect=14)

@@ -57,7 +57,7 @@ RECIPES = {
     "diffusion": "",
     "gru": "--threads 1",
     "langevin": "",
-    "neural_ode": "",
+    "neural_ode": "--compare 5",
     "optimizer": "",
     "predictability": "",
     "predictability-paper": "--part rnn --width 100 --length 1000 --gains 13 --seeds 2",

@@ -71,7 +71,9 @@ def animation(iterates: Sequence[Tensor], path: Path, columns: int = 5, enlarge:
     chosen = _spread(len(iterates[0]), columns)
     frames = []
     for trajectory in iterates:
-        strip = np.concatenate([_shown(image) for image in trajectory[chosen]], 1)
+        images = [_shown(image) for image in trajectory[chosen]]
+        rest = [(0, 0)] * (images[0].ndim - 2)
+        strip = np.concatenate([np.pad(image, [(0, 0), (0, 1), *rest], constant_values=0.5) for image in images], 1)
         pixels = np.kron(
             (255 * strip).astype(np.uint8), np.ones((enlarge, enlarge, *([1] * (strip.ndim - 2))), np.uint8)
         )

@@ -182,6 +182,14 @@ def test_pictures_are_drawn_for_light_and_for_dark_and_used():
     text = "".join(page.read_text() for page in PAGES)
     kept = {path.name for path in PICTURES.iterdir()}
     light = {name for name in kept if name.endswith(".svg") and not name.endswith("-dark.svg")}
-    assert {name.replace(".svg", "-dark.svg") for name in light} == {name for name in kept if name.endswith("-dark.svg")}
+    assert {name.replace(".svg", "-dark.svg") for name in light} == {
+        name for name in kept if name.endswith("-dark.svg")
+    }
     assert [name for name in light if f"pictures/{name}" not in text] == []
     assert kept - light - {name.replace(".svg", "-dark.svg") for name in light} <= {"diffusion-film.gif"}
+
+
+def test_titles_differ():
+    titles = [re.search(r"^# (.+)$", page.read_text(), re.MULTILINE) for page in PAGES]
+    named = [title[1] for title in titles if title]  # the changelog's stands in the file that it includes
+    assert len(set(named)) == len(named) >= len(PAGES) - 1

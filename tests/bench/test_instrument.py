@@ -131,8 +131,8 @@ def test_curves_measure_draw_and_say_what_was_left_out(tmp_path):
     assert {table["state"] for table in curves.survey(cells, 0, 1, 1)} == {"time"}
     left = curves.survey(cells, 600, 0, 1)
     assert {table["state"] for table in left} == {"memory"}
-    curves_page.picture(tables, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    curves_page.picture(tables, tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").stat().st_size > 10_000
     text = curves_page.section({"lds_iter": MACHINE, "memory": 1, "tables": [*tables, *left[:1]]})
     assert text.count("| LSTM | 8 | 1 |") == 5
     assert "not run: memory" in text

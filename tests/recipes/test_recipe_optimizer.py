@@ -83,6 +83,6 @@ def test_command_line(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "times fewer" in result.output
-    assert (tmp_path / "optimizer.png").stat().st_size > 1000
+    assert (tmp_path / "optimizer.svg").stat().st_size > 1000
     result = CliRunner().invoke(app, ["--optimizer", "lion"])
     assert result.exit_code == 2

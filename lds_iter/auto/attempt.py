@@ -1,11 +1,10 @@
-"""An attempt: one contender runs while it pays, in a window that grows and shrinks.
+"""An attempt: one contender runs while it pays.
 
-The window begins short, where any iteration is cheap, and the rows solved there are kept. The time of an iteration is
-taken to be linear in the number of rows; two windows determine the line. The window grows to all rows when the forecast
-beats the fastest plan known, or when a few iterations over all rows fit into the allowance (the seconds that may be
-lost). The attempt continues while the forecast is good, and otherwise until half of the allowance is spent. Then the
-window shrinks, because a method that fails on all rows may succeed on short stretches. In the shortest window the
-attempt ends.
+It begins in a window of 64 rows, where any iteration is cheap, and continues in one of 512 rows: the time of an
+iteration is taken to be linear in the number of rows, and two windows determine the line. Then come all rows. The
+window grows when the forecast for all rows beats the fastest way known, when a few iterations of the next window fit
+into the allowance (the seconds that may be lost), and when it has been solved. Accepted rows are kept. The attempt
+fails when the allowance is spent and the forecast is not good.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from dataclasses import dataclass, field
 
 from lds_iter.auto.forecast import AttemptForecast
 from lds_iter.auto.solving import Solving
-from lds_iter.auto.table import PlanRecord, RacePlan
+from lds_iter.auto.table import PlaceRecord
 from lds_iter.solution import duration
 
-SHORTEST_WINDOW_ROWS, WINDOW_GROWTH_RATIO = 64, 8
-"""Rows of the first window, and the factor by which a window grows and shrinks."""
+FIRST_WINDOWS_ROWS = 64, 512
 
 UNPROMISED_ITERATIONS = 6
 """A window also grows without a good forecast if this many iterations of the wider one fit into the allowance."""
@@ -30,10 +28,9 @@ class Attempt:
     """An attempt of the contender in `place`.
 
     Attributes:
-        widest: rows that it may take at once; `window`: those that it takes now.
+        widest: rows that it may take at once.
         row_seconds: of the fastest way that is known.
         allowed_seconds: that may be lost in this solve without a promise.
-        promised: iterations that a window needs, by the windows before; `least`: the smallest residual in them.
         costs: seconds of the last iteration, by rows.
     """
 
@@ -42,96 +39,62 @@ class Attempt:
     widest: int
     row_seconds: float
     allowed_seconds: float
-    window: int
-    promised: float = math.inf
-    least: float = math.inf
-    spent: float = 0.0
     evaluations: int = 0
     costs: dict[int, float] = field(default_factory=dict)
 
-    @property
-    def plan(self) -> RacePlan:
-        """The method in its present window."""
-        return RacePlan(self.place, self.window if self.window < self.solving.problem.length else None)
+    def run(self, windows: tuple[int, ...] = FIRST_WINDOWS_ROWS) -> PlaceRecord:
+        """Run in these windows, then in the widest, until the solve ends or the attempt fails.
 
-    def run(self) -> tuple[RacePlan, PlanRecord]:
-        """Run until the solve ends or the attempt fails. Returns how it ended, and its record for all rows."""
-        rows = self.solving.rows
-        while self._in_window():
-            pass
-        if self.solving.over:
-            return self.plan, PlanRecord(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
-        return self.plan, PlanRecord(math.inf, self.evaluations, sure=self.evaluations > 1)
+        Returns:
+            The record: of a success what all rows take in the last window, not sure because that is extrapolated. A
+            failure is sure unless it came with the first iteration of a window, which may have loaded code.
+        """
+        solving, length, promised, least = self.solving, self.solving.problem.length, math.inf, math.inf
+        plan = (*(rows for rows in windows if rows < self.widest), self.widest)
+        for window, wider in zip(plan, (*plan[1:], None), strict=True):
+            begin, spent, why = solving.front, 0.0, ""
+            forecast = AttemptForecast(window, begin, solving.target(), promised, least)
+            solving.change_window(window)
+            while not why:
+                spent += self._iterate(window, window if wider is None else begin + window - solving.front)
+                if solving.over:
+                    return PlaceRecord(spent * length / (length - begin), self.evaluations, sure=False)
+                forecast.add(solving.largest_residual(), solving.front)
+                why = "" if wider is None else self._why(forecast, wider)
+                late = solving.lost > self.allowed_seconds
+                if not why and late and not self._pays(forecast.left(solving.rows), window):
+                    solving.restore_guess()
+                    return PlaceRecord(math.inf, self.evaluations, sure=len(forecast.residuals) > 1)
+                if not why and wider is not None and solving.front >= begin + window:
+                    why = f"{window} rows are solved"
+            promised, least = forecast.needed(), min(least, *forecast.residuals[1:], math.inf)
+            solving.decide(self.place, why, window=wider)
+        raise AssertionError("the last window ends with the attempt")
 
-    def _in_window(self) -> bool:
-        """Iterate until the window should change, and change it; false when the attempt has ended."""
-        solving, allowed = self.solving, self.allowed_seconds
-        forecast = AttemptForecast(self.window, solving.front, solving.target(), self.least)
-        allowed -= (allowed - solving.lost) / 2 if self.window > SHORTEST_WINDOW_ROWS else 0
-        slides, goal = self.window == self.widest, solving.front + self.window
-        while True:
-            self._iterate(self.window if slides else goal - solving.front)
-            if solving.over:
-                return False
-            forecast.add(solving.largest_residual(), solving.front)
-            if wider := self._wider(forecast):
-                self.least = min(self.least, *forecast.residuals[1:], math.inf)
-                return self._change(*wider)
-            left = min(forecast.left(solving.rows), self._promised(forecast) - len(forecast.residuals))
-            if solving.lost > allowed and not self._pays(left, self.window):
-                return self._shrink()
-            if not slides and solving.front >= goal:
-                self.widest = self.window  # it gets on, but not so well that more rows at once should be faster
-                return True
-
-    def _iterate(self, rows: int) -> None:
-        seconds, gained = self.solving.iterate(RacePlan(self.place, rows), 1)
+    def _iterate(self, window: int, rows: int) -> float:
+        seconds, gained = self.solving.iterate(self.place, rows, 1)
         self.solving.lost += seconds - gained * self.row_seconds
-        self.spent, self.evaluations = self.spent + seconds, self.evaluations + 1
-        self.costs[self.window] = seconds
-
-    def _shrink(self) -> bool:
-        """Continue in a shorter window if there is one; otherwise the attempt has failed."""
-        self.solving.restore_guess()
-        if self.window <= SHORTEST_WINDOW_ROWS or self.evaluations == 1:
-            return False
-        why = f"{self.window} rows at once do not get on"
-        self.promised, self.widest = math.inf, max(SHORTEST_WINDOW_ROWS, self.window // WINDOW_GROWTH_RATIO)
-        return self._change(self.widest, why)
-
-    def _change(self, window: int, why: str) -> bool:
-        self.window = window
-        self.solving.change_window(self.plan)
-        self.solving.decide(self.plan, why)
-        return True
+        self.evaluations += 1
+        self.costs[window] = seconds
+        return seconds
 
     def _pays(self, iterations: float, window: int) -> bool:
-        """Whether this many iterations should beat the fastest plan, whose whole time at most may be lost."""
+        """Whether this many iterations should beat the fastest way, whose whole time at most may be lost."""
         rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
         return iterations * self._cost(window) < rest and self.solving.lost < whole
 
-    def _promised(self, forecast: AttemptForecast) -> float:
-        """Iterations that a window needs: the forecast of earlier windows until this one has had as many."""
-        return self.promised if len(forecast.residuals) < self.promised else math.inf
-
-    def _wider(self, forecast: AttemptForecast) -> tuple[int, str] | None:
-        """The wider window to continue in, and the reason."""
-        if self.window == self.widest:
-            return None
-        next_one, measured = min(WINDOW_GROWTH_RATIO * self.window, self.widest), len(self.costs) > 1
-        needed = min(forecast.needed(), self._promised(forecast))
+    def _why(self, forecast: AttemptForecast, wider: int) -> str:
+        """The reason to continue in a wider window; empty where there is none."""
+        needed = forecast.needed()
         if self._pays(needed, self.widest):
-            self.promised, wider = needed, self.widest if measured else next_one
-            return wider, f"some {needed:.0f} iterations of {duration(self._cost(wider))} should do"
-        room = (self.allowed_seconds - self.solving.lost) / UNPROMISED_ITERATIONS
-        for wider in (self.widest, next_one) if measured else (next_one,):
-            if (cost := self._cost(wider)) <= room:
-                return wider, f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost"
-        return None
+            return f"some {needed:.0f} iterations of {duration(self._cost(wider))} should do"
+        cost = self._cost(wider)
+        fits = UNPROMISED_ITERATIONS * cost <= self.allowed_seconds - self.solving.lost
+        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if fits else ""
 
     def _cost(self, window: int) -> float:
         """Seconds of an iteration, from the line through the two widest windows so far; at least their own times."""
         if window in self.costs or len(self.costs) == 1:
-            return self.costs.get(window, self.costs[self.window])
+            return self.costs.get(window, next(iter(self.costs.values())))
         low, high = sorted(self.costs)[-2:]
         return self.costs[high] + max(0.0, self.costs[high] - self.costs[low]) / (high - low) * (window - high)

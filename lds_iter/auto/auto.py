@@ -70,22 +70,20 @@ class Auto(AbstractStrategy):
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
         """Solve a problem whose arguments have been checked, from a guess `(T, *batch, D)`."""
-        state = Race(Solving(self._settings, problem, guess, options, observers, None)).run()
-        assert state is not None
-        return state
+        return self.run_beside(None, problem, guess, options, observers)
 
     def run_beside(
         self,
-        kernel: ExternalKernel,
+        kernel: ExternalKernel | None,
         problem: Problem,
         guess: Tensor,
         options: LoopOptions,
         observers: Sequence[Observer] = (),
-    ) -> LoopState | None:
-        """Solve, with a kernel from outside in place of step-by-step evaluation; None where the kernel is to answer.
+    ) -> LoopState:
+        """Solve, with a kernel from outside in place of step-by-step evaluation.
 
-        While contenders are still to be tried the kernel is run to be timed, and its answer is not looked at. It is to
-        answer, too, where `options.max_iters` has ended a sequence.
+        While contenders are still to be tried the kernel is run to be timed, and its answer is not looked at. Where it
+        is to answer the results are `STOPPED`; so they are where `options.max_iters` has ended a sequence.
         """
         return Race(Solving(self._settings, problem, guess, options, observers, kernel)).run()
 

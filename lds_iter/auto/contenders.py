@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from lds_iter.auto.clock import AbstractClock
-from lds_iter.auto.table import RacePlan, Table
+from lds_iter.auto.table import Table
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.picard import Picard
@@ -38,10 +38,3 @@ class RaceSettings:
     budget: float
     clock: AbstractClock
     table: Table = field(default_factory=Table)
-
-    def describe(self, plan: RacePlan, kernel: ExternalKernel | None) -> str:
-        """A plan in words."""
-        if plan.contender < 0:
-            return "step by step" if kernel is None else kernel.name
-        name = self.names[plan.contender]
-        return name if plan.window is None else f"{name} in windows of {plan.window} rows"

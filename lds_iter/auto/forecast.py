@@ -16,13 +16,16 @@ class AttemptForecast:
     """The iterations in one window of `window` rows, which begins at the row `front`.
 
     Attributes:
-        target: the residual to reach; `least`: the smallest one before, for one that has exploded falls again.
+        target: the residual to reach.
+        promised: iterations that a window needs, by the one before; it holds until this one has had as many.
+        least: the smallest residual in the windows before: one that has exploded falls again.
         residuals, fronts: the largest residual of each iterate, and the rows that were accepted by then.
     """
 
     window: int
     front: int
     target: float
+    promised: float = math.inf
     least: float = math.inf
     residuals: list[float] = field(default_factory=list)
     fronts: list[int] = field(default_factory=list)
@@ -34,16 +37,18 @@ class AttemptForecast:
 
     def needed(self) -> float:
         """Iterations that such a window needs in total."""
-        done, moved = len(self.residuals), self.fronts[-1] - self.front
-        return min(done + self._by_residual(), done * self.window / moved if 2 * moved >= self.window else math.inf)
+        done = len(self.residuals)
+        if self.fronts[-1] >= self.front + self.window:
+            return done
+        return min(done + self._by_residual(), self.promised if done < self.promised else math.inf)
 
     def left(self, rows: int) -> float:
         """Iterations until `rows` more rows, all that remain, are accepted."""
-        by_residual = self._by_residual() if rows <= self.window else rows / self.window * self.needed()
-        last = self.fronts[len(self.fronts) // 2 :]
+        needed, last = self.needed(), self.fronts[len(self.fronts) // 2 :]
         done, gained = len(last) - 1, last[-1] - last[0]
         # One row an iteration is accepted whatever the method does.
-        return min(by_residual, max(1.0, rows * done / gained) if gained > done else math.inf)
+        pace = max(1.0, rows * done / gained) if gained > done else math.inf
+        return min(pace, rows / self.window * needed if rows > self.window else needed - len(self.residuals))
 
     def _by_residual(self) -> float:
         last = self.residuals[-3:]

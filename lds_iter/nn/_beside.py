@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lds_iter.auto import Auto
-from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem, first_state
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.jacobi import Jacobi
 from lds_iter.nn._weights import WEIGHT_NAMES
-from lds_iter.solution import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +79,7 @@ class BesideKernel(AbstractStrategy):
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
         """Solve, or stop so that the kernel computes the answer."""
-        state = self.auto.run_beside(self.kernel, problem, guess, options, observers)
-        if state is not None:
-            return state
-        state = first_state(problem, Jacobi(), guess, options)
-        return replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
+        return self.auto.run_beside(self.kernel, problem, guess, options, observers)
 
     def for_adjoint(self) -> AbstractStrategy | LDSApproximation:
         """The strategy itself: torch has no kernel for the adjoint recurrence."""

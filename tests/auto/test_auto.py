@@ -61,11 +61,12 @@ def test_the_first_solves_of_a_kind_stay_within_the_bound(gain, row):
         counted.spent = 0.0
         assert_solved(li.solve(counted, s0, u / 5, auto), f, s0, u / 5)
         spent.append(counted.spent)
-    # The budget, an iteration in the shortest window, and the calls with which `solve` checks `f`.
-    bound = 1.1 * 1000 * (1 + row) + 6 * (1 + 64 * row) + 20 * (1 + row)
-    assert sorted(spent)[-2] <= bound
+    # The budget, an iteration in the shortest window or one of six that fit into it, and the calls with which `solve`
+    # checks `f`.
+    bound = 1.1 * 1000 * (1 + row) + max(6 * (1 + 64 * row), 0.1 * 1000 * (1 + row) / 6) + 20 * (1 + row)
+    assert sorted(spent)[-3] <= bound
     # A promise that lies costs the time of the steps once more, and the evaluations of one iteration over all rows
-    # (twelve units, a trust region looks twice); here that is one contender at most, and never the winner.
+    # (twelve units, a trust region looks twice); here that is two contenders at most, and never the winner.
     assert max(spent) <= bound + 1000 * (1 + row) + 12 * (1 + 1000 * row)
     assert spent[-1] <= 1000 * (1 + row) + 20 * (1 + row)
 
@@ -228,7 +229,7 @@ def test_beside_a_kernel_the_faster_one_answers(seconds, chosen):
         state = auto.run_beside(kernel, Problem(counted, s0, u, 2000), u * 0, options)
         if not chosen:
             torch.testing.assert_close(state.states[1:], loop(f, s0, u), **STATES)
-    assert (state is None) is chosen
+    assert bool((state.result == li.Result.STOPPED).all()) is chosen
     runs = len(kernel.spent)
     auto.run_beside(kernel, Problem(counted, s0, u, 2000), u * 0, options)
     assert len(kernel.spent) == runs  # once all were tried it is not timed any more

@@ -5,6 +5,10 @@ iteration is taken to be linear in the number of rows, and two windows determine
 window grows when the forecast for all rows beats the fastest way known, when a few iterations of the next window fit
 into the allowance (the seconds that may be lost), and when it has been solved. Accepted rows are kept. The attempt
 fails when the allowance is spent and the forecast is not good.
+
+The forecast is of the iterations that are still needed. Two observations in the present window are extrapolated: how
+soon the residual reaches the tolerance at the rate of the last two iterations, and how soon the frontier reaches the
+end at its pace over the later half. The smaller number counts. When neither makes progress the forecast is infinite.
 """
 
 from __future__ import annotations
@@ -12,7 +16,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from lds_iter.auto.forecast import AttemptForecast
 from lds_iter.auto.solving import Solving
 from lds_iter.auto.table import PlaceRecord
 from lds_iter.solution import duration
@@ -28,10 +31,13 @@ class Attempt:
     """An attempt of the contender in `place`.
 
     Attributes:
-        widest: rows that it may take at once.
+        widest: rows that it may take at once; `window`: those that it takes now, from the row `begin` on.
         row_seconds: of the fastest way that is known.
         allowed_seconds: that may be lost in this solve without a promise.
-        costs: seconds of the last iteration, by rows.
+        promised: iterations that a window needs, by the one before; it holds until this one has had as many.
+        least: the smallest residual in the windows before: one that has exploded falls again.
+        residuals, fronts: of each iterate in this window the largest residual, and the rows that were accepted by then.
+        costs: seconds of the last iteration, by rows of the window.
     """
 
     solving: Solving
@@ -39,7 +45,13 @@ class Attempt:
     widest: int
     row_seconds: float
     allowed_seconds: float
+    window: int = 0
+    begin: int = 0
     evaluations: int = 0
+    promised: float = math.inf
+    least: float = math.inf
+    residuals: list[float] = field(default_factory=list)
+    fronts: list[int] = field(default_factory=list)
     costs: dict[int, float] = field(default_factory=dict)
 
     def run(self, windows: tuple[int, ...] = FIRST_WINDOWS_ROWS) -> PlaceRecord:
@@ -49,52 +61,75 @@ class Attempt:
             The record: of a success what all rows take in the last window, not sure because that is extrapolated. A
             failure is sure unless it came with the first iteration of a window, which may have loaded code.
         """
-        solving, length, promised, least = self.solving, self.solving.problem.length, math.inf, math.inf
+        solving, length = self.solving, self.solving.problem.length
         plan = (*(rows for rows in windows if rows < self.widest), self.widest)
-        for window, wider in zip(plan, (*plan[1:], None), strict=True):
-            begin, spent, why = solving.front, 0.0, ""
-            forecast = AttemptForecast(window, begin, solving.target(), promised, least)
-            solving.change_window(window)
-            while not why:
-                spent += self._iterate(window, window if wider is None else begin + window - solving.front)
-                if solving.over:
-                    return PlaceRecord(spent * length / (length - begin), self.evaluations, sure=False)
-                forecast.add(solving.largest_residual(), solving.front)
-                why = "" if wider is None else self._why(forecast, wider)
-                late = solving.lost > self.allowed_seconds
-                if not why and late and not self._pays(forecast.left(solving.rows), window):
-                    solving.restore_guess()
-                    return PlaceRecord(math.inf, self.evaluations, sure=len(forecast.residuals) > 1)
-                if not why and wider is not None and solving.front >= begin + window:
-                    why = f"{window} rows are solved"
-            promised, least = forecast.needed(), min(least, *forecast.residuals[1:], math.inf)
-            solving.decide(self.place, why, window=wider)
-        raise AssertionError("the last window ends with the attempt")
+        for self.window, wider in zip(plan, (*plan[1:], self.widest), strict=True):
+            self.begin, self.residuals, self.fronts = solving.front, [], []
+            solving.change_window(self.window)
+            spent, why = self._in_window(wider)
+            if not why:
+                break
+            self.promised, self.least = self._needed(), min(self.least, *self.residuals[1:], math.inf)
+            solving.decide(self.place, why, wider)
+        if solving.over:
+            return PlaceRecord(spent * length / (length - self.begin), self.evaluations, sure=False)
+        solving.restore_guess()
+        return PlaceRecord(math.inf, self.evaluations, sure=len(self.residuals) > 1)
 
-    def _iterate(self, window: int, rows: int) -> float:
-        seconds, gained = self.solving.iterate(self.place, rows, 1)
-        self.solving.lost += seconds - gained * self.row_seconds
-        self.evaluations += 1
-        self.costs[window] = seconds
-        return seconds
+    def _in_window(self, wider: int) -> tuple[float, str]:
+        """Iterate until the solve ends, the attempt fails or the window grows: seconds, and why it should grow."""
+        solving, spent, goal = self.solving, 0.0, self.begin + self.window
+        while True:
+            rows = self.window if self.window == self.widest else goal - solving.front
+            seconds, gained = solving.iterate(self.place, rows, 1)
+            solving.lost += seconds - gained * self.row_seconds
+            spent, self.evaluations, self.costs[self.window] = spent + seconds, self.evaluations + 1, seconds
+            if solving.over:
+                return spent, ""
+            residual = solving.largest_residual()
+            self.residuals.append(residual if math.isfinite(residual) else math.inf)
+            self.fronts.append(solving.front)
+            why = "" if self.window == self.widest else self._why(wider)
+            if why or (solving.lost > self.allowed_seconds and not self._pays(self._left(), self.window)):
+                return spent, why
+            if rows < self.widest and solving.front >= goal:
+                return spent, f"{self.window} rows are solved"
+
+    def _why(self, wider: int) -> str:
+        """The reason to continue in a wider window; empty where there is none."""
+        needed, cost = self._needed(), self._cost(wider)
+        if self._pays(needed, self.widest):
+            return f"some {needed:.0f} iterations of {duration(cost)} should do"
+        fits = UNPROMISED_ITERATIONS * cost <= self.allowed_seconds - self.solving.lost
+        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if fits else ""
 
     def _pays(self, iterations: float, window: int) -> bool:
         """Whether this many iterations should beat the fastest way, whose whole time at most may be lost."""
         rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
         return iterations * self._cost(window) < rest and self.solving.lost < whole
 
-    def _why(self, forecast: AttemptForecast, wider: int) -> str:
-        """The reason to continue in a wider window; empty where there is none."""
-        needed = forecast.needed()
-        if self._pays(needed, self.widest):
-            return f"some {needed:.0f} iterations of {duration(self._cost(wider))} should do"
-        cost = self._cost(wider)
-        fits = UNPROMISED_ITERATIONS * cost <= self.allowed_seconds - self.solving.lost
-        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if fits else ""
-
     def _cost(self, window: int) -> float:
         """Seconds of an iteration, from the line through the two widest windows so far; at least their own times."""
         if window in self.costs or len(self.costs) == 1:
-            return self.costs.get(window, next(iter(self.costs.values())))
+            return self.costs.get(window, self.costs[self.window])
         low, high = sorted(self.costs)[-2:]
         return self.costs[high] + max(0.0, self.costs[high] - self.costs[low]) / (high - low) * (window - high)
+
+    def _needed(self) -> float:
+        """Iterations that a window like this one needs in total."""
+        done, last = len(self.residuals), self.residuals[-3:]
+        if self.fronts[-1] >= self.begin + self.window:
+            return done
+        promised = self.promised if done < self.promised else math.inf
+        if done < 2 or not 0 < last[-1] < min(self.least, last[0], *self.residuals[1:-1]) < math.inf:
+            return promised
+        rate = math.log(last[0] / last[-1]) / (len(last) - 1)
+        return min(promised, done + max(1.0, math.log(last[-1] / self.solving.target()) / rate))
+
+    def _left(self) -> float:
+        """Iterations until all rows that remain are accepted."""
+        rows, needed, last = self.solving.rows, self._needed(), self.fronts[len(self.fronts) // 2 :]
+        done, gained = len(last) - 1, last[-1] - last[0]
+        # One row an iteration is accepted whatever the method does.
+        pace = max(1.0, rows * done / gained) if gained > done else math.inf
+        return min(pace, rows / self.window * needed if rows > self.window else needed - len(self.residuals))

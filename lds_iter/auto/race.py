@@ -9,7 +9,7 @@ import torch
 
 from lds_iter.auto.attempt import FIRST_WINDOWS_ROWS, Attempt
 from lds_iter.auto.solving import Solving
-from lds_iter.auto.table import BASE, Entry, PlaceRecord, kind_of
+from lds_iter.auto.table import BASE, Entry, PlaceRecord, Table, kind_of
 from lds_iter.loop.state import LoopState
 from lds_iter.solution import Result, duration
 
@@ -29,23 +29,23 @@ DENSE_NUMBERS = 1 << 27
 class Race:
     """One solve; `entry` is what is known of its kind, before it and after it."""
 
-    def __init__(self, solving: Solving) -> None:
-        self.solving, self.length, self.budget = solving, solving.problem.length, solving.settings.budget
+    def __init__(self, solving: Solving, budget: float, table: Table) -> None:
+        self.solving, self.length, self.budget, self.table = solving, solving.problem.length, budget, table
         self.key = kind_of(solving.problem, None if solving.kernel is None else solving.kernel.name)
-        self.entry: Entry = solving.settings.table.find(self.key)
+        self.entry: Entry = table.find(self.key)
 
     def run(self) -> LoopState:
         """The solve, from the guess to results; they are `STOPPED` where the kernel is to answer."""
         solving = self.solving
         if not self._at_once():
-            untried = self.entry.untried(len(solving.settings.contenders))
+            untried = self.entry.untried(len(solving.contenders))
             if untried:
                 self._race(untried)
             else:
                 place, record = self.entry.best()
                 why = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
                 self._run_best(place, record, why)
-            solving.settings.table.put(self.key, self.entry)
+            self.table.put(self.key, self.entry)
         state = solving.state
         if solving.kernel and (not solving.over or bool((state.result == int(Result.MAX_ITERS)).any())):
             state = replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
@@ -122,7 +122,7 @@ class Race:
                 Attempt(solving, place, widest, base / self.length, allowed).run(())
         won = place == BASE or solving.over
         if not won and kernel is None:
-            solving.decide(BASE, f"{solving.settings.names[place]} does not get on as it did")
+            solving.decide(BASE, f"{solving.contenders[place]} does not get on as it did")
         if kernel is None:
             solving.step_to(self.length)
         seconds = (solving.now() - begin) * self.length / rows if won else math.inf
@@ -134,4 +134,4 @@ class Race:
         """Rows that a method may take at once."""
         s0, most = self.solving.problem.s0, min(self.solving.options.window, self.length)
         dense = max(FIRST_WINDOWS_ROWS[0], DENSE_NUMBERS // (s0.numel() * s0.shape[-1]))
-        return most if self.solving.settings.contenders[place].runs_forward else min(most, dense)
+        return most if self.solving.contenders[place].runs_forward else min(most, dense)

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lds_iter.auto.contenders import ExternalKernel, RaceSettings
+from lds_iter.auto.clock import AbstractClock
 from lds_iter.auto.steps import accept_rows, front_of, take_steps
 from lds_iter.auto.table import BASE
 from lds_iter.loop.run import go_on
 from lds_iter.loop.state import LoopOptions, LoopState, Observer, Problem, first_state, take_proposal
+from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.recurrence import own_steps
 from lds_iter.solution import Decision
 
 STEPS_PER_CHECK = 256
 """Sequential steps between two looks at whether their values are finite, and two calls of observers."""
+
+
+class ExternalKernel(Protocol):
+    """A kernel that evaluates the whole sequence by itself, such as cuDNN's for a GRU."""
+
+    @property
+    def name(self) -> str:
+        """What decisions call it; problems beside kernels of different names are of different kinds."""
+        ...
+
+    def run(self) -> Any:
+        """Evaluate the sequence. The call is timed; the caller may discard its result."""
 
 
 @dataclass
@@ -33,7 +47,8 @@ class Solving:
         decisions: so far.
     """
 
-    settings: RaceSettings
+    contenders: tuple[LDSApproximation, ...]
+    clock: AbstractClock
     problem: Problem
     guess: Tensor
     options: LoopOptions
@@ -60,11 +75,11 @@ class Solving:
 
     def now(self) -> float:
         """Seconds on the clock."""
-        return self.settings.clock.now(self.problem.s0)
+        return self.clock.now(self.problem.s0)
 
     def decide(self, place: int, why: str, window: int | None = None, seconds: tuple[float, ...] = ()) -> None:
         """Note a decision; `seconds`: for all rows, by the choice and without a method."""
-        choice = self.settings.names[place] if place != BASE else self.kernel.name if self.kernel else "step by step"
+        choice = str(self.contenders[place]) if place != BASE else self.kernel.name if self.kernel else "step by step"
         choice += "" if window in (None, self.problem.length) else f" in windows of {window} rows"
         times = (self.rows / self.problem.length * each for each in seconds)
         self.decisions.append(Decision(self.before + self.state.count, self.front, choice, why, *times))
@@ -73,7 +88,7 @@ class Solving:
         """Hand the rows that are not accepted yet to a method, which begins to count its iterations."""
         self.change_window(window)
         self.before += self.state.count
-        carry = self.settings.contenders[place].init(self.state.states[1:])
+        carry = self.contenders[place].init(self.state.states[1:])
         self.state = replace(self.state, carry=carry, count=0)
 
     def change_window(self, window: int) -> None:
@@ -85,7 +100,7 @@ class Solving:
 
     def iterate(self, place: int, window: int, most: int | None = None) -> tuple[float, int]:
         """Make at most `most` iterations. Returns the seconds that they took and the number of rows accepted."""
-        method, begin, front = self.settings.contenders[place], self.now(), self.front
+        method, begin, front = self.contenders[place], self.now(), self.front
         options = replace(self.options, window=window)
         self.state = go_on(self.problem, method, self.state, options, self.observers, most)
         self.front = front_of(self.state, self.problem.length)

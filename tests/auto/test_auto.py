@@ -171,11 +171,11 @@ def test_copies_know_nothing_and_memory_is_bounded():
     for length in range(1, 70):
         for batch in 1, 2:
             li.solve(f, s0.expand(batch * length, 4), torch.zeros(130, batch * length, 4, **F64), auto)
-    assert len(auto._settings.table) <= 64
+    assert len(auto._table) <= 64
     assert len(pickle.dumps(auto)) == empty
     for copied in copy.deepcopy(auto), pickle.loads(pickle.dumps(auto)):
         assert copied == auto
-        assert len(copied._settings.table) == 0
+        assert len(copied._table) == 0
 
 
 def test_eight_threads_share_an_object():

@@ -2,9 +2,8 @@
 
 It begins in a window of 64 rows, where any iteration is cheap, and continues in one of 512 rows: the time of an
 iteration is taken to be linear in the number of rows, and two windows determine the line. Then come all rows. The
-window grows when the forecast for all rows beats the fastest way known, when a few iterations of the next window fit
-into the allowance (the seconds that may be lost), and when it has been solved. Accepted rows are kept. The attempt
-fails when the allowance is spent and the forecast is not good.
+window grows when the forecast for all rows beats the fastest way known, and when it has been solved. Accepted rows are
+kept. The attempt fails when the seconds that may be lost are spent and the forecast is not good.
 
 The forecast is of the iterations that are still needed. Two observations in the present window are extrapolated: how
 soon the residual reaches the tolerance at the rate of the last two iterations, and how soon the frontier reaches the
@@ -22,9 +21,6 @@ from lds_iter.solution import duration
 
 FIRST_WINDOWS_ROWS = 64, 512
 
-UNPROMISED_ITERATIONS = 6
-"""A window also grows without a good forecast if this many iterations of the wider one fit into the allowance."""
-
 
 @dataclass
 class Attempt:
@@ -34,6 +30,7 @@ class Attempt:
         widest: rows that it may take at once; `window`: those that it takes now, from the row `begin` on.
         row_seconds: of the fastest way that is known.
         allowed_seconds: that may be lost in this solve without a promise.
+        fewest_iterations: made in any case. A forecast needs two; a first attempt makes do with one.
         promised: iterations that a window needs, by the one before; it holds until this one has had as many.
         least: the smallest residual in the windows before: one that has exploded falls again.
         residuals, fronts: of each iterate in this window the largest residual, and the rows that were accepted by then.
@@ -45,6 +42,7 @@ class Attempt:
     widest: int
     row_seconds: float
     allowed_seconds: float
+    fewest_iterations: int
     window: int = 0
     begin: int = 0
     evaluations: int = 0
@@ -63,9 +61,9 @@ class Attempt:
         """
         solving, length = self.solving, self.solving.problem.length
         plan = (*(rows for rows in windows if rows < self.widest), self.widest)
-        for self.window, wider in zip(plan, (*plan[1:], self.widest), strict=True):
-            self.begin, self.residuals, self.fronts = solving.front, [], []
-            solving.change_window(self.window)
+        for window, wider in zip(plan, (*plan[1:], self.widest), strict=True):
+            self.window, self.begin, self.residuals, self.fronts = window, solving.front, [], []
+            solving.change_window(window)
             spent, why = self._in_window(wider)
             if not why:
                 break
@@ -90,18 +88,17 @@ class Attempt:
             self.residuals.append(residual if math.isfinite(residual) else math.inf)
             self.fronts.append(solving.front)
             why = "" if self.window == self.widest else self._why(wider)
-            if why or (solving.lost > self.allowed_seconds and not self._pays(self._left(), self.window)):
+            late = solving.lost > self.allowed_seconds and self.evaluations >= self.fewest_iterations
+            if why or (late and not self._pays(self._left(), self.window)):
                 return spent, why
             if rows < self.widest and solving.front >= goal:
                 return spent, f"{self.window} rows are solved"
 
     def _why(self, wider: int) -> str:
         """The reason to continue in a wider window; empty where there is none."""
-        needed, cost = self._needed(), self._cost(wider)
-        if self._pays(needed, self.widest):
-            return f"some {needed:.0f} iterations of {duration(cost)} should do"
-        fits = UNPROMISED_ITERATIONS * cost <= self.allowed_seconds - self.solving.lost
-        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if fits else ""
+        needed = self._needed()
+        pays = self._pays(needed, self.widest)
+        return f"some {needed:.0f} iterations of {duration(self._cost(wider))} should do" if pays else ""
 
     def _pays(self, iterations: float, window: int) -> bool:
         """Whether this many iterations should beat the fastest way, whose whole time at most may be lost."""

@@ -38,11 +38,10 @@ class Race:
         """The solve, from the guess to results; they are `STOPPED` where the kernel is to answer."""
         solving = self.solving
         if not self._at_once():
-            untried = self.entry.untried(len(solving.contenders))
-            if untried:
+            untried, (place, record) = self.entry.untried(len(solving.contenders)), self.entry.best()
+            if untried and (place == BASE or record.sure):  # an extrapolated record is no measure for others
                 self._race(untried)
             else:
-                place, record = self.entry.best()
                 why = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
                 self._run_best(place, record, why)
             self.table.put(self.key, self.entry)
@@ -101,7 +100,8 @@ class Race:
         window = min(FIRST_WINDOWS_ROWS[0], widest)
         solving.decide(place, f"it is to be tried; {duration(row_seconds)} a row is what to beat", window)
         solving.enter(place, window)
-        record = Attempt(solving, place, widest, row_seconds, allowed).run()
+        again = place in self.entry.records
+        record = Attempt(solving, place, widest, row_seconds, allowed, 2 if again else 1).run()
         if not solving.over or bool((solving.state.result == int(Result.SUCCESS)).all()):
             self.entry = self.entry.noted(place, record)
 
@@ -119,7 +119,7 @@ class Race:
             solving.iterate(place, widest, math.ceil(WINNER_EVALUATIONS_RATIO * record.evaluations))
             if not solving.over:
                 allowed = solving.lost + self.budget * base
-                Attempt(solving, place, widest, base / self.length, allowed).run(())
+                Attempt(solving, place, widest, base / self.length, allowed, 1).run(())
         won = place == BASE or solving.over
         if not won and kernel is None:
             solving.decide(BASE, f"{solving.contenders[place]} does not get on as it did")

@@ -51,8 +51,8 @@ class Entry:
     slow: bool = False
 
     def best(self) -> tuple[int, PlaceRecord]:
-        """The place with the best record."""
-        return min(self.records.items(), key=lambda one: one[1].seconds)
+        """The place with the best record; the base where nothing is known."""
+        return min(self.records.items(), key=lambda one: one[1].seconds, default=(BASE, PlaceRecord(math.inf)))
 
     def untried(self, contenders: int) -> list[int]:
         """The places of the contenders that are still to be tried."""

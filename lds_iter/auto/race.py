@@ -80,17 +80,17 @@ class Race:
         self._run_best(best, record, "nothing that was tried now is faster")
 
     def _time_base(self) -> float:
-        """Seconds of all rows without a method: from the table, or measured on a few steps or on the kernel."""
-        solving, known = self.solving, self.entry.records.get(BASE)
+        """Seconds of all rows without a method. A few steps or the kernel are timed in every race until steps have
+        computed all rows: a first time may be that of loading code, and the smallest counts."""
+        solving, known = self.solving, self.entry.records.get(BASE, PlaceRecord(math.inf, sure=False))
         if solving.kernel is not None:
             begin = solving.now()
             solving.kernel.run()
-            seconds = solving.now() - begin
-            known = PlaceRecord(seconds if known is None else min(seconds, known.seconds))
-        elif known is None:
+            known = known._replace(seconds=min(solving.now() - begin, known.seconds))
+        elif not known.sure:
             solving.step_to(WARM_UP_STEPS)
-            seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS)
-            known = PlaceRecord(seconds / TIMED_STEPS * self.length, sure=False)
+            seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS) / TIMED_STEPS * self.length
+            known = known._replace(seconds=min(seconds, known.seconds))
         self.entry = self.entry.noted(BASE, known)
         return known.seconds
 

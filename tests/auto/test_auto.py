@@ -32,6 +32,23 @@ def solve(f, s0, u, counted=None, **options):
     return li.solve(counted, s0, u, li.Auto(clock=CountedClock(counted)), **options), counted
 
 
+@dataclass(frozen=True)
+class Loading:
+    """A counted recurrence whose first derivatives of few, more and many rows take so much longer each."""
+
+    counted: Counted
+    loaded: set[int] = field(default_factory=set)
+
+    def __call__(self, s, u):
+        return self.counted(s, u)
+
+    def linearize(self, s, u):
+        size = min((rows for rows in (64, 512) if s.shape[0] <= rows), default=2000)
+        self.counted.spent += 0 if size in self.loaded else 1e4
+        self.loaded.add(size)
+        return self.counted.linearize(s, u)
+
+
 def assert_solved(solution, f, s0, u, tolerance=1e-10):
     """Every row is what `f` makes of the one before, within the tolerance: that is the sequential trajectory."""
     assert solution.converged
@@ -106,6 +123,25 @@ def test_only_a_winner_that_is_slow_twice_is_raced_again():
         counted.call = call
         whys.append(li.solve(counted, s0, u, auto).decisions[0].why)
     assert ["to be tried" in why for why in whys] == [True, False, False, False, False, False, False, True]
+
+
+def test_steps_that_were_slow_once_are_timed_again():
+    f, s0, u = problem(gain=0.3, length=2000)
+    counted = Counted(f, call=100.0, row=0.002)  # as where the first steps load code
+    auto = li.Auto((li.Newton(), li.Picard()), clock=CountedClock(counted))
+    for call in 100.0, *[0.01] * 9:
+        counted.call = call
+        solution = li.solve(counted, s0, u, auto)
+    assert [decision.choice for decision in solution.decisions] == ["step by step"]  # 24 units, and Newton 60 or more
+
+
+def test_a_contender_whose_first_iterations_load_code_is_tried_again():
+    f, s0, u = problem(gain=0.3, length=2000)
+    counted = Counted(f, row=0.0001)
+    auto, loading = li.Auto((li.Newton(),), clock=CountedClock(counted)), Loading(counted)
+    for _ in range(6):
+        solution = li.solve(loading, s0, u, auto)
+    assert [decision.choice for decision in solution.decisions] == ["Newton()"]
 
 
 def test_a_recurrence_with_compiled_steps_is_not_raced():

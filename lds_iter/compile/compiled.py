@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,8 +22,11 @@ from lds_iter import _torch
 from lds_iter._torch import StopFlag
 from lds_iter.compile import graphs
 from lds_iter.compile.graphs import Graph
+from lds_iter.derivatives.autodiff import with_derivatives, without_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
+from lds_iter.derivatives.refusals import Refusals
+from lds_iter.derivatives.traceable import RowDerivatives, TraceableDerivatives
 from lds_iter.loop.contract import linearized
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal
 from lds_iter.methods.base import LDSApproximation
@@ -38,6 +42,11 @@ from lds_iter.recurrence import (
 )
 from lds_iter.solution import Result
 
+ON_COPIES = "compiled rows of J on copies of the time steps"
+"""The way that serves where `f` refuses `vmap`, or a second derivative, while it is compiled."""
+
+REFUSED = re.compile(r"[^\n]*(vmap support|is not implemented|differentiate twice|once_differentiable)[^\n]*")
+
 
 class CompileCache:
     """The code that one compiler has made: a body for every method and tolerance; the recurrence is an argument."""
@@ -49,11 +58,35 @@ class CompileCache:
                 '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
             )
         self.compiler = compiler
+        self.refusals = Refusals()
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
-    def graph(self, make: Callable[..., Graph], method: LDSApproximation, options: LoopOptions) -> Graph:
-        """The compiled `make(method, rtol, atol)`."""
-        given = method, options.rtol, options.atol
+    def run(self, make: Callable[..., Graph], method: LDSApproximation, options: LoopOptions, *given: Any) -> Any:
+        """What the compiled `make(method, rtol, atol, derivatives)` returns for these arguments.
+
+        The derivatives are those that are faster; where `f` refuses them, from then on the others.
+        """
+        refusal = None
+        if ON_COPIES not in self.refusals.words:
+            try:
+                return self._graph(make, method, options, TraceableDerivatives)(*given)
+            except RuntimeError as error:
+                refusal = REFUSED.search(str(error))
+                if refusal is None:
+                    raise
+        found = self._graph(make, method, options, RowDerivatives)(*given)
+        if refusal is not None:
+            self.refusals.words[ON_COPIES] = refusal[0].strip()
+        return found
+
+    def _graph(
+        self,
+        make: Callable[..., Graph],
+        method: LDSApproximation,
+        options: LoopOptions,
+        derivatives: graphs.Derivatives,
+    ) -> Graph:
+        given = method, options.rtol, options.atol, derivatives
         try:
             graph = self._graphs.get((make, *given))
         except TypeError as error:
@@ -103,7 +136,7 @@ class Compiled(Composable):
     ) -> None:
         if isinstance(f, type) or not callable(f) or isinstance(f, Compiled):
             raise TypeError(f"`f` must be a recurrence, a callable f(s, u) that is not compiled yet, got {f!r}.")
-        self.f = f
+        self.f = without_derivatives(f)
         self.code = compiler if isinstance(compiler, CompileCache) else CompileCache(compiler)
 
     def __call__(self, s: Tensor, inputs: Any) -> Tensor:
@@ -117,7 +150,12 @@ class Compiled(Composable):
 
     def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
         """The derivatives of `f`: its own where it offers them, else by `torch.func`."""
-        return linearize(self.f, s, inputs)
+        return linearize(with_derivatives(self.f, self.refusals), s, inputs)
+
+    @property
+    def refusals(self) -> Refusals:
+        """What `f` has refused of autodiff so far, see `Autodiff`."""
+        return self.code.refusals
 
     def steps(self, s0: Tensor, inputs: Any) -> Tensor | None:
         """All states step by step, if `f` has compiled code for it; else None."""
@@ -141,10 +179,10 @@ class Compiled(Composable):
             nothing = torch.zeros_like(state.iterations)
             empty = Proposal(state.states.clone(), 0, problem.length, nothing > 0, nothing, nothing.clone())
             state = dataclasses.replace(state, proposal=empty)
-        graph = self.code.graph(graphs.iteration, method, options)
         with _explained(f"iteration of {method!r}", self.f, state.states[:-1], problem.inputs, state.count):
             size = graphs.size_of(state.count, state.states)
-            fields = graph(self.f, graphs.fields_of(state), size, limit, problem.s0, problem.inputs)
+            given = self.f, graphs.fields_of(state), size, limit, problem.s0, problem.inputs
+            fields = self.code.run(graphs.iteration, method, options, *given)
         return graphs.state_of(fields, state.count + 1)
 
     def iterate_adjoint(
@@ -163,10 +201,10 @@ class Compiled(Composable):
         given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
         count, stop = 2, StopFlag(lag=_torch.lags(g))
         with _explained(f"adjoint by {method!r}", self.f, states, inputs, 0):
-            found, parts, fields = self.code.graph(graphs.first_adjoint_step, method, options)(*given)
+            found, parts, fields = self.code.run(graphs.first_adjoint_step, method, options, *given)
             while not stop.posted((fields[graphs.RESULT] != Result.RUNNING).all()):
-                graph = self.code.graph(graphs.next_adjoint_step, method, options)
-                found, parts, fields = graph(*given, parts, fields, graphs.size_of(count, states))
+                more = *given, parts, fields, graphs.size_of(count, states)
+                found, parts, fields = self.code.run(graphs.next_adjoint_step, method, options, *more)
                 count += 1
         return found
 

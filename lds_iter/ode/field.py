@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.carries.independent import shared_dims, untouched_dims
-from lds_iter.derivatives.linearization import FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.recurrence import ravel
 
 Func = Callable[[Tensor, Any], Any]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.depth.layers.recurrence import DepthRecurrence
-from lds_iter.derivatives.linearization import FunctionDerivatives, Linearization
+from lds_iter.derivatives.autodiff import FunctionDerivatives
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import take_rows

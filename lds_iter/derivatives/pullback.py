@@ -1,0 +1,118 @@
+"""Reverse mode: from a function at some states to its products `J^T w`, and to `J v` as the transpose of these.
+
+By `torch.func.vjp`, which raises where a function leaves torch on the way. It refuses some functions that plain
+autograd takes (an older `torch.autograd.Function`, checkpointing), so these are served by plain autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter.derivatives.refusals import Refusals
+
+Map = Callable[[Tensor], Tensor]
+
+PULLED = "J^T w by plain autograd"
+"""The way that serves where `f` refuses `torch.func.vjp`."""
+
+
+def pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool) -> Map:
+    """`w -> J^T w` of `f` at `s`, as often as one likes.
+
+    Args:
+        f: from states to states of the same shape.
+        s: the states, `(n, *batch, D)`.
+        refusals: of the function.
+        attached: whether the products carry a graph, to `s` and whatever `f` depends on.
+    """
+    return refusals.ask(PULLED, lambda: _first(torch.func.vjp(f, s)[1]), lambda: _by_autograd(f, s, attached))
+
+
+def push_by_transposing(f: Map, s: Tensor, v: Tensor, refusals: Refusals, *, attached: bool) -> Tensor:
+    """`J v`: the product `J^T w` is linear in `w`, so its transpose is the product with `J`.
+
+    Args:
+        f, s, refusals, attached: as `pullback` takes them.
+        v: of the shape of `s`.
+    """
+
+    def twice() -> Tensor:
+        return torch.func.vjp(lambda w: torch.func.vjp(f, s)[1](w)[0], torch.zeros_like(v))[1](v)[0]
+
+    return refusals.ask(PULLED, twice, lambda: _pushed(f, s, v, attached))
+
+
+def second_by_transposing(f: Map, s: Tensor, v: Tensor, refusals: Refusals, *, attached: bool) -> Tensor:
+    """`d^2/de^2 f(s + e v)` at e = 0: `v^T H_w v` is linear in `w`, where `H_w` is the Hessian of `w^T f`.
+
+    Args:
+        f, s, v, refusals, attached: as `push_by_transposing` takes them.
+    """
+
+    def along(w: Tensor) -> Tensor:
+        def slope(s: Tensor) -> Tensor:
+            return torch.func.vjp(f, s)[1](w)[0]
+
+        return torch.func.vjp(slope, s)[1](v)[0]
+
+    def thrice() -> Tensor:
+        return torch.func.vjp(along, torch.zeros_like(v))[1](v)[0]
+
+    return refusals.ask(PULLED, thrice, lambda: _bent(f, s, v, attached))
+
+
+def keepable(tree: Any) -> Any:
+    """A pytree whose tensors autograd may keep: copies of those that inference mode has made."""
+    leaves = pytree.tree_leaves(tree)
+    if not any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
+        return tree
+    with torch.inference_mode(False), torch.no_grad():
+        return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _first(pull: Callable[[Tensor], tuple[Tensor]]) -> Map:
+    return lambda w: pull(w)[0]
+
+
+def _by_autograd(f: Map, s: Tensor, attached: bool) -> Map:
+    with torch.inference_mode(False), torch.enable_grad():
+        at = s.view_as(s) if attached and s.requires_grad else s.detach().clone().requires_grad_()
+        value = f(at)
+    return lambda w: _grad(value, at, w, attached)
+
+
+def _pushed(f: Map, s: Tensor, v: Tensor, attached: bool) -> Tensor:
+    w = _variable(v)
+    with torch.inference_mode(False), torch.enable_grad():
+        pulled = _by_autograd(f, s, True)(w)
+    return _grad(pulled, w, v, attached)
+
+
+def _bent(f: Map, s: Tensor, v: Tensor, attached: bool) -> Tensor:
+    w = _variable(v)
+    with torch.inference_mode(False), torch.enable_grad():
+        at = s.view_as(s) if attached and s.requires_grad else s.detach().clone().requires_grad_()
+        bent = _grad(_grad(f(at), at, w, True), at, v, True)
+    return _grad(bent, w, v, attached)
+
+
+def _variable(like: Tensor) -> Tensor:
+    """Zeros that products are linear in, and are differentiated by."""
+    with torch.inference_mode(False):
+        return torch.zeros_like(like, requires_grad=True)
+
+
+def _grad(value: Tensor, at: Tensor, w: Tensor, attached: bool) -> Tensor:
+    """`J^T w` of the step from `at` to `value`, whose graph stays."""
+    if not value.requires_grad:
+        return torch.zeros_like(at)
+    with torch.inference_mode(False), torch.set_grad_enabled(attached):
+        found = torch.autograd.grad(
+            value, at, keepable(w), retain_graph=True, create_graph=attached, allow_unused=True
+        )[0]
+    return torch.zeros_like(at) if found is None else found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,7 +25,7 @@ from lds_iter.derivatives.autodiff import with_derivatives, without_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
 from lds_iter.derivatives.refusals import Refusals
-from lds_iter.derivatives.traceable import RowDerivatives, TraceableDerivatives
+from lds_iter.derivatives.traceable import RowDerivatives, TraceableDerivatives, refusal
 from lds_iter.loop.contract import linearized
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal
 from lds_iter.methods.base import LDSApproximation
@@ -37,15 +36,15 @@ from lds_iter.recurrence import (
     IterationResult,
     is_linear,
     own_fused_iteration,
+    own_linearize,
     own_solve_adjoint,
     own_steps,
+    take_rows,
 )
 from lds_iter.solution import Result
 
 ON_COPIES = "compiled rows of J on copies of the time steps"
 """The way that serves where `f` refuses `vmap`, or a second derivative, while it is compiled."""
-
-REFUSED = re.compile(r"[^\n]*(vmap support|is not implemented|differentiate twice|once_differentiable)[^\n]*")
 
 
 class CompileCache:
@@ -59,33 +58,30 @@ class CompileCache:
             )
         self.compiler = compiler
         self.refusals = Refusals()
+        self._derivatives: graphs.Derivatives | None = None
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
-    def run(self, make: Callable[..., Graph], method: LDSApproximation, options: LoopOptions, *given: Any) -> Any:
-        """What the compiled `make(method, rtol, atol, derivatives)` returns for these arguments.
+    def derivatives(self, f: Function, states: Tensor, inputs: Any) -> graphs.Derivatives:
+        """The derivatives to compile, chosen at the first call: by a look at what `f` refuses at the first row.
 
-        The derivatives are those that are faster; where `f` refuses them, from then on the others.
+        Args:
+            f, states, inputs: the recurrence, states before some rows, `(n, *batch, D)`, and the inputs of these rows.
         """
-        refusal = None
-        if ON_COPIES not in self.refusals.words:
-            try:
-                return self._graph(make, method, options, TraceableDerivatives)(*given)
-            except RuntimeError as error:
-                refusal = REFUSED.search(str(error))
-                if refusal is None:
-                    raise
-        found = self._graph(make, method, options, RowDerivatives)(*given)
-        if refusal is not None:
-            self.refusals.words[ON_COPIES] = refusal[0].strip()
-        return found
+        if self._derivatives is None:
+            reason = None if own_linearize(f) is not None else refusal(f, states[:1], take_rows(inputs, 0, 1))
+            self._derivatives = TraceableDerivatives if reason is None else RowDerivatives
+            if reason is not None:
+                self.refusals.words[ON_COPIES] = reason
+        return self._derivatives
 
-    def _graph(
+    def graph(
         self,
         make: Callable[..., Graph],
         method: LDSApproximation,
         options: LoopOptions,
         derivatives: graphs.Derivatives,
     ) -> Graph:
+        """The compiled `make(method, rtol, atol, derivatives)`."""
         given = method, options.rtol, options.atol, derivatives
         try:
             graph = self._graphs.get((make, *given))
@@ -181,8 +177,9 @@ class Compiled(Composable):
             state = dataclasses.replace(state, proposal=empty)
         with _explained(f"iteration of {method!r}", self.f, state.states[:-1], problem.inputs, state.count):
             size = graphs.size_of(state.count, state.states)
-            given = self.f, graphs.fields_of(state), size, limit, problem.s0, problem.inputs
-            fields = self.code.run(graphs.iteration, method, options, *given)
+            derivatives = self.code.derivatives(self.f, state.states[:-1], problem.inputs)
+            graph = self.code.graph(graphs.iteration, method, options, derivatives)
+            fields = graph(self.f, graphs.fields_of(state), size, limit, problem.s0, problem.inputs)
         return graphs.state_of(fields, state.count + 1)
 
     def iterate_adjoint(
@@ -201,10 +198,11 @@ class Compiled(Composable):
         given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
         count, stop = 2, StopFlag(lag=_torch.lags(g))
         with _explained(f"adjoint by {method!r}", self.f, states, inputs, 0):
-            found, parts, fields = self.code.run(graphs.first_adjoint_step, method, options, *given)
+            derivatives = self.code.derivatives(self.f, states, inputs)
+            found, parts, fields = self.code.graph(graphs.first_adjoint_step, method, options, derivatives)(*given)
             while not stop.posted((fields[graphs.RESULT] != Result.RUNNING).all()):
-                more = *given, parts, fields, graphs.size_of(count, states)
-                found, parts, fields = self.code.run(graphs.next_adjoint_step, method, options, *more)
+                graph = self.code.graph(graphs.next_adjoint_step, method, options, derivatives)
+                found, parts, fields = graph(*given, parts, fields, graphs.size_of(count, states))
                 count += 1
         return found
 

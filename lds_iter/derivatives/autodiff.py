@@ -21,10 +21,10 @@ from lds_iter.derivatives.refusals import Refusals
 from lds_iter.derivatives.reverse_mode import per_row
 from lds_iter.recurrence import Function, check_value, own_linearize
 
-BY_ROWS = "rows of J by reverse-mode products, in place of columns"
-TRANSPOSED = "J v by two reverse-mode products"
-SUMMED = "J v from all rows of J, D reverse-mode products"
-BENT = "second derivatives by reverse mode"
+BY_ROWS = "J in reverse mode, row by row"
+TRANSPOSED = "J v in reverse mode"
+SUMMED = "J v from all rows of J"
+BENT = "second derivatives in reverse mode"
 """Ways that serve where `f` refuses a faster one."""
 
 
@@ -53,7 +53,7 @@ class FunctionDerivatives(AbstractDerivatives):
         def in_reverse_mode() -> Tensor:
             return self._refusals.ask(
                 SUMMED,
-                lambda: push_by_transposing(self._kept_map, self._prev, v, self._refusals, attached=self._attached),
+                lambda: push_by_transposing(self._kept_map, self._prev, v, attached=self._attached),
                 lambda: self._per_row(lambda row, _: (row * v).sum(-1)).movedim(0, -1),
             )
 
@@ -84,7 +84,7 @@ class FunctionDerivatives(AbstractDerivatives):
         return self._refusals.ask(
             BENT,
             lambda: push_twice(self._map, self._prev, v),
-            lambda: second_by_transposing(self._kept_map, self._prev, v, self._refusals, attached=self._attached),
+            lambda: second_by_transposing(self._kept_map, self._prev, v, attached=self._attached),
         )
 
     def _map(self, s: Tensor) -> Tensor:

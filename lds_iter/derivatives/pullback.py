@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter import _torch
 from lds_iter.derivatives.refusals import Refusals
 
 Map = Callable[[Tensor], Tensor]
@@ -33,37 +34,35 @@ def pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool) -> Map:
     return refusals.ask(PULLED, lambda: _first(torch.func.vjp(f, s)[1]), lambda: _by_autograd(f, s, attached))
 
 
-def push_by_transposing(f: Map, s: Tensor, v: Tensor, refusals: Refusals, *, attached: bool) -> Tensor:
+def push_by_transposing(f: Map, s: Tensor, v: Tensor, *, attached: bool) -> Tensor:
     """`J v`: the product `J^T w` is linear in `w`, so its transpose is the product with `J`.
 
     Args:
-        f, s, refusals, attached: as `pullback` takes them.
+        f, s, attached: as `pullback` takes them.
         v: of the shape of `s`.
     """
-
-    def twice() -> Tensor:
+    if _torch.transformed():
         return torch.func.vjp(lambda w: torch.func.vjp(f, s)[1](w)[0], torch.zeros_like(v))[1](v)[0]
+    w = _variable(v)
+    with torch.inference_mode(False), torch.enable_grad():
+        at = _variable_at(s, attached)
+        pulled = _grad(f(at), at, w, True)
+    return _grad(_twice(pulled, at), w, v, attached)
 
-    return refusals.ask(PULLED, twice, lambda: _pushed(f, s, v, attached))
 
-
-def second_by_transposing(f: Map, s: Tensor, v: Tensor, refusals: Refusals, *, attached: bool) -> Tensor:
+def second_by_transposing(f: Map, s: Tensor, v: Tensor, *, attached: bool) -> Tensor:
     """`d^2/de^2 f(s + e v)` at e = 0: `v^T H_w v` is linear in `w`, where `H_w` is the Hessian of `w^T f`.
 
     Args:
-        f, s, v, refusals, attached: as `push_by_transposing` takes them.
+        f, s, v, attached: as `push_by_transposing` takes them.
     """
-
-    def along(w: Tensor) -> Tensor:
-        def slope(s: Tensor) -> Tensor:
-            return torch.func.vjp(f, s)[1](w)[0]
-
-        return torch.func.vjp(slope, s)[1](v)[0]
-
-    def thrice() -> Tensor:
-        return torch.func.vjp(along, torch.zeros_like(v))[1](v)[0]
-
-    return refusals.ask(PULLED, thrice, lambda: _bent(f, s, v, attached))
+    if _torch.transformed():
+        return push_by_transposing(lambda s: push_by_transposing(f, s, v, attached=True), s, v, attached=True)
+    w = _variable(v)
+    with torch.inference_mode(False), torch.enable_grad():
+        at = _variable_at(s, attached)
+        bent = _grad(_twice(_grad(f(at), at, w, True), at), at, v, True)
+    return _grad(_twice(bent, at), w, v, attached)
 
 
 def keepable(tree: Any) -> Any:
@@ -81,24 +80,32 @@ def _first(pull: Callable[[Tensor], tuple[Tensor]]) -> Map:
 
 def _by_autograd(f: Map, s: Tensor, attached: bool) -> Map:
     with torch.inference_mode(False), torch.enable_grad():
-        at = s.view_as(s) if attached and s.requires_grad else s.detach().clone().requires_grad_()
+        at = _variable_at(s, attached)
         value = f(at)
     return lambda w: _grad(value, at, w, attached)
 
 
-def _pushed(f: Map, s: Tensor, v: Tensor, attached: bool) -> Tensor:
-    w = _variable(v)
-    with torch.inference_mode(False), torch.enable_grad():
-        pulled = _by_autograd(f, s, True)(w)
-    return _grad(pulled, w, v, attached)
+def _variable_at(s: Tensor, attached: bool) -> Tensor:
+    """The states as a variable of their own, which leads on to what they depend on where a graph is wanted."""
+    return s.view_as(s) if attached and s.requires_grad else s.detach().clone().requires_grad_()
 
 
-def _bent(f: Map, s: Tensor, v: Tensor, attached: bool) -> Tensor:
-    w = _variable(v)
-    with torch.inference_mode(False), torch.enable_grad():
-        at = s.view_as(s) if attached and s.requires_grad else s.detach().clone().requires_grad_()
-        bent = _grad(_grad(f(at), at, w, True), at, v, True)
-    return _grad(bent, w, v, attached)
+def _twice(found: Tensor, at: Tensor) -> Tensor:
+    """A derivative that is to be differentiated again.
+
+    Raises:
+        RuntimeError: where a kernel on the way has no second derivative, and autograd would silently leave it out.
+    """
+    seen, todo = {at.grad_fn, None}, [found.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("A function in `f` cannot be differentiated twice (`once_differentiable`).")
+        seen.add(node)
+        todo += [before for before, _ in node.next_functions]
+    return found
 
 
 def _variable(like: Tensor) -> Tensor:

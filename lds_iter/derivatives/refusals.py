@@ -30,11 +30,18 @@ BOTH_REFUSED = (
 )
 
 
+def reason(error: RuntimeError) -> str | None:
+    """Torch's words for a refusal, the first sentence; None for errors that are none."""
+    if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NOT_REFUSALS):
+        return None
+    return str(error).partition("\n")[0].partition(". ")[0]
+
+
 class Refusals:
     """What one function has refused of autodiff.
 
     Attributes:
-        words: by the way that serves instead, such as `"J v by two reverse-mode products"`, why: torch's words.
+        words: by the way that serves instead, such as `"J v in reverse mode"`, why: torch's words.
     """
 
     def __init__(self) -> None:
@@ -56,14 +63,15 @@ class Refusals:
         try:
             return preferred()
         except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NOT_REFUSALS):
+            found = reason(error)
+            if found is None:
                 raise
-            refusal = error
+            words, refused = found, error
         try:
-            found = other()
+            answer = other()
         except RuntimeError as error:
             if BOTH_REFUSED not in getattr(error, "__notes__", ()):
                 error.add_note(BOTH_REFUSED)
-            raise error from refusal
-        self.words[way] = str(refusal).partition("\n")[0].partition(". ")[0]
-        return found
+            raise error from refused
+        self.words[way] = words
+        return answer

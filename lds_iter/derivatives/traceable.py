@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from lds_iter.derivatives.autodiff import own, own_block, whole
 from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
-from lds_iter.derivatives.pullback import Map
+from lds_iter.derivatives.pullback import Map, push_by_transposing
+from lds_iter.derivatives.refusals import reason
 from lds_iter.derivatives.reverse_mode import per_row
 from lds_iter.recurrence import Function
 
@@ -110,6 +111,22 @@ class RowDerivatives(AbstractTraceable):
         return per_row(
             lambda s, u: _traceable(self._f, u)(s), self._prev, self._inputs, keep, _lines(self._prev), pulled
         )
+
+
+def refusal(f: Function, s: Tensor, inputs: Any) -> str | None:
+    """Why `f` refuses `TraceableDerivatives`, in torch's words; None where it takes them, or leaves torch to a compiler.
+
+    Args:
+        f, s, inputs: the recurrence and some rows of its states and inputs; not compiled.
+    """
+    f, s = _traceable(f, inputs), s.detach()
+    try:
+        with torch.no_grad():
+            torch.func.vmap(lambda e: torch.func.vjp(f, s)[1](e)[0])(s.new_ones(2, *s.shape))
+        push_by_transposing(f, s, torch.ones_like(s), attached=False)
+    except RuntimeError as error:
+        return reason(error)
+    return None
 
 
 def _lines(s: Tensor) -> int:

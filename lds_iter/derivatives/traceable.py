@@ -114,16 +114,16 @@ class RowDerivatives(AbstractTraceable):
 
 
 def refusal(f: Function, s: Tensor, inputs: Any) -> str | None:
-    """Why `f` refuses `TraceableDerivatives`, in torch's words; None where it takes them, or leaves torch to a compiler.
+    """Why `f` refuses `TraceableDerivatives`, in torch's words; None where it does not.
 
     Args:
         f, s, inputs: the recurrence and some rows of its states and inputs; not compiled.
     """
-    f, s = _traceable(f, inputs), s.detach()
+    along, s = _traceable(f, inputs), s.detach()
     try:
         with torch.no_grad():
-            torch.func.vmap(lambda e: torch.func.vjp(f, s)[1](e)[0])(s.new_ones(2, *s.shape))
-        push_by_transposing(f, s, torch.ones_like(s), attached=False)
+            torch.func.vmap(lambda e: torch.func.vjp(along, s)[1](e)[0])(s.new_ones(2, *s.shape))
+        push_by_transposing(along, s, torch.ones_like(s), attached=False)
     except RuntimeError as error:
         return reason(error)
     return None

@@ -15,12 +15,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.carries.independent import shared_dims, untouched_dims
-<<<<<<< HEAD
 from lds_iter.derivatives.autodiff import FunctionDerivatives
-=======
-from lds_iter.derivatives.linearization import FunctionDerivatives
 from lds_iter.errors import note_source, shapes_of
->>>>>>> main
 from lds_iter.recurrence import ravel
 
 Func = Callable[[Tensor, Any], Any]

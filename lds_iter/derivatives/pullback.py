@@ -96,10 +96,10 @@ def _twice(found: Tensor, at: Tensor) -> Tensor:
     Raises:
         RuntimeError: where a kernel on the way has no second derivative, and autograd would silently leave it out.
     """
-    seen, todo = {at.grad_fn, None}, [found.grad_fn]
+    seen, todo = {at.grad_fn}, [found.grad_fn]
     while todo:
         node = todo.pop()
-        if node in seen:
+        if node is None or node in seen:
             continue
         if node.name() == "torch::autograd::Error":
             raise RuntimeError("A function in `f` cannot be differentiated twice (`once_differentiable`).")

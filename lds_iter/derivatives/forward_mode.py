@@ -54,7 +54,7 @@ def load_forward_mode() -> None:
     """Let torch import what its first forward-mode product needs, which in torch 2.14 warns of torch's own code."""
     with FORWARD_MODE, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=FutureWarning)
-        torch.func.jvp(torch.sin, (torch.zeros(()),), (torch.ones(()),))
+        torch.func.jvp(torch.sin, (torch.zeros((), device="cpu"),), (torch.ones((), device="cpu"),))
 
 
 def push(f: Map, s: Tensor, v: Tensor) -> Tensor:

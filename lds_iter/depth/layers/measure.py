@@ -98,7 +98,7 @@ def growth_per_layer(problem: DepthRecurrence, exact: Tensor, *, directions: int
     """
     prev = torch.cat([problem.s0.unsqueeze(0), exact[:-1]])
     generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(directions, *problem.s0.shape, generator=generator).to(problem.s0)
+    v = torch.randn(directions, *problem.s0.shape, generator=generator, device="cpu").to(problem.s0)
     growth = []
     for t in range(prev.shape[0]):
         inputs = take_rows(problem.inputs, t, t + 1)

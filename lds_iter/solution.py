@@ -145,7 +145,8 @@ class Solution:
             not finite either), per sequence.
         carry: what the method remembers at the end, of the method's own type (`Trust` for a `TrustRegion`, with its
             rejected iterations); None for most methods.
-        decisions: what a strategy such as `Auto` decided and why, in order; print them. Empty for a method.
+        decisions: what a strategy such as `Auto` decided and why, in order, and by what way derivatives were computed
+            where `f` refuses forward mode; print them. Else empty for a method.
     """
 
     states: Tensor

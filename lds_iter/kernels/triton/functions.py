@@ -17,7 +17,7 @@ def padded(width: int) -> int:
 
 @triton.jit
 def divided(number, batch):
-    """Chunk and sequence of a program. There are fewer than 2^31: 32 bits divide in fewer registers, 64 hold offsets."""
+    """Chunk and sequence of a program. There are fewer than 2^31: 32 bits take fewer registers, 64 hold offsets."""
     return (number // batch).to(tl.int64), (number % batch).to(tl.int64)
 
 

@@ -1,4 +1,4 @@
-"""Write the licences of all that `pyproject.toml` asks for into `docs/about/licences.md`: `python -m docs.make_licences`.
+"""Write the licences of what `pyproject.toml` asks for into `docs/about/licences.md`: `python -m docs.make_licences`.
 
 They are read from the metadata of what is installed, so all extras must be; `make setup` leaves out those of `peers`.
 """

@@ -20,7 +20,8 @@ WITHOUT = ("lds_iter", ".git", ".venv", "site", "out", "build", "dist")
 """What a copy of the repository leaves out: with the package away, tests can only import what was installed."""
 
 TOOLS = ("numpy", "pytest", "pytest-xdist", "hypothesis", "pyyaml", "setuptools")
-"""What the tests themselves need (without numpy torch warns), at the versions of `constraints.txt`, where the row does not ask for them itself."""
+"""What the tests themselves need (without numpy torch warns), at the versions of `constraints.txt`, where the row does
+not ask for them itself."""
 
 LIMIT_SECONDS = 1500
 """A run of tests that takes longer is ended, and counts as failed."""

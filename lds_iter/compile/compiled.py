@@ -51,6 +51,10 @@ class CompileCache:
         self.compiler = compiler
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
+    def __reduce__(self) -> tuple[type[CompileCache], tuple[Callable[..., Any]]]:
+        """Compiled code belongs to its process: copies and pickles take the compiler, and compile anew."""
+        return CompileCache, (self.compiler,)
+
     def graph(self, make: Callable[..., Graph], method: LDSApproximation, options: LoopOptions) -> Graph:
         """The compiled `make(method, rtol, atol)`."""
         given = method, options.rtol, options.atol

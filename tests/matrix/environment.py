@@ -167,7 +167,7 @@ def tested(environment: Environment, row: Row, folder: Path) -> Counts:
     if not where.startswith(str(environment.folder)):
         raise Failed(f"the tests would import {where}")
     there = {**settings(), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [str(environment.python), "-m", "pytest", "-q", "-n0", "--hypothesis-profile=few", *row.tests]
+    command = [str(environment.python), "-m", "pytest", "-n0", "--hypothesis-profile=few", *row.tests]
     with log.open("w") as said:
         subprocess.run(
             command, cwd=copy, env=there, stdout=said, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False

@@ -68,6 +68,7 @@ MADE = {
     "Hutchinson": lambda: li.Hutchinson(2, seed=3),
 }
 
+
 def numbers(value):
     """The tensors of an object, dataclasses included."""
     if isinstance(value, torch.Tensor):

@@ -23,6 +23,9 @@ TOOLS = ("numpy", "pytest", "pytest-xdist", "hypothesis", "pyyaml", "setuptools"
 """What the tests themselves need (without numpy torch warns), at the versions of `constraints.txt`, where the row does
 not ask for them itself."""
 
+AT_THE_LOWEST = ("-W", "ignore::DeprecationWarning", "-W", "ignore::FutureWarning")
+"""An old version of what we require meets the newest of what that requires, and is told what it should change."""
+
 LIMIT_SECONDS = 1500
 """A run of tests that takes longer is ended, and counts as failed."""
 
@@ -167,7 +170,8 @@ def tested(environment: Environment, row: Row, folder: Path) -> Counts:
     if not where.startswith(str(environment.folder)):
         raise Failed(f"the tests would import {where}")
     there = {**settings(), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    command = [str(environment.python), "-m", "pytest", "-n0", "--hypothesis-profile=few", *row.tests]
+    lenient = AT_THE_LOWEST if row.lowest else ()
+    command = [str(environment.python), "-m", "pytest", "--hypothesis-profile=few", *lenient, *row.tests]
     with log.open("w") as said:
         subprocess.run(
             command, cwd=copy, env=there, stdout=said, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False

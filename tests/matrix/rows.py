@@ -25,8 +25,8 @@ OF_EXTRA = {
     "ode": ("tests/ode/test_methods.py",),
     "mcmc": ("tests/mcmc/test_samplers.py",),
     "peers": ("tests/bench/test_peers.py",),
-    "docs": ("tests/docs/test_notebooks.py",),
-    "dev": ("tests/test_package.py", "tests/test_release.py"),
+    "docs": ("tests/matrix/guide.py",),
+    "dev": ("tests/test_package.py", "tests/linear", "-n", "2"),
 }
 """For each extra the tests of the code that uses it."""
 
@@ -40,7 +40,7 @@ class Row:
         torch: a version, or `NEWEST`; empty where the resolution decides.
         extra: of the package, empty for none.
         lowest: whether every requirement of the package and the extra is taken at its minimum.
-        tests: files and folders of tests.
+        tests: files and folders of tests, and options of pytest.
     """
 
     python: str

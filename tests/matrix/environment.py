@@ -19,6 +19,9 @@ LOGS = ROOT / "out" / "matrix"
 WITHOUT = ("lds_iter", ".git", ".venv", "site", "out", "build", "dist")
 """What a copy of the repository leaves out: with the package away, tests can only import what was installed."""
 
+OF_SOURCES = ("docs",)
+"""Extras that work on the sources, not on what is installed."""
+
 TOOLS = ("numpy", "pytest", "pytest-xdist", "hypothesis", "pyyaml", "setuptools")
 """What the tests themselves need (without numpy torch warns), at the versions of `constraints.txt`, where the row does
 not ask for them itself."""
@@ -165,9 +168,10 @@ def tested(environment: Environment, row: Row, folder: Path) -> Counts:
     """
     copy, log = folder / "copy", LOGS / f"{re.sub(r'[ ,]+', '-', row.name)}.log"
     LOGS.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*WITHOUT, "__pycache__"))
+    without = [name for name in WITHOUT if not (name == "lds_iter" and row.extra in OF_SOURCES)]
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*without, "__pycache__"))
     where = run([str(environment.python), "-c", WHERE], copy).strip()
-    if not where.startswith(str(environment.folder)):
+    if row.extra not in OF_SOURCES and not where.startswith(str(environment.folder)):
         raise Failed(f"the tests would import {where}")
     there = {**settings(), "XDG_CACHE_HOME": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
     lenient = AT_THE_LOWEST if row.lowest else ()

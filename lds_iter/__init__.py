@@ -93,4 +93,4 @@ from lds_iter.solve import solve as solve
 from lds_iter.testing.verifying import Verification as Verification
 from lds_iter.testing.verifying import verify as verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -61,6 +61,10 @@ class CompileCache:
         self._derivatives: graphs.Derivatives | None = None
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
+    def __reduce__(self) -> tuple[type[CompileCache], tuple[Callable[..., Any]]]:
+        """Compiled code belongs to its process: copies and pickles take the compiler, and compile anew."""
+        return CompileCache, (self.compiler,)
+
     def derivatives(self, f: Function, states: Tensor, inputs: Any) -> graphs.Derivatives:
         """The derivatives to compile, chosen at the first call: by a look at what `f` refuses at the first row.
 

@@ -83,16 +83,15 @@ def section(results: dict[str, Any]) -> str:
         "![How many times faster it is in training](../pictures/map-training.svg#both)",
         "",
         f"Hardware: {machine['cpu']}, {machine['threads']} threads, no GPU; torch {machine['torch']}, Python "
-        f"{machine['python']}. Residual at most {results['residual']:g} (rtol = 0). A cell is timed only after its "
-        f"outputs have been found within {results['gate']:g} of the peer's and its gradients within "
-        f"{results['gradient_gate']:g}, relative. In turns, medians; a contender whose first run takes "
-        f"{results['long']:g} s or more runs once. {len(timed)} of {len(cells)} cells were timed, "
+        f"{machine['python']}. A cell is timed only after its outputs have been found within {results['gate']:g} of "
+        f"the peer's and its gradients within {results['gradient_gate']:g}, relative. In turns, medians; a contender "
+        f"whose first run takes {results['long']:g} s or more runs once. {len(timed)} of {len(cells)} cells were timed, "
         f"{sum(cell['ratio'] > 1 for cell in timed)} of them faster than `torch.nn.GRU`, in "
         f"{results['seconds'] / 60:.0f} minutes. Grey cells have no time: {reasons(cells)}.",
         "",
         "## Every cell",
         "",
-        "Iterations of the forward solve; the error is the largest difference of an output, in training the largest "
+        "The error is the largest difference of an output, in training the largest "
         "relative difference of a parameter's gradient. Memory: by how much the process grew at most in one call, "
         "parameters and inputs not counted.",
     ]
@@ -112,7 +111,7 @@ def reasons(cells: list[dict[str, Any]]) -> str:
 
 def table(cells: list[dict[str, Any]]) -> str:
     """One line for each cell, with everything that belongs to its time."""
-    head = ["T", "D", "torch (ms)", "ours (ms)", "times faster", "method", "iterations", "error", "torch (MiB)"]
+    head = ["T", "D", "torch (ms)", "ours (ms)", "times faster", "error", "torch (MiB)"]
     lines = [
         [
             f"{cell['T']:,}",
@@ -120,8 +119,6 @@ def table(cells: list[dict[str, Any]]) -> str:
             f"{cell['peer_ms']:.3g}" if cell["peer_ms"] < 1000 else f"{cell['peer_ms']:.0f}",
             f"{cell['ours_ms']:.3g}" if cell["ours_ms"] < 1000 else f"{cell['ours_ms']:.0f}",
             f"**{short(cell['ratio'])}**",
-            f"`{cell['method']}`",
-            str(cell["iterations"]),
             f"{cell['gradient_error'] if cell['training'] else cell['error']:.0e}",
             mib(cell["peer_peak_mib"]),
             mib(cell["ours_peak_mib"]),

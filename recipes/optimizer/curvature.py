@@ -84,7 +84,7 @@ class PerParameter(li.TransitionApproximation):
 
     def transition(self, lin: li.Linearization) -> li.BlockDiagonal:
         optimizer, (rows, rate, t) = self.training.optimizer, lin.inputs
-        batch = tuple(part[rows] for part in self.task.data)
+        batch = (self.task.data[0][rows], self.task.data[1][rows])
         local = lin.prev.unflatten(-1, (-1, optimizer.size))
         slopes, bend = curvature(self.task, local[..., 0], batch)
         diagonal = ((bend @ slopes) * slopes).sum((1, 2))  # dg/dx, (n, P)

@@ -58,4 +58,6 @@ def wavefront(
     text.write(lattice.split(solution.states[-1:])[1].tolist())
     words, work, rounds = text.words if prompt.ndim == 2 else text.words[0], counted.work - before, solution.iterations
     tokens = torch.tensor(words, device=prompt.device)
-    return Generated(tokens, work, int(rounds), 0, torch.tensor(tokens.shape[-1]).expand(prompt.shape[:-1]))
+    return Generated(
+        tokens, work, int(rounds), 0, torch.tensor(tokens.shape[-1], device="cpu").expand(prompt.shape[:-1])
+    )

@@ -87,9 +87,9 @@ def section(results: dict[str, Any]) -> str:
         "",
         f"Hardware: {machine['cpu']}, {machine['threads']} threads, no GPU; torch {machine['torch']}, Python "
         f"{machine['python']}. A cell is timed only after its outputs have been found within {results['gate']:g} of "
-        f"the peer's and its gradients within {results['gradient_gate']:g}, relative. In turns, medians; a contender whose first run takes "
-        f"{results['long']:g} s or more runs once. {len(timed)} of {len(cells)} cells were timed, "
-        f"{sum(cell['ratio'] > 1 for cell in timed)} of them faster than `torch.nn.GRU`, in "
+        f"the peer's and its gradients within {results['gradient_gate']:g}, relative. In turns, medians; a contender "
+        f"whose first run takes {results['long']:g} s or more runs once. {len(timed)} of {len(cells)} cells were "
+        f"timed, {sum(cell['ratio'] > 1 for cell in timed)} of them faster than `torch.nn.GRU`, in "
         f"{results['seconds'] / 60:.0f} minutes. Grey cells have no time: {reasons(cells)}.",
         "",
         "## Every cell",

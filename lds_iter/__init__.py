@@ -18,9 +18,10 @@ from lds_iter.carries.scan import scan as scan
 from lds_iter.carries.scan import scan_recurrence as scan_recurrence
 from lds_iter.compile.compiled import Compiled as Compiled
 from lds_iter.compile.compiled import cuda_graphs as cuda_graphs
+from lds_iter.derivatives.autodiff import Autodiff as Autodiff
+from lds_iter.derivatives.autodiff import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDerivatives
 from lds_iter.derivatives.closed_form import ElementwiseDerivatives as ElementwiseDerivatives
-from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
 from lds_iter.derivatives.linearization import linearization as linearization
 from lds_iter.derivatives.structured import StructuredDerivatives as StructuredDerivatives
@@ -92,4 +93,4 @@ from lds_iter.solve import solve as solve
 from lds_iter.testing.verifying import Verification as Verification
 from lds_iter.testing.verifying import verify as verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

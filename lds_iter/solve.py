@@ -27,6 +27,7 @@ from lds_iter.checks import (
     checked_method,
     last_inputs,
 )
+from lds_iter.derivatives.autodiff import refused, with_derivatives
 from lds_iter.derivatives.linearization import linearize_along
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
@@ -46,7 +47,7 @@ from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
-from lds_iter.solution import Progress, Result, Solution
+from lds_iter.solution import Decision, Progress, Result, Solution
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -217,7 +218,7 @@ def check_arguments(
         given = guess(f, s0, inputs, length) if callable(guess) else guess
     check_guess(given, s0, length)
     options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
-    problem = Problem(f, s0, inputs, length)
+    problem = Problem(with_derivatives(f), s0, inputs, length)
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 
@@ -321,9 +322,14 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
         state.evaluations,
         state.resets,
         carry,
-        state.decisions,
+        state.decisions + _ways_of(problem.f),
         estimate,
     )
+
+
+def _ways_of(f: Callable[[Tensor, Any], Tensor]) -> tuple[Decision, ...]:
+    """How derivatives were computed where `f` refused the usual way."""
+    return tuple(Decision(0, 0, way, f"`f` refuses a faster way ({why})") for way, why in refused(f).items())
 
 
 def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransition) -> Tensor:

@@ -98,7 +98,7 @@ def wide_trainings() -> Iterator[Case]:
     )  # fmt: skip
     for name, kind, rate in ("SGD", SGD(), 0.1), ("momentum", Momentum(), 0.02), ("Adam", Adam(), 0.01):
         problem = _training(wide, kind, rate, 1000)
-        blocks = PerParameter(wide, problem.f)
+        blocks = PerParameter(wide, Training(wide.loss, wide.data, kind))
         ways = [("Gauss-Newton, LowRank", GaussNewton(wide), None)] * (name == "SGD")
         size = {"SGD": "diagonal", "momentum": "2 x 2 blocks", "Adam": "3 x 3 blocks"}[name]
         ways += [(size, blocks, None), (f"{size}, window 100", blocks, 100), ("Picard, window 30", li.Picard(), 30)]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.derivatives.autodiff import FunctionDerivatives, with_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.forward_mode import FORWARD_MODE, FunctionDerivatives
 from lds_iter.derivatives.structured import structure_of
 from lds_iter.linear.cut import Cut, cut_scan
 from lds_iter.linear.linear_scan import linear_scan
@@ -78,15 +78,15 @@ class Linearization:
         return self._within(self._times >= self._frontier)
 
     def jvp(self, v: Tensor) -> Tensor:
-        """`J_t v_t` for all rows; `v` and the result `(n, *batch, D)`. One forward-mode product."""
+        """`J_t v_t` for all rows; `v` and the result `(n, *batch, D)`. One product."""
         return self.derivatives.jvp(v)
 
     def vjp(self, w: Tensor) -> Tensor:
-        """`J_t^T w_t` for all rows; `w` and the result `(n, *batch, D)`. One reverse-mode product."""
+        """`J_t^T w_t` for all rows; `w` and the result `(n, *batch, D)`. One product."""
         return self.derivatives.vjp(w)
 
     def jacobian(self) -> Tensor:
-        """`J_t`, `(n, *batch, D, D)`; D forward-mode products unless the recurrence knows better."""
+        """`J_t`, `(n, *batch, D, D)`; D products unless the recurrence knows better."""
         return self.derivatives.jacobian()
 
     def structured(self) -> AbstractTransition:
@@ -95,7 +95,7 @@ class Linearization:
         return Dense(self.jacobian()) if declared is None else declared
 
     def diagonal(self) -> Tensor:
-        """The exact diagonal of `J_t`, `(n, *batch, D)`; D forward-mode products unless the recurrence knows better."""
+        """The exact diagonal of `J_t`, `(n, *batch, D)`; D products unless the recurrence knows better."""
         return self.derivatives.diagonal()
 
     def block_diagonal(self, size: int) -> Tensor:
@@ -104,10 +104,9 @@ class Linearization:
 
     def second(self, v: Tensor) -> Tensor:
         """`d^2/de^2 f(prev + e v, u)` at e = 0, `(n, *batch, D)`: the second derivative of `f` along `v`."""
-        f = self._function()
-        with FORWARD_MODE:
-            first = lambda s: torch.func.jvp(lambda s: f(s, self.inputs), (s,), (v,))[1]  # noqa: E731
-            return torch.func.jvp(first, (self.prev,), (v,))[1]
+        if isinstance(self.derivatives, FunctionDerivatives):
+            return self.derivatives.second(v)
+        return FunctionDerivatives(self._function(), self.prev, self.inputs).second(v)
 
     def at(self, prev: Tensor) -> Linearization:
         """`f` at other states than the guess, in the same rows, for a line search or a predictor.
@@ -231,7 +230,7 @@ def linearize_along(
         rows: time steps of one linearization.
         iteration: how many updates the rows pretend to have had.
     """
-    length = prev.shape[0]
+    f, length = with_derivatives(f), prev.shape[0]
     everyone = torch.ones(prev.shape[1:-1], dtype=torch.bool, device=prev.device)
     for first in range(0, length, rows):
         some = slice(first, min(first + rows, length))

@@ -108,7 +108,7 @@ class OpenRows:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`new` with rows that are not finite replaced; `d` of the last row; and how many were replaced, `(*batch)`."""
         if self.extremes is not None and math.isfinite(new.sum()):
-            return new, d[-1], torch.zeros(new.shape[1:-1], dtype=torch.int64)
+            return new, d[-1], torch.zeros(new.shape[1:-1], dtype=torch.int64, device=new.device)
         bad = ~new.isfinite().all(-1, keepdim=True)
         instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)
         last = torch.where(bad[-1], instead[-1] - states[-1], d[-1])

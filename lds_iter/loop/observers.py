@@ -29,7 +29,8 @@ def progress_of(state: LoopState) -> Progress:
         state.resets.clone(),
         state.carry,
         lambda: state.states[1:].clone(),
-        lambda: state.update,
+        lambda: state.update if state.proposal is not None else torch.full_like(state.states[1:], torch.nan),
+        state.proposal is None,
     )
 
 
@@ -78,7 +79,7 @@ class Recorder:
         rows = (self._residuals, self._maps, self._accepted, self._resets)
         residual, residual_map, accepted, resets = (torch.stack(row) for row in rows)
         names = dict.fromkeys(name for row in self._numbers for name in row)
-        unknown = torch.full(accepted.shape[1:], torch.nan, dtype=torch.float64)
+        unknown = torch.full(accepted.shape[1:], torch.nan, dtype=torch.float64, device=accepted.device)
         numbers = {name: torch.stack([row.get(name, unknown) for row in self._numbers]) for name in names}
         return History(residual, residual_map, accepted, resets, numbers)
 

@@ -43,6 +43,7 @@ class _Seen:
     iterations: Tensor
     residual: Tensor
     update: Tensor
+    stepped: bool = False
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def main(
     if tunings:
         tuned = li.solve(training, training.start(problem.x), (given[0], rates[-1], given[2]), window=window or None)
         curves.append(training.parameters(tuned.states))
-    path = picture(problem, curves, [rates[0], rates[-1]][: len(curves)], out / "optimizer.png")
+    path = picture(problem, curves, [rates[0], rates[-1]][: len(curves)], out / "optimizer.svg")
     console.print(f"picture: {path}", soft_wrap=True)
 
 

@@ -61,7 +61,7 @@ class GaussNewton(li.TransitionApproximation):
                 f"`GaussNewton` is for SGD, whose state are the P = {len(self.task.x)} parameters, got a state of "
                 f"{lin.prev.shape[-1]} numbers. Type `PerParameter(task, training)`."
             )
-        slopes, bend = curvature(self.task, lin.prev, tuple(part[rows] for part in self.task.data))
+        slopes, bend = curvature(self.task, lin.prev, (self.task.data[0][rows], self.task.data[1][rows]))
         u = (-rate.view(-1, 1, 1, 1) * bend) @ slopes
         one = torch.ones((), dtype=u.dtype, device=u.device).expand(lin.prev.shape)
         return li.LowRank(one, u.flatten(1, 2).mT, slopes.flatten(1, 2).mT)
@@ -84,7 +84,7 @@ class PerParameter(li.TransitionApproximation):
 
     def transition(self, lin: li.Linearization) -> li.BlockDiagonal:
         optimizer, (rows, rate, t) = self.training.optimizer, lin.inputs
-        batch = tuple(part[rows] for part in self.task.data)
+        batch = (self.task.data[0][rows], self.task.data[1][rows])
         local = lin.prev.unflatten(-1, (-1, optimizer.size))
         slopes, bend = curvature(self.task, local[..., 0], batch)
         diagonal = ((bend @ slopes) * slopes).sum((1, 2))  # dg/dx, (n, P)

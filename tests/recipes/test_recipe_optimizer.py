@@ -127,7 +127,7 @@ def test_command_line(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "times fewer" in result.output
-    assert (tmp_path / "optimizer.png").stat().st_size > 1000
+    assert (tmp_path / "optimizer.svg").stat().st_size > 1000
     arguments = [
         "--task",
         "network",

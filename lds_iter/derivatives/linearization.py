@@ -140,7 +140,6 @@ class Linearization:
         Returns:
             A pytree of tensors, `(T, *batch, ...)`.
         """
-
         rows = self._held
 
         def kept(one: Tensor, other: Tensor) -> Tensor:

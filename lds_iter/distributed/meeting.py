@@ -36,7 +36,9 @@ def group_of(mesh: Any) -> dist.ProcessGroup:
             f"got {type(mesh).__name__}."
         )
     if dist.get_rank(mesh) < 0:
-        raise ValueError("`mesh` is a group that this process is not in. Call `solve` in the processes of the group alone.")
+        raise ValueError(
+            "`mesh` is a group that this process is not in. Call `solve` in the processes of the group alone."
+        )
     return mesh
 
 

@@ -125,7 +125,9 @@ class TimeShards:
         """
         target, source = self.neighbour(step), self.neighbour(-step)
         message = _bytes(row.detach().contiguous())
-        sent, received = ([len(message) if rank == other else 0 for rank in range(len(self.sizes))] for other in (target, source))
+        sent, received = (
+            [len(message) if rank == other else 0 for rank in range(len(self.sizes))] for other in (target, source)
+        )
         answer = message.new_empty(sum(received))
         work = dist.all_to_all_single(answer, message[: sum(sent)], received, sent, group=self.group, async_op=True)
         finished(work, self.group)

@@ -11,7 +11,6 @@ state found. (Blelloch, "Prefix sums and their applications", 1990, section 1.2:
 
 from __future__ import annotations
 
-import dataclasses
 import torch
 from torch import Tensor
 

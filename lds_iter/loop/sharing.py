@@ -75,7 +75,8 @@ def accept_together(
     reached, full, broken, accepted, *sizes = shards.in_order(gathered).unbind(1)
     arrived = torch.cat([torch.ones_like(full[:1]), full[:-1].cumprod(0)]) > 0
     largest, excess = (
-        torch.where(arrived, after, before).amax(0).to(residual) for before, after in zip(sizes[:2], sizes[2:], strict=True)
+        torch.where(arrived, after, before).amax(0).to(residual)
+        for before, after in zip(sizes[:2], sizes[2:], strict=True)
     )
     rows = OpenRows.of(torch.where(arrived, reached, 0).amax(0).to(rows.lo), rows.hi)
     return AcceptedTogether(

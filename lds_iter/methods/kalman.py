@@ -145,9 +145,7 @@ FromEarlier = Callable[..., list[Tensor]]
 """From some tensors to what each process that holds earlier rows gave for them, `(k, *shape)`."""
 
 
-def kalman_gains(
-    transition: Gainable, q: Tensor, from_earlier: FromEarlier | None = None
-) -> tuple[Gainable, Gainable]:
+def kalman_gains(transition: Gainable, q: Tensor, from_earlier: FromEarlier | None = None) -> tuple[Gainable, Gainable]:
     """`G_t = I - K_t` and `K_t` for all rows, from a covariance of 0 before the first.
 
     Args:

@@ -216,10 +216,7 @@ def _solved(
         except KeyboardInterrupt as interrupt:
             raise interruption(problem, Interrupted(state)) from interrupt
     state = replace(state, resets=all_resets(problem, state))
-    solution = replace(solution_of(problem, state, recorder), states=states)
-    if shards is not None and shards.is_empty:
-        solution = replace(solution, states=states[:0])
-    return solution
+    return replace(solution_of(problem, state, recorder), states=states)
 
 
 @dataclass(frozen=True)
@@ -443,7 +440,8 @@ def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransi
     for lin in linearize_along(problem.f, prev, states, problem.inputs, rows=rows, iteration=problem.length):
         transition = method.transition(lin)
         if shards is not None:
-            return shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
+            found = shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
+            return found[:0] if shards.is_empty else found
         stretches.append(linear_scan(transition, lin.residual, d))
         d = stretches[-1][-1]
     return torch.cat(stretches)

@@ -86,9 +86,8 @@ class Implicit(AbstractAdjoint):
         fixed = replace(problem, s0=problem.s0.detach(), inputs=detached(problem.inputs))
         with torch.no_grad():
             state = run(fixed, method, guess.detach(), options, observers)
-        states = state.states[1:]
         if not wanted:
-            return state, states
+            return state, state.states[1 : 1 + problem.steps]
         try:
             return state, self.attach(problem, fixed, method, options, state.states)
         except KeyboardInterrupt as interrupt:
@@ -128,10 +127,11 @@ class Implicit(AbstractAdjoint):
 
         def adjoint(g: Tensor) -> tuple[Tensor, AdjointCounts | None]:
             unchanged.check_parameters()
+            g = g if len(g) else torch.zeros_like(states)
             direct = None if before is None else direct_adjoint(fixed, before, g)
             return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
 
-        return _attached(value, states, adjoint)
+        return _attached(value, states[: problem.steps], adjoint)
 
 
 def _start(problem: Problem, before: Tensor) -> Tensor:

@@ -38,8 +38,13 @@ class Problem:
 
     @property
     def held(self) -> slice:
-        """The time steps that this process holds."""
+        """The times of the rows of this process's tensors."""
         return slice(0, self.length) if self.shards is None else self.shards.held
+
+    @property
+    def steps(self) -> int:
+        """The time steps that this process holds; it has one row where it holds none."""
+        return self.length if self.shards is None else self.shards.sizes[self.shards.rank]
 
     def inputs_at(self, start: int, stop: int) -> Any:
         """The inputs of the time steps `[start, stop)`."""

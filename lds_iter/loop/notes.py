@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from lds_iter.errors import note_source, shapes_of, source_is_named
 
 PRODUCT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)")
 CELL = re.compile(r"inconsistent \w+_size: got (\d+),? expected (\d+)")
@@ -22,15 +23,17 @@ def note_on_call(error: Exception, s: Tensor, inputs: Any) -> None:
         s: the states, `(n, *batch, D)`.
         inputs: of these rows.
     """
-    shapes = str(pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, inputs))
+    if source_is_named(error):
+        return
     steps = isinstance(inputs, list) and len(inputs) > 2
-    error.add_note(
-        f"This came from `f`, called with states {tuple(s.shape)} and inputs {textwrap.shorten(shapes, 120)}."
+    note_source(
+        error,
+        f"`f`, called with states {tuple(s.shape)} and inputs {shapes_of(inputs)}."
         + _on_widths(str(error), s, inputs)
         + " Time comes first and D last in both: `x.transpose(0, 1)` for data that leads with the batch, "
         "`li.fold(module)` for a module that takes (N, D)."
         + (" For a list of time steps type `torch.stack(inputs)`." if steps else "")
-        + flat_inputs(s, inputs)
+        + flat_inputs(s, inputs),
     )
 
 

@@ -24,6 +24,7 @@ from torch.func import functional_call
 from lds_iter.depth.layers.forward_mode import forward_mode
 from lds_iter.depth.layers.recurrence import DepthRecurrence
 from lds_iter.depth.layers.up_to_rounding import agree, others, state_dtype
+from lds_iter.errors import note_source, shapes_of
 from lds_iter.methods.spelling import spelled
 
 Hidden = Callable[[Tensor], Tensor]
@@ -211,6 +212,9 @@ def _in_one_batch(block: Hidden, s: Tensor, h0: Tensor, dims: int) -> Tensor:
             "A block is called with hidden states alone. Layers of transformers models want masks and positions too: "
             "type `li.depth.over_depth(model, input_ids)`."
         )
+        raise
+    except Exception as error:
+        note_source(error, f"a block, called with hidden states {shapes_of(given)}.")
         raise
     if not isinstance(hidden, Tensor):
         raise TypeError(

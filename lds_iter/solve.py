@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,6 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.distributed.device_mesh import DeviceMesh
 from torch.utils import _pytree as pytree
 
 from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced
@@ -21,26 +24,33 @@ from lds_iter.checks import (
     check_guess,
     check_inputs,
     check_numbers,
+    check_shareable,
     check_state,
     check_tolerance,
     check_transforms,
     checked_method,
+    in_words,
     last_inputs,
 )
 from lds_iter.derivatives.autodiff import refused, with_derivatives
 from lds_iter.derivatives.linearization import linearize_along
+from lds_iter.distributed.meeting import broadcast, group_of, meet, with_a_row
+from lds_iter.distributed.shards import TimeShards
+from lds_iter.distributed.shared_scan import shared_scan
+from lds_iter.distributed.waiting import telling
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
 from lds_iter.gradients.tangent import with_tangent, without_tangents
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.linear.cut import Cut
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.contract import versions
 from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.notes import note_on_derivatives
-from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
+from lds_iter.loop.observers import Recorder, all_resets, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
-from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
@@ -86,6 +96,7 @@ def solve(
     callback: Callable[[Progress], object] | None = None,
     stop: AbstractRule | Callable[[Progress], Tensor] | None = None,
     throw: bool = True,
+    mesh: DeviceMesh | ProcessGroup | None = None,
 ) -> Solution:
     """Evaluate `s_t = f(s_{t-1}, u_t)`, t = 1..T, for all t in parallel, by fixed-point iteration.
 
@@ -118,6 +129,12 @@ def solve(
             `(*batch)`, asked after every evaluation.
             The sequences for which it is true end there with `Result.STOPPED`, which is no error.
         throw: raise `SolveError` when a sequence does not converge; otherwise see `Solution.result`.
+        mesh: a one-dimensional `DeviceMesh`, such as `mesh["time"]`, or a `ProcessGroup`, whose ranks share the time
+            steps: each gives the rows of `inputs` (and of a guess) that it holds, rank after rank in order of time, and
+            gets the states of these; T is the sum, and a rank may have none. `s0` is that of the first rank. All other
+            arguments are the same on all ranks, and so is all else of the `Solution`. Gradients are those of the sum of
+            all ranks' losses: every rank calls `.backward()`, those of the parameters of `f` are each rank's part of
+            the sum over ranks, and that of `s0` is the first rank's.
 
     Returns:
         A `Solution`. Its states carry a gradient where one is wanted: grad mode is on and `f` depends on something that
@@ -126,6 +143,7 @@ def solve(
     Raises:
         TypeError, ValueError: for arguments that cannot work, before the first iteration.
         SolveError: carries the solution reached, and says what to try.
+        RankError: with `mesh`, when another rank has failed or is gone.
         Exception: what a callback or a rule raises, with the solution reached in its attribute `solution`.
 
     Example:
@@ -134,6 +152,8 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
+    if mesh is not None:
+        check_shareable(f, method, guess, adjoint)
     if under_jvp():
         with no_tangents():
             at, along, fixed = without_tangents(s0), without_tangents(inputs), without_tangents(guess)
@@ -146,32 +166,58 @@ def solve(
     check_flags(record=record, progress=progress, throw=throw)
     check_callable("callback", callback)
     check_callable("stop", None if isinstance(stop, AbstractRule) else stop)
-    given = check_arguments(f, s0, inputs, method, guess, rtol=rtol, atol=atol, max_iters=max_iters, window=window)
+    limits: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_iters": max_iters, "window": window}
+    if mesh is None:
+        given = check_arguments(f, s0, inputs, method, guess, **limits)
+    else:
+        watched = {"record": record, "progress": progress, "callback": callback is not None, "stop": stop}
+        alike = {"adjoint": gradients, **watched, "throw": throw}
+        given = check_shared_arguments(f, s0, inputs, method, guess, mesh=mesh, alike=alike, **limits)
     gradients.check_method(given.method)
-    problem, approximation, options, length = given.problem, given.method, given.options, given.problem.length
     recorder = Recorder() if record else None
     ending = None if stop is None else stops(asked(stop))
-    with progress_bar(length, progress) as bar:
-        watching = (ending, recorder, bar, None if callback is None else calls(callback))
-        observers = tuple(observer for observer in watching if observer is not None)
-        last = last_inputs(inputs, length)
+    watching = (ending, recorder, None if callback is None else calls(callback))
+    observers = tuple(observer for observer in watching if observer is not None)
+    shards = given.problem.shards
+    with contextlib.nullcontext() if shards is None else telling(shards.group):
+        solution = _solved(given, gradients, observers, recorder, progress)
+    if throw and solution.failed:
+        options, length = given.options, given.problem.length
+        message = explain_failure(solution, advice(given.method), options.rtol, options.atol, given.limit, length)
+        raise SolveError(message, solution)
+    return solution
+
+
+def _solved(
+    given: Arguments,
+    gradients: AbstractAdjoint,
+    observers: tuple[Observer, ...],
+    recorder: Recorder | None,
+    progress: bool,
+) -> Solution:
+    """The solution, of checked arguments, with a gradient."""
+    problem, options, shards = given.problem, given.options, given.problem.shards
+    with progress_bar(problem.length, progress, hidden=shards is not None and shards.place > 0) as bar:
+        observers = observers if bar is None else (*observers, bar)
+        last = last_inputs(problem.inputs, problem.held.stop - problem.held.start)
         try:
-            state, states = gradients.solve(
-                problem, approximation, given.guess, options, observers, wanted=given.wanted
-            )
+            state, states = gradients.solve(problem, given.method, given.guess, options, observers, wanted=given.wanted)
         except Interrupted as interrupted:
             ended = interruption(problem, interrupted)
             raise ended from ended.__cause__
-    solved = state.result == int(Result.SUCCESS)
-    try:
-        check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
-    except KeyboardInterrupt as interrupt:
-        raise interruption(problem, Interrupted(state)) from interrupt
-    solution = replace(solution_of(problem, state, recorder), states=states)
-    if throw and solution.failed:
-        message = explain_failure(solution, advice(approximation), options.rtol, options.atol, given.limit)
-        raise SolveError(message, solution)
-    return solution
+    solved, s0 = state.result == int(Result.SUCCESS), problem.s0.detach()
+    if shards is None or not shards.is_empty:
+        first = given.first
+        if shards is not None and shards.place > 0:  # the step before this rank's first one was not known before
+            s0 = state.states[0]
+            with torch.no_grad():
+                first = problem.f(state.states[:1], problem.inputs_at(shards.first, shards.first + 1))
+        try:
+            check_ends(problem.f, state.states.detach(), first, last, solved, s0, options.rtol, options.atol)
+        except KeyboardInterrupt as interrupt:
+            raise interruption(problem, Interrupted(state)) from interrupt
+    state = replace(state, resets=all_resets(problem, state))
+    return replace(solution_of(problem, state, recorder), states=states)
 
 
 @dataclass(frozen=True)
@@ -220,6 +266,64 @@ def check_arguments(
     options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
     problem = Problem(with_derivatives(f), s0, inputs, length)
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
+
+
+def check_shared_arguments(
+    f: Callable[[Tensor, Any], Tensor],
+    s0: Tensor,
+    inputs: Any,
+    method: LDSApproximation | None,
+    guess: Tensor | Guess,
+    *,
+    mesh: DeviceMesh | ProcessGroup,
+    alike: dict[str, Any],
+    rtol: float | None,
+    atol: float | None,
+    max_iters: int | None,
+    window: int | None,
+) -> Arguments:
+    """The same where several processes share the time steps: each checks its own, and all compare what must be alike.
+
+    Args:
+        mesh: whose ranks they are.
+        alike: what else must be, by the names of arguments.
+    """
+    group, wrong, mine, first = group_of(mesh), None, {}, None
+    try:
+        check_state(s0)
+        rows = check_inputs(inputs, s0, least=0)
+        tolerances = [check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol))]
+        method = checked_method(Newton() if method is None else method)
+        check_numbers(1, max_iters=max_iters, window=window)
+        state = f"{s0.dtype} {tuple(s0.shape)} on {s0.device.type}"
+        if rows:
+            first = check_f(f, s0, inputs, rows)
+            check_transforms(first, s0, inputs)
+        alike = {"s0": state, "method": method, "rtol": tolerances[0], "atol": tolerances[1], **alike}
+        alike |= {"max_iters": max_iters, "window": window, "torch.is_grad_enabled()": torch.is_grad_enabled()}
+        mine = {name: in_words(value) for name, value in alike.items()}
+        mine |= {"_rows": rows, "_wanted": torch.is_grad_enabled() and first is not None and first.requires_grad}
+    except Exception as error:  # the other ranks wait for this one's arguments
+        wrong = error
+    found = meet(group, mine, wrong)
+    shards = TimeShards(group, tuple(other["_rows"] for other in found))
+    if shards.length == 0:
+        raise ValueError("`inputs` has T = 0 time steps on every rank of `mesh`; there is nothing to evaluate.")
+    with telling(group):
+        start = broadcast(shards, s0)
+        inputs = with_a_row(shards, inputs) if 0 in shards.sizes else inputs
+        s0 = s0 if shards.place == 0 and not shards.is_empty else start
+        limits = check_numbers(shards.length, max_iters=max_iters, window=window)
+        with torch.no_grad():
+            given = guess(f, s0, inputs, max(rows, 1)) if callable(guess) else guess
+        if shards.is_empty:
+            given = s0.detach().unsqueeze(0)
+        check_guess(given, s0, max(rows, 1))
+        first = start.unsqueeze(0) if first is None else first
+    options = LoopOptions(tolerances[0], tolerances[1], limits["max_iters"], limits["window"])
+    problem = Problem(f, s0, inputs, shards.length, shards)
+    wanted = any(other["_wanted"] for other in found)
+    return Arguments(problem, method, given, options, wanted, first.detach(), limits["max_iters"])
 
 
 def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
@@ -299,7 +403,7 @@ def _check(
 
 def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:
     """What a solve returns, from the last state of the loop."""
-    fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+    fixed = replace(problem, s0=problem.s0.detach(), inputs=detached(problem.inputs))
     trajectory, carry = state.states.detach(), state.carry
     shared = (trajectory, fixed.s0, *(leaf for leaf in pytree.tree_leaves(fixed.inputs) if isinstance(leaf, Tensor)))
     before = versions(shared)
@@ -337,8 +441,13 @@ def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransi
     checked_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
-    prev, states = trajectory[:-1], trajectory[1:]
+    prev, states, shards = trajectory[:-1], trajectory[1:], problem.shards
+    rows = rows if shards is None else len(states)  # one scan over all ranks
     for lin in linearize_along(problem.f, prev, states, problem.inputs, rows=rows, iteration=problem.length):
-        stretches.append(linear_scan(method.transition(lin), lin.residual, d))
+        transition = method.transition(lin)
+        if shards is not None:
+            found = shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
+            return found[:0] if shards.is_empty else found
+        stretches.append(linear_scan(transition, lin.residual, d))
         d = stretches[-1][-1]
     return torch.cat(stretches)

@@ -1,0 +1,57 @@
+"""Solves of a small network, by one process or shared by several, for tests that compare them."""
+
+import torch
+
+import lds_iter as li
+
+LENGTH, WIDTH, BATCH = 37, 3, 2
+
+
+def network(dtype):
+    generator = torch.Generator().manual_seed(1)
+    weight = (torch.randn(WIDTH, WIDTH, generator=generator, dtype=torch.float64) * 0.7).to(dtype)
+    inputs = torch.randn(LENGTH, BATCH, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+    return weight, inputs, torch.full((BATCH, WIDTH), 0.1, dtype=dtype)
+
+
+METHODS = {
+    "newton": li.Newton(),
+    "quasi": li.QuasiNewton(),
+    "hutchinson": li.Clipped(li.QuasiNewton(li.Hutchinson(2)), 1.0),
+    "picard": li.Damped(li.Picard(), 0.5),
+    "jacobi": li.Jacobi(),
+    "chord": li.Chord(li.Newton(), 2),
+    "then": li.Then(li.Jacobi(), li.Newton(), 3),
+    "switch": li.Switch(li.Jacobi(), li.Newton(), li.Below(0.1)),
+    "trust": li.TrustRegion(li.Newton()),
+    "filter": li.LevenbergMarquardt(10.0),
+    "smoother": li.LevenbergMarquardt(10.0, li.Newton(), li.Smoother()),
+    "trusted": li.TrustRegion(li.LevenbergMarquardt(1.0, li.QuasiNewton(), li.Smoother())),
+    "low": li.LowPrecision(li.Newton(), torch.float32),
+}
+
+
+def solved(method, window, dtype, sizes=None, group=None):
+    weight, inputs, s0 = network(dtype)
+    weight.requires_grad_(), s0.requires_grad_()
+    rows = slice(0, LENGTH)
+    if group is not None:
+        first = sum(sizes[: group.rank()])
+        rows = slice(first, first + sizes[group.rank()])
+    u = inputs[rows].clone().requires_grad_()
+    loss_weights = torch.linspace(-1, 1, LENGTH, dtype=dtype)[rows, None, None]
+    solution = li.solve(
+        lambda s, u: torch.tanh(s @ weight + u), s0, u, method, window=window, record=True, throw=False, mesh=group
+    )
+    (solution.states * loss_weights).sum().backward()
+    return {
+        "states": solution.states.detach(), "iterations": solution.iterations, "result": solution.result,
+        "residual": solution.residual, "map": solution.history.residual_map, "evaluations": solution.evaluations,
+        "accepted": solution.history.accepted,
+        "resets": solution.resets, "weight": weight.grad, "s0": s0.grad if s0.grad is not None else torch.zeros_like(s0),
+        "u": u.grad, "adjoint": solution.adjoints[0].iterations, "estimate": solution.error_estimate(),
+    }
+
+
+def all_methods(group, sizes, windows, dtype, names):
+    return {(name, window): solved(METHODS[name], window, dtype, sizes, group) for name in names for window in windows}

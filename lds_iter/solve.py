@@ -5,39 +5,27 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroup
-from torch.distributed.device_mesh import DeviceMesh
 from torch.utils import _pytree as pytree
 
 from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced
 from lds_iter.checks import (
-    check_adjoint,
-    check_callable,
+    Arguments,
+    Options,
+    check_arguments,
     check_ends,
-    check_f,
-    check_flags,
-    check_guess,
-    check_inputs,
-    check_numbers,
-    check_shareable,
-    check_state,
-    check_tolerance,
-    check_transforms,
+    check_problem,
+    check_shared_arguments,
     checked_method,
-    in_words,
     last_inputs,
 )
-from lds_iter.derivatives.autodiff import refused, with_derivatives
+from lds_iter.derivatives.autodiff import refused
 from lds_iter.derivatives.linearization import linearize_along
-from lds_iter.distributed.meeting import broadcast, group_of, meet, with_a_row
-from lds_iter.distributed.shards import TimeShards
 from lds_iter.distributed.shared_scan import shared_scan
-from lds_iter.distributed.waiting import telling
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
@@ -50,7 +38,7 @@ from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.notes import note_on_derivatives
 from lds_iter.loop.observers import Recorder, all_resets, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
-from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
+from lds_iter.loop.state import AbstractStrategy, LoopState, Observer, Problem
 from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
@@ -58,6 +46,10 @@ from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
 from lds_iter.solution import Decision, Progress, Result, Solution
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -152,9 +144,7 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
-    if mesh is not None:
-        check_shareable(f, method, guess, adjoint)
-    if under_jvp():
+    if under_jvp() and mesh is None:
         with no_tangents():
             at, along, fixed = without_tangents(s0), without_tangents(inputs), without_tangents(guess)
             solution = solve(
@@ -162,24 +152,21 @@ def solve(
                 adjoint=adjoint, record=record, progress=progress, callback=callback, stop=stop, throw=throw,
             )  # fmt: skip
         return replace(solution, states=with_tangent(f, s0, inputs, solution.states))
-    gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
-    check_flags(record=record, progress=progress, throw=throw)
-    check_callable("callback", callback)
-    check_callable("stop", None if isinstance(stop, AbstractRule) else stop)
+    gradients = Implicit() if adjoint is None else adjoint
+    options = Options(gradients, record, progress, callback, stop, throw)
     limits: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_iters": max_iters, "window": window}
     if mesh is None:
+        options.check()
         given = check_arguments(f, s0, inputs, method, guess, **limits)
     else:
-        watched = {"record": record, "progress": progress, "callback": callback is not None, "stop": stop}
-        alike = {"adjoint": gradients, **watched, "throw": throw}
-        given = check_shared_arguments(f, s0, inputs, method, guess, mesh=mesh, alike=alike, **limits)
+        given = check_shared_arguments(f, s0, inputs, method, guess, mesh=mesh, options=options, **limits)
     gradients.check_method(given.method)
     recorder = Recorder() if record else None
     ending = None if stop is None else stops(asked(stop))
     watching = (ending, recorder, None if callback is None else calls(callback))
     observers = tuple(observer for observer in watching if observer is not None)
     shards = given.problem.shards
-    with contextlib.nullcontext() if shards is None else telling(shards.group):
+    with contextlib.nullcontext() if shards is None else shards.telling():
         solution = _solved(given, gradients, observers, recorder, progress)
     if throw and solution.failed:
         options, length = given.options, given.problem.length
@@ -220,112 +207,6 @@ def _solved(
     return replace(solution_of(problem, state, recorder), states=states)
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """The arguments of a solve, checked.
-
-    Attributes:
-        problem: `f`, `s0`, `inputs` and T.
-        method: an instance.
-        guess: the states to begin with, `(T, *batch, D)`.
-        options: tolerances, limit and window.
-        wanted: whether values of `f` carry a gradient.
-        first: the value of the first step, `(1, *batch, D)`.
-        limit: of iterations.
-    """
-
-    problem: Problem
-    method: LDSApproximation | AbstractStrategy
-    guess: Tensor
-    options: LoopOptions
-    wanted: bool
-    first: Tensor
-    limit: int
-
-
-def check_arguments(
-    f: Callable[[Tensor, Any], Tensor],
-    s0: Tensor,
-    inputs: Any,
-    method: LDSApproximation | AbstractStrategy | None,
-    guess: Tensor | Guess,
-    *,
-    rtol: float | None,
-    atol: float | None,
-    max_iters: int | None,
-    window: int | None,
-) -> Arguments:
-    """Check what every solve takes, once, before any iteration; see `solve` for each."""
-    length, tolerances, first = _check(f, s0, inputs, rtol, atol)
-    check_transforms(first, s0, inputs)
-    approximation = checked_method(Newton() if method is None else method)
-    limits = check_numbers(length, max_iters=max_iters, window=window)
-    with torch.no_grad():
-        given = guess(f, s0, inputs, length) if callable(guess) else guess
-    check_guess(given, s0, length)
-    options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
-    problem = Problem(with_derivatives(f), s0, inputs, length)
-    return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
-
-
-def check_shared_arguments(
-    f: Callable[[Tensor, Any], Tensor],
-    s0: Tensor,
-    inputs: Any,
-    method: LDSApproximation | None,
-    guess: Tensor | Guess,
-    *,
-    mesh: DeviceMesh | ProcessGroup,
-    alike: dict[str, Any],
-    rtol: float | None,
-    atol: float | None,
-    max_iters: int | None,
-    window: int | None,
-) -> Arguments:
-    """The same where several processes share the time steps: each checks its own, and all compare what must be alike.
-
-    Args:
-        mesh: whose ranks they are.
-        alike: what else must be, by the names of arguments.
-    """
-    group, wrong, mine, first = group_of(mesh), None, {}, None
-    try:
-        check_state(s0)
-        rows = check_inputs(inputs, s0, least=0)
-        tolerances = [check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol))]
-        method = checked_method(Newton() if method is None else method)
-        check_numbers(1, max_iters=max_iters, window=window)
-        state = f"{s0.dtype} {tuple(s0.shape)} on {s0.device.type}"
-        if rows:
-            first = check_f(f, s0, inputs, rows)
-            check_transforms(first, s0, inputs)
-        alike = {"s0": state, "method": method, "rtol": tolerances[0], "atol": tolerances[1], **alike}
-        alike |= {"max_iters": max_iters, "window": window, "torch.is_grad_enabled()": torch.is_grad_enabled()}
-        mine = {name: in_words(value) for name, value in alike.items()}
-        mine |= {"_rows": rows, "_wanted": torch.is_grad_enabled() and first is not None and first.requires_grad}
-    except Exception as error:  # the other ranks wait for this one's arguments
-        wrong = error
-    found = meet(group, mine, wrong)
-    shards = TimeShards(group, tuple(other["_rows"] for other in found))
-    if shards.length == 0:
-        raise ValueError("`inputs` has T = 0 time steps on every rank of `mesh`; there is nothing to evaluate.")
-    with telling(group):
-        start = broadcast(shards, s0)
-        inputs = with_a_row(shards, inputs) if 0 in shards.sizes else inputs
-        s0 = s0 if shards.place == 0 and not shards.is_empty else start
-        limits = check_numbers(shards.length, max_iters=max_iters, window=window)
-        with torch.no_grad():
-            given = guess(f, s0, inputs, max(rows, 1)) if callable(guess) else guess
-        if shards.is_empty:
-            given = s0.detach().unsqueeze(0)
-        check_guess(given, s0, max(rows, 1))
-        first = start.unsqueeze(0) if first is None else first
-    options = LoopOptions(tolerances[0], tolerances[1], limits["max_iters"], limits["window"])
-    problem = Problem(f, s0, inputs, shards.length, shards)
-    wanted = any(other["_wanted"] for other in found)
-    return Arguments(problem, method, given, options, wanted, first.detach(), limits["max_iters"])
-
-
 def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
     """What ended a solve from outside, a KeyboardInterrupt or an error of a callback, with the states reached."""
     state, error = interrupted.state, interrupted.__cause__
@@ -355,7 +236,7 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
     Raises:
         TypeError, ValueError: for arguments that cannot work.
     """
-    length, _, first = _check(f, s0, inputs, None, None)
+    length, _, first = check_problem(f, s0, inputs, None, None)
     if not torch.is_grad_enabled() and not has_tangent(first):
         return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
@@ -385,20 +266,6 @@ def _stepped(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, t: int)
     except Exception as error:
         error.add_note(f"This came up in the plain loop, at time step {t} (counted from 0).")
         raise
-
-
-def _check(
-    f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
-) -> tuple[int, tuple[float, float], Tensor]:
-    """Check what `solve` and `sequential` share.
-
-    Returns:
-        T, the tolerances, and the value of the first step, `(1, *batch, D)`.
-    """
-    check_state(s0)
-    length = check_inputs(inputs, s0)
-    rtol, atol = (check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol)))
-    return length, (rtol, atol), check_f(f, s0, inputs, length)
 
 
 def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:

@@ -181,12 +181,12 @@ class Linearization:
         return before | seen[: self._shards.place].any(0)
 
     def previous(self, x: Tensor, first: Tensor) -> Tensor:
-        """Row t - 1 in place of row t, and `first`, `(1, *batch, ...)`, in place of the first one; `x`: `(n, *batch, ...)`."""
+        """Row t - 1 of `x`, `(n, *batch, ...)`, in place of row t; `first`, `(1, *batch, ...)`, in place of row 0."""
         start = first if self._shards is None else self._shards.pass_on(x[-1:], first)
         return torch.cat([start, x[:-1]])
 
     def following(self, x: Tensor) -> Tensor:
-        """Row t + 1 in place of row t, and zeros in place of the last one; `x`: `(n, *batch, ...)`."""
+        """Row t + 1 of `x`, `(n, *batch, ...)`, in place of row t; zeros in place of the last row."""
         none = torch.zeros_like(x[:1])
         return torch.cat([x[1:], none if self._shards is None else self._shards.pass_on(x[:1], none, -1)])
 
@@ -196,7 +196,7 @@ class Linearization:
         return self._shards is not None
 
     def from_earlier(self, *tensors: Tensor) -> list[Tensor]:
-        """What each process that holds earlier rows gives for these tensors, `(k, *shape)` each; k = 0 for the first."""
+        """What each process that holds earlier rows gives for these tensors, `(k, *shape)`; k = 0 for the first."""
         if self._shards is None:
             return [tensor[None][:0] for tensor in tensors]
         gathered = self._shards.gather(*tensors)

@@ -1,4 +1,4 @@
-"""The ranks meet before the first iteration: who holds how many time steps, and whether all have been given the same."""
+"""The ranks meet before the first iteration: who holds how many time steps, and whether all got the same arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 from torch.utils import _pytree as pytree
 
 from lds_iter.distributed.shards import TimeShards
@@ -21,6 +20,10 @@ def group_of(mesh: Any) -> dist.ProcessGroup:
     Raises:
         TypeError, ValueError: for something that is no group of processes in one dimension.
     """
+    if not dist.is_available():
+        raise ValueError("`mesh` needs a torch that was built with torch.distributed.")
+    from torch.distributed.device_mesh import DeviceMesh  # is missing where torch.distributed is
+
     if isinstance(mesh, DeviceMesh):
         if mesh.ndim != 1:
             names = mesh.mesh_dim_names or tuple(range(mesh.ndim))
@@ -42,8 +45,8 @@ def group_of(mesh: Any) -> dist.ProcessGroup:
     return mesh
 
 
-def meet(group: dist.ProcessGroup, mine: dict[str, Any], error: Exception | None) -> list[dict[str, Any]]:
-    """What all ranks have been given.
+def meet(group: dist.ProcessGroup, mine: dict[str, Any], error: Exception | None = None) -> list[dict[str, Any]]:
+    """What all ranks have been given. An error of one rank's ends the meeting of all, which stay in step.
 
     Args:
         group: of the ranks.
@@ -65,8 +68,8 @@ def meet(group: dist.ProcessGroup, mine: dict[str, Any], error: Exception | None
         for rank, other in enumerate(found):
             if name[0] != "_" and other[name] != value:
                 raise ValueError(
-                    f"`{name}` must be the same on every rank of `mesh`, got {value} on rank 0 and {other[name]} on rank "
-                    f"{rank}. Give every rank the same arguments, but for its own time steps of `inputs` and `guess`."
+                    f"`{name}` must be the same on every rank of `mesh`, got {value} on rank 0 and {other[name]} on "
+                    f"rank {rank}. Only the time steps of `inputs` and `guess` are each rank's own."
                 )
     return found
 
@@ -74,7 +77,9 @@ def meet(group: dist.ProcessGroup, mine: dict[str, Any], error: Exception | None
 def broadcast(shards: TimeShards, tensor: Tensor) -> Tensor:
     """The tensor of the rank that holds the first time step; of the same shape on all ranks."""
     room = tensor.detach().clone(memory_format=torch.contiguous_format)
-    finished(dist.broadcast(room, group=shards.group, group_src=shards.holders[0], async_op=True), shards.group)
+    finished(
+        dist.broadcast(room, group=shards.group, group_src=shards.holders[0], async_op=True), shards.group, shards.key
+    )
     return room
 
 
@@ -86,7 +91,7 @@ def with_a_row(shards: TimeShards, inputs: Any) -> Any:
             return x
         given = x.detach()[:1] if len(x) else x.detach().new_zeros(1, *x.shape[1:])
         first = broadcast(shards, given)
-        return x if len(x) else first
+        return x if len(x) else torch.cat([x, first])  # a loss may still ask for the gradient of no rows
 
     return pytree.tree_map(leaf, inputs)
 

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lds_iter.distributed.waiting import finished
+from lds_iter.distributed.waiting import finished, telling
 
 ALIGNMENT = 8
 """Bytes: tensors of several dtypes share a message, each at a multiple of this."""
@@ -38,17 +39,19 @@ class TimeShards:
         group: of torch.distributed.
         sizes: time steps of each rank, in the order of the group; some may be 0, not all.
         backwards: whether time runs from the last rank to the first, as it does for an adjoint.
+        key: of the solve, by which its ranks tell each other of errors.
         agreed: what all ranks are known to have in common; see `agree`.
     """
 
     group: dist.ProcessGroup
     sizes: tuple[int, ...]
     backwards: bool = False
+    key: str = "meeting"
     agreed: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @functools.cached_property
     def rank(self) -> int:
-        """This process's number in the group."""
+        """The number of this process in the group."""
         return dist.get_rank(self.group)
 
     @functools.cached_property
@@ -95,7 +98,9 @@ class TimeShards:
         parts = [tensor.detach().contiguous() for tensor in tensors]
         message = torch.cat([_bytes(part) for part in parts])
         answers = message.new_empty(len(self.sizes), len(message))
-        finished(dist.all_gather(list(answers.unbind()), message, group=self.group, async_op=True), self.group)
+        finished(
+            dist.all_gather(list(answers.unbind()), message, group=self.group, async_op=True), self.group, self.key
+        )
         found, start = [], 0
         for part in parts:
             size = part.numel() * part.element_size()
@@ -112,7 +117,7 @@ class TimeShards:
 
     @property
     def place(self) -> int:
-        """This rank's place among the holders; for a rank without time steps, the last one."""
+        """The rank's place among the holders; for a rank without time steps, the last one."""
         return len(self.holders) - 1 if self.is_empty else self.holders.index(self.rank)
 
     def pass_on(self, row: Tensor, instead: Tensor, step: int = 1) -> Tensor:
@@ -125,12 +130,11 @@ class TimeShards:
         """
         target, source = self.neighbour(step), self.neighbour(-step)
         message = _bytes(row.detach().contiguous())
-        sent, received = (
-            [len(message) if rank == other else 0 for rank in range(len(self.sizes))] for other in (target, source)
-        )
+        ranks = range(len(self.sizes))
+        sent, received = ([len(message) * (rank == other) for rank in ranks] for other in (target, source))
         answer = message.new_empty(sum(received))
         work = dist.all_to_all_single(answer, message[: sum(sent)], received, sent, group=self.group, async_op=True)
-        finished(work, self.group)
+        finished(work, self.group, self.key)
         if source is None:
             return instead
         return answer[: row.numel() * row.element_size()].view(row.dtype).view(row.shape)
@@ -146,6 +150,10 @@ class TimeShards:
     def of_first_rank(self, x: Tensor) -> Tensor:
         """The first rank's numbers."""
         return self.gather(x)[0][0]
+
+    def telling(self) -> AbstractContextManager[None]:
+        """A context that tells the other ranks of an error in it, so that none waits for this rank."""
+        return telling(self.group, self.key)
 
     def agree(self, what: str, mine: str) -> None:
         """Make sure, once, that all ranks have the same, so that they can read each other's messages.
@@ -166,7 +174,8 @@ class TimeShards:
         for rank, text in enumerate(texts):
             if text != texts[0]:
                 raise ValueError(
-                    f"`mesh`: {what} must be the same on every rank, got {texts[0]} on rank 0 and {text} on rank {rank}."
+                    f"`mesh`: {what} must be the same on every rank, got {texts[0]} on rank 0 and {text} on rank "
+                    f"{rank}. A method chooses it by what all ranks know, not by the numbers of its own rows."
                 )
         self.agreed.add(mine)
 

@@ -21,7 +21,7 @@ from lds_iter.linear.transitions import A, AbstractTransition, ScaledIdentity, l
 
 
 def shared_scan(shards: TimeShards, transition: AbstractTransition, b: Tensor, cut: Cut) -> Tensor:
-    """This rank's rows of the solution of `x_t = A_t x_{t-1} + b_t`, cut at the frontier; zero before the first step.
+    """Solve `x_t = A_t x_{t-1} + b_t` for the rows of this rank, cut at the frontier, from zero before the first step.
 
     Args:
         shards: who holds the other time steps.
@@ -32,7 +32,7 @@ def shared_scan(shards: TimeShards, transition: AbstractTransition, b: Tensor, c
     alone = cut_scan(transition, b, torch.zeros_like(b[0]), cut)
     # A rank that holds the frontier row, or lies before it, passes nothing on: its product has a zero factor.
     keep = (cut.frontier < cut.start).to(b.dtype)[None, ..., None].expand(1, *b.shape[1:-1], 1)
-    before = _carried(shards, _product(transition, b).scaled(keep), alone[-1:])
+    before = _carried(shards, _fold(transition, b).scaled(keep), alone[-1:])
     return alone if before is None else cut_scan(transition, b, before, cut)
 
 
@@ -40,11 +40,11 @@ def shared_reverse_scan(shards: TimeShards, transition: AbstractTransition, b: T
     """The same for `x_t = A_t x_{t+1} + b_t`, from zero after the last step, with nothing cut."""
     alone = linear_scan(transition, b, reverse=True)
     flipped = map_leaves(lambda leaf: leaf.flip(0), transition)
-    after = _carried(shards.reversed(shards.sizes), _product(flipped, b), alone[:1])
+    after = _carried(shards.reversed(shards.sizes), _fold(flipped, b), alone[:1])
     return alone if after is None else linear_scan(transition, b, after, reverse=True)
 
 
-def product(transition: A, rows: int) -> A:
+def _product(transition: A, rows: int) -> A:
     """The product of all matrices, the last one leftmost, as a transition of one row.
 
     Args:
@@ -55,16 +55,16 @@ def product(transition: A, rows: int) -> A:
         pairs, odd = rows // 2, rows % 2
         together = take(transition, slice(1, 2 * pairs, 2)).after(take(transition, slice(0, 2 * pairs, 2)))
         if odd:
-            last = product(together, pairs)
+            last = _product(together, pairs)
             return take(transition, slice(rows - 1, rows)).after(last)
         transition, rows = together, pairs
     return transition
 
 
-def _product(transition: AbstractTransition, like: Tensor) -> AbstractTransition:
+def _fold(transition: AbstractTransition, like: Tensor) -> AbstractTransition:
     """The product of this rank's matrices, in a structure that does not depend on how many they are."""
     rows = like.shape[0]
-    folded = product(_with_leaves(transition, rows, like), rows)
+    folded = _product(_with_leaves(transition, rows, like), rows)
     return folded.dense(like[:1]) if _grows(take(transition, slice(0, 1))) else folded
 
 

@@ -17,7 +17,6 @@ from lds_iter import _torch
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
 from lds_iter.derivatives.structured import StructuredDerivatives, structure_of
-from lds_iter.distributed.waiting import telling
 from lds_iter.gradients.shared_adjoint import shared_adjoint
 from lds_iter.gradients.unchanged import Unchanged
 from lds_iter.loop.run import Interrupted, run
@@ -221,9 +220,8 @@ def solve_adjoint(
     if problem.shards is not None:
         shared = shared_adjoint(problem, problem.shards, states, g)
         given = Problem(f, shared.start, shared.inputs, rows, shared.backward)
-        with telling(problem.shards.group):
-            state = _reversed_solve(given, method, options, unchanged)
-            return shared.finished(state), AdjointCounts(state.iterations, state.residual, state.result)
+        state = _reversed_solve(given, method, options, unchanged)
+        return shared.finished(state), AdjointCounts(state.iterations, state.residual, state.result)
     known, g = without_nonfinite(g)
     g, scale = normalized(g)
     given = Problem(f, g[-1], reversed_inputs(states, problem.inputs, g), rows)

@@ -14,6 +14,7 @@ which released quasi-DEER code uses, is 19 to 59 % off.)
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -125,11 +126,14 @@ class Implicit(AbstractAdjoint):
         before = prev.detach() if direct else None
         unchanged = Unchanged.of(value)
 
+        shards = problem.shards
+
         def adjoint(g: Tensor) -> tuple[Tensor, AdjointCounts | None]:
-            unchanged.check_parameters()
-            g = g if len(g) else torch.zeros_like(states)
-            direct = None if before is None else direct_adjoint(fixed, before, g)
-            return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
+            with contextlib.nullcontext() if shards is None else shards.telling():
+                unchanged.check_parameters()
+                g = g if len(g) else torch.zeros_like(states)
+                direct = None if before is None else direct_adjoint(fixed, before, g)
+                return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
 
         return _attached(value, states[: problem.steps], adjoint)
 

@@ -105,9 +105,8 @@ def evaluate(
     state, moves = _decide(state, measured, extent, options, problem.length)
     reach = torch.where(extent.active, measured.rows.hi, 0)
     rows = start - problem.held.start, extent.stop - problem.held.start
-    return replace(
-        state, proposal=Proposal(room, *rows, moves, reach, measured.resets, _before(problem, state, room, rows))
-    )
+    before = _before(problem, state, room, rows)
+    return replace(state, proposal=Proposal(room, *rows, moves, reach, measured.resets, before))
 
 
 def _before(problem: Problem, state: LoopState, room: Tensor, rows: tuple[int, int]) -> Tensor | None:

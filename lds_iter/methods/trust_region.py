@@ -239,7 +239,9 @@ class _Scale:
         return _Scale(residual.squeeze(-1), (high + low).amax(-1))
 
     def sizes(self, d: Tensor, lin: Linearization) -> Tensor:
-        """`m_t` of every row, `(n, *batch)`; 0 in the rows that may not move, for an update runs on into rows behind the
-        window, and how many of them are at hand depends on the rest of the batch."""
+        """`m_t` of every row, `(n, *batch)`; 0 in the rows that may not move.
+
+        An update runs on into rows behind the window, and the rest of the batch decides how many are at hand.
+        """
         extent = torch.maximum(self.range, self.residual)
         return (d.abs().amax(-1) / torch.where(extent > 0, extent, 1)).masked_fill(~lin.open.squeeze(-1), 0)

@@ -5,25 +5,41 @@ import torch
 from ranks import on_ranks
 from shared_solves import METHODS, all_methods, solved
 
-@pytest.mark.parametrize("sizes", [(19, 18), (10, 0, 26, 1)])
-def test_every_method(sizes):
-    dtype, windows = torch.float64, [None, 8]
-    found = on_ranks(len(sizes), all_methods, sizes, windows, dtype, list(METHODS))
-    for answer in found:
-        if isinstance(answer, Exception):
-            raise answer
-    bad = []
-    for key in found[0]:
-        alone = solved(METHODS[key[0]], key[1], dtype)
-        ranks = [answer[key] for answer in found]
-        for name in "states", "u", "estimate":
-            torch.testing.assert_close(torch.cat([rank[name] for rank in ranks]), alone[name], rtol=1e-9, atol=1e-9, msg=lambda m: f"{key} {name} {m}")
-        for name in "weight", "s0":
-            torch.testing.assert_close(sum(rank[name] for rank in ranks), alone[name], rtol=1e-9, atol=1e-9, msg=lambda m: f"{key} {name} {m}")
-        for name in "iterations", "result", "resets", "adjoint", "evaluations":
-            for rank in ranks:
-                if not torch.equal(rank[name], alone[name]):
-                    bad.append((key, name, rank[name], alone[name]))
-        for rank in ranks:
-            torch.testing.assert_close(rank["map"], alone["map"], rtol=1e-5, atol=1e-9, equal_nan=True, msg=lambda m: f"{key} map {m}")
-    assert not bad, bad
+EXACT = ("iterations", "result", "resets", "adjoint", "evaluations", "accepted")
+
+
+def check_equal(ranks, alone, tolerance, case):
+    """What all ranks found together is what one process finds."""
+
+    def close(found, wanted, name):
+        torch.testing.assert_close(
+            found, wanted, rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda text: f"{case} {name}: {text}"
+        )
+
+    for name in "states", "inputs", "estimate":
+        close(torch.cat([rank[name] for rank in ranks]), alone[name], name)
+    for name in "weight", "s0":
+        close(sum(rank[name] for rank in ranks), alone[name], name)
+    for rank in ranks:
+        assert {name: rank[name].tolist() for name in EXACT} == {name: alone[name].tolist() for name in EXACT}, case
+        close(rank["map"], alone["map"], "map")
+        close(rank["residual"], alone["residual"], "residual")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "windows", "names"),
+    [
+        ((19, 18), [None, 8], ("newton", "chord", "then", "trust", "filter", "switch")),
+        ((10, 0, 26, 1), [8], ("newton", "smoother")),
+        pytest.param((19, 18), [None, 8], tuple(METHODS), marks=pytest.mark.slow),
+        pytest.param((10, 0, 26, 1), [None, 8], tuple(METHODS), marks=pytest.mark.slow),
+        pytest.param((0, 1, 1, 35), [None, 8], ("newton", "smoother", "trust"), marks=pytest.mark.slow),
+    ],
+)
+def test_every_method_finds_what_one_process_finds(sizes, windows, names):
+    dtype = torch.float64
+    found = on_ranks(len(sizes), all_methods, sizes, windows, dtype, names)
+    for case in found[0]:
+        alone = solved(METHODS[case[0]], case[1], dtype)
+        # Converged to 1e-10, and sums over time are made in another order; gradients are promised to 1e-10.
+        check_equal([rank[case] for rank in found], alone, 1e-10, case)

@@ -10,11 +10,22 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import lds_iter as li
+
 SECONDS = 120
 """A test fails that takes longer; on a busy machine processes start slowly."""
 
 
 def on_ranks(count, function, *given, timeout=60.0):
+    """What `function(group, *given)` returns on each of `count` ranks. Raises what a rank raises."""
+    answers = ends_of_ranks(count, function, *given, timeout=timeout)
+    errors = [answer for answer in answers if isinstance(answer, Exception)]
+    if errors:  # that of the rank that failed, rather than those of the others, who tell of it
+        raise min(errors, key=lambda error: isinstance(error, li.RankError))
+    return answers
+
+
+def ends_of_ranks(count, function, *given, timeout=60.0):
     """What `function(group, *given)` returns on each of `count` ranks, or the error that it raises there.
 
     Processes come from a server that has imported the library once, so that a start costs no import.
@@ -56,9 +67,7 @@ def _on_rank(rank, count, meeting, timeout, end, function, given):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     store = f"file://{meeting}"
-    dist.init_process_group(
-        "gloo", init_method=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout)
-    )
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=count, timeout=timedelta(seconds=timeout))
     try:
         answer = function(dist.group.WORLD, *given)
     except Exception as error:

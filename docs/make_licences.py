@@ -24,7 +24,10 @@ SHORT = 60
 def requirements() -> dict[str, list[str]]:
     """For each distribution that is asked for, by whom: the package itself or its extras."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    groups = {"the package": project["dependencies"], **project["optional-dependencies"]}
+    groups = {
+        "the package": project["dependencies"],
+        **project["optional-dependencies"],
+    }
     found: dict[str, list[str]] = {}
     for group, lines in groups.items():
         for line in lines:
@@ -43,15 +46,24 @@ def licence(name: str) -> str | None:
     if "License-Expression" in metadata:
         return " ".join(metadata["License-Expression"].split())
     said = metadata.get("License", "").strip()
-    classifiers = [line for line in metadata.get_all("Classifier", []) if line.startswith("License ::")]
+    classifiers = [
+        line
+        for line in metadata.get_all("Classifier", [])
+        if line.startswith("License ::")
+    ]
     if said and len(said) < SHORT and said != "UNKNOWN":
         return said
-    return ", ".join(line.rpartition(" :: ")[2] for line in classifiers) or "not said"
+    return (
+        ", ".join(line.rpartition(" :: ")[2] for line in classifiers)
+        or "not said"
+    )
 
 
 def known() -> dict[str, str]:
     """The licences that the page has."""
-    rows = re.findall(r"^\| `(\S+)` \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `(\S+)` \| ([^|]+) \|", PAGE.read_text(), re.MULTILINE
+    )
     return dict(rows)
 
 
@@ -59,7 +71,11 @@ def section() -> str:
     """The table: what is installed as its metadata say now, the rest as the page has it."""
     before = known()
     lines = [
-        [f"`{name}`", licence(name) or before.get(name, "not installed"), ", ".join(groups)]
+        [
+            f"`{name}`",
+            licence(name) or before.get(name, "not installed"),
+            ", ".join(groups),
+        ]
         for name, groups in sorted(requirements().items())
     ]
     return pages.markdown(["Distribution", "Licence", "Asked for by"], lines)

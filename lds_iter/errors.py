@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import warnings
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lds_iter.solution import Result, Solution
 
 OURS = ("lds_iter", "torch")
+CAME_FROM = "This came from "
 
 
 class PerformanceWarning(UserWarning):
@@ -24,6 +28,30 @@ def warn_of_slowness(message: str) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in OURS:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, PerformanceWarning, stacklevel=level)
+
+
+def note_source(error: Exception, source: str) -> None:
+    """Say in a note which function of the user's raised an error, in the words of the call that took the function.
+
+    The first name stays: `odeint` says `func`, where the solve beneath would say `f`.
+
+    Args:
+        error: what the function raised.
+        source: its name and what it was given, such as "`func(t, y)`, called with y (3, 4)."
+    """
+    if not source_is_named(error):
+        error.add_note(CAME_FROM + source)
+
+
+def source_is_named(error: Exception) -> bool:
+    """Whether a note says already which function of the user's raised the error."""
+    return any(note.startswith(CAME_FROM) for note in getattr(error, "__notes__", ()))
+
+
+def shapes_of(value: Any) -> str:
+    """The shapes of a pytree of tensors, for a message."""
+    shapes = pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, value)
+    return textwrap.shorten(str(shapes), 120)
 
 
 class SolveError(RuntimeError):
@@ -43,19 +71,33 @@ class SolveError(RuntimeError):
         return type(self), (str(self), self.solution.light())
 
 
+class RankError(RuntimeError):
+    """Another process of a shared trajectory has failed or is gone, so this one cannot go on.
+
+    Attributes:
+        rank: of that process in the group; None where it is not known.
+    """
+
+    def __init__(self, message: str, rank: int | None) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.rank)
+
+
 def explain_failure(
-    solution: Solution, other_methods: list[tuple[str, str]], rtol: float, atol: float, max_iters: int
+    solution: Solution, other_methods: list[tuple[str, str]], rtol: float, atol: float, max_iters: int, length: int
 ) -> str:
     """What happened, the likely causes, most likely first, and what to type.
 
     Args:
         solution: of the solve that failed.
         other_methods: pairs of a reason and a method to type, most likely first; see `methods.advice`.
-        rtol, atol, max_iters: of the solve.
+        rtol, atol, max_iters, length: of the solve.
     """
     codes, count = solution.result, solution.result.numel()
     slow, broken = codes == Result.MAX_ITERS, codes == Result.NONFINITE
-    length = solution.states.shape[0]
     lines = [f"`solve` did not converge for {int((slow | broken).sum())} of {count} sequence(s)."]
     if slow.any():
         worst = float(solution.residual[slow].nan_to_num(torch.inf).max())

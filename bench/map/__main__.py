@@ -1,11 +1,11 @@
 """Where ours wins and where it loses against `torch.nn.GRU`, over T, D and batch: `python -m bench.map`.
 
-Default initialisation, N(0, 1) inputs, float32, forward and forward + backward. Ours is `li.nn.GRU` with its default
-method or with `QuasiNewton()`, whichever is faster; both must pass the gate. Before a cell is timed its outputs must be
+Default initialisation, N(0, 1) inputs, float32, forward and forward + backward. Ours is `li.nn.GRU` as it comes, step
+by step in compiled code. Before a cell is timed its outputs must be
 within `ERROR` of the peer's, and its gradients within `GRADIENT_ERROR`, relative. Then the contenders run in turns,
 medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again. Cells run from the cheapest
 to the dearest, by an estimate that prefers small batches, until the time budget is spent; what is left, and what would
-not fit the memory, is marked as not run. Writes `bench/results/<device>/map.json`, `docs/pictures/map.png` and a
+not fit the memory, is marked as not run. Writes `bench/results/<device>/map.json`, `docs/pictures/map-*.svg` and a
 section of `docs/background/map.md`.
 """
 
@@ -21,10 +21,10 @@ import typer
 from bench.common.machine import describe, results_folder
 from bench.common.pages import between, keep
 from bench.common.timing import LONG
-from bench.map.measure import BATCHES, ERROR, GRADIENT_ERROR, LENGTHS, RESIDUAL, WIDTHS, Cell, survey
+from bench.map.measure import BATCHES, ERROR, GRADIENT_ERROR, LENGTHS, WIDTHS, Cell, survey
 from bench.map.page import COMMAND, picture, section
 
-PAGE, PICTURE = Path("docs/background/map.md"), Path("docs/pictures/map.png")
+PAGE, PICTURES = Path("docs/background/map.md"), Path("docs/pictures")
 
 
 def main(
@@ -40,13 +40,14 @@ def main(
     begin = time.perf_counter()
     rows = survey(cells, budget, memory)
     results = {
-        "lds_iter": describe(), "residual": RESIDUAL, "gate": ERROR, "gradient_gate": GRADIENT_ERROR, "long": LONG,
+        "lds_iter": describe(), "gate": ERROR, "gradient_gate": GRADIENT_ERROR, "long": LONG,
         "budget": budget, "memory": memory, "seconds": time.perf_counter() - begin, "cells": rows,
     }  # fmt: skip
     folder = results_folder() if out is None else out
     page = between(PAGE.read_text(), COMMAND, section(results))
     keep(results, folder / "map.json", PAGE if out is None else out / "map.md", page)
-    picture(results, PICTURE if out is None else out / "map.png")
+    for training, name in (False, "map-forward.svg"), (True, "map-training.svg"):
+        picture(results, (PICTURES if out is None else out) / name, training=training)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Trained networks through the drop-in layers: `python -m bench.trained [--only NAME] [--method NAME]`.
 
-Loads every network of `bench.trained` into the layer of `li.nn` of the same kind, with default options and with the
-method that the guide recommends for trained networks, runs it forward and backward, and compares with torch's: outputs,
-final states, gradients of the input and of all weights. Counts and errors do not depend on hardware. Writes
-`bench/results/trained.json` and, from that alone, `docs/background/trained.md`.
+Loads every network of `bench.trained` into the layer of `li.nn` of the same kind: as it comes, with the fixed method of
+its shape, and with the method that the guide recommends for trained networks. Runs it forward and backward, and
+compares with torch's: outputs, final states, gradients of the input and of all weights. Counts and errors do not depend
+on hardware. Writes `bench/results/trained.json` after each row and, from that alone, `docs/background/trained.md`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ from bench.trained.page import cells, page
 ROOT = Path(__file__).parent.parent.parent
 JSON, PAGE = ROOT / "bench" / "results" / "trained.json", ROOT / "docs" / "background" / "trained.md"
 
+AS_IT_COMES = "none"
+"""A layer without a method, as a user makes it: compiled steps, or torch's kernel."""
+
 METHODS: dict[str, li.LDSApproximation | None] = {
+    AS_IT_COMES: None,
     "default": None,
     "li.TrustRegion(li.Newton())": li.TrustRegion(li.Newton()),
 }
-"""What is typed as `method`, by its name in the table."""
+"""What is typed as `method`, by its name in the table; "default" is the fixed method of the shape."""
 TOO_WIDE = {("resemblyzer", 1_000)}
 """Jacobians of 512 x 512 numbers, a gigabyte for the rows of each of three layers and several tensors of that size at
 once: the default alone."""
@@ -48,7 +52,7 @@ class Outcome:
         about: what it read.
         length: T.
         typed: the argument `method`, by its name in `METHODS`.
-        method: what the layer solved with.
+        method: what the layer solved with; without one the route, steps or kernel.
         fell_back: whether torch's kernel had to answer.
         iterations: of every solve, layer by layer and direction by direction, the last of which failed if any did.
         evaluations: of `f` in units of T, the same.
@@ -95,19 +99,20 @@ def run(module: nn.GRU | nn.LSTM, x: Tensor) -> tuple[Tensor, Tensor, list[Tenso
 def compare(network: TrainedNetwork, length: int, typed: str = "default") -> Outcome:
     """Run a network through torch's layer and through the drop-in layer with a method of `METHODS`."""
     layer = parallel(network.module)
-    layer.method = METHODS[typed] or li.nn.fixed_method(layer)
+    layer.method = None if typed == AS_IT_COMES else METHODS[typed] or li.nn.fixed_method(layer)
     expected, expected_final, expected_gradients = run(network.module, network.x)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", li.PerformanceWarning)
         output, final, gradients = run(layer, network.x)
     pairs = zip(gradients, expected_gradients, strict=True)
+    assert layer.last_plan is not None
     return Outcome(
         name=network.name,
         title=network.title,
         about=network.about,
         length=length,
         typed=typed,
-        method=str(layer.method),
+        method=str(layer.method) if layer.method else layer.last_plan.route.name.lower(),
         fell_back=any(issubclass(entry.category, li.PerformanceWarning) for entry in caught),
         iterations=[int(solution.iterations.max()) for solution in layer.last_solution],
         evaluations=[float(solution.evaluations.max()) / length for solution in layer.last_solution],

@@ -10,13 +10,15 @@ HEAD = ["network", "T", "`method`", "solved by", "iterations", "f per step", "ou
 def cells(row: dict[str, Any]) -> list[str]:
     """One line of the table."""
     iterations = ", ".join(map(str, row["iterations"])) + (", over budget" if row["fell_back"] else "")
+    solved, rounds = row["typed"] != "none", row["evaluations"]
+    by = "torch's kernel" if row["fell_back"] or row["method"] == "kernel" else "compiled steps"
     return [
         f"{row['name']}: {row['title']}",
         f"{row['length']:,}",
-        f"fixed, `{row['method']}`" if row["typed"] == "default" else f"`{row['typed']}`",
-        "torch, step by step" if row["fell_back"] else "this method",
-        iterations,
-        f"{sum(row['evaluations']) / len(row['evaluations']):.3g}",
+        f"fixed, `{row['method']}`" if row["typed"] == "default" else f"`{row['typed']}`" if solved else "none",
+        by if row["fell_back"] or not solved else "this method",
+        iterations if solved else "-",
+        f"{sum(rounds) / len(rounds):.3g}" if solved else "1",
         f"{row['output']:.1e}",
         f"{row['final']:.1e}",
         f"{row['gradient']:.1e}",
@@ -27,8 +29,8 @@ PROSE = """# Trained networks through the drop-in layers
 
 Networks at initialisation forget fast and are easy; trained ones are not. These are real ones, loaded into
 `li.nn.GRU` and `li.nn.LSTM` with their `state_dict`: a single sequence, float32, from zeros, all options of the
-constructor left alone except `method`: *fixed* is `li.nn.fixed_method(layer)`. `python -m bench.trained` measures this
-page; `tests/test_trained.py` asserts its errors.
+constructor left alone except `method`: none, a method, or *fixed*, which is `li.nn.fixed_method(layer)`.
+`python -m bench.trained` measures this page; `tests/nn/test_trained.py` asserts its errors.
 torch {torch}, Python {python}, {cpu}, {threads} thread.
 
 A layer answers with torch's own kernel, and a `PerformanceWarning`, where a solve exceeds its budget of 100 iterations;
@@ -38,8 +40,9 @@ the one that failed. *f per step* counts evaluations of `f` per time step, avera
 of an LSTM count to a hundred, and the largest relative difference, in the norm, of the gradients of the mean square
 output with respect to the input and every weight.
 
-Solved is not faster. These networks are 128 to 256 units wide, and a CPU has enough to do at every single step: torch's
-kernel is faster on one, whatever the method. [When to type which](../learn/networks.md#trained-networks).
+Without a method a layer takes its steps in compiled code, or by torch's kernel where that is faster (a short LSTM).
+That is the fastest way on a CPU, which has enough to do at every single step of networks 128 to 256 units wide.
+[When to type which](../learn/networks.md#trained-networks).
 
 """
 

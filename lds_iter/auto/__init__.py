@@ -1,8 +1,7 @@
 """`Auto`, the strategy that chooses a method while it solves: a race of contenders, each with a deadline."""
 
+from lds_iter.auto.auto import CONTENDERS as CONTENDERS
 from lds_iter.auto.auto import Auto as Auto
 from lds_iter.auto.clock import AbstractClock as AbstractClock
-from lds_iter.auto.clock import ProcessClock as ProcessClock
 from lds_iter.auto.clock import WallClock as WallClock
-from lds_iter.auto.contenders import CONTENDERS as CONTENDERS
-from lds_iter.auto.contenders import ExternalKernel as ExternalKernel
+from lds_iter.auto.solving import ExternalKernel as ExternalKernel

@@ -1,11 +1,14 @@
-"""An attempt: one contender runs while it pays, in a window that grows and shrinks.
+"""An attempt: one contender runs while it pays.
 
-The window begins short, where any iteration is cheap, and the rows solved there are kept. The time of an iteration is
-taken to be linear in the number of rows; two windows determine the line. The window grows to all rows when the forecast
-beats the fastest plan known, or when a few iterations over all rows fit into the allowance (the seconds that may be
-lost). The attempt continues while the forecast is good, and otherwise until half of the allowance is spent. Then the
-window shrinks, because a method that fails on all rows may succeed on short stretches. In the shortest window the
-attempt ends.
+It begins in a window of 64 rows, where any iteration is cheap, and continues in one of 512 rows: the time of an
+iteration is taken to be linear in the number of rows, and two windows determine the line. Then come all rows. The
+window grows when the forecast for all rows beats the fastest way known, when a few iterations of the next window fit
+into the allowance (the seconds that may be lost), and when it has been solved. Accepted rows are kept. The attempt
+fails when the allowance is spent and the forecast is not good.
+
+The forecast is of the iterations that are still needed. Two observations in the present window are extrapolated: how
+soon the residual reaches the tolerance at the rate of the last two iterations, and how soon the frontier reaches the
+end at its pace over the later half. The smaller number counts. When neither makes progress the forecast is infinite.
 """
 
 from __future__ import annotations
@@ -13,13 +16,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from lds_iter.auto.forecast import AttemptForecast
 from lds_iter.auto.solving import Solving
-from lds_iter.auto.table import PlanRecord, RacePlan
+from lds_iter.auto.table import PlaceRecord
 from lds_iter.solution import duration
 
-SHORTEST_WINDOW_ROWS, WINDOW_GROWTH_RATIO = 64, 8
-"""Rows of the first window, and the factor by which a window grows and shrinks."""
+FIRST_WINDOWS_ROWS = 64, 512
 
 UNPROMISED_ITERATIONS = 6
 """A window also grows without a good forecast if this many iterations of the wider one fit into the allowance."""
@@ -30,11 +31,14 @@ class Attempt:
     """An attempt of the contender in `place`.
 
     Attributes:
-        widest: rows that it may take at once; `window`: those that it takes now.
+        widest: rows that it may take at once; `window`: those that it takes now, from the row `begin` on.
         row_seconds: of the fastest way that is known.
         allowed_seconds: that may be lost in this solve without a promise.
-        promised: iterations that a window needs, by the windows before; `least`: the smallest residual in them.
-        costs: seconds of the last iteration, by rows.
+        fewest_iterations: made in any case. A forecast needs two; a first attempt makes do with one.
+        promised: iterations that a window needs, by the one before; it holds until this one has had as many.
+        least: the smallest residual in the windows before: one that has exploded falls again.
+        residuals, fronts: of each iterate in this window the largest residual, and the rows that were accepted by then.
+        costs: seconds of the last iteration, by rows of the window.
     """
 
     solving: Solving
@@ -42,92 +46,70 @@ class Attempt:
     widest: int
     row_seconds: float
     allowed_seconds: float
-    window: int
+    fewest_iterations: int
+    window: int = 0
+    begin: int = 0
+    evaluations: int = 0
     promised: float = math.inf
     least: float = math.inf
-    spent: float = 0.0
-    evaluations: int = 0
+    residuals: list[float] = field(default_factory=list)
+    fronts: list[int] = field(default_factory=list)
     costs: dict[int, float] = field(default_factory=dict)
 
-    @property
-    def plan(self) -> RacePlan:
-        """The method in its present window."""
-        return RacePlan(self.place, self.window if self.window < self.solving.problem.length else None)
+    def run(self, windows: tuple[int, ...] = FIRST_WINDOWS_ROWS) -> PlaceRecord:
+        """Run in these windows, then in the widest, until the solve ends or the attempt fails.
 
-    def run(self) -> tuple[RacePlan, PlanRecord]:
-        """Run until the solve ends or the attempt fails. Returns how it ended, and its record for all rows."""
-        rows = self.solving.rows
-        while self._in_window():
-            pass
-        if self.solving.over:
-            return self.plan, PlanRecord(self.spent * self.solving.problem.length / rows, self.evaluations, sure=False)
-        return self.plan, PlanRecord(math.inf, self.evaluations, sure=self.evaluations > 1)
+        Returns:
+            The record: of a success what all rows take in the last window, not sure because that is extrapolated. A
+            failure is sure unless it came with the first iteration of a window, which may have loaded code.
+        """
+        solving, length, spent = self.solving, self.solving.problem.length, 0.0
+        plan = (*(rows for rows in windows if rows < self.widest), self.widest)
+        for window, wider in zip(plan, (*plan[1:], self.widest), strict=True):
+            self.window, self.begin, self.residuals, self.fronts = window, solving.front, [], []
+            solving.change_window(window)
+            spent, why = self._in_window(wider)
+            if not why:
+                break
+            self.promised, self.least = self._needed(), min(self.least, *self.residuals[1:], math.inf)
+            solving.decide(self.place, why, wider)
+        if solving.over:
+            return PlaceRecord(spent * length / (length - self.begin), self.evaluations, sure=False)
+        solving.restore_guess()
+        return PlaceRecord(math.inf, self.evaluations, sure=len(self.residuals) > 1)
 
-    def _in_window(self) -> bool:
-        """Iterate until the window should change, and change it; false when the attempt has ended."""
-        solving, allowed = self.solving, self.allowed_seconds
-        forecast = AttemptForecast(self.window, solving.front, solving.target(), self.least)
-        allowed -= (allowed - solving.lost) / 2 if self.window > SHORTEST_WINDOW_ROWS else 0
-        slides, goal = self.window == self.widest, solving.front + self.window
+    def _in_window(self, wider: int) -> tuple[float, str]:
+        """Iterate until the solve ends, the attempt fails or the window grows: seconds, and why it should grow."""
+        solving, spent, goal = self.solving, 0.0, self.begin + self.window
         while True:
-            self._iterate(self.window if slides else goal - solving.front)
+            rows = self.window if self.window == self.widest else goal - solving.front
+            seconds, gained = solving.iterate(self.place, rows, 1)
+            solving.lost += seconds - gained * self.row_seconds
+            spent, self.evaluations, self.costs[self.window] = spent + seconds, self.evaluations + 1, seconds
             if solving.over:
-                return False
-            forecast.add(solving.largest_residual(), solving.front)
-            if wider := self._wider(forecast):
-                self.least = min(self.least, *forecast.residuals[1:], math.inf)
-                return self._change(*wider)
-            left = min(forecast.left(solving.rows), self._promised(forecast) - len(forecast.residuals))
-            if solving.lost > allowed and not self._pays(left, self.window):
-                return self._shrink()
-            if not slides and solving.front >= goal:
-                self.widest = self.window  # it gets on, but not so well that more rows at once should be faster
-                return True
+                return spent, ""
+            residual = solving.largest_residual()
+            self.residuals.append(residual if math.isfinite(residual) else math.inf)
+            self.fronts.append(solving.front)
+            why = "" if self.window == self.widest else self._why(wider)
+            late = solving.lost > self.allowed_seconds and self.evaluations >= self.fewest_iterations
+            if why or (late and not self._pays(self._left(), self.window)):
+                return spent, why
+            if rows < self.widest and solving.front >= goal:
+                return spent, f"{self.window} rows are solved"
 
-    def _iterate(self, rows: int) -> None:
-        seconds, gained = self.solving.iterate(RacePlan(self.place, rows), 1)
-        self.solving.lost += seconds - gained * self.row_seconds
-        self.spent, self.evaluations = self.spent + seconds, self.evaluations + 1
-        self.costs[self.window] = seconds
-
-    def _shrink(self) -> bool:
-        """Continue in a shorter window if there is one; otherwise the attempt has failed."""
-        self.solving.restore_guess()
-        if self.window <= SHORTEST_WINDOW_ROWS or self.evaluations == 1:
-            return False
-        why = f"{self.window} rows at once do not get on"
-        self.promised, self.widest = math.inf, max(SHORTEST_WINDOW_ROWS, self.window // WINDOW_GROWTH_RATIO)
-        return self._change(self.widest, why)
-
-    def _change(self, window: int, why: str) -> bool:
-        self.window = window
-        self.solving.change_window(self.plan)
-        self.solving.decide(self.plan, why)
-        return True
+    def _why(self, wider: int) -> str:
+        """The reason to continue in a wider window; empty where there is none."""
+        needed, cost = self._needed(), self._cost(wider)
+        if self._pays(needed, self.widest):
+            return f"some {needed:.0f} iterations of {duration(cost)} should do"
+        fits = UNPROMISED_ITERATIONS * cost <= self.allowed_seconds - self.solving.lost
+        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if fits else ""
 
     def _pays(self, iterations: float, window: int) -> bool:
-        """Whether this many iterations should beat the fastest plan, whose whole time at most may be lost."""
+        """Whether this many iterations should beat the fastest way, whose whole time at most may be lost."""
         rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
         return iterations * self._cost(window) < rest and self.solving.lost < whole
-
-    def _promised(self, forecast: AttemptForecast) -> float:
-        """Iterations that a window needs: the forecast of earlier windows until this one has had as many."""
-        return self.promised if len(forecast.residuals) < self.promised else math.inf
-
-    def _wider(self, forecast: AttemptForecast) -> tuple[int, str] | None:
-        """The wider window to continue in, and the reason."""
-        if self.window == self.widest:
-            return None
-        next_one, measured = min(WINDOW_GROWTH_RATIO * self.window, self.widest), len(self.costs) > 1
-        needed = min(forecast.needed(), self._promised(forecast))
-        if self._pays(needed, self.widest):
-            self.promised, wider = needed, self.widest if measured else next_one
-            return wider, f"some {needed:.0f} iterations of {duration(self._cost(wider))} should do"
-        room = (self.allowed_seconds - self.solving.lost) / UNPROMISED_ITERATIONS
-        for wider in (self.widest, next_one) if measured else (next_one,):
-            if (cost := self._cost(wider)) <= room:
-                return wider, f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost"
-        return None
 
     def _cost(self, window: int) -> float:
         """Seconds of an iteration, from the line through the two widest windows so far; at least their own times."""
@@ -135,3 +117,22 @@ class Attempt:
             return self.costs.get(window, self.costs[self.window])
         low, high = sorted(self.costs)[-2:]
         return self.costs[high] + max(0.0, self.costs[high] - self.costs[low]) / (high - low) * (window - high)
+
+    def _needed(self) -> float:
+        """Iterations that a window like this one needs in total."""
+        done, last = len(self.residuals), self.residuals[-3:]
+        if self.fronts[-1] >= self.begin + self.window:
+            return done
+        promised = self.promised if done < self.promised else math.inf
+        if done < 2 or not 0 < last[-1] < min(self.least, last[0], *self.residuals[1:-1]) < math.inf:
+            return promised
+        rate = math.log(last[0] / last[-1]) / (len(last) - 1)
+        return min(promised, done + max(1.0, math.log(last[-1] / self.solving.target()) / rate))
+
+    def _left(self) -> float:
+        """Iterations until all rows that remain are accepted."""
+        rows, needed, last = self.solving.rows, self._needed(), self.fronts[len(self.fronts) // 2 :]
+        done, gained = len(last) - 1, last[-1] - last[0]
+        # One row an iteration is accepted whatever the method does.
+        pace = max(1.0, rows * done / gained) if gained > done else math.inf
+        return min(pace, rows / self.window * needed if rows > self.window else needed - len(self.residuals))

@@ -8,11 +8,18 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lds_iter.auto.clock import AbstractClock, WallClock
-from lds_iter.auto.contenders import CONTENDERS, ExternalKernel, RaceSettings
 from lds_iter.auto.race import Race
-from lds_iter.auto.solving import Solving
+from lds_iter.auto.solving import ExternalKernel, Solving
+from lds_iter.auto.table import Table
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.methods.newton import Newton
+from lds_iter.methods.picard import Picard
+from lds_iter.methods.quasi_newton import QuasiNewton
+from lds_iter.methods.trust_region import TrustRegion
+
+CONTENDERS = Newton(), QuasiNewton(), Picard(), TrustRegion(Newton())
+"""The default contenders in the order of trial: fewest iterations first, the one for unstable recurrences last."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Auto(AbstractStrategy):
     contenders: tuple[LDSApproximation, ...] = CONTENDERS
     budget: float = 0.1
     clock: AbstractClock = field(default_factory=WallClock)
-    _settings: RaceSettings = field(init=False, repr=False, compare=False)
+    _table: Table = field(default_factory=Table, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         some = isinstance(self.contenders, tuple) and bool(self.contenders)
@@ -64,30 +71,26 @@ class Auto(AbstractStrategy):
             raise ValueError(f"`budget` must lie in (0, 1], a share of the time step by step, got {self.budget!r}.")
         if not isinstance(self.clock, AbstractClock):
             raise TypeError(f"`clock` must be a clock such as li.auto.WallClock(), got {self.clock!r}.")
-        names = tuple(str(method) for method in self.contenders)  # once: it takes as long as an operation of torch
-        settings = RaceSettings(self.contenders, names, self.budget, self.clock)
-        object.__setattr__(self, "_settings", settings)
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
         """Solve a problem whose arguments have been checked, from a guess `(T, *batch, D)`."""
-        state = Race(Solving(self._settings, problem, guess, options, observers, None)).run()
-        assert state is not None
-        return state
+        return self.run_beside(None, problem, guess, options, observers)
 
     def run_beside(
         self,
-        kernel: ExternalKernel,
+        kernel: ExternalKernel | None,
         problem: Problem,
         guess: Tensor,
         options: LoopOptions,
         observers: Sequence[Observer] = (),
-    ) -> LoopState | None:
-        """Solve, with a kernel from outside in place of step-by-step evaluation; None where the kernel is to answer.
+    ) -> LoopState:
+        """Solve, with a kernel from outside in place of step-by-step evaluation.
 
-        While contenders are still to be tried the kernel is run to be timed, and its answer is not looked at. It is to
-        answer, too, where `options.max_iters` has ended a sequence.
+        While contenders are still to be tried the kernel is run to be timed, and its answer is not looked at. Where it
+        is to answer the results are `STOPPED`; so they are where `options.max_iters` has ended a sequence.
         """
-        return Race(Solving(self._settings, problem, guess, options, observers, kernel)).run()
+        solving = Solving(self.contenders, self.clock, problem, guess, options, observers, kernel)
+        return Race(solving, self.budget, self._table).run()
 
     def for_adjoint(self) -> Auto:
         """The same: the recurrence of a gradient is a kind of its own."""

@@ -28,11 +28,3 @@ class WallClock(AbstractClock):
         if like.device.type != "cpu":
             torch.accelerator.synchronize(like.device)
         return time.perf_counter()
-
-
-@dataclass(frozen=True)
-class ProcessClock(AbstractClock):
-    """Processor time of the process, summed over its threads: for a CPU that other processes use too."""
-
-    def now(self, like: Tensor) -> float:  # noqa: ARG002
-        return time.process_time()

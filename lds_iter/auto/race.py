@@ -1,13 +1,15 @@
-"""One solve by `Auto`: run the winner of its kind, or race the contenders that were not tried yet."""
+"""One solve by `Auto`: run the winner of its kind, or race the contenders that are still to be tried."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
 
-from lds_iter.auto.attempt import SHORTEST_WINDOW_ROWS, Attempt
+import torch
+
+from lds_iter.auto.attempt import FIRST_WINDOWS_ROWS, Attempt
 from lds_iter.auto.solving import Solving
-from lds_iter.auto.table import KERNEL, STEPWISE, Entry, PlanRecord, RacePlan, kind_of
+from lds_iter.auto.table import BASE, Entry, PlaceRecord, Table, kind_of
 from lds_iter.loop.state import LoopState
 from lds_iter.solution import Result, duration
 
@@ -27,25 +29,26 @@ DENSE_NUMBERS = 1 << 27
 class Race:
     """One solve; `entry` is what is known of its kind, before it and after it."""
 
-    def __init__(self, solving: Solving) -> None:
-        self.solving, self.length, self.settings = solving, solving.problem.length, solving.settings
-        self.base = STEPWISE if solving.kernel is None else KERNEL  # the way without a method
+    def __init__(self, solving: Solving, budget: float, table: Table) -> None:
+        self.solving, self.length, self.budget, self.table = solving, solving.problem.length, budget, table
         self.key = kind_of(solving.problem, None if solving.kernel is None else solving.kernel.name)
-        self.entry: Entry = self.settings.table.find(self.key)
+        self.entry: Entry = table.find(self.key)
 
-    def run(self) -> LoopState | None:
-        """The solve, from the guess to results; None where the kernel is to answer."""
+    def run(self) -> LoopState:
+        """The solve, from the guess to results; they are `STOPPED` where the kernel is to answer."""
         solving = self.solving
         if not self._at_once():
-            best = None if self.entry.untried(len(self.settings.contenders)) else self.entry.best()
-            if best is None:
-                self._race()
-            elif best[0] != KERNEL:
-                self._repeat(*best)
-            self.settings.table.put(self.key, self.entry)
-        if solving.kernel and (not solving.over or bool((solving.state.result == int(Result.MAX_ITERS)).any())):
-            return None
-        return replace(solving.state, count=solving.count, decisions=tuple(solving.decisions))
+            untried, (place, record) = self.entry.untried(len(solving.contenders)), self.entry.best()
+            if untried and (place == BASE or record.sure):  # an extrapolated record is no measure for others
+                self._race(untried)
+            else:
+                why = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
+                self._run_best(place, record, why)
+            self.table.put(self.key, self.entry)
+        state = solving.state
+        if solving.kernel and (not solving.over or bool((state.result == int(Result.MAX_ITERS)).any())):
+            state = replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
+        return replace(state, count=solving.before + state.count, decisions=tuple(solving.decisions))
 
     def _at_once(self) -> bool:
         """Solve without a race, where there is nothing to decide."""
@@ -53,90 +56,82 @@ class Race:
         if solving.kernel is not None:
             return False
         if limit < self.length:
-            solving.decide(RacePlan(0), f"`max_iters` = {limit} rules out going step by step")
-            solving.enter(RacePlan(0))
-            solving.iterate(RacePlan(0))
+            solving.decide(0, f"`max_iters` = {limit} rules out going step by step")
+            solving.enter(0, solving.options.window)
+            solving.iterate(0, solving.options.window)
         elif solving.take_compiled_steps():
-            solving.decide(STEPWISE, "the recurrence has compiled steps")
+            solving.decide(BASE, "the recurrence has compiled steps")
         elif self.length < SHORTEST_RACE_ROWS:
-            solving.decide(STEPWISE, f"{self.length} rows are too few for iterations to pay")
+            solving.decide(BASE, f"{self.length} rows are too few for iterations to pay")
             solving.step_to(self.length)
         return solving.over
 
-    def _race(self) -> None:
-        """Try contenders, then continue from the rows that they accepted with the fastest plan known."""
+    def _race(self, untried: list[int]) -> None:
+        """Try contenders, then continue from the rows that they accepted with the fastest way known."""
         solving, seconds = self.solving, self._time_base()
-        plan, record = self.entry.best() or (self.base, PlanRecord(seconds))
-        allowed = min(self.settings.budget * seconds, record.seconds)
-        for place in self.entry.untried(len(self.settings.contenders)):
+        best, record = self.entry.best()
+        allowed = min(self.budget * seconds, record.seconds)
+        for place in untried:
+            self._try(place, record.seconds, allowed)
             if solving.over:
                 return
-            self._try(place, record.seconds, allowed)
-            if plan.contender >= 0 or solving.lost > allowed:
+            if best != BASE or solving.lost > allowed:
                 break  # where a method is known to work, one attempt a solve
-        if not solving.over:
-            solving.decide(plan, "nothing that was tried now is faster", record.seconds, seconds)
-            rows = solving.rows
-            if plan.contender >= 0:
-                self._run_winner(plan, record)
-            elif plan == STEPWISE:
-                whole = solving.step_to(self.length) * self.length / rows
-                self.entry = self.entry.noted(STEPWISE, PlanRecord(whole, self.length))
+        self._run_best(best, record, "nothing that was tried now is faster")
 
     def _time_base(self) -> float:
-        """Seconds of all rows without a method: from the table, or measured on a few steps or on the kernel."""
-        solving, known = self.solving, self.entry.records.get(self.base)
+        """Seconds of all rows without a method. A few steps or the kernel are timed in every race until steps have
+        computed all rows: a first time may be that of loading code, and the smallest counts."""
+        solving, known = self.solving, self.entry.records.get(BASE, PlaceRecord(math.inf, sure=False))
         if solving.kernel is not None:
             begin = solving.now()
             solving.kernel.run()
-            seconds = solving.now() - begin
-            known = PlanRecord(seconds if known is None else min(seconds, known.seconds))
-        elif known is None:
+            known = known._replace(seconds=min(solving.now() - begin, known.seconds))
+        elif not known.sure:
             solving.step_to(WARM_UP_STEPS)
-            seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS)
-            known = PlanRecord(seconds / TIMED_STEPS * self.length, sure=False)
-        self.entry = self.entry.noted(self.base, known)
+            seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS) / TIMED_STEPS * self.length
+            known = known._replace(seconds=min(seconds, known.seconds))
+        self.entry = self.entry.noted(BASE, known)
         return known.seconds
 
     def _try(self, place: int, seconds: float, allowed: float) -> None:
-        """One attempt against a plan that takes `seconds`; the record of its method is kept."""
-        solving, widest = self.solving, self._widest(place)
-        attempt = Attempt(solving, place, widest, seconds / self.length, allowed, min(SHORTEST_WINDOW_ROWS, widest))
-        solving.decide(attempt.plan, f"it is to be tried; {duration(seconds / self.length)} a row is what to beat")
-        solving.enter(attempt.plan)
-        plan, record = attempt.run()
-        if not solving.over:
-            plan, again = RacePlan(place), RacePlan(place) in self.entry.records
-            self.entry = self.entry.noted(plan, record._replace(sure=record.sure or again))
-        elif bool((solving.state.result == int(Result.SUCCESS)).all()):
-            self.entry = self.entry.noted(plan, record)
+        """One attempt against a way that takes `seconds`; its record is kept."""
+        solving, widest, row_seconds = self.solving, self._widest(place), seconds / self.length
+        window = min(FIRST_WINDOWS_ROWS[0], widest)
+        solving.decide(place, f"it is to be tried; {duration(row_seconds)} a row is what to beat", window)
+        solving.enter(place, window)
+        again = place in self.entry.records
+        record = Attempt(solving, place, widest, row_seconds, allowed, 2 if again else 1).run()
+        if not solving.over or bool((solving.state.result == int(Result.SUCCESS)).all()):
+            self.entry = self.entry.noted(place, record)
 
-    def _repeat(self, plan: RacePlan, record: PlanRecord) -> None:
-        """Run the winner, as the fixed method would run."""
-        solving, begin = self.solving, self.solving.now()
-        why = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
-        solving.decide(plan, why, record.seconds, self.entry.records[self.base].seconds)
-        won = self._run_winner(plan, record) if plan != STEPWISE else solving.step_to(self.length) >= 0
-        seconds = solving.now() - begin if won else math.inf
-        self.entry = self.entry.repeated(plan, PlanRecord(seconds, solving.count))
-
-    def _run_winner(self, plan: RacePlan, record: PlanRecord) -> bool:
-        """Run a method that has solved this kind. When it takes longer than before, watch it, and fall back to the way
-        without a method. Returns whether it did everything."""
-        solving, seconds = self.solving, self.entry.records[self.base].seconds
-        solving.enter(plan)
-        solving.iterate(plan, math.ceil(WINNER_EVALUATIONS_RATIO * record.evaluations))
-        if not solving.over:
-            widest, allowed = plan.window or self.length, solving.lost + self.settings.budget * seconds
-            Attempt(solving, plan.contender, widest, seconds / self.length, allowed, widest).run()
-        if solving.over or solving.kernel is not None:
-            return solving.over
-        solving.decide(STEPWISE, f"{self.settings.describe(plan, None)} does not get on as it did")
-        solving.step_to(self.length)
-        return False
+    def _run_best(self, place: int, record: PlaceRecord, why: str) -> None:
+        """Run the fastest way known, a method as by itself. When that takes longer than before, watch it, and fall back
+        to the way without a method. What computes all rows has a new record."""
+        solving, begin, rows = self.solving, self.solving.now(), self.solving.rows
+        base, kernel = self.entry.records[BASE].seconds, solving.kernel
+        solving.decide(place, why, None, (record.seconds, base))
+        if place == BASE and kernel is not None:
+            return
+        if place != BASE:
+            widest = self._widest(place)
+            solving.enter(place, widest)
+            solving.iterate(place, widest, math.ceil(WINNER_EVALUATIONS_RATIO * record.evaluations))
+            if not solving.over:
+                allowed = solving.lost + self.budget * base
+                Attempt(solving, place, widest, base / self.length, allowed, 1).run(())
+        won = place == BASE or solving.over
+        if not won and kernel is None:
+            solving.decide(BASE, f"{solving.contenders[place]} does not get on as it did")
+        if kernel is None:
+            solving.step_to(self.length)
+        seconds = (solving.now() - begin) * self.length / rows if won else math.inf
+        if place == BASE or rows == self.length:
+            evaluations = self.length if place == BASE else solving.state.count
+            self.entry = self.entry.repeated(place, PlaceRecord(seconds, evaluations))
 
     def _widest(self, place: int) -> int:
         """Rows that a method may take at once."""
         s0, most = self.solving.problem.s0, min(self.solving.options.window, self.length)
-        dense = max(SHORTEST_WINDOW_ROWS, DENSE_NUMBERS // (s0.numel() * s0.shape[-1]))
-        return most if self.settings.contenders[place].runs_forward else min(most, dense)
+        dense = max(FIRST_WINDOWS_ROWS[0], DENSE_NUMBERS // (s0.numel() * s0.shape[-1]))
+        return most if self.solving.contenders[place].runs_forward else min(most, dense)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lds_iter.auto.contenders import ExternalKernel, RaceSettings
+from lds_iter.auto.clock import AbstractClock
 from lds_iter.auto.steps import accept_rows, front_of, take_steps
-from lds_iter.auto.table import RacePlan
+from lds_iter.auto.table import BASE
 from lds_iter.loop.run import go_on
 from lds_iter.loop.state import LoopOptions, LoopState, Observer, Problem, first_state, take_proposal
+from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.recurrence import own_steps
 from lds_iter.solution import Decision
@@ -21,40 +23,50 @@ STEPS_PER_CHECK = 256
 """Sequential steps between two looks at whether their values are finite, and two calls of observers."""
 
 
+class ExternalKernel(Protocol):
+    """A kernel that evaluates the whole sequence by itself, such as cuDNN's for a GRU."""
+
+    @property
+    def name(self) -> str:
+        """What decisions call it; problems beside kernels of different names are of different kinds."""
+        ...
+
+    def run(self) -> Any:
+        """Evaluate the sequence. The call is timed; the caller may discard its result."""
+
+
 @dataclass
 class Solving:
     """The solve that an attempt, and the race around it, work on.
 
     Attributes:
-        state: of the loop; it begins with the first method that is entered, or with the first steps.
+        state: of the loop.
         front: rows that the slowest sequence has accepted.
         lost: seconds of attempts, less those that the rows accepted by them would have taken in the fastest known way.
         before: evaluations by methods before the present one.
         decisions: so far.
     """
 
-    settings: RaceSettings
+    contenders: tuple[LDSApproximation, ...]
+    clock: AbstractClock
     problem: Problem
     guess: Tensor
     options: LoopOptions
     observers: Sequence[Observer]
     kernel: ExternalKernel | None
     state: LoopState = field(init=False)
-    begun: bool = False
     front: int = 0
     lost: float = 0.0
     before: int = 0
     decisions: list[Decision] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.state = first_state(self.problem, Jacobi(), self.guess, self.options)
+
     @property
     def over(self) -> bool:
         """Whether every sequence has a result."""
-        return self.begun and not bool(self.state.running.any())
-
-    @property
-    def count(self) -> int:
-        """Evaluations of the loop so far."""
-        return self.before + (self.state.count if self.begun else 0)
+        return not bool(self.state.running.any())
 
     @property
     def rows(self) -> int:
@@ -63,36 +75,34 @@ class Solving:
 
     def now(self) -> float:
         """Seconds on the clock."""
-        return self.settings.clock.now(self.problem.s0)
+        return self.clock.now(self.problem.s0)
 
-    def decide(self, plan: RacePlan, why: str, seconds: float | None = None, sequential: float | None = None) -> None:
-        """Note a decision; `seconds`, `sequential`: for all rows, by the plan and without a method."""
-        share = self.rows / self.problem.length
-        times = (None, None) if seconds is None or sequential is None else (share * seconds, share * sequential)
-        choice = self.settings.describe(plan, self.kernel)
-        self.decisions.append(Decision(self.count, self.front, choice, why, *times))
+    def decide(self, place: int, why: str, window: int | None = None, seconds: tuple[float, ...] = ()) -> None:
+        """Note a decision; `seconds`: for all rows, by the choice and without a method."""
+        choice = str(self.contenders[place]) if place != BASE else self.kernel.name if self.kernel else "step by step"
+        choice += "" if window in (None, self.problem.length) else f" in windows of {window} rows"
+        times = (self.rows / self.problem.length * each for each in seconds)
+        self.decisions.append(Decision(self.before + self.state.count, self.front, choice, why, *times))
 
-    def enter(self, plan: RacePlan) -> None:
+    def enter(self, place: int, window: int) -> None:
         """Hand the rows that are not accepted yet to a method, which begins to count its iterations."""
-        method = self.settings.contenders[plan.contender]
-        if not self.begun:
-            self.state, self.begun = first_state(self.problem, method, self.guess, self._options(plan)), True
-            return
-        self.change_window(plan)
+        self.change_window(window)
         self.before += self.state.count
-        self.state = replace(self.state, carry=method.init(self.state.states[1:]), count=0)
+        carry = self.contenders[place].init(self.state.states[1:])
+        self.state = replace(self.state, carry=carry, count=0)
 
-    def change_window(self, plan: RacePlan) -> None:
-        """Take the pending update, and count the iterations of each row where the window of a plan slides."""
+    def change_window(self, window: int) -> None:
+        """Take the pending update, and count the iterations of each row where not all are in the window."""
         state, length = take_proposal(self.state, self.problem.length, reuse=not self.observers), self.problem.length
         fresh = state.frontier.new_zeros((length, *state.frontier.shape), dtype=torch.int32)
-        age = (fresh if state.age is None else state.age) if self._options(plan).window < length else None
+        age = (fresh if state.age is None else state.age) if window < length else None
         self.state = replace(state, age=age)
 
-    def iterate(self, plan: RacePlan, most: int | None = None) -> tuple[float, int]:
+    def iterate(self, place: int, window: int, most: int | None = None) -> tuple[float, int]:
         """Make at most `most` iterations. Returns the seconds that they took and the number of rows accepted."""
-        method, begin, front = self.settings.contenders[plan.contender], self.now(), self.front
-        self.state = go_on(self.problem, method, self.state, self._options(plan), self.observers, most)
+        method, begin, front = self.contenders[place], self.now(), self.front
+        options = replace(self.options, window=window)
+        self.state = go_on(self.problem, method, self.state, options, self.observers, most)
         self.front = front_of(self.state, self.problem.length)
         return self.now() - begin, self.front - front
 
@@ -106,7 +116,7 @@ class Solving:
 
     def step_to(self, stop: int) -> float:
         """Evaluate step by step up to a row; the seconds that it took."""
-        begin, state, length = self.now(), self.state if self.begun else self._start(), self.problem.length
+        begin, state, length = self.now(), self.state, self.problem.length
         while bool(state.running.any()) and (first := front_of(state, length)) < stop:
             last = min(stop, first + STEPS_PER_CHECK)
             state = replace(state, states=state.states.clone()) if self.observers else state
@@ -114,7 +124,7 @@ class Solving:
             if front_of(state, length) < last:  # the loop finds which sequences have a value that is not finite
                 state = replace(state, carry=None, age=None)
                 state = go_on(self.problem, Jacobi(), state, self.options, self.observers, 1)
-        self.state, self.begun, self.front = state, True, front_of(state, length)
+        self.state, self.front = state, front_of(state, length)
         return self.now() - begin
 
     def take_compiled_steps(self) -> bool:
@@ -122,7 +132,7 @@ class Solving:
         own = own_steps(self.problem.f)
         states = None if own is None else own(self.problem.s0, self.problem.inputs)
         if states is not None:
-            self.state, self.begun = self._shown(accept_rows(self.problem, self._start(), states, 0)), True
+            self.state = self._shown(accept_rows(self.problem, self.state, states, 0))
             self.step_to(self.problem.length)  # from a value on that is not finite
         return states is not None
 
@@ -136,13 +146,7 @@ class Solving:
         """Of the rows that were evaluated last, over all sequences that run."""
         return float(self.state.residual.masked_fill(~self.state.running, 0).nan_to_num(torch.inf).max())
 
-    def _start(self) -> LoopState:
-        return first_state(self.problem, Jacobi(), self.guess, self.options)
-
     def _shown(self, state: LoopState) -> LoopState:
         for observer in self.observers:
             state = observer(self.problem, state) or state
         return state
-
-    def _options(self, plan: RacePlan) -> LoopOptions:
-        return self.options if plan.window is None else replace(self.options, window=plan.window)

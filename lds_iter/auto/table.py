@@ -1,8 +1,8 @@
 """The table of a race: for each kind of problem, the seconds and evaluations of every contender.
 
-A kind is the code of `f`, the shapes, the device and the number of threads. Entries are never changed, only replaced,
-so that threads may share a table: of two that solve one kind at once, the last to finish is remembered. The table is
-bounded, and neither copied nor pickled. Its contents change decisions, never results.
+A kind is the code of `f`, the shapes, the device, the number of threads, and the kernel from outside, if there is one.
+Entries are never changed, only replaced, so that threads may share a table: of two that solve one kind at once, the
+last to finish is remembered. The table is bounded, and neither copied nor pickled. It changes decisions, never results.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lds_iter.derivatives.autodiff import without_derivatives
 from lds_iter.loop.state import Problem
 
 KINDS_KEPT = 64
@@ -25,25 +26,17 @@ LENGTHS_PER_OCTAVE = 4
 RACE_AGAIN_RATIO = 1.3
 """When the winner takes this many times its record twice in a row, all contenders are raced again."""
 
-
-class RacePlan(NamedTuple):
-    """A way to evaluate a sequence: the place of a contender, and the rows of its window, None where that is all."""
-
-    contender: int
-    window: int | None = None
+BASE = -1
+"""The place of the way without a method, step by step or a kernel from outside; contenders have theirs from 0 on."""
 
 
-STEPWISE, KERNEL = RacePlan(-1), RacePlan(-2)
-"""The ways without a method: step by step, and a kernel from outside."""
-
-
-class PlanRecord(NamedTuple):
-    """The cost of a plan.
+class PlaceRecord(NamedTuple):
+    """The cost of a contender, or of the way without a method.
 
     Attributes:
         seconds: for all rows; infinite where it was given up.
         evaluations: of the loop.
-        sure: false for a failure after one iteration, which may have loaded code, and for a part of a solve.
+        sure: false for an extrapolation, and for a failure that is to be tried again.
     """
 
     seconds: float
@@ -53,32 +46,33 @@ class PlanRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class Entry:
-    """The records of one kind by plan, and whether the winner was slow in the last solve."""
+    """The records of one kind by place, and whether the winner was slow in the last solve."""
 
-    records: dict[RacePlan, PlanRecord] = field(default_factory=dict)
+    records: dict[int, PlaceRecord] = field(default_factory=dict)
     slow: bool = False
 
-    def best(self) -> tuple[RacePlan, PlanRecord] | None:
-        """The plan with the best record; None where nothing has succeeded."""
-        known = [one for one in self.records.items() if one[1].seconds < math.inf]
-        return min(known, key=lambda one: one[1].seconds, default=None)
+    def best(self) -> tuple[int, PlaceRecord]:
+        """The place with the best record; the base where nothing is known."""
+        return min(self.records.items(), key=lambda one: one[1].seconds, default=(BASE, PlaceRecord(math.inf)))
 
     def untried(self, contenders: int) -> list[int]:
-        """The places of the contenders that have not been tried yet."""
-        tried = {plan.contender for plan, record in self.records.items() if record.sure or record.seconds < math.inf}
+        """The places of the contenders that are still to be tried."""
+        tried = {place for place, record in self.records.items() if record.sure or record.seconds < math.inf}
         return [place for place in range(contenders) if place not in tried]
 
-    def noted(self, plan: RacePlan, record: PlanRecord) -> Entry:
-        """The same entry with one more record."""
-        return replace(self, records=self.records | {plan: record})
+    def noted(self, place: int, record: PlaceRecord) -> Entry:
+        """The same entry with one more record. A failure that got no further than the one before is sure."""
+        before = self.records.get(place)
+        again = before is not None and before.seconds == math.inf and record.evaluations <= before.evaluations
+        return replace(self, records=self.records | {place: record._replace(sure=record.sure or again)})
 
-    def repeated(self, plan: RacePlan, record: PlanRecord) -> Entry:
+    def repeated(self, place: int, record: PlaceRecord) -> Entry:
         """The entry after the winner ran again. Its smallest time counts until it is slow."""
-        before = self.records[plan]
+        before = self.records[place]
         if before.sure and record.seconds > RACE_AGAIN_RATIO * before.seconds:
             return Entry() if self.slow else replace(self, slow=True)
         least = min(record.seconds, before.seconds) if before.sure else record.seconds
-        return replace(self.noted(plan, record._replace(seconds=least)), slow=False)
+        return replace(self.noted(place, record._replace(seconds=least)), slow=False)
 
 
 class Table:
@@ -109,7 +103,7 @@ class Table:
 
 def kind_of(problem: Problem, kernel: str | None) -> tuple[Any, ...]:
     """The key of a kind: what problems must share. `kernel`: the name of a kernel beside them."""
-    f, s0 = problem.f, problem.s0
+    f, s0 = without_derivatives(problem.f), problem.s0
     code = getattr(f, "__code__", None)  # of a function the place in its source, of an object the class
     name = type(f) if code is None else (code.co_filename, code.co_firstlineno, code.co_qualname)
     length = round(LENGTHS_PER_OCTAVE * math.log2(problem.length))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.carries.packing import Packing
+from lds_iter.errors import note_source, shapes_of
 
 UserStep = Callable[[Any, Any], tuple[Any, Any]]
 """From a carry and the inputs of one time step to the next carry, in the same structure, and an output or None."""
@@ -78,7 +79,15 @@ class ScannedStep:
         return after, pytree.tree_unflatten([None if none else next(given) for none in kept[1]], kept[0])
 
     def _called(self, s: Tensor, inputs: Any, lead: tuple[int, ...]) -> tuple[Tensor, Any]:
-        answer = self.step(self.packing.unpack(s), inputs if self.has_xs else None)
+        carry, x = self.packing.unpack(s), inputs if self.has_xs else None
+        try:
+            return self._packed(self.step(carry, x), lead)
+        except Exception as error:
+            note_source(error, f"`step`, called with a carry {shapes_of(carry)} and x {shapes_of(x)}.")
+            raise
+
+    def _packed(self, answer: Any, lead: tuple[int, ...]) -> tuple[Tensor, Any]:
+        """What `step` returned, with its carry as one tensor."""
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise TypeError(
                 f"`step` must return a pair (carry, y), got {type(answer).__name__}. A step without outputs returns "

@@ -102,7 +102,7 @@ def _solved(
             raise ended from ended.__cause__
     solution = solution_of(problem, state, recorder)
     if solution.failed:
-        message = explain_failure(solution, advice(method), options.rtol, options.atol, length)
+        message = explain_failure(solution, advice(method), options.rtol, options.atol, length, length)
         raise SolveError(message, solution)
     return solution
 

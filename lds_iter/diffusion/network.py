@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lds_iter.diffusion.conditioning import appended, mapped
 from lds_iter.diffusion.replicas import calls_of, in_lanes
+from lds_iter.errors import note_source, shapes_of
 
 
 def unwrapped(model: Any) -> Any:
@@ -86,7 +87,11 @@ class Network:
         limit = min(limit, -(-len(images) // len(calls)))
         pieces = zip(images.split(limit), timesteps.split(limit), places.split(limit), strict=True)
         jobs = [functools.partial(self._guided, calls, piece) for piece in pieces]
-        outputs = in_lanes(jobs, len(calls))
+        try:
+            outputs = in_lanes(jobs, len(calls))
+        except Exception as error:
+            note_source(error, f"the network, called with images {shapes_of(images)} in calls of at most {limit}.")
+            raise
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     def _guided(self, calls: Sequence[Any], piece: tuple[Tensor, Tensor, Tensor], lane: int) -> Tensor:

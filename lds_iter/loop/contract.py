@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import Linearization, linearize
+from lds_iter.errors import source_is_named
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import Function
 
@@ -90,7 +91,8 @@ def _guarded(tensors: tuple[Tensor, ...], who: str, whose: str, where: TimeSteps
 def note_where(error: Exception, whose: str, where: TimeSteps) -> None:
     """A note on an error inside of a call of the user's: whose it is, and where it came up."""
     if not any(note.startswith(CAME_UP) for note in getattr(error, "__notes__", ())):
-        error.add_note(f"{CAME_UP}, inside of {whose}, at {_shown(where)}.")
+        inside = "" if source_is_named(error) else f", inside of {whose},"
+        error.add_note(f"{CAME_UP}{inside} at {_shown(where)}.")
 
 
 def versions(tensors: tuple[Tensor, ...]) -> list[int] | None:

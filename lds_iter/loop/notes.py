@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from typing import Any
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from lds_iter.errors import note_source, shapes_of, source_is_named
 
 PRODUCT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)")
 CELL = re.compile(r"inconsistent \w+_size: got (\d+),? expected (\d+)")
@@ -22,15 +23,17 @@ def note_on_call(error: Exception, s: Tensor, inputs: Any) -> None:
         s: the states, `(n, *batch, D)`.
         inputs: of these rows.
     """
-    shapes = str(pytree.tree_map(lambda leaf: tuple(leaf.shape) if isinstance(leaf, Tensor) else leaf, inputs))
+    if source_is_named(error):
+        return
     steps = isinstance(inputs, list) and len(inputs) > 2
-    error.add_note(
-        f"This came from `f`, called with states {tuple(s.shape)} and inputs {textwrap.shorten(shapes, 120)}."
+    note_source(
+        error,
+        f"`f`, called with states {tuple(s.shape)} and inputs {shapes_of(inputs)}."
         + _on_widths(str(error), s, inputs)
         + " Time comes first and D last in both: `x.transpose(0, 1)` for data that leads with the batch, "
         "`li.fold(module)` for a module that takes (N, D)."
         + (" For a list of time steps type `torch.stack(inputs)`." if steps else "")
-        + flat_inputs(s, inputs)
+        + flat_inputs(s, inputs),
     )
 
 
@@ -84,10 +87,15 @@ def note_on_derivatives(error: RuntimeError) -> None:
             "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in "
             "`inputs`; call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
         )
+    if "saved tensor hooks" in str(error):
+        error.add_note(
+            "This came from a compiled derivative of `f`, which calls torch.utils.checkpoint. Leave the checkpoint "
+            "out, or solve uncompiled: li.solve(compiled.f, ...)."
+        )
     if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
         error.add_note(
             "This came from the derivative of `f`. In order of likelihood: it leaves torch on the way (numpy, "
             "`torch.from_numpy`); it writes into a tensor that it did not make (batch norm in training mode does: call "
-            "`.eval()`); it calls an operation without a forward-mode derivative. `li.Jacobi()` and `li.Picard()` need "
+            "`.eval()`); it calls an operation without a derivative. `li.Jacobi()` and `li.Picard()` need "
             "none; an `f` may also bring its own, by a method `linearize`."
         )

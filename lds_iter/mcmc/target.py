@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.carries.packing import Packing
+from lds_iter.errors import note_source, shapes_of
 
 LogDensity = Callable[[Any], Tensor]
 """From a position, a tensor or a pytree of tensors, to the log of its density, up to a constant."""
@@ -39,7 +40,12 @@ class Target:
 
     def _one(self, s: Tensor) -> Tensor:
         assert self.logdensity is not None
-        return self.logdensity(self.packing.unpack(s)).to(s.dtype)
+        position = self.packing.unpack(s)
+        try:
+            return self.logdensity(position).to(s.dtype)
+        except Exception as error:
+            note_source(error, f"`logdensity`, called with positions {shapes_of(position)}.")
+            raise
 
     def _sloped(self, s: Tensor) -> tuple[Tensor, Tensor]:
         def total(s: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +93,7 @@ def make_target(packing: Packing, logdensity: LogDensity | None, position: Tenso
             if len(alone) < len(each) or _agree(many.flatten(), torch.stack(alone)):
                 return Target(packing, logdensity, True)
     if isinstance(one, Exception):
-        one.add_note("This came from `logdensity`, called with one position without a batch, and with a batch (3, 2).")
+        note_source(one, "`logdensity`, called with one position without a batch, and with a batch (3, 2).")
         raise one
     if not isinstance(one, Tensor) or one.ndim or not one.is_floating_point():
         got = f"{one.dtype} {tuple(one.shape)}" if isinstance(one, Tensor) else repr(one)

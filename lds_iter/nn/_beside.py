@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lds_iter.auto import Auto
-from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem, first_state
-from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.jacobi import Jacobi
+from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.nn._weights import WEIGHT_NAMES
-from lds_iter.solution import Result
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,53 +37,32 @@ class TorchKernel:
 
     def __call__(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Evaluate: the output `(T, B, D)` and the final states `(B, D)`, with a graph if autograd records."""
-        return self._on(self.weights, self.x, self.start)
+        flat = [self.weights[name] for name in WEIGHT_NAMES if name in self.weights]
+        first: Any = tuple(state.unsqueeze(0).contiguous() for state in self.start)
+        first = first if isinstance(self.module, torch.nn.LSTM) else first[0]
+        function: Any = getattr(torch, self.module.mode.lower())  # such as torch.rnn_tanh
+        output, *final = function(
+            self.x, first, flat, "bias_ih" in self.weights, 1, 0.0, self.module.training, False, False
+        )
+        return output, tuple(state[0] for state in final)
 
     def run(self) -> Any:
         """Evaluate for a timing: without gradients, on copies that do not trigger hooks of the parameters."""
         with torch.no_grad():
             return self()
 
-    def _on(
-        self, weights: dict[str, Tensor], x: Tensor, start: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        flat = [weights[name] for name in WEIGHT_NAMES if name in weights]
-        first = tuple(state.unsqueeze(0).contiguous() for state in start)
-        rest = (flat, "bias_ih" in weights, 1, 0.0, self.module.training, False, False)
-        if isinstance(self.module, torch.nn.LSTM):
-            output, h, c = torch.lstm(x, first, *rest)
-            return output, (h[0], c[0])
-        output, h = _FUNCTIONS[self.module.mode](x, first[0], *rest)
-        return output, (h[0],)
-
-
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "GRU": torch.gru,
-    "RNN_TANH": torch.rnn_tanh,
-    "RNN_RELU": torch.rnn_relu,
-}
-
 
 @dataclass(frozen=True)
 class BesideKernel(AbstractStrategy):
-    """`Auto` with a kernel in place of sequential steps. It ends with `Result.STOPPED` when the kernel should answer.
-
-    Attributes:
-        auto: the strategy.
-        kernel: torch's.
-    """
+    """`Auto` with a kernel of torch in place of sequential steps; see `Auto.run_beside`."""
 
     auto: Auto
     kernel: TorchKernel
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
         """Solve, or stop so that the kernel computes the answer."""
-        state = self.auto.run_beside(self.kernel, problem, guess, options, observers)
-        if state is not None:
-            return state
-        state = first_state(problem, Jacobi(), guess, options)
-        return replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
+        return self.auto.run_beside(self.kernel, problem, guess, options, observers)
 
-    def for_adjoint(self) -> AbstractStrategy | LDSApproximation:
+    def for_adjoint(self) -> Auto:
         """The strategy itself: torch has no kernel for the adjoint recurrence."""
         return self.auto.for_adjoint()

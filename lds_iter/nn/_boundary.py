@@ -16,12 +16,12 @@ SHORT_STEPS = 500
 """Up to this many time steps torch's kernel computes a float32 LSTM on a CPU. It takes 0.35 us a step for a small state
 (oneDNN, one thread); the overhead around compiled steps is about 0.2 ms per call."""
 
-MATES, WIDTH = range(2, 9), 32
+FEW_SEQUENCES, MATRIX_UNITS = range(2, 9), 32
 """In training, torch's kernel computes a float32 LSTM of so many sequences from this width on. Without gradients it
 computes all batches of two and more: its products are of matrices there, and compiled steps reach 0.5 to 1 of its speed
 (`python -m bench.steps`)."""
 
-WIDE_LSTM = 128
+WIDE_LSTM_UNITS = 128
 """From this width on torch's kernel computes a single sequence, too, in training and on several threads. Compiled steps
 reach 0.93 of its speed there, and 0.57 to 0.83 on two threads."""
 
@@ -43,8 +43,10 @@ def torch_is_faster(module: torch.nn.RNNBase, input: Any) -> bool:
     if length <= SHORT_STEPS:
         return True
     if not torch.is_grad_enabled():
-        return batch > 1 or (module.hidden_size >= WIDE_LSTM and torch.get_num_threads() > 1)
-    return module.hidden_size >= (WIDTH if batch in MATES else WIDE_LSTM if batch == 1 else math.inf)
+        return batch > 1 or (module.hidden_size >= WIDE_LSTM_UNITS and torch.get_num_threads() > 1)
+    return module.hidden_size >= (
+        MATRIX_UNITS if batch in FEW_SEQUENCES else WIDE_LSTM_UNITS if batch == 1 else math.inf
+    )
 
 
 @dataclass(frozen=True)

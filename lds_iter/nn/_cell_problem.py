@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.errors import note_source, shapes_of
 from lds_iter.nn._weights import WEIGHT_NAMES
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
@@ -46,8 +47,21 @@ def cell_problem(cell: Any, x: Tensor, state: Any) -> CellProblem:
         inputs = f.inputs(x) if callable(getattr(f, "inputs", None)) else x
         return CellProblem(f, state, inputs, lambda states: states)
     s0, unravel = ravel(state, batch_dims=1)
-    step = fold(lambda s, x: ravel(cell(x, unravel(s)), batch_dims=1)[0])
-    return CellProblem(step, s0, x, unravel)
+
+    def step(s: Tensor, x: Any) -> Tensor:
+        state = unravel(s)
+        try:
+            after = cell(x, state)
+        except Exception as error:
+            note_source(
+                error,
+                f"`cell(x, state)`, called with x {shapes_of(x)} and state {shapes_of(state)}; their first dimension "
+                "holds time steps and batch together.",
+            )
+            raise
+        return ravel(after, batch_dims=1)[0]
+
+    return CellProblem(fold(step), s0, x, unravel)
 
 
 def _weights(cell: torch.nn.RNNCellBase) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.carries.independent import shared_dims, untouched_dims
-from lds_iter.derivatives.linearization import FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
+from lds_iter.errors import note_source, shapes_of
 from lds_iter.recurrence import ravel
 
 Func = Callable[[Tensor, Any], Any]
@@ -61,7 +62,15 @@ class Field:
         return along.value, along.jacobian()
 
     def _at_one_time(self, t: Tensor, s: Tensor) -> Tensor:
-        slope = self.func(t, pytree.tree_map(lambda leaf: leaf[0], self.unravel(s.unsqueeze(0))))
+        y = pytree.tree_map(lambda leaf: leaf[0], self.unravel(s.unsqueeze(0)))
+        try:
+            return self._flat(self.func(t, y), s)
+        except Exception as error:
+            note_source(error, f"`func(t, y)`, called with y {shapes_of(y)} at one time.")
+            raise
+
+    def _flat(self, slope: Any, s: Tensor) -> Tensor:
+        """What `func` returned as one tensor, of the shape of `s`."""
         if isinstance(slope, Tensor):
             slope = slope.reshape(*slope.shape[: self.batch_dims], -1)
         else:
@@ -101,6 +110,8 @@ def _independent_dims(func: Func, y0: Any, t0: Tensor, leaves: list[Tensor]) -> 
         slope, pull = torch.func.vjp(lambda y: func(t0.detach(), y), given)  # pyright: ignore[reportAssignmentType]
         seed = pytree.tree_map(torch.zeros_like, slope)
         for leaf in pytree.tree_leaves(seed):
-            leaf[first] = torch.linspace(1.0, 2.0, leaf[first].numel(), dtype=leaf.dtype).view(leaf[first].shape)
+            leaf[first] = torch.linspace(1.0, 2.0, leaf[first].numel(), dtype=leaf.dtype, device=leaf.device).view(
+                leaf[first].shape
+            )
         felt = [leaf.abs() > 0 for leaf in pytree.tree_leaves(pull(seed)[0])]
     return untouched_dims(felt, shared)

@@ -30,20 +30,17 @@ def test_the_map_measures_every_cell_and_draws_itself(tmp_path):
     assert [row["state"] for row in rows] == ["timed"] * 4
     for row in rows:
         assert row["error"] < maps.ERROR
-        assert row["iterations"] >= 3
+        assert row["route"] in ("steps", "kernel")  # without a compiler the peer's own kernel
         assert row["training"] == (row["gradient_error"] is not None)
-        assert row["method"] in row["ms"]
-        assert row["ratio"] == row["ms"]["torch.nn.GRU"] / min(
-            row["ms"][name] for name in row["ms"] if "Newton" in name
-        )
+        assert row["ratio"] == row["peer_ms"] / row["ours_ms"]
     results = {
-        "lds_iter": {"cpu": "c", "threads": 1, "torch": "t", "python": "p"}, "residual": maps.RESIDUAL, "long": 1,
+        "lds_iter": {"cpu": "c", "threads": 1, "torch": "t", "python": "p"}, "long": 1,
         "gate": maps.ERROR, "gradient_gate": maps.GRADIENT_ERROR, "seconds": 60.0,
         "cells": json.loads(json.dumps([*rows, {**rows[0], "T": 61, "state": "not run: time"}])),
     }  # fmt: skip
     del results["cells"][-1]["ratio"]
-    map_page.picture(results, tmp_path / "map.png")
-    assert (tmp_path / "map.png").stat().st_size > 10_000
+    map_page.picture(results, tmp_path / "map.svg", training=False)
+    assert (tmp_path / "map.svg").stat().st_size > 10_000
     section = map_page.section(results)
     assert "4 of 5 cells were timed" in section
     assert "1 not run: time" in section
@@ -56,7 +53,7 @@ def test_the_map_leaves_out_what_exceeds_time_or_memory():
 
 
 def test_a_cell_that_fails_the_gate_gets_no_time(monkeypatch):
-    monkeypatch.setattr(maps, "RESIDUAL", 0.5)  # the first iterates pass for solved, and are wrong
+    monkeypatch.setattr(maps, "ERROR", 0.0)
     row = maps.measure(maps.Cell(60, 16, 1, False))
     assert row["state"] == "failed the gate"
     assert "ratio" not in row

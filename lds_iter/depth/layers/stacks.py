@@ -24,6 +24,7 @@ from torch.func import functional_call
 from lds_iter.depth.layers.forward_mode import forward_mode
 from lds_iter.depth.layers.recurrence import DepthRecurrence
 from lds_iter.depth.layers.up_to_rounding import agree, others, state_dtype
+from lds_iter.errors import note_source, shapes_of
 from lds_iter.methods.spelling import spelled
 
 Hidden = Callable[[Tensor], Tensor]
@@ -46,7 +47,7 @@ def shared(block: Hidden, h0: Tensor, depth: int, *, dims: int = 2) -> DepthRecu
         TypeError: when it is solved, for a block that does not return a tensor.
     """
     _check_depth(depth)
-    return _recurrence(lambda s, _: _in_one_batch(block, s, h0, dims), h0, torch.arange(depth), dims)
+    return _recurrence(lambda s, _: _in_one_batch(block, s, h0, dims), h0, torch.arange(depth, device=h0.device), dims)
 
 
 @spelled
@@ -76,7 +77,7 @@ def injected(
         rows = e.expand(s.shape[0], *e.shape).flatten(0, -dims - 1)
         return _in_one_batch(lambda h: core(h, rows), s, h0, dims)
 
-    return _recurrence(f, h0, torch.arange(depth), dims)
+    return _recurrence(f, h0, torch.arange(depth, device=h0.device), dims)
 
 
 @spelled
@@ -98,7 +99,7 @@ def loop(blocks: Sequence[Hidden], h0: Tensor, *, dims: int = 2) -> DepthRecurre
 
     if not len(blocks):
         raise ValueError("`blocks` must hold at least one layer.")
-    return _recurrence(f, h0, torch.arange(len(blocks)), dims)
+    return _recurrence(f, h0, torch.arange(len(blocks), device=h0.device), dims)
 
 
 @spelled
@@ -211,6 +212,9 @@ def _in_one_batch(block: Hidden, s: Tensor, h0: Tensor, dims: int) -> Tensor:
             "A block is called with hidden states alone. Layers of transformers models want masks and positions too: "
             "type `li.depth.over_depth(model, input_ids)`."
         )
+        raise
+    except Exception as error:
+        note_source(error, f"a block, called with hidden states {shapes_of(given)}.")
         raise
     if not isinstance(hidden, Tensor):
         raise TypeError(

@@ -30,6 +30,7 @@ from lds_iter.diagnostics.comparing import Compared as Compared
 from lds_iter.diagnostics.comparing import Comparison as Comparison
 from lds_iter.diagnostics.comparing import compare as compare
 from lds_iter.errors import PerformanceWarning as PerformanceWarning
+from lds_iter.errors import RankError as RankError
 from lds_iter.errors import SolveError as SolveError
 from lds_iter.gradients.adjoints import AbstractAdjoint as AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit as Implicit

@@ -50,6 +50,7 @@ MADE = {
     "Coarse": lambda: li.Coarse(4, f),
     "Auto": lambda: li.Auto(),
     "Compiled": used_compiled,
+    "Autodiff": lambda: li.Autodiff(f),
     "ElementwiseDerivatives": lambda: li.ElementwiseDerivatives(torch.ones(3, 2), torch.ones(3, 2)),
     "StructuredDerivatives": lambda: li.StructuredDerivatives(torch.ones(3, 2), li.Diagonal(torch.ones(3, 2))),
     "Iterate": lambda: li.iterate(li.start(f, torch.zeros(2), torch.ones(9, 2), li.Newton())),

@@ -63,12 +63,12 @@ def denoise(
     start = recurrence.initial(noise.to(recurrence.table.gain.dtype))
     guess = recurrence.guess(start, inputs) if warm is None else recurrence.warm(start, warm)
     if warm is not None:
-        recurrence.memo.thin = 0
+        recurrence.memo.stride = 1
     problem = Problem(recurrence, start, inputs, len(guess))
     method = Remembered(settings.method, carries)
     solution = _solved(recurrence, problem, method, guess, settings, watch)
     if recurrence.memo.thinned:  # solved, at a tolerance as wide as that, for interpolated outputs
-        recurrence.memo.thin = 0
+        recurrence.memo.stride = 1
         solution = _solved(recurrence, problem, method, solution.states, settings, watch)
     correction = _last_update(recurrence, start, solution, inputs, carries[0], settings)
     recurrence.count()
@@ -102,7 +102,7 @@ def _solved(
             raise ended from ended.__cause__
     solution = solution_of(problem, state, recorder)
     if solution.failed:
-        message = explain_failure(solution, advice(method), options.rtol, options.atol, length)
+        message = explain_failure(solution, advice(method), options.rtol, options.atol, length, length)
         raise SolveError(message, solution)
     return solution
 

@@ -1,9 +1,9 @@
 """Nothing is created on torch's default device by accident: the data is on the CPU, the default device is `meta`.
 
 A creation call that forgets `device=` makes a tensor without numbers here, and what meets it fails. On an accelerator
-the same call makes a tensor on the CPU beside those of the device; and for users of `torch.set_default_device("cuda")`
-a call that relies on the CPU being the default makes one on the wrong side. Every operation runs with real kernels,
-which fake tensors would not allow: a solve looks at its numbers.
+the same call makes a tensor on the CPU beside tensors of the device; and for users of
+`torch.set_default_device("cuda")` a call that relies on the CPU being the default makes one on the wrong side. Every
+operation runs with real kernels, which fake tensors would not allow: a solve looks at its numbers.
 """
 
 import ast
@@ -54,7 +54,7 @@ def test_strategies_and_estimates(elsewhere):
         assert solution.error_estimate().device.type == "cpu"
         li.finish(li.iterate(li.start(f, s0, u)))
         li.diagnostics.lyapunov(f, s0, u)
-        li.diagnostics.report(f, s0, u)
+        li.diagnostics.report(solution)
         li.testing.check_method(li.Newton(), f, s0, u)
         li.testing.check_derivatives(f, u.sin(), u)
 

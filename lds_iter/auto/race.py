@@ -100,8 +100,8 @@ class Race:
         window = min(FIRST_WINDOWS_ROWS[0], widest)
         solving.decide(place, f"it is to be tried; {duration(row_seconds)} a row is what to beat", window)
         solving.enter(place, window)
-        again = place in self.entry.records
-        record = Attempt(solving, place, widest, row_seconds, allowed, 2 if again else 1).run()
+        fewest = 2 if place in self.entry.records else 1
+        record = Attempt(solving, place, widest, row_seconds, allowed, fewest).run()
         if not solving.over or bool((solving.state.result == int(Result.SUCCESS)).all()):
             self.entry = self.entry.noted(place, record)
 

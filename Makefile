@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-assets.txt Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test test-slow fuzz lint docs browser browser-tests pictures serve bench clean
+.PHONY: setup demo test test-slow fuzz matrix sbom lint docs browser browser-tests pictures serve bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,6 +31,16 @@ test-slow: $(READY)  ## the tests of minutes: real networks and long problems
 
 fuzz: $(READY)  ## 100,000 random cases against the laws of the loop, on two processes; about an hour; goes on where it was cut off
 	OMP_NUM_THREADS=1 $(BIN)/python tests/contract/fuzz --cases 100000 --processes 2
+
+matrix: $(READY)  ## the wheel in empty environments: each Python, torch from oldest to newest, all minimum versions; an hour
+	$(BIN)/python tests/matrix
+
+sbom: $(READY)  ## all that an installed package brings with it, with versions and licences: out/sbom.cdx.json (CycloneDX)
+	$(BIN)/uv venv --quiet --clear out/sbom
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python out/sbom --constraint constraints.txt .
+	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
+		--output-reproducible --output-file out/sbom.cdx.json out/sbom/bin/python
+	rm -r out/sbom
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -74,7 +74,9 @@ COMPARISONS = (
     Comparison("bench.curves", quick=("--longest", "1000", "--rounds", "1", "--out", str(QUICK))),
     Comparison("bench.roofline", quick=("--length", "2000", "--rounds", "1", "--out", str(QUICK))),
     Comparison("bench.kernels", devices=CUDA),
-    Comparison("bench.gpu", quick=("--longest", "1000", "--rounds", "1", "--out", str(QUICK)), devices=CUDA),
+    Comparison("bench.gpu", quick=("--minutes", "2", "--tiny", "--out", str(QUICK)), devices=CUDA),
+    Comparison("bench.registers", devices=CPU),
+    Comparison("bench.forecast", devices=CPU),
 )
 
 

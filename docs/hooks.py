@@ -12,6 +12,7 @@ BOOST = {
     "index": 0.7,
     "start": 1.5,
     "recipes": 1.8,
+    "notebooks": 1.5,
     "lessons": 2.0,
     "learn": 2.0,
     "howto": 2.5,
@@ -41,19 +42,32 @@ def version() -> str:
 def python_and_torch() -> dict[str, str]:
     """The least versions that the package asks for."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    torch = next(entry for entry in project["dependencies"] if entry.startswith("torch"))
-    return {"python": project["requires-python"].lstrip(">="), "torch": torch.removeprefix("torch>=")}
+    torch = next(
+        entry for entry in project["dependencies"] if entry.startswith("torch")
+    )
+    return {
+        "python": project["requires-python"].lstrip(">="),
+        "torch": torch.removeprefix("torch>="),
+    }
 
 
-def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> str:
+def on_page_markdown(
+    markdown: str, *, page: Any, config: Any, files: Any
+) -> str:
     """Fill in what is said in one place only, and the page's description and weight in the search."""
     del files
     if page.file.src_uri == "reference/index.md":
         markdown = markdown.replace("{{ names }}", index_of_names())
-    words = {"repo_url": config["repo_url"].rstrip("/"), "version": version(), **python_and_torch()}
+    words = {
+        "repo_url": config["repo_url"].rstrip("/"),
+        "version": version(),
+        **python_and_torch(),
+    }
     for name, text in words.items():
         markdown = markdown.replace("{{ " + name + " }}", text)
-    page.meta.setdefault("description", description(markdown) or config["site_description"])
+    page.meta.setdefault(
+        "description", description(markdown) or config["site_description"]
+    )
     folder = page.file.src_uri.split("/")[0].removesuffix(".md")
     if folder in BOOST:
         page.meta.setdefault("search", {}).setdefault("boost", BOOST[folder])
@@ -74,9 +88,15 @@ def folded(match: re.Match[str]) -> str:
 def index_of_names() -> str:
     """All names of the reference pages, sorted by their last part, with a heading for each letter."""
     pages = (ROOT / "docs" / "reference").glob("*.md")
-    names = [name for page in pages for name in re.findall(r"^::: ([\w.]+)", page.read_text(), re.MULTILINE)]
+    names = [
+        name
+        for page in pages
+        for name in re.findall(r"^::: ([\w.]+)", page.read_text(), re.MULTILINE)
+    ]
     lines, letter = [], ""
-    for name in sorted(names, key=lambda name: (name.rsplit(".", 1)[1].lower(), name)):
+    for name in sorted(
+        names, key=lambda name: (name.rsplit(".", 1)[1].lower(), name)
+    ):
         last = name.rsplit(".", 1)[1]
         if last[0].upper() != letter:
             letter = last[0].upper()
@@ -97,9 +117,17 @@ def description(markdown: str) -> str:
     """The first sentence of the first paragraph, as plain text."""
     for paragraph in markdown.split("\n\n"):
         text = " ".join(paragraph.split())
-        if text and text[0].isalpha() and not text.startswith(("http", "hide:", "title:")):
+        if (
+            text
+            and text[0].isalpha()
+            and not text.startswith(("http", "hide:", "title:"))
+        ):
             text = re.sub(r"\[([^\]]*)\](\([^)]*\)|\[[^\]]*\])", r"\1", text)
             text = re.sub(r"[`*_]|\\[()]", "", text)
             sentence = re.split(r"(?<=[.!?:]) ", text)[0]
-            return sentence if len(sentence) <= LONGEST_DESCRIPTION else sentence[: LONGEST_DESCRIPTION - 1] + "…"
+            return (
+                sentence
+                if len(sentence) <= LONGEST_DESCRIPTION
+                else sentence[: LONGEST_DESCRIPTION - 1] + "…"
+            )
     return ""

@@ -1,27 +1,34 @@
-"""Make the notebooks of the recipes: `python -m docs.make_notebook` runs `docs/notebooks/*.py` into `.ipynb` files.
+"""Make the notebooks: `python -m docs.make_notebook [NAME ...]` runs `docs/notebooks/*.py` into `.ipynb` files.
 
 A source is Python with cells after `# %%`, and text after `# %% [markdown]`. Cells are run here, without a kernel; what
-they print and draw becomes their output.
+they print and draw becomes their output. `docs/notebook_pages.py` shows the files as pages of the guide.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import v4
 
+from recipes.canvas import pyplot, vector
+
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
 
 
-def target(source: Path) -> Path:
-    """Where a notebook goes: the folder of the recipe of that name."""
-    return ROOT / "recipes" / source.stem / f"{source.stem}.ipynb"
+def read(source: Path) -> str:
+    """A source, with the address of the repository filled in."""
+    found = re.search(
+        r"^repo_url: (\S+)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
+    assert found
+    return source.read_text().replace("{{ repo_url }}", found[1])
 
 
 def cells(source: str) -> list[tuple[str, str]]:
@@ -30,7 +37,10 @@ def cells(source: str) -> list[tuple[str, str]]:
     for part in source.split("# %%")[1:]:
         head, _, text = part.partition("\n")
         if "[markdown]" in head:
-            lines = [line.removeprefix("#").removeprefix(" ") for line in text.strip().splitlines()]
+            lines = [
+                line.removeprefix("#").removeprefix(" ")
+                for line in text.strip().splitlines()
+            ]
             found.append(("markdown", "\n".join(lines)))
         else:
             found.append(("code", text.strip()))
@@ -39,26 +49,28 @@ def cells(source: str) -> list[tuple[str, str]]:
 
 def run(code: str, namespace: dict[str, Any]) -> list[Any]:
     """The outputs of a cell: what it prints, and the figures that it leaves open."""
-    import matplotlib.pyplot as plt
-
-    printed = io.StringIO()
+    plt, printed = pyplot(), io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "cell", "exec"), namespace)
-    outputs = [v4.new_output("stream", name="stdout", text=printed.getvalue())] if printed.getvalue() else []
+    outputs = (
+        [v4.new_output("stream", name="stdout", text=printed.getvalue())]
+        if printed.getvalue()
+        else []
+    )
     for number in plt.get_fignums():
-        picture = io.BytesIO()
-        plt.figure(number).savefig(picture, format="png", dpi=80, bbox_inches="tight", metadata={"Software": None})
-        data = {"image/png": base64.b64encode(picture.getvalue()).decode()}
-        outputs.append(v4.new_output("display_data", data=data))
+        data, ground = (
+            {"image/svg+xml": vector(plt.figure(number))},
+            {"needs_background": "light"},
+        )
+        outputs.append(
+            v4.new_output("display_data", data=data, metadata=ground)
+        )
     plt.close("all")
     return outputs
 
 
 def notebook(source: str) -> Any:
     """The notebook of a source, run."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
     namespace: dict[str, Any] = {"__name__": "__main__"}
     made, count = [], 0
     for place, (kind, text) in enumerate(cells(source)):
@@ -66,19 +78,26 @@ def notebook(source: str) -> Any:
             cell = v4.new_markdown_cell(text)
         else:
             count += 1
-            cell = v4.new_code_cell(text, outputs=run(text, namespace), execution_count=count)
+            cell = v4.new_code_cell(
+                text, outputs=run(text, namespace), execution_count=count
+            )
         cell["id"] = f"cell-{place}"
         made.append(cell)
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    kernel = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
     return v4.new_notebook(cells=made, metadata={"kernelspec": kernel})
 
 
-def main() -> None:
-    """Write all of them."""
+def main(names: list[str]) -> None:
+    """Write those named, or all."""
     for path in SOURCES:
-        nbformat.write(notebook(path.read_text()), target(path))
-        print(target(path))
+        if not names or path.stem in names:
+            nbformat.write(notebook(read(path)), path.with_suffix(".ipynb"))
+            print(path.with_suffix(".ipynb"))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

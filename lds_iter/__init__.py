@@ -18,9 +18,10 @@ from lds_iter.carries.scan import scan as scan
 from lds_iter.carries.scan import scan_recurrence as scan_recurrence
 from lds_iter.compile.compiled import Compiled as Compiled
 from lds_iter.compile.compiled import cuda_graphs as cuda_graphs
+from lds_iter.derivatives.autodiff import Autodiff as Autodiff
+from lds_iter.derivatives.autodiff import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDerivatives
 from lds_iter.derivatives.closed_form import ElementwiseDerivatives as ElementwiseDerivatives
-from lds_iter.derivatives.forward_mode import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
 from lds_iter.derivatives.linearization import linearization as linearization
 from lds_iter.derivatives.structured import StructuredDerivatives as StructuredDerivatives
@@ -29,6 +30,7 @@ from lds_iter.diagnostics.comparing import Compared as Compared
 from lds_iter.diagnostics.comparing import Comparison as Comparison
 from lds_iter.diagnostics.comparing import compare as compare
 from lds_iter.errors import PerformanceWarning as PerformanceWarning
+from lds_iter.errors import RankError as RankError
 from lds_iter.errors import SolveError as SolveError
 from lds_iter.gradients.adjoints import AbstractAdjoint as AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit as Implicit
@@ -92,4 +94,4 @@ from lds_iter.solve import solve as solve
 from lds_iter.testing.verifying import Verification as Verification
 from lds_iter.testing.verifying import verify as verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

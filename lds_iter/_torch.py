@@ -116,6 +116,11 @@ def under_jvp() -> bool:
     return _takes_tangents() and any(key == _functorch.TransformType.Jvp for key in _transforms())
 
 
+def transformed() -> bool:
+    """Whether some transform of `torch.func` is at work."""
+    return _functorch.peek_interpreter_stack() is not None
+
+
 def other_transforms() -> bool:
     """Whether more than one derivative is being taken by `torch.func`."""
     return sum(key in (_functorch.TransformType.Jvp, _functorch.TransformType.Grad) for key in _transforms()) > 1

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.checks import check_arguments
 from lds_iter.derivatives.linearization import Linearization, linearize_along
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop import iteration, state
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Result, Solution
-from lds_iter.solve import check_arguments, explained, solution_of
+from lds_iter.solve import explained, solution_of
 
 
 @dataclass(frozen=True)

@@ -71,19 +71,33 @@ class SolveError(RuntimeError):
         return type(self), (str(self), self.solution.light())
 
 
+class RankError(RuntimeError):
+    """Another process of a shared trajectory has failed or is gone, so this one cannot go on.
+
+    Attributes:
+        rank: of that process in the group; None where it is not known.
+    """
+
+    def __init__(self, message: str, rank: int | None) -> None:
+        super().__init__(message)
+        self.rank = rank
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.rank)
+
+
 def explain_failure(
-    solution: Solution, other_methods: list[tuple[str, str]], rtol: float, atol: float, max_iters: int
+    solution: Solution, other_methods: list[tuple[str, str]], rtol: float, atol: float, max_iters: int, length: int
 ) -> str:
     """What happened, the likely causes, most likely first, and what to type.
 
     Args:
         solution: of the solve that failed.
         other_methods: pairs of a reason and a method to type, most likely first; see `methods.advice`.
-        rtol, atol, max_iters: of the solve.
+        rtol, atol, max_iters, length: of the solve.
     """
     codes, count = solution.result, solution.result.numel()
     slow, broken = codes == Result.MAX_ITERS, codes == Result.NONFINITE
-    length = solution.states.shape[0]
     lines = [f"`solve` did not converge for {int((slow | broken).sum())} of {count} sequence(s)."]
     if slow.any():
         worst = float(solution.residual[slow].nan_to_num(torch.inf).max())

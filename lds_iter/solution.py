@@ -62,10 +62,12 @@ class Progress:
         count: evaluations of `f` along the guess before this one.
         iterations: updates that led to this iterate, per sequence, `(*batch)`.
         accepted: rows that will not move any more, per sequence, `(*batch)`.
-        residual: the largest residual in the rows at hand, per sequence, `(*batch)`.
+        residual: the largest residual in the rows at hand, per sequence, `(*batch)`; NaN when `stepped`.
         result: the `Result` codes, `Result.RUNNING` while it goes on, `(*batch)`.
         resets: proposed rows that were not finite and were replaced so far, per sequence, `(*batch)`.
         carry: what the method remembers, of the method's own type.
+        stepped: whether sequential steps led to this iterate, which `Auto` may take. They are exact, and neither
+            residual nor update of the rows behind them is known.
     """
 
     count: int
@@ -77,6 +79,7 @@ class Progress:
     carry: Any
     _states: Callable[[], Tensor]
     _update: Callable[[], Tensor]
+    stepped: bool = False
 
     @property
     def states(self) -> Tensor:
@@ -85,7 +88,7 @@ class Progress:
 
     @property
     def update(self) -> Tensor:
-        """The update `d` proposed from it, `(T, *batch, D)`; zero where nothing is to move."""
+        """The update `d` proposed from it, `(T, *batch, D)`; zero where nothing is to move, NaN when `stepped`."""
         return self._update()
 
 
@@ -94,8 +97,8 @@ class History:
     """The solve, iterate by iterate (the guess first), as `record=True` keeps it, on the CPU.
 
     Attributes:
-        residual: the largest residual over the rows swept, `(sweeps, *batch)`; the last entry is that of the solution.
-        residual_map: the largest residual at each time, `(sweeps, T, *batch)`; NaN where a window has not been yet.
+        residual: the largest residual of the rows evaluated, `(iterations, *batch)`; the last entry is the solution's.
+        residual_map: the largest residual at each time, `(iterations, T, *batch)`; NaN where a window has not been yet.
         accepted: how many rows the frontier has passed, `(sweeps, *batch)`.
         resets: proposed rows that were not finite and were replaced by then, `(sweeps, *batch)`.
         numbers: the method's own numbers, those of its carry that have one value per sequence, by their name in it:
@@ -133,7 +136,8 @@ class Solution:
         result: `Result` codes, int64, per sequence.
         iterations: updates made, per sequence; 0 when the guess was the solution already.
         residual: the largest `|f(s_{t-1}, u_t) - s_t|`, per sequence. A small residual is not a small error where `f`
-            amplifies: see `error_estimate`. When a window stopped early, it is that of the rows it had reached.
+            amplifies: see `error_estimate`. When a window stopped early, it is that of the rows it had reached; NaN
+            when a rule ended sequential steps, which do not measure the rows behind them.
         history: see `History`; None unless `record=True`.
         evaluations: rows (time steps) of `f` evaluated from the frontier on, per sequence; step-by-step evaluation
             takes T. Derivatives are not counted.
@@ -141,7 +145,8 @@ class Solution:
             not finite either), per sequence.
         carry: what the method remembers at the end, of the method's own type (`Trust` for a `TrustRegion`, with its
             rejected iterations); None for most methods.
-        decisions: what a strategy such as `Auto` decided and why, in order; print them. Empty for a method.
+        decisions: what a strategy such as `Auto` decided and why, in order, and by what way derivatives were computed
+            where `f` refuses forward mode; print them. Else empty for a method.
     """
 
     states: Tensor

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ParamSpec, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,40 +14,42 @@ from torch.utils import _pytree as pytree
 
 from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced
 from lds_iter.checks import (
-    check_adjoint,
-    check_callable,
+    Arguments,
+    Options,
+    check_arguments,
     check_ends,
-    check_f,
-    check_flags,
-    check_guess,
-    check_inputs,
-    check_numbers,
-    check_state,
-    check_tolerance,
-    check_transforms,
+    check_problem,
+    check_shared_arguments,
     checked_method,
     last_inputs,
 )
+from lds_iter.derivatives.autodiff import refused
 from lds_iter.derivatives.linearization import linearize_along
+from lds_iter.distributed.shared_scan import shared_scan
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.implicit import Implicit
 from lds_iter.gradients.tangent import with_tangent, without_tangents
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.linear.cut import Cut
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.contract import versions
 from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.notes import note_on_derivatives
-from lds_iter.loop.observers import Recorder, calls, progress_bar, stops
+from lds_iter.loop.observers import Recorder, all_resets, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
-from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
+from lds_iter.loop.state import AbstractStrategy, LoopState, Observer, Problem
 from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
 from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import check_value, detached, own_steps, take_rows
-from lds_iter.solution import Progress, Result, Solution
+from lds_iter.solution import Decision, Progress, Result, Solution
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+    from torch.distributed.device_mesh import DeviceMesh
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +88,7 @@ def solve(
     callback: Callable[[Progress], object] | None = None,
     stop: AbstractRule | Callable[[Progress], Tensor] | None = None,
     throw: bool = True,
+    mesh: DeviceMesh | ProcessGroup | None = None,
 ) -> Solution:
     """Evaluate `s_t = f(s_{t-1}, u_t)`, t = 1..T, for all t in parallel, by fixed-point iteration.
 
@@ -117,6 +121,12 @@ def solve(
             `(*batch)`, asked after every evaluation.
             The sequences for which it is true end there with `Result.STOPPED`, which is no error.
         throw: raise `SolveError` when a sequence does not converge; otherwise see `Solution.result`.
+        mesh: a one-dimensional `DeviceMesh`, such as `mesh["time"]`, or a `ProcessGroup`, whose ranks share the time
+            steps: each gives the rows of `inputs` (and of a guess) that it holds, rank after rank in order of time, and
+            gets the states of these; T is the sum, and a rank may have none. `s0` is that of the first rank. All other
+            arguments are the same on all ranks, and so is all else of the `Solution`. Gradients are those of the sum of
+            all ranks' losses: every rank calls `.backward()`, those of the parameters of `f` are each rank's part of
+            the sum over ranks, and that of `s0` is the first rank's.
 
     Returns:
         A `Solution`. Its states carry a gradient where one is wanted: grad mode is on and `f` depends on something that
@@ -125,6 +135,7 @@ def solve(
     Raises:
         TypeError, ValueError: for arguments that cannot work, before the first iteration.
         SolveError: carries the solution reached, and says what to try.
+        RankError: with `mesh`, when another rank has failed or is gone.
         Exception: what a callback or a rule raises, with the solution reached in its attribute `solution`.
 
     Example:
@@ -133,7 +144,7 @@ def solve(
         >>> solution.converged, solution.states.shape
         (True, torch.Size([1000, 2]))
     """
-    if under_jvp():
+    if under_jvp() and mesh is None:
         with no_tangents():
             at, along, fixed = without_tangents(s0), without_tangents(inputs), without_tangents(guess)
             solution = solve(
@@ -141,84 +152,59 @@ def solve(
                 adjoint=adjoint, record=record, progress=progress, callback=callback, stop=stop, throw=throw,
             )  # fmt: skip
         return replace(solution, states=with_tangent(f, s0, inputs, solution.states))
-    gradients = check_adjoint(Implicit() if adjoint is None else adjoint)
-    check_flags(record=record, progress=progress, throw=throw)
-    check_callable("callback", callback)
-    check_callable("stop", None if isinstance(stop, AbstractRule) else stop)
-    given = check_arguments(f, s0, inputs, method, guess, rtol=rtol, atol=atol, max_iters=max_iters, window=window)
+    gradients = Implicit() if adjoint is None else adjoint
+    options = Options(gradients, record, progress, callback, stop, throw)
+    limits: dict[str, Any] = {"rtol": rtol, "atol": atol, "max_iters": max_iters, "window": window}
+    if mesh is None:
+        options.check()
+        given = check_arguments(f, s0, inputs, method, guess, **limits)
+    else:
+        given = check_shared_arguments(f, s0, inputs, method, guess, mesh=mesh, options=options, **limits)
     gradients.check_method(given.method)
-    problem, approximation, options, length = given.problem, given.method, given.options, given.problem.length
     recorder = Recorder() if record else None
     ending = None if stop is None else stops(asked(stop))
-    with progress_bar(length, progress) as bar:
-        watching = (ending, recorder, bar, None if callback is None else calls(callback))
-        observers = tuple(observer for observer in watching if observer is not None)
-        last = last_inputs(inputs, length)
-        try:
-            state, states = gradients.solve(
-                problem, approximation, given.guess, options, observers, wanted=given.wanted
-            )
-        except Interrupted as interrupted:
-            ended = interruption(problem, interrupted)
-            raise ended from ended.__cause__
-    solved = state.result == int(Result.SUCCESS)
-    try:
-        check_ends(f, state.states.detach(), given.first, last, solved, s0.detach(), options.rtol, options.atol)
-    except KeyboardInterrupt as interrupt:
-        raise interruption(problem, Interrupted(state)) from interrupt
-    solution = replace(solution_of(problem, state, recorder), states=states)
+    watching = (ending, recorder, None if callback is None else calls(callback))
+    observers = tuple(observer for observer in watching if observer is not None)
+    shards = given.problem.shards
+    with contextlib.nullcontext() if shards is None else shards.telling():
+        solution = _solved(given, gradients, observers, recorder, progress)
     if throw and solution.failed:
-        message = explain_failure(solution, advice(approximation), options.rtol, options.atol, given.limit)
+        options, length = given.options, given.problem.length
+        message = explain_failure(solution, advice(given.method), options.rtol, options.atol, given.limit, length)
         raise SolveError(message, solution)
     return solution
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """The arguments of a solve, checked.
-
-    Attributes:
-        problem: `f`, `s0`, `inputs` and T.
-        method: an instance.
-        guess: the states to begin with, `(T, *batch, D)`.
-        options: tolerances, limit and window.
-        wanted: whether values of `f` carry a gradient.
-        first: the value of the first step, `(1, *batch, D)`.
-        limit: of iterations.
-    """
-
-    problem: Problem
-    method: LDSApproximation | AbstractStrategy
-    guess: Tensor
-    options: LoopOptions
-    wanted: bool
-    first: Tensor
-    limit: int
-
-
-def check_arguments(
-    f: Callable[[Tensor, Any], Tensor],
-    s0: Tensor,
-    inputs: Any,
-    method: LDSApproximation | AbstractStrategy | None,
-    guess: Tensor | Guess,
-    *,
-    rtol: float | None,
-    atol: float | None,
-    max_iters: int | None,
-    window: int | None,
-) -> Arguments:
-    """Check what every solve takes, once, before any iteration; see `solve` for each."""
-    length, tolerances, first = _check(f, s0, inputs, rtol, atol)
-    check_transforms(first, s0, inputs)
-    approximation = checked_method(Newton() if method is None else method)
-    limits = check_numbers(length, max_iters=max_iters, window=window)
-    with torch.no_grad():
-        given = guess(f, s0, inputs, length) if callable(guess) else guess
-    check_guess(given, s0, length)
-    options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
-    problem = Problem(f, s0, inputs, length)
-    return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
+def _solved(
+    given: Arguments,
+    gradients: AbstractAdjoint,
+    observers: tuple[Observer, ...],
+    recorder: Recorder | None,
+    progress: bool,
+) -> Solution:
+    """The solution, of checked arguments, with a gradient."""
+    problem, options, shards = given.problem, given.options, given.problem.shards
+    with progress_bar(problem.length, progress, hidden=shards is not None and shards.place > 0) as bar:
+        observers = observers if bar is None else (*observers, bar)
+        last = last_inputs(problem.inputs, problem.held.stop - problem.held.start)
+        try:
+            state, states = gradients.solve(problem, given.method, given.guess, options, observers, wanted=given.wanted)
+        except Interrupted as interrupted:
+            ended = interruption(problem, interrupted)
+            raise ended from ended.__cause__
+    solved, s0 = state.result == int(Result.SUCCESS), problem.s0.detach()
+    if shards is None or not shards.is_empty:
+        first = given.first
+        if shards is not None and shards.place > 0:  # the step before this rank's first one was not known before
+            s0 = state.states[0]
+            with torch.no_grad():
+                first = problem.f(state.states[:1], problem.inputs_at(shards.first, shards.first + 1))
+        try:
+            check_ends(problem.f, state.states.detach(), first, last, solved, s0, options.rtol, options.atol)
+        except KeyboardInterrupt as interrupt:
+            raise interruption(problem, Interrupted(state)) from interrupt
+    state = replace(state, resets=all_resets(problem, state))
+    return replace(solution_of(problem, state, recorder), states=states)
 
 
 def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
@@ -250,7 +236,7 @@ def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> T
     Raises:
         TypeError, ValueError: for arguments that cannot work.
     """
-    length, _, first = _check(f, s0, inputs, None, None)
+    length, _, first = check_problem(f, s0, inputs, None, None)
     if not torch.is_grad_enabled() and not has_tangent(first):
         return _without_graph(f, s0, inputs, length)
     states, s = [], s0.unsqueeze(0)
@@ -282,23 +268,9 @@ def _stepped(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, t: int)
         raise
 
 
-def _check(
-    f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, rtol: float | None, atol: float | None
-) -> tuple[int, tuple[float, float], Tensor]:
-    """Check what `solve` and `sequential` share.
-
-    Returns:
-        T, the tolerances, and the value of the first step, `(1, *batch, D)`.
-    """
-    check_state(s0)
-    length = check_inputs(inputs, s0)
-    rtol, atol = (check_tolerance(name, value, s0.dtype) for name, value in (("rtol", rtol), ("atol", atol)))
-    return length, (rtol, atol), check_f(f, s0, inputs, length)
-
-
 def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:
     """What a solve returns, from the last state of the loop."""
-    fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+    fixed = replace(problem, s0=problem.s0.detach(), inputs=detached(problem.inputs))
     trajectory, carry = state.states.detach(), state.carry
     shared = (trajectory, fixed.s0, *(leaf for leaf in pytree.tree_leaves(fixed.inputs) if isinstance(leaf, Tensor)))
     before = versions(shared)
@@ -321,9 +293,14 @@ def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -
         state.evaluations,
         state.resets,
         carry,
-        state.decisions,
+        state.decisions + _ways_of(problem.f),
         estimate,
     )
+
+
+def _ways_of(f: Callable[[Tensor, Any], Tensor]) -> tuple[Decision, ...]:
+    """How derivatives were computed where `f` refused the usual way."""
+    return tuple(Decision(0, 0, way, f"`f` refuses a faster way ({why})") for way, why in refused(f).items())
 
 
 def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransition) -> Tensor:
@@ -331,8 +308,13 @@ def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransi
     checked_method(method, transition=True)
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
-    prev, states = trajectory[:-1], trajectory[1:]
+    prev, states, shards = trajectory[:-1], trajectory[1:], problem.shards
+    rows = rows if shards is None else len(states)  # one scan over all ranks
     for lin in linearize_along(problem.f, prev, states, problem.inputs, rows=rows, iteration=problem.length):
-        stretches.append(linear_scan(method.transition(lin), lin.residual, d))
+        transition = method.transition(lin)
+        if shards is not None:
+            found = shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
+            return found[:0] if shards.is_empty else found
+        stretches.append(linear_scan(transition, lin.residual, d))
         d = stretches[-1][-1]
     return torch.cat(stretches)

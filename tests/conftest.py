@@ -17,6 +17,7 @@ hypothesis.settings.register_profile(
     print_blob=True,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
+hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("lds_iter"), max_examples=5)
 hypothesis.settings.load_profile("lds_iter")
 
 

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "lds_iter"
 FLOORS = [
     ["errors", "solution", "_torch", "recurrence"],
     ["linear"],
+    ["distributed"],
     ["kernels"],
     ["derivatives"],
     ["methods"],

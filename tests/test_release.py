@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import lds_iter as li
+from docs import make_licences
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -140,3 +141,43 @@ def test_the_lines_to_paste_into_a_report_run(capsys):
     said = capsys.readouterr().out
     assert said.startswith(li.__version__)
     assert "scan" in said
+
+
+def test_one_place_has_the_version_and_the_changelog_begins_with_it():
+    """`pyproject.toml` reads it from the package, as the guide does; the newest heading of the changelog is of it."""
+    assert "version" in PROJECT["dynamic"]
+    headings = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    versions = [re.fullmatch(r"(\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d)\)", line) for line in headings[1:]]
+    assert headings[0] == "Unreleased"
+    assert versions[0][1] == li.__version__
+    assert str(read("CITATION.cff")["date-released"]) == versions[0][2]
+    numbers = [tuple(int(part) for part in version[1].split(".")) for version in versions]
+    assert numbers == sorted(set(numbers), reverse=True)
+
+
+def conda_name(requirement):
+    return requirement.replace(" ", "").replace("torch>", "pytorch>")
+
+
+def test_the_conda_recipe_is_of_this_package():
+    recipe = read("conda/recipe.yaml")
+    assert recipe["schema_version"] == 1
+    assert recipe["context"] == {"name": PROJECT["name"], "version": li.__version__, "python_min": pythons()[0]}
+    needed = {f"python>={'${{python_min}}'}", *map(conda_name, PROJECT["dependencies"])}
+    assert {line.replace(" ", "") for line in recipe["requirements"]["run"]} == needed
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    assert set(build) <= {line.replace(" ", "") for line in recipe["requirements"]["host"]}
+    about = recipe["about"]
+    assert about["license"] == PROJECT["license"]
+    assert about["summary"] == PROJECT["description"]
+    assert [about["homepage"], about["documentation"]] == list(PROJECT["urls"].values())
+    assert (ROOT / about["license_file"]).exists()
+
+
+def test_licences_of_all_that_is_asked_for_are_listed():
+    """Run `python -m docs.make_licences` where this fails."""
+    known = make_licences.known()
+    assert set(known) == set(make_licences.requirements())
+    installed = {name: make_licences.licence(name) for name in known}
+    assert {name: said for name, said in installed.items() if said not in (None, known[name])} == {}
+    assert not {name for name, said in known.items() if said.startswith("not ")}

@@ -4,7 +4,7 @@
 and in training, over T for a few widths and batches. Everything is checked against torch's layer before it is timed
 (`bench.peers.measure`). A cell that would exceed the time that is left or the memory is marked and not run; torch's
 training over a million steps is such a one, for its graph alone takes gigabytes. Writes
-`bench/results/<device>/curves.json`, `docs/pictures/curves.png` and a section of `docs/background/map.md`.
+`bench/results/<device>/curves.json`, `docs/pictures/curves.svg` and a section of `docs/background/map.md`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.curves.measure import LENGTHS, problems, survey
 from bench.curves.page import picture, section
 
 COMMAND = "python -m bench.curves"
-PAGE, PICTURE = Path("docs/background/map.md"), Path("docs/pictures/curves.png")
+PAGE, PICTURE = Path("docs/background/map.md"), Path("docs/pictures/curves.svg")
 
 
 def main(
@@ -40,7 +40,7 @@ def main(
     folder = results_folder() if out is None else out
     text = between(PAGE.read_text(), COMMAND, section(results))
     keep(results, folder / "curves.json", PAGE if out is None else out / "map.md", text)
-    picture(tables, PICTURE if out is None else out / "curves.png")
+    picture(tables, PICTURE if out is None else out / "curves.svg")
 
 
 if __name__ == "__main__":

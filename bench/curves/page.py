@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.common.pages import markdown
+from recipes.canvas import GREEN, ORANGE, SKY, label, pyplot, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLE = {"lds_iter": ("#1f4e9c", "o"), "torch.nn": ("#c0392b", "s"), "jax.lax.scan, jitted": ("#7f8c8d", "^")}
+STYLE = {"lds_iter": (SKY, "o"), "torch.nn": (ORANGE, "s"), "jax.lax.scan, jitted": (GREEN, "^")}
+SHORT = {"lds_iter": "lds_iter", "torch.nn": "torch", "jax.lax.scan, jitted": "JAX"}
 
 
-def picture(tables: Sequence[dict[str, Any]], path: Path) -> None:
+def picture(tables: Sequence[dict[str, Any]], path: Path) -> Path:
     """A column for each layer, width and batch; forward above, training below; both axes logarithmic."""
-    from matplotlib.figure import Figure
-
     shapes = sorted({(table["layer"], table["width"], table["batch"]) for table in tables})
-    figure = Figure(figsize=(3.4 * len(shapes), 6.2), dpi=130, layout="constrained")
+    figure = pyplot().figure(figsize=(3.4 * len(shapes), 6.2), layout="constrained")
     panels = figure.subplots(2, len(shapes), squeeze=False, sharex=True, sharey="row")
     for i, training in enumerate((False, True)):
         for j, shape in enumerate(shapes):
@@ -30,13 +30,14 @@ def picture(tables: Sequence[dict[str, Any]], path: Path) -> None:
             ]
             panel(panels[i, j], here)
             passes = "forward and backward" if training else "forward"
-            panels[i, j].set_title(f"{shape[0]}, D = {shape[1]}, batch {shape[2]}\n{passes}", fontsize=9)
+            panels[i, j].set_title(f"{shape[0]}, D = {shape[1]}, batch {shape[2]}\n{passes}", fontsize=10)
     for ax in panels[1]:
         ax.set_xlabel("T")
     for row in panels:
-        row[0].set_ylabel("ms")
-    panels[0, 0].legend(fontsize=8)
-    figure.savefig(path, facecolor="white", metadata={"Software": None})
+        row[0].set_ylabel("ms; lower is faster")
+    for ax in panels[:, 0]:
+        label(ax)
+    return save(figure, path)
 
 
 def panel(ax: Axes, tables: Sequence[dict[str, Any]]) -> None:
@@ -48,10 +49,9 @@ def panel(ax: Axes, tables: Sequence[dict[str, Any]]) -> None:
             for row in table["rows"]
             if row["peer"] == name and "ms" in row
         )
-        ax.loglog(
-            *([list(axis) for axis in zip(*points, strict=True)] or [[], []]), color=colour, marker=marker, label=name
-        )
-    ax.grid(True, which="major", color="#dddddd")
+        if points:
+            ax.loglog(*zip(*points, strict=True), color=colour, marker=marker, markersize=5, label=SHORT[name])
+    ax.grid(visible=True, which="major")
 
 
 def line(table: dict[str, Any]) -> list[str]:
@@ -76,7 +76,7 @@ def section(results: dict[str, Any]) -> str:
     keys = ("layer", "width", "batch", "training", "length")
     lines = [line(table) for table in sorted(results["tables"], key=lambda table: [table[key] for key in keys])]
     words = (
-        f"![Time over T](../pictures/curves.png)\n\n{machine['device']}, {machine['threads']} threads; torch "
+        f"![Time over T](../pictures/curves.svg#both)\n\n{machine['device']}, {machine['threads']} threads; torch "
         f"{machine['torch']}. Ours is the layer of `li.nn` by its default method. Cells that would not fit "
         f"{results['memory']:g} GiB or the time that was left were not run.\n\n"
     )

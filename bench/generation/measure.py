@@ -29,15 +29,22 @@ WAYS: dict[str, Way] = {
 FEW = {"wavefront, 16 in flight": 2}
 """Prompts of a way that takes long."""
 
+BATCHES = {"verified, one batch": "verified", "newest states, 0.003, one batch": "newest states, 0.003"}
+"""All prompts in one batch, by which way; the loop has them in one batch, too."""
+
 
 def row(name: str, model: RecurrentDepth, prompts: list[Tensor], exact: list[Generated], rounds: int) -> dict[str, Any]:
     """One way on its prompts against the loop, and times where `rounds` is not 0."""
-    used = prompts[: FEW.get(name, len(prompts))]
-    pairs = [(WAYS[name](model, prompt), loop) for prompt, loop in zip(used, exact, strict=False)]
+    way, used = WAYS[BATCHES.get(name, name)], prompts[: FEW.get(name, len(prompts))]
+    if name in BATCHES:
+        prompts = used = [torch.stack(used)]
+        exact = [loop_of(model, used[0])]
+    pairs = [(way(model, prompt), loop) for prompt, loop in zip(used, exact, strict=False)]
+    texts = [pair for ours, loop in pairs for pair in zip(_rows(ours.tokens), _rows(loop.tokens), strict=True)]
     found: dict[str, Any] = {
         "way": name,
-        "prompts": len(used),
-        "agree": [li.depth.agreement(ours.tokens, loop.tokens) for ours, loop in pairs],
+        "prompts": len(texts),
+        "agree": [li.depth.agreement(*pair) for pair in texts],
         "steps": [ours.work.step for ours, _ in pairs],
         "fewer_calls": [loop.work.one_after_the_other / ours.work.one_after_the_other for ours, loop in pairs],
         "work": [ours.work.token_steps / loop.work.token_steps for ours, loop in pairs],
@@ -45,11 +52,16 @@ def row(name: str, model: RecurrentDepth, prompts: list[Tensor], exact: list[Gen
     if rounds:
         loop = loop_of(model, prompts[0])
         found["tokens_per_second"] = {
-            "ours": _speed(lambda: WAYS[name](model, prompts[0]), rounds),
-            "loop": _speed(lambda: loop_of(model, prompts[0]), rounds),
-            "same": bool(torch.equal(WAYS[name](model, prompts[0]).tokens, loop.tokens)),
+            "ours": _speed(lambda: way(model, prompts[0]), rounds, loop.tokens.numel()),
+            "loop": _speed(lambda: loop_of(model, prompts[0]), rounds, loop.tokens.numel()),
+            "same": bool(torch.equal(way(model, prompts[0]).tokens, loop.tokens)),
         }
     return found
+
+
+def _rows(tokens: Tensor) -> Tensor:
+    """The texts of a batch, or the one there is, `(N, count)`."""
+    return tokens.view(-1, tokens.shape[-1])
 
 
 def loop_of(model: RecurrentDepth, prompt: Tensor) -> Generated:
@@ -57,10 +69,10 @@ def loop_of(model: RecurrentDepth, prompt: Tensor) -> Generated:
     return li.depth.one_by_one(model, prompt, COUNT, DEPTH)
 
 
-def _speed(run: Callable[[], object], rounds: int) -> float:
+def _speed(run: Callable[[], object], rounds: int, characters: int) -> float:
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()
         run()
         seconds.append(time.perf_counter() - start)
-    return COUNT / statistics.median(seconds)
+    return characters / statistics.median(seconds)

@@ -15,7 +15,8 @@ torch {torch}, Python {python}, {cpu}, {threads} thread.
 *Same text* is how many of the prompts got the text of the loop to the last character, and the fewest characters that
 agreed. *Steps* are calls of the core one after the other, {loop} in the loop; *fewer calls* counts those of prelude and
 coda too. *Work* is characters through the core, in units of the loop's. Prompts are read alike by all ways and not
-counted.
+counted. In *one batch* all prompts go side by side, in the loop as well, and each at its own pace: the steps are those
+of the slowest text, and the work is that of all of them.
 """
 
 

@@ -1,1 +1,1 @@
-"""Every comparison that needs a GPU, in one plan."""
+"""Everything that needs a GPU, in one visit of some minutes."""

@@ -1,51 +1,67 @@
-"""The tables of `docs/background/gpu.md`, from `bench/results/<device>/gpu.json`, or a list of what awaits a GPU."""
+"""The report of a visit, and `docs/background/gpu.md` from what is kept of all visits."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from bench.common.pages import markdown
-from bench.peers.page import rows
+from bench.gpu.record import FAILED, outcome
+from bench.gpu.stages import STAGES
+from bench.gpu.stages.base import Where
 
 COMMAND = "python -m bench.gpu"
 
+Stages = dict[str, dict[str, dict[str, Any]]]
 
-def section(results: dict[str, Any]) -> str:
-    """One device's figures."""
-    machine = results["lds_iter"]
+
+def counts(rows: dict[str, dict[str, Any]]) -> str:
+    """How many rows ended how."""
+    return ", ".join(f"{number} {state}" for state, number in Counter(row["state"] for row in rows.values()).items())
+
+
+def report(machine: dict[str, Any], stages: Stages) -> str:
+    """A visit in plain text: what failed first, then every row."""
+    lines = [f"{machine['device']}; torch {machine['torch']}, Python {machine['python']}", ""]
+    failed = [(stage, name, row) for stage, rows in stages.items() for name, row in rows.items()
+              if row["state"] == FAILED]  # fmt: skip
+    lines += [f"FAILED {stage}: {name}\n    {outcome(row)}" for stage, name, row in failed]
+    for stage in STAGES:
+        if rows := stages.get(stage.name):
+            lines += ["", f"{stage.title} ({counts(rows)})"]
+            lines += [f"    {name}: {outcome(row)}" for name, row in rows.items()]
+    return "\n".join(lines) + "\n"
+
+
+def page(visits: Sequence[dict[str, Any]]) -> str:
+    """The sections of all devices; before there is one, what a visit runs."""
+    return "\n\n".join(section(visit) for visit in visits) if visits else plan()
+
+
+def section(visit: dict[str, Any]) -> str:
+    """One device's rows."""
+    machine = visit["machine"]
     lines = [
         f"## On {machine['device']}",
         "",
-        f"torch {machine['torch']}, float32 without TF32 (the sine wave in float64); contenders in turns, medians of "
-        f"{results['rounds']}. *Times ours* above 1: the contender is faster than the first row.",
+        f"torch {machine['torch']}, Python {machine['python']}; float32 without TF32 (the sine wave in float64); "
+        "contenders in turns, medians; in brackets the iterations.",
     ]
-    for group in results["groups"]:
-        lines += ["", f"### {group['title']}", "", group["note"]]
-        lines += [part for table in group["tables"] for part in ("", f"#### {name(table)}", "", rows(table))]
-        if group["left"]:
-            lines += ["", "Not run, for want of time: " + "; ".join(name(problem) for problem in group["left"]) + "."]
+    for stage in STAGES:
+        if rows := visit["stages"].get(stage.name):
+            table = [[name, outcome(row).replace("|", "\\|")] for name, row in rows.items()]
+            lines += ["", f"### {stage.title}", "", f"{counts(rows)}.", "", markdown(["row", "outcome"], table)]
     return "\n".join(lines)
 
 
-def name(problem: dict[str, Any]) -> str:
-    """A problem, by its size."""
-    words = [f"T = {problem['length']:,}", f"D = {problem['width']}", f"batch {problem['batch']}"]
-    return ", ".join(words + (["training"] if problem.get("training") else []))
-
-
-def plan(groups: Sequence[dict[str, Any]]) -> str:
-    """What has not been measured yet."""
-    lines = [
-        [
-            group["title"],
-            str(len(group["left"])),
-            ", ".join(f"{length:,}" for length in sorted({problem["length"] for problem in group["left"]})),
-            ", ".join(str(width) for width in sorted({problem["width"] for problem in group["left"]})),
-            ", ".join(str(batch) for batch in sorted({problem["batch"] for problem in group["left"]})),
-            group["note"],
-        ]
-        for group in groups
+def plan() -> str:
+    """What a visit runs, where none has been made."""
+    where = Where("cuda")
+    total = sum(stage.seconds for stage in STAGES)
+    table = [
+        [str(number), stage.title, str(len(stage.rows(where))), f"{100 * stage.seconds / total:.0f} %"]
+        for number, stage in enumerate(STAGES, 1)
     ]
-    head = ["figures", "problems", "T", "D", "batch", "to be held against"]
-    return "No GPU was at hand when this page was written. These figures await one:\n\n" + markdown(head, lines)
+    words = "No GPU was at hand when this page was written. A visit runs, in this order:\n\n"
+    return words + markdown(["", "stage", "rows", "share of the time"], table)

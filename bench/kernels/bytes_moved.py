@@ -97,24 +97,24 @@ def scans(rows: int) -> dict[str, Operation]:
     }
 
 
-def steps(rows: int) -> dict[str, Operation]:
+def steps(rows: int, width: int = 4) -> dict[str, Operation]:
     """Steps and iterations of cells, likewise. Weights are left out: they are the same at every step."""
     from lds_iter.kernels.triton.cells import iterations
     from lds_iter.kernels.triton.cells import operators as cells
 
-    h, *u = torch.rand(5, rows, 1, 4).unbind(0)
-    pairs, weight, bias = torch.rand(rows, 1, 8), torch.rand(16, 4), torch.rand(4)
-    states, both = torch.rand(rows + 1, 1, 4), torch.rand(rows + 1, 1, 8)
-    start = torch.zeros(1, dtype=torch.int64)
+    h, *u = torch.rand(5, rows, 1, width).unbind(0)
+    pairs, weight, bias = torch.rand(rows, 1, 2 * width), torch.rand(4 * width, width), torch.rand(width)
+    states, both = torch.rand(rows + 1, 1, width), torch.rand(rows + 1, 1, 2 * width)
+    start, three = torch.zeros(1, dtype=torch.int64), weight[: 3 * width]
     rest = 0, start, start + rows, 0.0, 1e-5
     one, two = (torch.empty_like(h), h[0], *rest), (torch.empty_like(pairs), pairs[0], *rest)
     return {
-        "GRU step: value, diagonal": (lambda: cells.gru_step(h, *u[:3], weight[:12], bias), 6 * h.nbytes),
-        "GRU iteration": (lambda: iterations.gru_iteration_(states, *u[:3], weight[:12], bias, *one), 5 * h.nbytes),
+        "GRU step: value, diagonal": (lambda: cells.gru_step(h, *u[:3], three, bias), 6 * h.nbytes),
+        "GRU iteration": (lambda: iterations.gru_iteration_(states, *u[:3], three, bias, *one), 5 * h.nbytes),
         "LSTM step: value, blocks": (lambda: cells.lstm_step(pairs, *u, weight), 12 * h.nbytes),
         "LSTM iteration": (lambda: iterations.lstm_iteration_(both, *u, weight, *two), 8 * h.nbytes),
-        "RNN step: value, diagonal": (lambda: cells.rnn_step(h, u[0], weight[:4], False), 4 * h.nbytes),
-        "RNN iteration": (lambda: iterations.rnn_iteration_(states, u[0], weight[:4], False, *one), 3 * h.nbytes),
+        "RNN step: value, diagonal": (lambda: cells.rnn_step(h, u[0], weight[:width], False), 4 * h.nbytes),
+        "RNN iteration": (lambda: iterations.rnn_iteration_(states, u[0], weight[:width], False, *one), 3 * h.nbytes),
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
+from bench.common.timing import first_run
 from lds_iter.kernels.triton.cells import iterations
 from lds_iter.kernels.triton.cells import operators as cells
 from lds_iter.kernels.triton.scans import cuda
@@ -68,7 +69,7 @@ def error_of(a: Any, b: Tensor, found: Tensor) -> float:
     return float((found.double() - exact).abs().max() / exact.abs().max())
 
 
-def contenders(a: Any, b: Tensor) -> dict[str, Callable[[], Any]]:
+def contenders(a: Any, b: Tensor, with_peers: bool) -> dict[str, Callable[[], Any]]:
     """The kernel, forwards and backwards, a copy of the same bytes, the plain path, and peers where they apply."""
     x, least = b.clone(), sum(leaf.nbytes for leaf in leaves(a)) + 2 * b.nbytes
     source = torch.empty(least // 2, dtype=torch.uint8, device=b.device)
@@ -82,7 +83,7 @@ def contenders(a: Any, b: Tensor) -> dict[str, Callable[[], Any]]:
     }
     if single_pass_serves(a, x):
         runs["three launches"] = lambda: three_launches(a, x)
-    return runs | (peers(a, b) if isinstance(a, li.Diagonal) and b.dtype == torch.float32 else {})
+    return runs | (peers(a, b) if with_peers and isinstance(a, li.Diagonal) and b.dtype == torch.float32 else {})
 
 
 def single_pass_serves(a: Any, x: Tensor) -> bool:
@@ -122,7 +123,10 @@ def peers(a: li.Diagonal, b: Tensor) -> dict[str, Callable[[], Any]]:
 
 
 def times(run: Callable[[], Any]) -> dict[str, float]:
-    """Medians in microseconds: as a CUDA graph, where it can be captured, and launched from Python."""
+    """Medians in microseconds: as a CUDA graph, if one can be captured, and launched from Python; on a CPU one run."""
+    if not torch.cuda.is_available():
+        taken = 1e6 * first_run(run).seconds
+        return {"graph": taken, "launched": taken}
     from triton import testing  # pyright: ignore[reportMissingImports]
 
     launched = 1e3 * testing.do_bench(run, return_mode="median")  # pyright: ignore[reportOperatorIssue]
@@ -134,13 +138,13 @@ def times(run: Callable[[], Any]) -> dict[str, float]:
     return {"graph": graph, "launched": launched}
 
 
-def measure(case: Case, device: str) -> dict[str, Any]:
-    """All figures of a scan; those of a peer that fails are what it said."""
+def measure(case: Case, device: str, *, peers: bool = True) -> dict[str, Any]:
+    """All figures of a scan; those of a peer that fails are what it said. Some `peers` compile for many seconds."""
     a, b = transition(case, device)
     error = error_of(a, b, li.linear_scan(a, b))
     assert error < GATES[case.dtype], f"{case}: an error of {error:.1e} is not below {GATES[case.dtype]:g}"
     figures: dict[str, Any] = {}
-    for name, run in contenders(a, b).items():
+    for name, run in contenders(a, b, peers).items():
         try:
             figures[name] = times(run)
         except Exception as problem:

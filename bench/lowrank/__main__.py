@@ -7,14 +7,14 @@ and a section of `docs/background/structure.md`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from bench.common.machine import describe, results_folder
 from bench.common.pages import keep_of_device
-from bench.lowrank.measure import rows
+from bench.lowrank.measure import rows, scan_rows
 from bench.lowrank.page import section
 
 PAGE = Path("docs/background/structure.md")
@@ -29,11 +29,11 @@ def main(
 ) -> None:
     """Measure, print, keep."""
     torch.set_num_threads(threads)
-    found = []
-    for row in rows(rounds):
-        found.append(row)
-        print(row, flush=True)
-    results = {"machine": describe(), "rows": found}
+    results: dict[str, Any] = {"machine": describe(), "rows": [], "scans": []}
+    for kept, found in ("rows", rows(rounds)), ("scans", scan_rows(rounds)):
+        for row in found:
+            results[kept].append(row)
+            print(row, flush=True)
     print(section(results))
     if write:
         keep_of_device(results, "lowrank", PAGE, COMMAND, section, folder=results_folder(), out=out)

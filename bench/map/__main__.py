@@ -5,7 +5,7 @@ by step in compiled code. Before a cell is timed its outputs must be
 within `ERROR` of the peer's, and its gradients within `GRADIENT_ERROR`, relative. Then the contenders run in turns,
 medians of a few rounds; whose first run takes `timing.LONG` or longer does not run again. Cells run from the cheapest
 to the dearest, by an estimate that prefers small batches, until the time budget is spent; what is left, and what would
-not fit the memory, is marked as not run. Writes `bench/results/<device>/map.json`, `docs/pictures/map.png` and a
+not fit the memory, is marked as not run. Writes `bench/results/<device>/map.json`, `docs/pictures/map-*.svg` and a
 section of `docs/background/map.md`.
 """
 
@@ -24,7 +24,7 @@ from bench.common.timing import LONG
 from bench.map.measure import BATCHES, ERROR, GRADIENT_ERROR, LENGTHS, WIDTHS, Cell, survey
 from bench.map.page import COMMAND, picture, section
 
-PAGE, PICTURE = Path("docs/background/map.md"), Path("docs/pictures/map.png")
+PAGE, PICTURES = Path("docs/background/map.md"), Path("docs/pictures")
 
 
 def main(
@@ -46,7 +46,8 @@ def main(
     folder = results_folder() if out is None else out
     page = between(PAGE.read_text(), COMMAND, section(results))
     keep(results, folder / "map.json", PAGE if out is None else out / "map.md", page)
-    picture(results, PICTURE if out is None else out / "map.png")
+    for training, name in (False, "map-forward.svg"), (True, "map-training.svg"):
+        picture(results, (PICTURES if out is None else out) / name, training=training)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.common.pages import markdown
 from bench.common.timing import mib
+from recipes.canvas import pyplot, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ COMMAND = "python -m bench.map"
 
 PASSES = {False: "forward", True: "forward and backward"}
 
-FURTHEST = 64.0
+FURTHEST = 256.0
 """Ratios beyond this, and below one over it, have the colour of this."""
 
 
@@ -30,26 +31,22 @@ def short(ratio: float) -> str:
     return f"{ratio:.0f}" if ratio >= 9.5 else f"{ratio:.1f}" if ratio >= 0.095 else f"{ratio:.2f}"
 
 
-def picture(results: dict[str, Any], path: Path) -> None:
-    """A panel for every batch and direction: T across, D up, how many times faster ours is in the cells."""
-    from matplotlib.figure import Figure
-
-    cells = results["cells"]
-    batches, trainings = axis(cells, "batch"), axis(cells, "training")
-    size = (1.0 + 4.0 * len(batches), 0.9 + 3.6 * len(trainings))
-    figure = Figure(figsize=size, dpi=130, layout="constrained")
-    panels = figure.subplots(len(trainings), len(batches), squeeze=False)
-    for i, training in enumerate(trainings):
-        for j, batch in enumerate(batches):
-            here = [cell for cell in cells if cell["training"] == training and cell["batch"] == batch]
-            image = panel(panels[i, j], here)
-            panels[i, j].set_title(f"{PASSES[training]}, batch {batch}", fontsize=10, fontweight="bold")
-    bar = figure.colorbar(image, ax=panels, shrink=0.7, pad=0.01)  # pyright: ignore[reportPossiblyUnboundVariable]
+def picture(results: dict[str, Any], path: Path, *, training: bool) -> Path:
+    """A panel for every batch: T across, D up, how many times faster `lds_iter` is in the cells; for light and dark."""
+    cells = [cell for cell in results["cells"] if cell["training"] == training]
+    batches = axis(cells, "batch")
+    figure = pyplot().figure(figsize=(1.0 + 4.0 * len(batches), 3.9), layout="constrained")
+    panels = figure.subplots(1, len(batches), squeeze=False, sharey=True)[0]
+    for ax, batch in zip(panels, batches, strict=True):
+        image = panel(ax, [cell for cell in cells if cell["batch"] == batch])
+        ax.set_title(f"{PASSES[training]}, batch {batch}")
+    panels[0].set_ylabel("D")
+    bar = figure.colorbar(image, ax=panels, shrink=0.9, pad=0.01)  # pyright: ignore[reportPossiblyUnboundVariable]
     bar.set_label("times faster than torch.nn.GRU")
-    ticks = [1 / 64, 1 / 16, 1 / 4, 1, 4, 16, 64]
-    bar.set_ticks(ticks, labels=["1/64", "1/16", "1/4", "1", "4", "16", "64"])
+    ticks = [1 / 64, 1 / 16, 1 / 4, 1, 4, 16, 64, 256]
+    bar.set_ticks(ticks, labels=["1/64", "1/16", "1/4", "1", "4", "16", "64", "256"])
     bar.minorticks_off()
-    figure.savefig(path, facecolor="white", metadata={"Software": None})
+    return save(figure, path)
 
 
 def panel(ax: Axes, cells: list[dict[str, Any]]) -> AxesImage:
@@ -64,17 +61,15 @@ def panel(ax: Axes, cells: list[dict[str, Any]]) -> AxesImage:
         y, x = widths.index(cell["D"]), lengths.index(cell["T"])
         if "ratio" in cell:
             ratios[y, x] = cell["ratio"]
-        strong = "ratio" in cell and not 1 / 8 < cell["ratio"] < 8
+        strong = "ratio" in cell and not 1 / 20 < cell["ratio"] < 20
         words = short(cell["ratio"]) if "ratio" in cell else "gate" if cell["state"] == "failed the gate" else ""
-        ax.text(x, y, words, ha="center", va="center", fontsize=8, color="white" if strong else "#222222")
-    colours = colormaps["RdBu"].with_extremes(bad="#d9d9d9")
-    image = ax.imshow(
-        ratios, origin="lower", aspect="auto", cmap=colours, norm=LogNorm(1 / FURTHEST, FURTHEST), interpolation="none"
-    )
-    ax.set_xticks(range(len(lengths)), labels=[f"{length:,}" for length in lengths], fontsize=8, rotation=30)
-    ax.set_yticks(range(len(widths)), labels=[str(width) for width in widths], fontsize=8)
-    ax.set_xlabel("T", fontsize=9)
-    ax.set_ylabel("D", fontsize=9)
+        ax.text(x, y, words, ha="center", va="center", fontsize=9, color="white" if strong else "#212121")
+    colours = colormaps["PuOr"].with_extremes(bad="#b0b0b0")
+    norm = LogNorm(1 / FURTHEST, FURTHEST)
+    image = ax.imshow(ratios, origin="lower", aspect="auto", cmap=colours, norm=norm, interpolation="none")
+    ax.set_xticks(range(len(lengths)), labels=[f"{length:,}" for length in lengths], fontsize=9, rotation=30)
+    ax.set_yticks(range(len(widths)), labels=[str(width) for width in widths], fontsize=9)
+    ax.set_xlabel("T")
     return image
 
 
@@ -83,7 +78,9 @@ def section(results: dict[str, Any]) -> str:
     machine, cells = results["lds_iter"], results["cells"]
     timed = [cell for cell in cells if cell["state"] == "timed"]
     lines = [
-        "![How many times faster ours is, over T, D and batch](../pictures/map.png)",
+        "![How many times faster the layer is forward, over T, D and batch](../pictures/map-forward.svg#both)",
+        "",
+        "![How many times faster it is in training](../pictures/map-training.svg#both)",
         "",
         f"Hardware: {machine['cpu']}, {machine['threads']} threads, no GPU; torch {machine['torch']}, Python "
         f"{machine['python']}. A cell is timed only after its outputs have been found within {results['gate']:g} of "

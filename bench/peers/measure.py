@@ -18,6 +18,14 @@ LONG = 3.0
 """Seconds from which a run is not repeated."""
 
 
+def version(package: str) -> str:
+    """Of a distribution; a checkout that runs where it lies has none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
 def errors(found: Sequence[Tensor], exact: Sequence[Tensor]) -> tuple[float, float]:
     """The largest difference of the states, and the largest relative one of a gradient (0 without gradients)."""
     pairs = zip(found[1:], exact[1:], strict=True)
@@ -42,7 +50,7 @@ def attempt(peer: AbstractPeer[Any], problem: Any, exact: Sequence[Tensor]) -> t
     passes = error < problem.gate and gradient_error < getattr(problem, "gradient_gate", 1)
     row = {
         "peer": peer.name,
-        "package": f"{peer.package} {metadata.version(peer.package)}",
+        "package": f"{peer.package} {version(peer.package)}",
         "state": "timed" if passes else "failed the gate",
         "error": error,
         "gradient_error": gradient_error if len(exact) > 1 else None,

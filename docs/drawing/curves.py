@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import lds_iter as li
-from docs.drawing import style
 from docs.drawing.maps import tanh_rnn
+from recipes.canvas import AMBER, COLOURS, MARKERS, SKY
 
 
 def window() -> Figure:
@@ -25,14 +25,25 @@ def window() -> Figure:
         ax.set_xscale("log", base=2)
         ax.set_yscale("log", base=2)
     for colour, marker, method in zip(
-        style.COLOURS, style.MARKERS, (li.Newton(), li.QuasiNewton(), li.Jacobi()), strict=False
+        COLOURS,
+        MARKERS,
+        (li.Newton(), li.QuasiNewton(), li.Jacobi()),
+        strict=False,
     ):
-        solutions = [li.solve(*problem, method, window=size) for size in lengths]
+        solutions = [
+            li.solve(*problem, method, window=size) for size in lengths
+        ]
         look = {"color": colour, "marker": marker, "markersize": 6}
-        left.plot(lengths, [int(solution.iterations) for solution in solutions], **look)
+        left.plot(
+            lengths,
+            [int(solution.iterations) for solution in solutions],
+            **look,
+        )
         work = [int(solution.evaluations) / length for solution in solutions]
         right.plot(lengths, work, **look)
-        right.text(lengths[-1] * 1.4, work[-1], type(method).__name__, va="center")
+        right.text(
+            lengths[-1] * 1.4, work[-1], type(method).__name__, va="center"
+        )
     left.set_title("iterations (the depth)")
     right.set_title("evaluations of each time step (the work)")
     right.set_xlim(None, 8000)
@@ -46,7 +57,12 @@ def window() -> Figure:
     return figure
 
 
-def newton_on_states(f: Callable[[Tensor, Tensor], Tensor], s0: Tensor, inputs: Tensor, iterations: int) -> Tensor:
+def newton_on_states(
+    f: Callable[[Tensor, Tensor], Tensor],
+    s0: Tensor,
+    inputs: Tensor,
+    iterations: int,
+) -> Tensor:
     """The papers' form, `s_t = A_t s_{t-1} + b_t`, `b_t = value_t - A_t prev_t`: its last residual, `(T,)`.
 
     By the scan in a tree, as on a GPU; the one of a CPU goes step by step, and rounds like the loop.
@@ -59,7 +75,9 @@ def newton_on_states(f: Callable[[Tensor, Tensor], Tensor], s0: Tensor, inputs: 
         states = derivatives.value - transition.mv(prev)
         li.reference_scan(transition, states, s0)
         states = torch.where(states.isfinite(), states, derivatives.value)
-    return (f(torch.cat([s0[None], states[:-1]]), inputs) - states).abs().amax(-1)
+    return (
+        (f(torch.cat([s0[None], states[:-1]]), inputs) - states).abs().amax(-1)
+    )
 
 
 def forms() -> Figure:
@@ -78,12 +96,16 @@ def forms() -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     ax = figure.subplots()
     times, zero = range(1, length + 1), 1e-9
-    ax.semilogy(times, residual.clamp(min=zero), "s", color=style.AMBER, markersize=5)
-    ax.semilogy(times, [zero] * length, "o", color=style.SKY, markersize=5)
+    ax.semilogy(times, residual.clamp(min=zero), "s", color=AMBER, markersize=5)
+    ax.semilogy(times, [zero] * length, "o", color=SKY, markersize=5)
     ax.axhline(10 * zero, color="#808080", linewidth=0.8)
     words = f"● scan on the update: exactly 0 after {int(solution.iterations)} iterations"
-    ax.text(2, 1e3, "■ scan on the states, the papers' form", color=style.AMBER)
-    ax.text(2, 30, words, color=style.SKY)
+    ax.text(2, 1e3, "■ scan on the states, the papers' form", color=AMBER)
+    ax.text(2, 30, words, color=SKY)
     ax.set_yticks([zero, 1e-6, 1e-3, 1, 1e3], ["0", "1e-6", "1e-3", "1", "1e3"])
-    ax.set(title=f"residual after {length} iterations in float32", xlabel="time step", ylim=(zero / 5, 1e4))
+    ax.set(
+        title=f"residual after {length} iterations in float32",
+        xlabel="time step",
+        ylim=(zero / 5, 1e4),
+    )
     return figure

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import lds_iter as li
 from docs.drawing import style
+from recipes.canvas import SKY
 
 WIDTH, LENGTH = 16, 400
 STAGES = (0, 1, 2, 4)
@@ -29,20 +30,36 @@ def normals(seed: int) -> Iterator[float]:
         return (t ^ (t >> 14)) / 4294967296
 
     while True:
-        radius, angle = math.sqrt(-2 * math.log(1 - uniform())), 2 * math.pi * uniform()
+        radius, angle = (
+            math.sqrt(-2 * math.log(1 - uniform())),
+            2 * math.pi * uniform(),
+        )
         yield radius * math.cos(angle)
         yield radius * math.sin(angle)
 
 
-def network(gain: float, seed: int) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
+def network(
+    gain: float, seed: int
+) -> tuple[Callable[[Tensor, Tensor], Tensor], Tensor, Tensor]:
     """`s' = gain W tanh(s) + u`, with slow waves as inputs."""
     normal, wave = normals(seed), normals(seed + 99)
     numbers = [next(normal) / math.sqrt(WIDTH) for _ in range(WIDTH * WIDTH)]
-    weight = gain * torch.tensor(numbers, dtype=torch.float64).view(WIDTH, WIDTH)
-    waves = [(abs(next(wave)) * 0.03 + 0.01, 6 * next(wave), 0.5 * next(wave)) for _ in range(WIDTH)]
+    weight = gain * torch.tensor(numbers, dtype=torch.float64).view(
+        WIDTH, WIDTH
+    )
+    waves = [
+        (abs(next(wave)) * 0.03 + 0.01, 6 * next(wave), 0.5 * next(wave))
+        for _ in range(WIDTH)
+    ]
     speed, phase, height = torch.tensor(waves, dtype=torch.float64).unbind(-1)
-    inputs = height * torch.sin(speed * torch.arange(LENGTH, dtype=torch.float64).unsqueeze(-1) + phase)
-    return lambda s, u: torch.tanh(s) @ weight.T + u, torch.zeros(WIDTH, dtype=torch.float64), inputs
+    inputs = height * torch.sin(
+        speed * torch.arange(LENGTH, dtype=torch.float64).unsqueeze(-1) + phase
+    )
+    return (
+        lambda s, u: torch.tanh(s) @ weight.T + u,
+        torch.zeros(WIDTH, dtype=torch.float64),
+        inputs,
+    )
 
 
 def lead() -> Figure:
@@ -51,29 +68,54 @@ def lead() -> Figure:
     left, right = figure.subfigures(1, 2, width_ratios=(1.15, 1))
     stages(left, *network(0.6, 1))
     panels = right.subplots(1, 2, sharey=True)
-    for ax, gain, words in zip(panels, (0.6, 2.5), ("forgets", "chaotic"), strict=True):
-        solution = li.solve(*network(gain, 1), rtol=1e-10, atol=1e-10, record=True)
+    for ax, gain, words in zip(
+        panels, (0.6, 2.5), ("forgets", "chaotic"), strict=True
+    ):
+        solution = li.solve(
+            *network(gain, 1), rtol=1e-10, atol=1e-10, record=True
+        )
         style.draw_map(ax, solution, 40, 1e-12)
         count = int(solution.iterations)
-        ax.set_title(f"{words}: {f'{count} iterations' if count < LENGTH / 10 else 'no gain'}")
+        ax.set_title(
+            f"{words}: {f'{count} iterations' if count < LENGTH / 10 else 'no gain'}"
+        )
         ax.set_xticks([0, 200, 400])
     panels[0].text(LENGTH / 2, 22, "solved", ha="center", fontsize=14)
     panels[0].set_ylabel("iteration")
     return figure
 
 
-def stages(figure: Figure, f: Callable[[Tensor, Tensor], Tensor], s0: Tensor, inputs: Tensor) -> None:
+def stages(
+    figure: Figure,
+    f: Callable[[Tensor, Tensor], Tensor],
+    s0: Tensor,
+    inputs: Tensor,
+) -> None:
     """The iterates in front of the trajectory, one above the other."""
     truth = li.sequential(f, s0, inputs)
     panels = figure.subplots(len(STAGES), 1, sharex=True, sharey=True)
     for ax, count in zip(panels, STAGES, strict=True):
         states = s0.expand_as(truth)
         if count:
-            states = li.solve(f, s0, inputs, max_iters=count, rtol=0, atol=0, throw=False).states
-        ax.plot(truth[:, COORDINATE], color="#909090", linewidth=5, alpha=0.6, solid_capstyle="round")
-        ax.plot(states[:, COORDINATE], color=style.SKY, linewidth=2)
+            states = li.solve(
+                f, s0, inputs, max_iters=count, rtol=0, atol=0, throw=False
+            ).states
+        ax.plot(
+            truth[:, COORDINATE],
+            color="#909090",
+            linewidth=5,
+            alpha=0.6,
+            solid_capstyle="round",
+        )
+        ax.plot(states[:, COORDINATE], color=SKY, linewidth=2)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-        ax.set_ylabel("guess" if not count else f"{count}", rotation=0, ha="right", va="center", fontsize=13)
+        ax.set_ylabel(
+            "guess" if not count else f"{count}",
+            rotation=0,
+            ha="right",
+            va="center",
+            fontsize=13,
+        )
     panels[0].set_title("a loop: 400 steps in a row; here: 4 iterations")
     panels[-1].set_xlabel("time step")

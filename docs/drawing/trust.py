@@ -13,6 +13,7 @@ from torch import Tensor
 import lds_iter as li
 from bench.edge.problems import sine
 from docs.drawing import style
+from recipes.canvas import AMBER, SKY
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class Watched(li.LDSApproximation):
 def extent(lin: li.Linearization) -> Tensor:
     """The largest range of a coordinate over time, or the largest residual if that is more."""
     ranges = lin.value.amax(0) - lin.value.amin(0)
-    return torch.maximum(ranges, lin.residual.abs().amax(0)).amax(-1, keepdim=True)
+    return torch.maximum(ranges, lin.residual.abs().amax(0)).amax(
+        -1, keepdim=True
+    )
 
 
 def trust_region() -> Figure:
@@ -46,7 +49,9 @@ def trust_region() -> Figure:
     watched = Watched(li.TrustRegion(li.Newton()))
     figure = Figure(figsize=(11, 3.9), layout="constrained")
     left, *panels = figure.subplots(1, 3)
-    for ax, name, method in zip(panels, ("Newton", "TrustRegion"), (li.Newton(), watched), strict=True):
+    for ax, name, method in zip(
+        panels, ("Newton", "TrustRegion"), (li.Newton(), watched), strict=True
+    ):
         solution = li.solve(
             problem.f,
             problem.s0,
@@ -59,16 +64,42 @@ def trust_region() -> Figure:
             throw=False,
         )
         image = style.draw_map(ax, solution, rows, 1e-10)
-        ended = str(int(solution.iterations)) if solution.converged else f"not in {rows}"
+        ended = (
+            str(int(solution.iterations))
+            if solution.converged
+            else f"not in {rows}"
+        )
         ax.set_title(f"{name}: {ended}")
-    left.semilogy([max(k, 1e-12) for k in watched.k], color=style.SKY, marker="o", markersize=3, label="damping k")
     left.semilogy(
-        [max(m, 1e-12) for m in watched.size], color=style.AMBER, marker="s", markersize=3, label="largest update"
+        [max(k, 1e-12) for k in watched.k],
+        color=SKY,
+        marker="o",
+        markersize=3,
+        label="damping k",
+    )
+    left.semilogy(
+        [max(m, 1e-12) for m in watched.size],
+        color=AMBER,
+        marker="s",
+        markersize=3,
+        label="largest update",
     )
     for length, name in (1 / 6, "step"), (1, "relax"), (8, "reject"):
         left.axhline(length, color="#999999", linewidth=0.8, linestyle=":")
-        left.text(1, length, name, transform=left.get_yaxis_transform(), fontsize=9, va="center")
-    left.set(title="what the rule does", xlabel="iteration", ylabel="no unit", ylim=(1e-12, None))
+        left.text(
+            1,
+            length,
+            name,
+            transform=left.get_yaxis_transform(),
+            fontsize=9,
+            va="center",
+        )
+    left.set(
+        title="what the rule does",
+        xlabel="iteration",
+        ylabel="no unit",
+        ylim=(1e-12, None),
+    )
     left.legend(loc="lower left", fontsize=9)
     panels[0].set_ylabel("iteration")
     figure.colorbar(image, ax=panels, label="residual", pad=0.01)

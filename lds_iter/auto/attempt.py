@@ -63,7 +63,7 @@ class Attempt:
             The record: of a success what all rows take in the last window, not sure because that is extrapolated. A
             failure is sure unless it came with the first iteration of a window, which may have loaded code.
         """
-        solving, length = self.solving, self.solving.problem.length
+        solving, length, spent = self.solving, self.solving.problem.length, 0.0
         plan = (*(rows for rows in windows if rows < self.widest), self.widest)
         for window, wider in zip(plan, (*plan[1:], self.widest), strict=True):
             self.window, self.begin, self.residuals, self.fronts = window, solving.front, [], []

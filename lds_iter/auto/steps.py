@@ -52,7 +52,8 @@ def take_steps(problem: Problem, state: LoopState, first: int, stop: int) -> Loo
 def accept_rows(problem: Problem, state: LoopState, block: Tensor, first: int) -> LoopState:
     """Take the exact values of rows that begin at time `first`; writes into the memory of `state`.
 
-    A sequence with a value that is not finite stays in front of that row, for the loop to find it.
+    A sequence with a value that is not finite stays in front of that row, for the loop to find it. The residual of the
+    rows behind is not measured: it is NaN for a sequence that goes on.
     """
     stop, running, frontier = first + block.shape[0], state.running, state.frontier
     reached = frontier.clamp(min=stop)
@@ -73,7 +74,7 @@ def accept_rows(problem: Problem, state: LoopState, block: Tensor, first: int) -
         evaluations=state.evaluations + gained,
         count=state.count + stop - first,
         result=state.result.masked_fill(done, int(Result.SUCCESS)),
-        residual=torch.where(done, state.accepted_residual, state.residual),
+        residual=torch.where(done, state.accepted_residual, state.residual.masked_fill(running, torch.nan)),
     )
 
 

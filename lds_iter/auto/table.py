@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lds_iter.derivatives.autodiff import without_derivatives
 from lds_iter.loop.state import Problem
 
 KINDS_KEPT = 64
@@ -102,7 +103,7 @@ class Table:
 
 def kind_of(problem: Problem, kernel: str | None) -> tuple[Any, ...]:
     """The key of a kind: what problems must share. `kernel`: the name of a kernel beside them."""
-    f, s0 = problem.f, problem.s0
+    f, s0 = without_derivatives(problem.f), problem.s0
     code = getattr(f, "__code__", None)  # of a function the place in its source, of an object the class
     name = type(f) if code is None else (code.co_filename, code.co_firstlineno, code.co_qualname)
     length = round(LENGTHS_PER_OCTAVE * math.log2(problem.length))

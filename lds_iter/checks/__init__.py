@@ -14,3 +14,8 @@ from lds_iter.checks.probes import check_ends as check_ends
 from lds_iter.checks.probes import check_f as check_f
 from lds_iter.checks.probes import check_transforms as check_transforms
 from lds_iter.checks.probes import last_inputs as last_inputs
+from lds_iter.checks.sharing import check_shared_arguments as check_shared_arguments
+from lds_iter.checks.solving import Arguments as Arguments
+from lds_iter.checks.solving import Options as Options
+from lds_iter.checks.solving import check_arguments as check_arguments
+from lds_iter.checks.solving import check_problem as check_problem

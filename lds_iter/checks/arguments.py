@@ -61,8 +61,8 @@ def _kind(tensor: Tensor) -> str:
     return "a quantized tensor" if tensor.is_quantized else f"one of layout {tensor.layout}"
 
 
-def check_inputs(inputs: Any, s0: Tensor, argument: str = "inputs") -> int:
-    """`inputs`: a pytree of tensors on the device of `s0` that lead with the same T >= 1, finite; returns T."""
+def check_inputs(inputs: Any, s0: Tensor, argument: str = "inputs", least: int = 1) -> int:
+    """`inputs`: a pytree of tensors on the device of `s0` that lead with the same T >= `least`, finite; returns T."""
     named = [
         (_name(argument, path), leaf) for path, leaf in pytree.tree_flatten_with_path(inputs)[0] if leaf is not None
     ]
@@ -88,7 +88,7 @@ def check_inputs(inputs: Any, s0: Tensor, argument: str = "inputs") -> int:
             f"`{argument}` must all lead with the same T, got {lengths}. Put time first: `x.transpose(0, 1)`."
         )
     length = next(iter(lengths.values()))
-    if length == 0:
+    if length < least:
         raise ValueError(f"`{argument}` has T = 0 time steps; there is nothing to evaluate.")
     for name, leaf in named:
         _check_finite(name, leaf)

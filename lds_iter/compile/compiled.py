@@ -21,8 +21,11 @@ from lds_iter import _torch
 from lds_iter._torch import StopFlag
 from lds_iter.compile import graphs
 from lds_iter.compile.graphs import Graph
+from lds_iter.derivatives.autodiff import with_derivatives, without_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
+from lds_iter.derivatives.refusals import Refusals
+from lds_iter.derivatives.traceable import RowDerivatives, TraceableDerivatives, refusal
 from lds_iter.loop.contract import linearized
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal
 from lds_iter.methods.base import LDSApproximation
@@ -33,10 +36,15 @@ from lds_iter.recurrence import (
     IterationResult,
     is_linear,
     own_fused_iteration,
+    own_linearize,
     own_solve_adjoint,
     own_steps,
+    take_rows,
 )
 from lds_iter.solution import Result
+
+ON_COPIES = "compiled rows of J on copies of the time steps"
+"""The way that serves where `f` refuses `vmap`, or a second derivative, while it is compiled."""
 
 
 class CompileCache:
@@ -49,11 +57,36 @@ class CompileCache:
                 '`functools.partial(torch.compile, mode="max-autotune-no-cudagraphs")`.'
             )
         self.compiler = compiler
+        self.refusals = Refusals()
+        self._derivatives: graphs.Derivatives | None = None
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
-    def graph(self, make: Callable[..., Graph], method: LDSApproximation, options: LoopOptions) -> Graph:
-        """The compiled `make(method, rtol, atol)`."""
-        given = method, options.rtol, options.atol
+    def __reduce__(self) -> tuple[type[CompileCache], tuple[Callable[..., Any]]]:
+        """Compiled code belongs to its process: copies and pickles take the compiler, and compile anew."""
+        return CompileCache, (self.compiler,)
+
+    def derivatives(self, f: Function, states: Tensor, inputs: Any) -> graphs.Derivatives:
+        """The derivatives to compile, chosen at the first call: by a look at what `f` refuses at the first row.
+
+        Args:
+            f, states, inputs: the recurrence, states before some rows, `(n, *batch, D)`, and the inputs of these rows.
+        """
+        if self._derivatives is None:
+            reason = None if own_linearize(f) is not None else refusal(f, states[:1], take_rows(inputs, 0, 1))
+            self._derivatives = TraceableDerivatives if reason is None else RowDerivatives
+            if reason is not None:
+                self.refusals.words[ON_COPIES] = reason
+        return self._derivatives
+
+    def graph(
+        self,
+        make: Callable[..., Graph],
+        method: LDSApproximation,
+        options: LoopOptions,
+        derivatives: graphs.Derivatives,
+    ) -> Graph:
+        """The compiled `make(method, rtol, atol, derivatives)`."""
+        given = method, options.rtol, options.atol, derivatives
         try:
             graph = self._graphs.get((make, *given))
         except TypeError as error:
@@ -103,7 +136,7 @@ class Compiled(Composable):
     ) -> None:
         if isinstance(f, type) or not callable(f) or isinstance(f, Compiled):
             raise TypeError(f"`f` must be a recurrence, a callable f(s, u) that is not compiled yet, got {f!r}.")
-        self.f = f
+        self.f = without_derivatives(f)
         self.code = compiler if isinstance(compiler, CompileCache) else CompileCache(compiler)
 
     def __call__(self, s: Tensor, inputs: Any) -> Tensor:
@@ -117,7 +150,12 @@ class Compiled(Composable):
 
     def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
         """The derivatives of `f`: its own where it offers them, else by `torch.func`."""
-        return linearize(self.f, s, inputs)
+        return linearize(with_derivatives(self.f, self.refusals), s, inputs)
+
+    @property
+    def refusals(self) -> Refusals:
+        """What `f` has refused of autodiff so far, see `Autodiff`."""
+        return self.code.refusals
 
     def steps(self, s0: Tensor, inputs: Any) -> Tensor | None:
         """All states step by step, if `f` has compiled code for it; else None."""
@@ -141,9 +179,10 @@ class Compiled(Composable):
             nothing = torch.zeros_like(state.iterations)
             empty = Proposal(state.states.clone(), 0, problem.length, nothing > 0, nothing, nothing.clone())
             state = dataclasses.replace(state, proposal=empty)
-        graph = self.code.graph(graphs.iteration, method, options)
         with _explained(f"iteration of {method!r}", self.f, state.states[:-1], problem.inputs, state.count):
             size = graphs.size_of(state.count, state.states)
+            derivatives = self.code.derivatives(self.f, state.states[:-1], problem.inputs)
+            graph = self.code.graph(graphs.iteration, method, options, derivatives)
             fields = graph(self.f, graphs.fields_of(state), size, limit, problem.s0, problem.inputs)
         return graphs.state_of(fields, state.count + 1)
 
@@ -163,9 +202,10 @@ class Compiled(Composable):
         given = self.f, states, inputs, g.contiguous()  # one layout, or each loss would be compiled for its own
         count, stop = 2, StopFlag(lag=_torch.lags(g))
         with _explained(f"adjoint by {method!r}", self.f, states, inputs, 0):
-            found, parts, fields = self.code.graph(graphs.first_adjoint_step, method, options)(*given)
+            derivatives = self.code.derivatives(self.f, states, inputs)
+            found, parts, fields = self.code.graph(graphs.first_adjoint_step, method, options, derivatives)(*given)
             while not stop.posted((fields[graphs.RESULT] != Result.RUNNING).all()):
-                graph = self.code.graph(graphs.next_adjoint_step, method, options)
+                graph = self.code.graph(graphs.next_adjoint_step, method, options, derivatives)
                 found, parts, fields = graph(*given, parts, fields, graphs.size_of(count, states))
                 count += 1
         return found

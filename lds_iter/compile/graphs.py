@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.reverse_mode import ReverseDerivatives
+from lds_iter.derivatives.traceable import AbstractTraceable
 from lds_iter.gradients.adjoint_recurrence import (
     AdjointRecurrence,
     CachedJacobian,
@@ -38,6 +38,7 @@ from lds_iter.recurrence import Function, own_linearize
 
 Graph = Callable[..., Any]
 Fields = tuple[Any, ...]
+Derivatives = type[AbstractTraceable]
 
 STATE = (
     "states",
@@ -82,19 +83,20 @@ def size_of(count: int, like: Tensor) -> Tensor:
     return size
 
 
-def iteration(method: LDSApproximation, rtol: float, atol: float) -> Graph:
+def iteration(method: LDSApproximation, rtol: float, atol: float, derivatives: Derivatives) -> Graph:
     """One iteration: of `f`, the fields, the count, the limit of iterations, `s0` and the inputs, the fields."""
 
     def graph(f: Function, fields: Fields, size: Tensor, limit: Tensor, s0: Tensor, inputs: Any) -> Fields:
         state = state_of(fields, size.shape[0] - 2)
         length = state.states.shape[0] - 1
         options = LoopOptions(rtol, atol, limit, length)
-        return fields_of(iterate(Problem(_Traceable(f), s0, inputs, length), method, state, options))
+        problem = Problem(_Traceable(f, derivatives), s0, inputs, length)
+        return fields_of(iterate(problem, method, state, options))
 
     return _copy_code_object(graph)
 
 
-def first_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Graph:
+def first_adjoint_step(method: LDSApproximation, rtol: float, atol: float, derivatives: Derivatives) -> Graph:
     """The solve of a gradient by one iteration of `method`, and a Jacobi iteration, whose residual is the result's.
 
     For a method that is exact for linear recurrences, as Newton's is, that is all. Takes `f`, the states, its inputs
@@ -103,7 +105,7 @@ def first_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Gr
     """
 
     def graph(f: Function, states: Tensor, inputs: Any, g: Tensor) -> tuple[Tensor, JacobianParts, Fields]:
-        adjoint = _Adjoint(f, states, inputs, g, None)
+        adjoint = _Adjoint(_Traceable(f, derivatives), states, inputs, g, None)
         options = adjoint.options(rtol, atol)
         state = first_state(adjoint.problem, method, adjoint.guess, options)
         state = evaluate(adjoint.problem, method, state, options)
@@ -115,13 +117,14 @@ def first_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Gr
     return _copy_code_object(graph)
 
 
-def next_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Graph:
+def next_adjoint_step(method: LDSApproximation, rtol: float, atol: float, derivatives: Derivatives) -> Graph:
     """One more iteration of what `first_adjoint_step` began: of the same, the parts, the fields and the count."""
 
     def graph(
         f: Function, states: Tensor, inputs: Any, g: Tensor, parts: JacobianParts, fields: Fields, size: Tensor
     ) -> tuple[Tensor, JacobianParts, Fields]:
-        adjoint, state = _Adjoint(f, states, inputs, g, parts), state_of(fields, size.shape[0] - 2)
+        traceable, state = _Traceable(f, derivatives), state_of(fields, size.shape[0] - 2)
+        adjoint = _Adjoint(traceable, states, inputs, g, parts)
         state = iterate(adjoint.problem, method, state, adjoint.options(rtol, atol))
         return adjoint.finished(state), adjoint.cached.parts, fields_of(state)
 
@@ -131,11 +134,11 @@ def next_adjoint_step(method: LDSApproximation, rtol: float, atol: float) -> Gra
 class _Adjoint:
     """The adjoint recurrence along a solution, for one trace."""
 
-    def __init__(self, f: Function, states: Tensor, inputs: Any, g: Tensor, parts: JacobianParts | None) -> None:
+    def __init__(self, f: _Traceable, states: Tensor, inputs: Any, g: Tensor, parts: JacobianParts | None) -> None:
         self._known, g = without_nonfinite(g)
         g, self._scale = normalized(g)
         prev, u, g_before = reversed_inputs(states, inputs, g)
-        self.cached, self.guess = CachedJacobian(_Traceable(f).linearize(prev, u), parts), g_before
+        self.cached, self.guess = CachedJacobian(f.linearize(prev, u), parts), g_before
         recurrence = AdjointRecurrence(lambda prev, u: self.cached)  # noqa: ARG005
         self.problem = Problem(recurrence, g[-1], (prev, u, g_before), states.shape[0] - 1)
 
@@ -150,15 +153,15 @@ class _Adjoint:
 class _Traceable:
     """`f`, with derivatives that can be compiled for any T."""
 
-    def __init__(self, f: Function) -> None:
-        self._f = f
+    def __init__(self, f: Function, derivatives: Derivatives) -> None:
+        self._f, self._derivatives = f, derivatives
 
     def __call__(self, s: Tensor, inputs: Any) -> Tensor:
         return self._f(s, inputs)
 
     def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
         own = own_linearize(self._f)
-        return ReverseDerivatives(self._f, s, inputs) if own is None else own(s, inputs)
+        return self._derivatives(self._f, s, inputs) if own is None else own(s, inputs)
 
 
 def _copy_code_object(graph: types.FunctionType | Any) -> Graph:

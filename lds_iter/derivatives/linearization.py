@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.derivatives.autodiff import FunctionDerivatives, with_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.forward_mode import FORWARD_MODE, FunctionDerivatives
 from lds_iter.derivatives.structured import structure_of
+from lds_iter.distributed.shards import TimeShards
+from lds_iter.distributed.shared_scan import shared_reverse_scan, shared_scan
 from lds_iter.linear.cut import Cut, cut_scan
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.linear.transitions import AbstractTransition, Dense
@@ -63,6 +65,7 @@ class Linearization:
     _cut: Cut | None = field(default=None, repr=False)
     _end: Tensor | None = field(default=None, repr=False)
     _before: Tensor | None = field(default=None, repr=False)
+    _shards: TimeShards | None = field(default=None, repr=False)
 
     @property
     def value(self) -> Tensor:
@@ -78,15 +81,15 @@ class Linearization:
         return self._within(self._times >= self._frontier)
 
     def jvp(self, v: Tensor) -> Tensor:
-        """`J_t v_t` for all rows; `v` and the result `(n, *batch, D)`. One forward-mode product."""
+        """`J_t v_t` for all rows; `v` and the result `(n, *batch, D)`. One product."""
         return self.derivatives.jvp(v)
 
     def vjp(self, w: Tensor) -> Tensor:
-        """`J_t^T w_t` for all rows; `w` and the result `(n, *batch, D)`. One reverse-mode product."""
+        """`J_t^T w_t` for all rows; `w` and the result `(n, *batch, D)`. One product."""
         return self.derivatives.vjp(w)
 
     def jacobian(self) -> Tensor:
-        """`J_t`, `(n, *batch, D, D)`; D forward-mode products unless the recurrence knows better."""
+        """`J_t`, `(n, *batch, D, D)`; D products unless the recurrence knows better."""
         return self.derivatives.jacobian()
 
     def structured(self) -> AbstractTransition:
@@ -95,7 +98,7 @@ class Linearization:
         return Dense(self.jacobian()) if declared is None else declared
 
     def diagonal(self) -> Tensor:
-        """The exact diagonal of `J_t`, `(n, *batch, D)`; D forward-mode products unless the recurrence knows better."""
+        """The exact diagonal of `J_t`, `(n, *batch, D)`; D products unless the recurrence knows better."""
         return self.derivatives.diagonal()
 
     def block_diagonal(self, size: int) -> Tensor:
@@ -104,10 +107,9 @@ class Linearization:
 
     def second(self, v: Tensor) -> Tensor:
         """`d^2/de^2 f(prev + e v, u)` at e = 0, `(n, *batch, D)`: the second derivative of `f` along `v`."""
-        f = self._function()
-        with FORWARD_MODE:
-            first = lambda s: torch.func.jvp(lambda s: f(s, self.inputs), (s,), (v,))[1]  # noqa: E731
-            return torch.func.jvp(first, (self.prev,), (v,))[1]
+        if isinstance(self.derivatives, FunctionDerivatives):
+            return self.derivatives.second(v)
+        return FunctionDerivatives(self._function(), self.prev, self.inputs).second(v)
 
     def at(self, prev: Tensor) -> Linearization:
         """`f` at other states than the guess, in the same rows, for a line search or a predictor.
@@ -132,18 +134,77 @@ class Linearization:
 
         Args:
             new: a pytree of tensors, `(n, *batch, ...)`.
-            old: the same of all T rows, `(T, *batch, ...)`; stays as it is. `old[lin.rows]` are the rows at hand.
+            old: the same of all T rows, `(T, *batch, ...)`; stays as it is. `at_hand(old)` are the rows at hand.
 
         Returns:
             A pytree of tensors, `(T, *batch, ...)`.
         """
+        rows = self._held
 
         def kept(one: Tensor, other: Tensor) -> Tensor:
             mask = self.open.reshape((*self.open.shape[:-1], *[1] * (one.ndim - self.open.ndim + 1)))
-            now = torch.where(mask, one, other[self.rows])
-            return torch.cat([other[: self.rows.start], now, other[self.rows.stop :]])
+            now = torch.where(mask, one, other[rows])
+            return torch.cat([other[: rows.start], now, other[rows.stop :]])
 
         return pytree.tree_map(kept, new, old)
+
+    def at_hand(self, memory: Any) -> Any:
+        """The rows at hand of a memory of all time steps.
+
+        Args:
+            memory: a pytree of tensors as `init` makes them from its guess, `(T, *batch, ...)`. Where several processes
+                share a trajectory, each has the rows of its own time steps.
+
+        Returns:
+            A pytree of tensors, `(n, *batch, ...)`.
+        """
+        return pytree.tree_map(lambda leaf: leaf[self._held], memory)
+
+    def largest(self, x: Tensor) -> Tensor:
+        """The largest of all rows, `(n, *batch, ...)` to `(*batch, ...)`, those that other processes hold included.
+
+        A method measures over time by this function and the next three; `x.amax(0)` would see this process's rows.
+        """
+        here = x.amax(0)
+        return here if self._shards is None else self._shards.largest(here)
+
+    def some(self, rows: Tensor) -> Tensor:
+        """Whether any row is true, bool, `(n, *batch)` to `(*batch)`."""
+        return self.largest(rows.to(torch.uint8)) > 0
+
+    def earlier(self, rows: Tensor) -> Tensor:
+        """True in each row after the first true one, bool, `(n, *batch)`."""
+        before = rows.cumsum(0) > rows
+        if self._shards is None:
+            return before
+        seen = self._shards.in_order(self._shards.gather(rows.any(0))[0])
+        return before | seen[: self._shards.place].any(0)
+
+    def previous(self, x: Tensor, first: Tensor) -> Tensor:
+        """Row t - 1 of `x`, `(n, *batch, ...)`, in place of row t; `first`, `(1, *batch, ...)`, in place of row 0."""
+        start = first if self._shards is None else self._shards.pass_on(x[-1:], first)
+        return torch.cat([start, x[:-1]])
+
+    def following(self, x: Tensor) -> Tensor:
+        """Row t + 1 of `x`, `(n, *batch, ...)`, in place of row t; zeros in place of the last row."""
+        none = torch.zeros_like(x[:1])
+        return torch.cat([x[1:], none if self._shards is None else self._shards.pass_on(x[:1], none, -1)])
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes hold other rows of the same trajectory."""
+        return self._shards is not None
+
+    def from_earlier(self, *tensors: Tensor) -> list[Tensor]:
+        """What each process that holds earlier rows gives for these tensors, `(k, *shape)`; k = 0 for the first."""
+        if self._shards is None:
+            return [tensor[None][:0] for tensor in tensors]
+        gathered = self._shards.gather(*tensors)
+        return [self._shards.in_order(one)[: self._shards.place] for one in gathered]
+
+    def agreed(self, answer: Tensor) -> Tensor:
+        """The first process's answer to a question by which all decide; `(*batch)`. A clock tells each another time."""
+        return answer if self._shards is None else self._shards.of_first_rank(answer)
 
     def scan(self, transition: AbstractTransition, b: Tensor, *, reverse: bool = False) -> Tensor:
         """Solve `x_t = A_t x_{t-1} + b_t` with the accepted rows held fixed (`x = 0` there).
@@ -157,11 +218,24 @@ class Linearization:
             `x`, `(n, *batch, D)`.
         """
         if reverse:
-            return linear_scan(transition, b, reverse=True)
+            return self._reverse(transition, b)
         if self._cut is None:
             return linear_scan(transition, b)
+        if self._shards is not None:
+            return shared_scan(self._shards, transition, b, self._cut)
         before = torch.zeros_like(b[0]) if self._before is None else self._before
         return cut_scan(transition, b, before, self._cut)
+
+    def _reverse(self, transition: AbstractTransition, b: Tensor) -> Tensor:
+        if self._shards is not None:
+            return shared_reverse_scan(self._shards, transition, b)
+        return linear_scan(transition, b, reverse=True)
+
+    @property
+    def _held(self) -> slice:
+        """The rows at hand, counted from the first one that this process holds."""
+        first = 0 if self._shards is None else self._shards.first
+        return slice(self.rows.start - first, self.rows.stop - first)
 
     @property
     def _behind(self) -> Tensor:
@@ -231,7 +305,7 @@ def linearize_along(
         rows: time steps of one linearization.
         iteration: how many updates the rows pretend to have had.
     """
-    length = prev.shape[0]
+    f, length = with_derivatives(f), prev.shape[0]
     everyone = torch.ones(prev.shape[1:-1], dtype=torch.bool, device=prev.device)
     for first in range(0, length, rows):
         some = slice(first, min(first + rows, length))

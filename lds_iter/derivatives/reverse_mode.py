@@ -1,8 +1,8 @@
-"""Derivatives of a plain function by reverse mode alone, for compiled code.
+"""The Jacobian row by row, in reverse mode.
 
-A compiler cannot trace forward mode for any T: the derivative of adding a constant fixes the shape. In reverse mode one
-product `e_i^T J` gives row i of all blocks at once, so D of them give what D forward-mode products give; and a
-forward-mode product is the transpose of a reverse-mode one, which is linear in its argument.
+One product `e_i^T J` with the same `e_i` in every row (time step and batch element) gives row i of all blocks at once.
+Not under `vmap`, which not every function allows: `f` is evaluated on several copies of its rows instead, and one
+product gives a row to each copy.
 """
 
 from __future__ import annotations
@@ -12,74 +12,49 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 
-from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
-
-MOST_CHUNKS = 16
-"""Each is traced for itself: more of them would take long to compile."""
+from lds_iter.derivatives.pullback import Map
+from lds_iter.recurrence import Function
 
 
-class _LinearForAnyT(TorchFunctionMode):
-    """`torch.nn.functional.linear` as the product and the sum that it is.
+def per_row(
+    f: Function,
+    s: Tensor,
+    inputs: Any,
+    keep: Callable[[Tensor, Tensor], Tensor],
+    copies: int,
+    pulled: Callable[[Map, Tensor], Map],
+) -> Tensor:
+    """What `keep(e_i^T J, e_i)` retains of every row i of the Jacobians, stacked in front.
 
-    Under `torch.func` its own code, for states `(n, B, D)` and with a bias, reads sizes as numbers, and so fixes n.
+    Args:
+        f: the recurrence.
+        s: the states, `(n, *batch, D)`.
+        inputs: of these rows.
+        keep: from some rows `(k, n, *batch, D)` and their unit vectors `(k, 1, ..., 1, D)` to what is wanted of them,
+            `(k, ...)`.
+        copies: of the rows, at most D.
+        pulled: from a function and its states to the products `w -> J^T w`.
     """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.nn.functional.linear:
-            return _linear(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if getattr(torch.Tensor, name, None) is func:
-            return getattr(args[0], name)(*args[1:], **kwargs)  # compilers know methods, but not their Python code
-        return func(*args, **kwargs)
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    product = input @ weight.t()
-    return product if bias is None else product + bias
+    width, n = s.shape[-1], s.shape[0]
+    given = _copied(inputs, copies)
+    pull = pulled(lambda s: f(s, given), _copied(s, copies))
+    units = torch.eye(width, dtype=s.dtype, device=s.device).view(width, *[1] * (s.ndim - 1), width)
+    kept = []
+    for some in units.split(copies):
+        seeds = some.expand(len(some), *s.shape)
+        if len(some) < copies:
+            seeds = torch.cat([seeds, s.new_zeros(copies - len(some), *s.shape)])
+        rows = pull(seeds.flatten(0, 1)).unflatten(0, (copies, n))[: len(some)]
+        kept.append(keep(rows, some))
+    return torch.cat(kept)
 
 
-class ReverseDerivatives(AbstractDerivatives):
-    """The derivatives of `f` at some rows; the products run under `vmap`, several at a time, in bounded memory."""
-
-    def __init__(self, f: Callable[[Tensor, Any], Tensor], prev: Tensor, inputs: Any) -> None:
-        def traceable(s: Tensor) -> Tensor:
-            with _LinearForAnyT():
-                return f(s, inputs)
-
-        self._f = traceable
-        self._prev = prev
-        self.value = f(prev, inputs)
-
-    def jvp(self, v: Tensor) -> Tensor:
-        return torch.func.vjp(self.vjp, torch.zeros_like(v))[1](v)[0]
-
-    def vjp(self, w: Tensor) -> Tensor:
-        return torch.func.vjp(self._f, self._prev)[1](w)[0]
-
-    def jacobian(self) -> Tensor:
-        return self._per_row(lambda row, _: row).movedim(0, -2)
-
-    def diagonal(self) -> Tensor:
-        return self._per_row(lambda row, e: (row * e).sum(-1)).movedim(0, -1)
-
-    def block_diagonal(self, size: int) -> Tensor:
-        def own_block(row: Tensor, e: Tensor) -> Tensor:
-            return (row.unflatten(-1, (-1, size)) * e.view(-1, size).sum(-1, keepdim=True)).sum(-2)
-
-        rows = self._per_row(own_block)  # (D, n, *batch, size)
-        return rows.unflatten(0, (-1, size)).movedim((0, 1), (-3, -2))
-
-    def _per_row(self, keep: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """What `keep(e_i^T J, e_i)` retains of every row `i`, stacked in front."""
-        width, numbers = self._prev.shape[-1], self._prev.numel()
-        chunk = -(-width // MOST_CHUNKS)
-        while chunk < width and 2 * chunk * numbers <= CHUNK_ELEMENTS:
-            chunk *= 2  # few chunk sizes, for a graph that serves any T is compiled for each
-        basis = torch.eye(width, dtype=self._prev.dtype, device=self._prev.device)
-        pull = torch.func.vmap(lambda e: keep(self.vjp(e.expand_as(self._prev)), e), chunk_size=min(chunk, width))
-        return pull(basis)
+def _copied(tree: Any, copies: int) -> Any:
+    """A pytree whose tensors `(n, ...)` are repeated along their first dimension."""
+    if copies == 1:
+        return tree
+    return pytree.tree_map(
+        lambda leaf: leaf.repeat(copies, *[1] * (leaf.ndim - 1)) if isinstance(leaf, Tensor) else leaf, tree
+    )

@@ -73,8 +73,8 @@ def push_frame(matrices: Tensor, frame: Tensor) -> tuple[Tensor, Tensor]:
         The frame after the last step, and the logarithms of how each direction grew, `(*batch, k)`.
     """
     chunks = _chunked(matrices)
-    starts, ends = _guessed_starts(chunks, frame), torch.empty(0)
-    growth = torch.empty(0)
+    starts, ends = _guessed_starts(chunks, frame), frame.new_empty(0)
+    growth = frame.new_empty(0)
     todo = torch.arange(chunks.shape[0], device=frame.device)
     while todo.numel():
         moved, grown = _run(chunks[todo], starts[todo])
@@ -127,6 +127,6 @@ def random_frame(like: Tensor, count: int, seed: int) -> Tensor:
         like: a state, `(*batch, D)`.
     """
     generator = torch.Generator().manual_seed(seed)
-    columns = torch.randn(like.shape[-1], count, generator=generator, dtype=torch.float64)
+    columns = torch.randn(like.shape[-1], count, generator=generator, dtype=torch.float64, device="cpu")
     frame, _ = orthonormal(columns.to(like.device))
     return frame.expand(*like.shape[:-1], *frame.shape).contiguous()

@@ -63,7 +63,8 @@ def norm(apply: LinearMap, transposed: LinearMap, like: Tensor, *, limit: int = 
         `(*batch)`, float64; infinity where it exceeds that format.
     """
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(like.shape[0], like.shape[-1], generator=generator, dtype=torch.float64).to(like.device)
+    start = torch.randn(like.shape[0], like.shape[-1], generator=generator, dtype=torch.float64, device="cpu")
+    start = start.to(like.device)
     start = start.view(like.shape[0], *[1] * (like.ndim - 2), like.shape[-1]).expand(like.shape)
     right, left = [_unit(start)[0]], []
     diagonal, above = [], []

@@ -63,12 +63,12 @@ def denoise(
     start = recurrence.initial(noise.to(recurrence.table.gain.dtype))
     guess = recurrence.guess(start, inputs) if warm is None else recurrence.warm(start, warm)
     if warm is not None:
-        recurrence.memo.thin = 0
+        recurrence.memo.stride = 1
     problem = Problem(recurrence, start, inputs, len(guess))
     method = Remembered(settings.method, carries)
     solution = _solved(recurrence, problem, method, guess, settings, watch)
     if recurrence.memo.thinned:  # solved, at a tolerance as wide as that, for interpolated outputs
-        recurrence.memo.thin = 0
+        recurrence.memo.stride = 1
         solution = _solved(recurrence, problem, method, solution.states, settings, watch)
     correction = _last_update(recurrence, start, solution, inputs, carries[0], settings)
     recurrence.count()
@@ -90,7 +90,7 @@ def _solved(
         KeyboardInterrupt: with the solution reached.
     """
     length = problem.length
-    bound = settings.residual(length, clipped=recurrence.clipping is not None)
+    bound = settings.residual(length, clipped=recurrence.clipping is not None, noisy="offset" in problem.inputs)
     options = LoopOptions(0.0, bound, length, settings.window or length)
     recorder = Recorder() if watch.record else None
     with progress_bar(length, watch.progress) as bar:
@@ -102,7 +102,7 @@ def _solved(
             raise ended from ended.__cause__
     solution = solution_of(problem, state, recorder)
     if solution.failed:
-        message = explain_failure(solution, advice(method), options.rtol, options.atol, length)
+        message = explain_failure(solution, advice(method), options.rtol, options.atol, length, length)
         raise SolveError(message, solution)
     return solution
 

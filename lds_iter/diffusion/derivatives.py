@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.forward_mode import FunctionDerivatives
 from lds_iter.diffusion.memo import Evaluated
 
 DIFFERENCE = 1e-2

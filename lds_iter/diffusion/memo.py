@@ -33,14 +33,14 @@ class Memo:
         length: T.
         like: the noise, `(B, D)`.
         width: of an output.
-        thin: in the first sweep evaluate about so many steps, in each further one twice as many. 0: all in every sweep.
+        stride: in the first sweep evaluate one of so many steps, in each further one of half as many. 1: all of them.
         reuse: an argument that has moved by no more than this, root mean square, is not evaluated again.
     """
 
-    def __init__(self, length: int, like: Tensor, width: int, *, thin: int, reuse: float) -> None:
+    def __init__(self, length: int, like: Tensor, width: int, *, stride: int, reuse: float) -> None:
         self.argument = like.new_full((length, *like.shape), torch.nan)
         self.output = like.new_zeros((length, len(like), width))
-        self.thin, self.reuse, self.sweep = thin, reuse, 0
+        self.stride, self.reuse, self.sweep = stride, reuse, 0
 
     def evaluated(self, steps: Tensor, like: Tensor) -> Evaluated:
         """What is remembered of some steps, for arguments `(n, B, D)`."""
@@ -83,20 +83,21 @@ class Memo:
             output[rows, places] = computed
         return output if bool(nodes.all()) else interpolated(output, nodes), len(rows)
 
-    def _stride(self, sweep: int) -> int:
-        return max(1, len(self.output) // (self.thin << sweep)) if self.thin else 1
+    def spacing(self, sweep: int) -> int:
+        """Steps from one that is evaluated in a sweep to the next."""
+        return -(-self.stride >> sweep)  # rounded up
 
     @property
     def thinned(self) -> bool:
         """Whether the last sweep interpolated outputs."""
-        return self._stride(max(0, self.sweep - 1)) > 1
+        return self.spacing(max(0, self.sweep - 1)) > 1
 
     def _nodes(self, steps: Tensor) -> Tensor:
-        """The rows to evaluate: all, or of a thinned sweep about `thin * 2**sweep` of T, evenly spaced.
+        """The rows to evaluate: all, or of a thinned sweep one of `spacing`.
 
         The rows that the loop may accept in the sweep are always among them.
         """
-        nodes = (steps % self._stride(self.sweep) == 0) | (steps <= self.sweep + 1)
+        nodes = (steps % self.spacing(self.sweep) == 0) | (steps <= self.sweep + 1)
         nodes[0] = nodes[-1] = True
         return nodes
 

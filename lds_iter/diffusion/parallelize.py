@@ -34,7 +34,7 @@ def parallelize(
     method: LDSApproximation | None = None,
     window: int | None = None,
     max_batch: int | None = None,
-    thin: int = 16,
+    thin: int | None = None,
     reuse: float | None = None,
     replicas: Mapping[str, Replicas] | None = None,
 ) -> ParallelPipeline:
@@ -162,7 +162,7 @@ class ParallelPipeline:
             schedule.clip,
             LoopNetwork(loop, table),
             widened(facts.first),
-            thin=self.settings.thinned(schedule),
+            stride=self.settings.stride(schedule),
             reuse=self.settings.radius(schedule, guided=guided),
             between=between_steps(loop),
         )

@@ -60,13 +60,13 @@ def probe(scheduler: Any, timesteps: Tensor, options: Mapping[str, Any], slots: 
     spread, clip, k = spread_of(scheduler, timesteps), clipping(scheduler), len(slots)
     found = Columns()
     _step_through(scheduler, timesteps, options, slots, found)
-    draws = torch.tensor([noise is not None for noise in found.draws])
+    draws = torch.tensor([noise is not None for noise in found.draws], device="cpu")
     table = torch.stack(found.tables)
     estimate = torch.stack(found.estimates)[:, : k + 1] if found.estimates else table.new_zeros(len(timesteps), k + 1)
     noise = torch.stack(found.noises)
     return Schedule(
         timesteps=timesteps,
-        input_scale=torch.tensor(found.scales, dtype=torch.float64),
+        input_scale=torch.tensor(found.scales, dtype=torch.float64, device="cpu"),
         levels=levels_of(scheduler, timesteps),
         linear=table[:, :, :k],
         model=table[:, :, k],
@@ -87,7 +87,9 @@ def _step_through(
 ) -> None:
     machine, k = Machine.of(scheduler, options), len(slots)
     machine.tell_no_variance()
-    units = torch.eye(k + 3, k + 2, dtype=torch.float64)[:, :, None, None, None].expand(-1, -1, 1, 1, WIDTH)
+    units = torch.eye(k + 3, k + 2, dtype=torch.float64, device="cpu")[:, :, None, None, None].expand(
+        -1, -1, 1, 1, WIDTH
+    )
     if clipping(scheduler) is not None:
         _intercept(machine.scheduler, units[:, k + 1], found.estimates)
     silent = Machine.of(scheduler, options)  # given zeros only, so that what comes out is noise
@@ -127,7 +129,7 @@ def _drawn(scheduler: Any, before: Tensor, generator: torch.Generator, like: Ten
     for dtype in like.dtype, torch.float32:
         again = torch.Generator()
         again.set_state(before)
-        noise = torch.randn(like.shape, generator=again, dtype=dtype)
+        noise = torch.randn(like.shape, generator=again, dtype=dtype, device="cpu")
         if torch.equal(generator.get_state(), again.get_state()):
             return noise
     raise SchedulerNotMapped(scheduler, "a step draws other noise than one number per number of the sample")
@@ -138,7 +140,7 @@ def _columns(scheduler: Any, after: list[Tensor | None], noise: Tensor | None) -
     rows, by_noise = [], []
     for value in after:
         if value is None:
-            value = torch.zeros(len(after) + 3, 1, 1, WIDTH)
+            value = torch.zeros(len(after) + 3, 1, 1, WIDTH, device="cpu")
         value, factor = value.double(), 0.0
         if noise is not None:
             factor = float((value[-1] * noise[-1]).sum() / noise[-1].square().sum())
@@ -151,4 +153,4 @@ def _columns(scheduler: Any, after: list[Tensor | None], noise: Tensor | None) -
         row = row[:-1] - row[-1]
         rows.append(torch.where(row.abs() > 1e-7 * row.abs().max(), row, 0))
         by_noise.append(factor)
-    return torch.stack(rows), torch.tensor(by_noise, dtype=torch.float64)
+    return torch.stack(rows), torch.tensor(by_noise, dtype=torch.float64, device="cpu")

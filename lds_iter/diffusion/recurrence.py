@@ -44,8 +44,8 @@ class Denoising:
         clip: what it does to its estimate of the image, or None.
         evaluate: what the model does; see `Evaluate`.
         noise: like what the first step gets, `(B, *shape)`, float32 or float64.
-        thin: in the first sweep evaluate about so many steps, in each further one twice as many, and interpolate the
-            outputs in between: iterates that are far off yet deserve no more. 0 evaluates all steps in every sweep.
+        stride: in the first sweep evaluate one of so many steps, in each further one of half as many, and interpolate
+            the outputs in between: iterates that are far off yet deserve no more. 1 evaluates all steps in every sweep.
         reuse: an argument that has moved by no more than this, root mean square, since the network last saw it is not
             evaluated again; the output is extended along the move by the slope of Gaussian images. 0: evaluate all that
             has moved.
@@ -59,7 +59,7 @@ class Denoising:
         evaluate: Evaluate,
         noise: Tensor,
         *,
-        thin: int = 0,
+        stride: int = 1,
         reuse: float = 0.0,
         between: Between | None = None,
     ) -> None:
@@ -68,7 +68,7 @@ class Denoising:
         self.shape = noise.shape[1:]
         self.slots, self.width = table.model.shape[1], self.shape.numel()
         told = self.width * (1 if table.spread is None else 2)
-        self.memo = Memo(len(table.model), noise.flatten(1), told, thin=thin, reuse=reuse)
+        self.memo = Memo(len(table.model), noise.flatten(1), told, stride=stride, reuse=reuse)
         self.work = Work()
         self._counted = 0
 
@@ -134,7 +134,8 @@ class Denoising:
             argument, steps, self.slopes(VARIANCE)[steps], self.evaluate, self._evaluate.whole
         )
         self.work.evaluations += fresh
-        return DenoisingDerivatives(self, states, inputs, argument, told, self.memo.evaluated(steps, argument))
+        seen = self.memo.evaluated(steps, argument)
+        return DenoisingDerivatives(self, states, inputs, argument, told, seen)
 
     def entering(self, slots: Tensor, steps: Tensor) -> Tensor:
         """The slots `(n, B, k, D)` that the scheduler's step is given, from those that the step before has left."""

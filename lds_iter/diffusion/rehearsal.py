@@ -69,11 +69,11 @@ def rehearse(scheduler: Any, timesteps: Tensor, options: Mapping[str, Any]) -> R
     silent.tell_no_variance()
     generator = torch.Generator().manual_seed(1)
     shape = (len(SIZES), 1, 1, WIDTH)
-    sample = torch.randn(shape, generator=generator, dtype=torch.float64)
+    sample = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
     sample = sample * float(getattr(scheduler, "init_noise_sigma", 1.0))
-    outputs = torch.randn(len(timesteps), *shape, generator=generator, dtype=torch.float64)
-    outputs = outputs * torch.tensor(SIZES, dtype=torch.float64).view(-1, 1, 1, 1)
-    told = torch.rand(len(timesteps), *shape, generator=generator, dtype=torch.float64)
+    outputs = torch.randn(len(timesteps), *shape, generator=generator, dtype=torch.float64, device="cpu")
+    outputs = outputs * torch.tensor(SIZES, dtype=torch.float64, device="cpu").view(-1, 1, 1, 1)
+    told = torch.rand(len(timesteps), *shape, generator=generator, dtype=torch.float64, device="cpu")
     two = learned_kind(scheduler) is not None
     samples, added, slots = [sample], [], {SAMPLE: None}
     for step, timestep in enumerate(timesteps):
@@ -118,13 +118,16 @@ def _refuse_infinite(scheduler: Any, sample: Tensor, step: int, steps: int) -> N
 def verify_rehearsal(scheduler: Any, schedule: Schedule, rehearsal: Rehearsal) -> None:
     """Run the table on what the rehearsal saw, noise included, and compare."""
     generator = torch.Generator().manual_seed(0)
-    state = torch.zeros(len(SIZES), len(schedule.slots), WIDTH, dtype=torch.float64)
+    state = torch.zeros(len(SIZES), len(schedule.slots), WIDTH, dtype=torch.float64, device="cpu")
     state[:, 0] = rehearsal.samples[0]
     largest = state[:, 0].abs().amax(-1)
     for step in range(len(schedule)):
         noise = _noise(schedule, step, state[:, 0], generator)
         if schedule.spread is not None:
-            noise = noise * schedule.spread.deviation(torch.tensor([step]), rehearsal.told[step : step + 1])[0]
+            noise = (
+                noise
+                * schedule.spread.deviation(torch.tensor([step], device="cpu"), rehearsal.told[step : step + 1])[0]
+            )
         state = step_of_table(schedule, step, state, rehearsal.outputs[step], noise)
         state[:, 0] += rehearsal.added[step]
         due = rehearsal.samples[step + 1]
@@ -140,7 +143,9 @@ def _noise(schedule: Schedule, step: int, like: Tensor, generator: torch.Generat
     if not schedule.draws[step]:
         return torch.zeros_like(like)
     dtype = torch.float32 if schedule.draws_float32 else like.dtype
-    return torch.randn(len(SIZES), 1, 1, WIDTH, generator=generator, dtype=dtype).flatten(1).to(like.dtype)
+    return (
+        torch.randn(len(SIZES), 1, 1, WIDTH, generator=generator, dtype=dtype, device="cpu").flatten(1).to(like.dtype)
+    )
 
 
 def step_of_table(schedule: Schedule, step: int, state: Tensor, output: Tensor, noise: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class ParallelSampler:
     tol: float = 1e-2
     max_batch: int | None = None
     timestep_scale: float = 1.0
-    thin: int = 16
+    thin: int | None = None
     reuse: float | None = None
 
     def __post_init__(self) -> None:
@@ -183,7 +183,7 @@ class ParallelSampler:
             schedule.clip,
             network,
             widened(task.noise),
-            thin=self.settings.thinned(schedule),
+            stride=self.settings.stride(schedule),
             reuse=self.settings.radius(schedule, guided=guided),
         )
         return recurrence, inputs, network

@@ -93,7 +93,7 @@ class Schedule:
 
     def without_dead_slots(self) -> Schedule:
         """Leave out the memory that nothing reads any more, such as the oldest output of a multistep solver."""
-        alive = torch.zeros(len(self.slots), dtype=torch.bool)
+        alive = torch.zeros(len(self.slots), dtype=torch.bool, device="cpu")
         alive[0] = True
         while True:
             read = (self.linear[:, alive] != 0).any(0).any(0) | (self.estimate[:, :-1] != 0).any(0)
@@ -182,7 +182,7 @@ def variance_preserving(schedule: Schedule) -> Tensor:
     network. What a step remembers has the size of the terms that it is made of.
     """
     count, slots = len(schedule), len(schedule.slots)
-    size = torch.ones(count + 1, slots, dtype=torch.float64)
+    size = torch.ones(count + 1, slots, dtype=torch.float64, device="cpu")
     size[:-1, 0] = 1 / schedule.input_scale
     for step in range(count):
         terms = torch.cat([schedule.linear[step] * size[step], schedule.model[step, :, None]], 1)

@@ -83,7 +83,8 @@ class Secant(LDSApproximation):
 
     Attributes:
         depth: how many changes are kept.
-        neighbours: time steps on either side whose changes count as well.
+        neighbours: time steps on either side whose changes count as well; where only some are evaluated, up to the next
+            of those.
         ridge: relative to normalized changes.
         shrinkage: how strongly the slope of a number is drawn towards that of all of them, relative to what has been
             seen of an average number.
@@ -115,7 +116,7 @@ class Secant(LDSApproximation):
         slope = known.recurrence.slopes(self.variance)[known.steps]
         rows = slice(lin.rows.start, lin.rows.start + len(lin.residual))
         carry = carry.then(rows, known, slope, lin.active)
-        return self._scan(known, lin.residual, slope, carry.x[:, rows], carry.y[:, rows]), carry
+        return self._scan(known, lin.residual, slope, carry.x[:, rows], carry.y[:, rows], rows.start), carry
 
     def last(self, known: DenoisingDerivatives, residual: Tensor, carry: Any) -> Tensor:
         """The update that would follow, for the rows of a whole solution."""
@@ -123,20 +124,29 @@ class Secant(LDSApproximation):
         if isinstance(carry, int):
             carry = Changes.none(carry, known.argument, self.depth)
         carry = carry.then(slice(0, len(residual)), known, slope, torch.ones_like(residual[0, :, 0], dtype=torch.bool))
-        return self._scan(known, residual, slope, carry.x, carry.y)
+        return self._scan(known, residual, slope, carry.x, carry.y, 0)
 
-    def _scan(self, known: DenoisingDerivatives, residual: Tensor, slope: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """`d_t = A_t d_{t-1} + r_t` for all rows at hand; rows already accepted have `r = 0` and so stay."""
+    def _scan(
+        self, known: DenoisingDerivatives, residual: Tensor, slope: Tensor, x: Tensor, y: Tensor, first: int
+    ) -> Tensor:
+        """`d_t = A_t d_{t-1} + r_t` for all rows at hand, from step `first` on; accepted rows have `r = 0`."""
         recurrence, n = known.recurrence, len(residual)
         d = residual.unflatten(-1, (recurrence.slots, recurrence.width)).clone()
         gain = recurrence.table.gain[known.steps]
+        spacing = recurrence.memo.spacing(recurrence.memo.sweep)
         faded = self.fading ** torch.arange(len(x), dtype=x.dtype, device=x.device).view(-1, 1, 1, 1)
         x, y = faded * x, faded * y
         for t in range(1, n):
             change = gain[t] * d[t - 1, :, 0]
-            near = slice(max(0, t - self.neighbours), min(n, t + self.neighbours + 1))
+            near = self._near(t, n, first, spacing)
             d[t] += known.carried(t, d[t - 1], slope[t] * change + self._correction(x[:, near], y[:, near], change))
         return d.flatten(-2)
+
+    def _near(self, t: int, n: int, first: int, spacing: int) -> list[int]:
+        """The rows, of n from step `first` on, whose changes count for row t: the evaluated ones beside it."""
+        reach = max(self.neighbours, spacing if spacing > 1 else 0)
+        rows = range(max(0, t - reach), min(n, t + reach + 1))
+        return [row for row in rows if row == t or (first + row) % spacing == 0]
 
     def _correction(self, x: Tensor, y: Tensor, change: Tensor) -> Tensor:
         """`(H + (Y - H X) (X^T X + ridge)^{-1} X^T) change`, `(B, D)`, with the columns `(h, near, B, D)`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,9 @@ from lds_iter.methods.base import LDSApproximation
 
 REUSE = 0.5
 """Of a tolerance, where the slope of Gaussian images is nearly that of the network."""
+
+FEW_STEPS, FEW_STEPS_REUSE = 20, 0.2
+"""Up to so many steps: each weighs more in the sample."""
 
 CAREFUL_REUSE = 0.05
 """Under guidance, clipping or added noise, where it is not: with 0.5 one batch in fourteen misses its tolerance. Under
@@ -24,8 +28,12 @@ RESIDUAL, CLIPPED_RESIDUAL = 5.0, 2.0
 SUMMED_RESIDUAL = 250.0
 """Tolerances that all residuals may have together: in more than fifty steps they add up."""
 
-FEW_STEPS = 20
-"""Up to so many steps too: each weighs more in the sample, and nearly all of them move in every round anyway."""
+NOISY_SHARE = 0.4
+"""Of these, where noise is added: under guidance such trajectories spread. It takes half a round to one round more."""
+
+STRIDE_PER_ROOT = 0.6
+"""The steps of the first round lie so many square roots of T apart: the first rounds are as far off if all steps are
+evaluated."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +45,20 @@ class Settings:
         window: steps evaluated at once beyond the first one that is not exact yet; all when None.
         tol: the error to aim at, in units of the noise level (a sample has size 1 at every step). It bounds the
             residuals: they may be `5 * tol`, where the scheduler clips `2 * tol`, and in many steps, where they add up,
-            `250 * tol / T`.
+            `250 * tol / T`; four tenths of that where it adds noise.
         thin: in the first round about so many steps are evaluated and the rest interpolated, in the next twice as many,
             and so on until all are. 0 evaluates all of them from the first round on, as is always done where the
-            scheduler adds noise.
+            scheduler adds noise. None: one of three for 20 steps, one of five for 50, one of ten for 250.
         reuse: an image that has moved by no more than this times `tol` since the model last saw it is not evaluated
             again: its output is extended along the move by the slope of Gaussian images. 0: evaluate all that moves.
-            None: 0.5, and 0.05 under guidance, where the scheduler clips or adds noise, and up to 20 steps; 0 where it
-            clips under guidance and adds no noise.
+            None: 0.5, and 0.2 up to 20 steps; 0.05 under guidance and where the scheduler clips or adds noise; 0 where
+            it clips under guidance and adds no noise.
     """
 
     method: LDSApproximation = field(default_factory=Secant)
     window: int | None = None
     tol: float = 1e-2
-    thin: int = 16
+    thin: int | None = None
     reuse: float | None = None
 
     def __post_init__(self) -> None:
@@ -58,16 +66,19 @@ class Settings:
             raise TypeError(f"`method` must be a method of `li.solve`, such as `Secant()`, got {self.method!r}.")
         if self.window is not None and self.window < 1:
             raise ValueError(f"`window` must be 1 or more, or None for all steps at once, got {self.window}.")
-        if self.thin < 0:
-            raise ValueError(f"`thin` must be 0 (evaluate all steps) or more, got {self.thin}.")
+        if self.thin is not None and self.thin < 0:
+            raise ValueError(f"`thin` must be 0 (evaluate all steps) or more, or None, got {self.thin}.")
         if not 0 <= self.tol < float("inf"):
             raise ValueError(f"`tol` must be 0 or more, got {self.tol}.")
         if self.reuse is not None and not 0 <= self.reuse < float("inf"):
             raise ValueError(f"`reuse` must be 0 or more (0 reuses nothing that moved) or None, got {self.reuse}.")
 
-    def thinned(self, schedule: Schedule) -> int:
-        """`thin` where it applies: outputs along a noisy trajectory do not interpolate."""
-        return 0 if schedule.noisy else self.thin
+    def stride(self, schedule: Schedule) -> int:
+        """One of how many steps the first round evaluates; outputs along a noisy trajectory do not interpolate."""
+        if schedule.noisy or self.thin == 0:
+            return 1
+        steps = len(schedule)
+        return math.ceil(STRIDE_PER_ROOT * math.sqrt(steps) if self.thin is None else steps / self.thin)
 
     def radius(self, schedule: Schedule, *, guided: bool) -> float:
         """How far an image may move before it is evaluated again."""
@@ -76,15 +87,16 @@ class Settings:
             reuse = self.reuse
         elif guided and clipped and not schedule.noisy:
             reuse = 0.0
-        elif guided or clipped or schedule.noisy or len(schedule) <= FEW_STEPS:
+        elif guided or clipped or schedule.noisy:
             reuse = CAREFUL_REUSE
         else:
-            reuse = REUSE
+            reuse = FEW_STEPS_REUSE if len(schedule) <= FEW_STEPS else REUSE
         return reuse * self.tol
 
-    def residual(self, steps: int, *, clipped: bool) -> float:
+    def residual(self, steps: int, *, clipped: bool, noisy: bool) -> float:
         """How large residuals may stay at the end of so many steps."""
-        return self.tol * min(CLIPPED_RESIDUAL if clipped else RESIDUAL, SUMMED_RESIDUAL / steps)
+        tolerances = min(CLIPPED_RESIDUAL if clipped else RESIDUAL, SUMMED_RESIDUAL / steps)
+        return self.tol * tolerances * (NOISY_SHARE if noisy else 1)
 
 
 def warn_of_clipping(scheduler: Any, schedule: Schedule, *, guided: bool) -> None:

@@ -63,7 +63,10 @@ def spread_of(scheduler: Any, timesteps: Tensor) -> Spread | None:
     if kind == "learned":
         return Spread(None, None)
     ends = [
-        [float(scheduler._get_variance(int(time), torch.tensor(told), "learned_range")) for time in timesteps]
+        [
+            float(scheduler._get_variance(int(time), torch.tensor(told, device="cpu"), "learned_range"))
+            for time in timesteps
+        ]
         for told in (-1.0, 1.0)
     ]
-    return Spread(*(torch.tensor(end, dtype=torch.float64) for end in ends))
+    return Spread(*(torch.tensor(end, dtype=torch.float64, device="cpu") for end in ends))

@@ -17,6 +17,7 @@ from lds_iter import _torch
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import linearize
 from lds_iter.derivatives.structured import StructuredDerivatives, structure_of
+from lds_iter.gradients.shared_adjoint import shared_adjoint
 from lds_iter.gradients.unchanged import Unchanged
 from lds_iter.loop.run import Interrupted, run
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
@@ -125,7 +126,7 @@ def linearize_once(
             return cached
         cached = CachedJacobian(linearize(f, prev, u))
         if unchanged is not None:
-            first = len(states) - (key[0] - states.data_ptr()) // row
+            first = len(unchanged.value) - 1 - (key[0] - states.data_ptr()) // row
             unchanged.check_value(cached.of_f.value.flip(0), slice(first - prev.shape[0] + 1, first + 1))
         if keep:
             known[key] = cached
@@ -199,7 +200,7 @@ def solve_adjoint(
     iterations that took, where the loop of this library did it.
 
     Args:
-        problem: detached.
+        problem: detached; where several processes share the time steps, `s0` is the state before this one's first.
         states: the solution, `(T, *batch, D)`.
         g: the gradients of the states.
         method: for the reversed recurrence.
@@ -216,17 +217,33 @@ def solve_adjoint(
             prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
             unchanged.check_value(f(prev, problem.inputs), slice(0, problem.length))
         return own(states, problem.inputs, g, method, options), None
+    if problem.shards is not None:
+        shared = shared_adjoint(problem, problem.shards, states, g)
+        given = Problem(f, shared.start, shared.inputs, rows, shared.backward)
+        state = _reversed_solve(given, method, options, unchanged)
+        return shared.finished(state), AdjointCounts(state.iterations, state.residual, state.result)
     known, g = without_nonfinite(g)
     g, scale = normalized(g)
-    inputs = reversed_inputs(states, problem.inputs, g)
-    along = linearize_once(f, inputs[0], unchanged, keep=options.window == rows)
-    adjoint = AdjointRecurrence(along)
+    given = Problem(f, g[-1], reversed_inputs(states, problem.inputs, g), rows)
+    state = _reversed_solve(given, method, options, unchanged)
+    return finish_adjoint(state, scale, known), AdjointCounts(state.iterations, state.residual, state.result)
+
+
+def _reversed_solve(
+    given: Problem, method: LDSApproximation | AbstractStrategy, options: LoopOptions, unchanged: Unchanged | None
+) -> LoopState:
+    """The end of the loop on the adjoint recurrence.
+
+    Args:
+        given: `f` itself, with the last gradient and the inputs of the adjoint recurrence.
+        method, options, unchanged: see `solve_adjoint`.
+    """
+    prev, _, before = given.inputs
+    along = linearize_once(given.f, prev, unchanged, keep=options.window == given.length)
     try:
-        state = run(Problem(adjoint, g[-1], inputs, rows), method, inputs[2], options)
+        return run(replace(given, f=AdjointRecurrence(along)), method, before, options)
     except Interrupted as interrupted:  # the user has no use for half an adjoint
         raise KeyboardInterrupt from interrupted
     except Exception as error:
         error.add_note("That was the adjoint recurrence of a backward pass, whose time steps run backwards.")
         raise
-    counts = AdjointCounts(state.iterations, state.residual, state.result)
-    return finish_adjoint(state, scale, known), counts

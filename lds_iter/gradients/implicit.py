@@ -14,6 +14,7 @@ which released quasi-DEER code uses, is 19 to 59 % off.)
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -83,14 +84,13 @@ class Implicit(AbstractAdjoint):
         *,
         wanted: bool,
     ) -> tuple[LoopState, Tensor]:
-        fixed = Problem(problem.f, problem.s0.detach(), detached(problem.inputs), problem.length)
+        fixed = replace(problem, s0=problem.s0.detach(), inputs=detached(problem.inputs))
         with torch.no_grad():
             state = run(fixed, method, guess.detach(), options, observers)
-        states = state.states[1:]
         if not wanted:
-            return state, states
+            return state, state.states[1 : 1 + problem.steps]
         try:
-            return state, self.attach(problem, fixed, method, options, states)
+            return state, self.attach(problem, fixed, method, options, state.states)
         except KeyboardInterrupt as interrupt:
             raise Interrupted(state) from interrupt
         except Exception as error:
@@ -112,23 +112,42 @@ class Implicit(AbstractAdjoint):
             fixed: the same, detached.
             method: of the solve.
             options: of the solve.
-            states: the solution, `(T, *batch, D)`, without a graph.
+            states: the solution without a graph, and the state before it, `(T + 1, *batch, D)`.
         """
-        prev = torch.cat([problem.s0.unsqueeze(0), states[:-1]])
+        start, states = _start(problem, states[0]), states[1:]
+        fixed = replace(fixed, s0=start.detach())
+        prev = torch.cat([start.unsqueeze(0), states[:-1]])
         value = check_value(problem.f(prev, problem.inputs), prev)
         own = _checked(method.for_adjoint(), method) if self.method is None else self.method
         given = {name: getattr(self, name) for name in ("rtol", "atol", "window") if getattr(self, name) is not None}
         options = replace(options, max_iters=problem.length, **given)
         # kept only for those that solve their adjoint directly, which keep it for their gradients anyway
-        before = prev.detach() if self.method is None and own_solve_adjoint(problem.f) is not None else None
+        direct = self.method is None and problem.shards is None and own_solve_adjoint(problem.f) is not None
+        before = prev.detach() if direct else None
         unchanged = Unchanged.of(value)
 
-        def adjoint(g: Tensor) -> tuple[Tensor, AdjointCounts | None]:
-            unchanged.check_parameters()
-            direct = None if before is None else direct_adjoint(fixed, before, g)
-            return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
+        shards = problem.shards
 
-        return _attached(value, states, adjoint)
+        def adjoint(g: Tensor) -> tuple[Tensor, AdjointCounts | None]:
+            with contextlib.nullcontext() if shards is None else shards.telling():
+                unchanged.check_parameters()
+                g = g if len(g) else torch.zeros_like(states)
+                direct = None if before is None else direct_adjoint(fixed, before, g)
+                return solve_adjoint(fixed, states, g, own, options, unchanged) if direct is None else (direct, None)
+
+        return _attached(value, states[: problem.steps], adjoint)
+
+
+def _start(problem: Problem, before: Tensor) -> Tensor:
+    """The state before the first row of this process, `(*batch, D)`, with the gradient of `s0` where it is that.
+
+    Where several processes share the time steps, it always requires one, for all take part in the backward pass.
+    """
+    shards = problem.shards
+    if shards is None:
+        return problem.s0
+    own = shards.place == 0 and not shards.is_empty and problem.s0.requires_grad
+    return problem.s0 if own else before.detach().requires_grad_()
 
 
 def _checked(own: object, method: LDSApproximation | AbstractStrategy) -> LDSApproximation | AbstractStrategy:

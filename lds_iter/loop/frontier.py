@@ -78,8 +78,8 @@ class OpenRows:
             The rows that are still open; the residual, zero in all others; and the largest residual among the rows
             accepted now, `(*batch)`.
         """
-        rows, accepted = _advanced(self, residual.detach(), value.detach(), prev.detach(), start, rtol, atol)
-        return rows, rows._confine(residual, start), accepted
+        rows, accepted = advanced(self, residual.detach(), value.detach(), prev.detach(), start, rtol, atol)
+        return rows, rows.confine(residual, start), accepted
 
     def hold(
         self, d: Tensor, states: Tensor, value: Tensor, s0: Tensor, start: int, out: Tensor | None
@@ -97,7 +97,7 @@ class OpenRows:
         Returns:
             The states, the update of the last row, `(*batch, D)`, and the repairs.
         """
-        d = self._confine(d, start)
+        d = self.confine(d, start)
         new = torch.add(states, d) if out is None else torch.add(states, d, out=out)
         new, last, resets = self.repair(new, d, states, value, s0)
         new, broken = self.with_frontier(new, value, start)
@@ -108,14 +108,14 @@ class OpenRows:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`new` with rows that are not finite replaced; `d` of the last row; and how many were replaced, `(*batch)`."""
         if self.extremes is not None and math.isfinite(new.sum()):
-            return new, d[-1], torch.zeros(new.shape[1:-1], dtype=torch.int64)
+            return new, d[-1], torch.zeros(new.shape[1:-1], dtype=torch.int64, device=new.device)
         bad = ~new.isfinite().all(-1, keepdim=True)
         instead = torch.where(value.isfinite().all(-1, keepdim=True), value, s0)
         last = torch.where(bad[-1], instead[-1] - states[-1], d[-1])
         repaired = torch.where(bad, instead, new)
         return repaired if torch.is_grad_enabled() else new.copy_(repaired), last, bad.squeeze(-1).sum(0)
 
-    def _confine(self, x: Tensor, start: int) -> Tensor:
+    def confine(self, x: Tensor, start: int) -> Tensor:
         """`x` with zeros in the rows that may not move, in place without autograd; its first row is that of `start`."""
         if self.extremes is None:
             closed = ~self.mask(start, x.shape[0])
@@ -156,9 +156,11 @@ class OpenRows:
         return new, inside & ~exact[0].detach().isfinite().all(-1)
 
 
-def _advanced(
+def advanced(
     rows: OpenRows, residual: Tensor, value: Tensor, prev: Tensor, start: int, rtol: float, atol: float
 ) -> tuple[OpenRows, Tensor]:
+    """The rows that are still open after a search from the frontier on, and the largest residual accepted; see
+    `OpenRows.accept`."""
     n = residual.shape[0]
     if not rows.touches(start, start + n):
         return rows, residual.new_zeros(rows.lo.shape)

@@ -27,6 +27,7 @@ from lds_iter.derivatives.linearization import Linearization, linearize
 from lds_iter.linear.cut import Cut
 from lds_iter.loop.contract import linearized, proposed
 from lds_iter.loop.frontier import OpenRows
+from lds_iter.loop.sharing import accept_together, own_share
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import IterationRequest, own_fused_iteration
@@ -89,7 +90,7 @@ def evaluate(
 ) -> LoopState:
     """Everything after the pending update has been taken; `reuse`: overwrite the memory of the old proposal."""
     running = state.result == int(Result.RUNNING)
-    extent = _extent(state, running, options, problem.length)
+    extent = _extent(problem, state, running, options)
     looks = extent.rows.extremes is not None or options.window < problem.length  # a sliding window looks anyway
     if looks and not bool(running.any()):
         return replace(state, count=state.count + 1)
@@ -103,7 +104,24 @@ def evaluate(
     state = replace(state, carry=carry, count=state.count + 1, evaluations=state.evaluations + evaluated)
     state, moves = _decide(state, measured, extent, options, problem.length)
     reach = torch.where(extent.active, measured.rows.hi, 0)
-    return replace(state, proposal=Proposal(room, start, extent.stop, moves, reach, measured.resets))
+    rows = start - problem.held.start, extent.stop - problem.held.start
+    before = _before(problem, state, room, rows)
+    return replace(state, proposal=Proposal(room, *rows, moves, reach, measured.resets, before))
+
+
+def _before(problem: Problem, state: LoopState, room: Tensor, rows: tuple[int, int]) -> Tensor | None:
+    """The proposed state before the first row, `(*batch, D)`, from the process that holds it; else None.
+
+    Args:
+        problem: says who that is.
+        state: the iterate.
+        room: the proposed states of this process.
+        rows: of `room` that hold proposals.
+    """
+    if problem.shards is None:
+        return None
+    last = room if rows[1] == len(room) - 1 else state.states
+    return problem.shards.pass_on(last[-1], problem.s0)
 
 
 def _room(state: LoopState, reuse: bool) -> Tensor:
@@ -115,16 +133,18 @@ def _room(state: LoopState, reuse: bool) -> Tensor:
     return room
 
 
-def _extent(state: LoopState, running: Tensor, options: LoopOptions, length: int) -> Extent:
+def _extent(problem: Problem, state: LoopState, running: Tensor, options: LoopOptions) -> Extent:
     """The rows to evaluate, the sequences that take part, and their open rows.
 
     A sliding window reaches `window` rows beyond each sequence's own frontier. A sequence whose window would reach
     beyond `stop` waits until the slowest ones have caught up; waiting costs it no iteration.
     """
+    length = problem.length
     end = state.frontier.new_full((), length)
     if options.window >= length:
         lo = torch.where(running, state.frontier, end)
-        return Extent(0, length, running, OpenRows.of(lo, end.expand_as(lo)))
+        rows = OpenRows.of(lo, end.expand_as(lo))
+        return Extent(*own_share(problem.shards, 0, length, rows), running, rows)
     spare = options.window // 4 if state.frontier.numel() > 1 else 0
     rows = min(length, options.window + spare)
     start = min(int(torch.where(running, state.frontier, end).min()), length - rows)
@@ -132,7 +152,8 @@ def _extent(state: LoopState, running: Tensor, options: LoopOptions, length: int
     active = running & (hi <= start + rows)
     stop = int(torch.where(active, hi, 0).max())
     lo = torch.where(active, state.frontier, end)
-    return Extent(start, stop, active, OpenRows.of(lo, torch.where(active, hi, end)))
+    open_rows = OpenRows.of(lo, torch.where(active, hi, end))
+    return Extent(*own_share(problem.shards, start, stop, open_rows), active, open_rows)
 
 
 def _fused(
@@ -140,7 +161,7 @@ def _fused(
 ) -> Measured | None:
     """The iteration computed by the recurrence's own code; None where it has none, or leaves this case to the loop."""
     own = own_fused_iteration(problem.f)
-    if own is None or torch.is_grad_enabled():
+    if own is None or torch.is_grad_enabled() or problem.shards is not None:
         return None
     start, stop, rows = extent.start, extent.stop, extent.rows
     states, proposal = state.states[start : stop + 1], room[start : stop + 1]
@@ -169,8 +190,10 @@ def _by_tiles(
     zero = torch.zeros_like(state.residual)
     measured = Measured(extent.rows, zero, zero, zero, zero > 0, torch.zeros_like(state.resets))
     start, d, carry, parts = extent.start, torch.zeros_like(problem.s0), state.carry, []
-    for first, last in _tiles(method, state, extent, options.window >= problem.length):
-        if measured.rows.extremes is not None and measured.rows.extremes[0] >= last:
+    held, shared = problem.held.start, problem.shards is not None
+    tiles = [(extent.start, extent.stop)] if shared else _tiles(method, state, extent, options.window >= problem.length)
+    for first, last in tiles:
+        if not shared and measured.rows.extremes is not None and measured.rows.extremes[0] >= last:
             start = last  # all rows of this tile are accepted
             continue
         tile = Extent(first, last, extent.active, measured.rows)
@@ -181,7 +204,7 @@ def _by_tiles(
             and _all_solved(measured, extent, options, problem.length)
         ):
             break  # the iteration that finds everything solved needs no proposal
-        out = None if torch.is_grad_enabled() else room[first + 1 : last + 1]
+        out = None if torch.is_grad_enabled() else room[first - held + 1 : last - held + 1]
         new, measured, d, carry = _propose(problem, method, state, lin, measured, carry, out)
         parts.append(new)
     if torch.is_grad_enabled() and parts:
@@ -204,27 +227,41 @@ def _look(
 ) -> tuple[Linearization, Measured]:
     """Evaluate `f` along the guess in one tile, accept rows, and measure the residual."""
     first, last = tile.start, tile.stop
-    prev, states, inputs = state.states[first:last], state.states[first + 1 : last + 1], problem.inputs_at(first, last)
+    held = slice(first - problem.held.start, last - problem.held.start)
+    prev, states = state.states[held], state.states[held.start + 1 : held.stop + 1]
+    inputs = problem.inputs_at(first, last)
     derivatives = linearized(problem.f, prev, inputs, state.states, (first, last, state.count))
     value = derivatives.value
-    rows, residual, accepted = measured.rows.accept(value - states, value, prev, first, options.rtol, options.atol)
+    if problem.shards is None:
+        residual, measured = _accepted(value - states, value, prev, first, options, measured)
+    else:
+        found = accept_together(problem.shards, measured.rows, value - states, value, prev, first, options)
+        residual, measured = found.residual, replace(measured, **found.measured)
+    rows = measured.rows
+    iteration = state.count if state.age is None else state.age[held].unsqueeze(-1)
+    lowest, highest = (None, None) if rows.extremes is None else rows.extremes[:2]
+    return (
+        Linearization(
+            prev, states, residual, derivatives, inputs, slice(first, last), problem.length, iteration, tile.active,
+            _f=problem.f, _cut=Cut(first, rows.lo, lowest, highest), _end=rows.hi, _before=d, _shards=problem.shards,
+        ),
+        measured,
+    )  # fmt: skip
+
+
+def _accepted(
+    residual: Tensor, value: Tensor, prev: Tensor, first: int, options: LoopOptions, measured: Measured
+) -> tuple[Tensor, Measured]:
+    """Accept rows of one tile. The residual, zero in the rows that are accepted, and all measurements so far."""
+    rows, residual, accepted = measured.rows.accept(residual, value, prev, first, options.rtol, options.atol)
     largest, excess = _sizes(residual.detach(), value.detach(), options, measured)
-    measured = replace(
+    return residual, replace(
         measured,
         rows=rows,
         accepted=torch.maximum(measured.accepted, accepted),
         residual=torch.maximum(measured.residual, largest),
         excess=excess,
     )
-    iteration = state.count if state.age is None else state.age[first:last].unsqueeze(-1)
-    lowest, highest = (None, None) if rows.extremes is None else rows.extremes[:2]
-    return (
-        Linearization(
-            prev, states, residual, derivatives, inputs, slice(first, last), problem.length, iteration, tile.active,
-            _f=problem.f, _cut=Cut(first, rows.lo, lowest, highest), _end=rows.hi, _before=d,
-        ),
-        measured,
-    )  # fmt: skip
 
 
 def _propose(

@@ -87,10 +87,15 @@ def note_on_derivatives(error: RuntimeError) -> None:
             "This came from the derivative of `f`, which draws random numbers. Draw them once and pass them in "
             "`inputs`; call `.eval()` for dropout. `li.Jacobi()` and `li.Picard()` need no derivative."
         )
+    if "saved tensor hooks" in str(error):
+        error.add_note(
+            "This came from a compiled derivative of `f`, which calls torch.utils.checkpoint. Leave the checkpoint "
+            "out, or solve uncompiled: li.solve(compiled.f, ...)."
+        )
     if any(words in str(error) for words in ("doesn't have storage", "captured Tensor", "forward AD", "forward-mode")):
         error.add_note(
             "This came from the derivative of `f`. In order of likelihood: it leaves torch on the way (numpy, "
             "`torch.from_numpy`); it writes into a tensor that it did not make (batch norm in training mode does: call "
-            "`.eval()`); it calls an operation without a forward-mode derivative. `li.Jacobi()` and `li.Picard()` need "
+            "`.eval()`); it calls an operation without a derivative. `li.Jacobi()` and `li.Picard()` need "
             "none; an `f` may also bring its own, by a method `linearize`."
         )

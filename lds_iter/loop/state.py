@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lds_iter import _torch
+from lds_iter.distributed.shards import TimeShards
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import Composable
 from lds_iter.recurrence import Function, take_rows
@@ -19,17 +20,37 @@ from lds_iter.solution import Decision, Result
 
 @dataclass(frozen=True)
 class Problem:
-    """A recurrence whose arguments have been checked. `s0`: `(*batch, D)`; leaves of `inputs`: `(T, ...)`."""
+    """A recurrence whose arguments have been checked.
+
+    Attributes:
+        f: the recurrence.
+        s0: the state before the first step, `(*batch, D)`.
+        inputs: a pytree of tensors, `(T, ...)`, or of the rows that this process holds.
+        length: T.
+        shards: which processes hold which time steps; None where this one holds all.
+    """
 
     f: Function
     s0: Tensor
     inputs: Any
     length: int
+    shards: TimeShards | None = None
+
+    @property
+    def held(self) -> slice:
+        """The times of the rows of this process's tensors."""
+        return slice(0, self.length) if self.shards is None else self.shards.held
+
+    @property
+    def steps(self) -> int:
+        """The time steps that this process holds; it has one row where it holds none."""
+        return self.length if self.shards is None else self.shards.sizes[self.shards.rank]
 
     def inputs_at(self, start: int, stop: int) -> Any:
         """The inputs of the time steps `[start, stop)`."""
-        whole = start == 0 and stop == self.length
-        return self.inputs if whole else take_rows(self.inputs, start, stop)
+        held = self.held
+        whole = start == held.start and stop == held.stop
+        return self.inputs if whole else take_rows(self.inputs, start - held.start, stop - held.start)
 
 
 @dataclass(frozen=True)
@@ -55,10 +76,11 @@ class Proposal:
 
     Attributes:
         states: `s0` and the states that the update leads to, `(T + 1, *batch, D)`; valid in the rows `[start, stop)`.
-        start, stop: the rows, as times.
+        start, stop: the rows, counted from the first one that this process holds.
         moves: the sequences that the update is for, bool, `(*batch)`.
         reach: the time after the last row of each sequence that was evaluated; 0 where none was, int64, `(*batch)`.
         resets: proposed rows that were not finite and were replaced, int64, `(*batch)`.
+        before: the proposed state before the first row, `(*batch, D)`, where another process holds it; else None.
     """
 
     states: Tensor
@@ -67,11 +89,15 @@ class Proposal:
     moves: Tensor
     reach: Tensor
     resets: Tensor
+    before: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class LoopState:
     """One iterate, and the update proposed from it. All fields but `proposal` belong to the same iterate.
+
+    Where several processes share the time steps, `states`, `proposal`, `age` and `resets` are of the rows that this one
+    holds, with the state before them in place of `s0`; everything else is of the whole.
 
     Attributes:
         states: `s0` and the current guess of all states, `(T + 1, *batch, D)`.
@@ -87,6 +113,7 @@ class LoopState:
         carry: what the method remembers.
         count: evaluations along the guess so far.
         decisions: what a strategy decided.
+        first: the time of the first row that this process holds.
     """
 
     states: Tensor
@@ -102,6 +129,7 @@ class LoopState:
     carry: Any
     count: int = 0
     decisions: tuple[Decision, ...] = ()
+    first: int = 0
 
     @property
     def update(self) -> Tensor:
@@ -149,8 +177,9 @@ def first_state(problem: Problem, method: LDSApproximation, guess: Tensor, optio
     count = torch.zeros(problem.s0.shape[:-1], dtype=torch.int64, device=guess.device)
     real = guess.new_zeros(count.shape)
     sliding = options.window < problem.length
+    before = problem.s0.unsqueeze(0)
     return LoopState(
-        states=torch.cat([problem.s0.unsqueeze(0), guess]),
+        states=torch.cat([before if problem.shards is None else problem.shards.pass_on(guess[-1:], before), guess]),
         proposal=None,
         frontier=count,
         result=torch.full_like(count, int(Result.RUNNING)),
@@ -159,8 +188,9 @@ def first_state(problem: Problem, method: LDSApproximation, guess: Tensor, optio
         accepted_residual=real.clone(),
         evaluations=count.clone(),
         resets=count.clone(),
-        age=count.new_zeros((problem.length, *count.shape), dtype=torch.int32) if sliding else None,
+        age=count.new_zeros((len(guess), *count.shape), dtype=torch.int32) if sliding else None,
         carry=method.init(guess),
+        first=problem.held.start,
     )
 
 
@@ -180,7 +210,9 @@ def take_proposal(state: LoopState, length: int, *, reuse: bool = False) -> Loop
     moves = proposal.moves & (state.result == int(Result.RUNNING))
     frontier = state.frontier + moves
     finished = moves & (frontier == length)
-    states, spare = _moved(state, proposal, moves, length, reuse)
+    states, spare = _moved(state, proposal, moves, reuse)
+    if proposal.before is not None:
+        states[0] = torch.where(moves.unsqueeze(-1), proposal.before, state.states[0])
     return replace(
         state,
         states=states,
@@ -188,15 +220,15 @@ def take_proposal(state: LoopState, length: int, *, reuse: bool = False) -> Loop
         frontier=frontier,
         iterations=state.iterations + moves,
         resets=state.resets + torch.where(moves, proposal.resets, 0),
-        age=None if state.age is None else _older(state.age, proposal, state.frontier, moves),
+        age=None if state.age is None else _older(state, state.age, proposal, moves),
         residual=torch.where(finished, state.accepted_residual, state.residual),
         result=state.result.masked_fill(finished, int(Result.SUCCESS)),
     )
 
 
-def _moved(state: LoopState, proposal: Proposal, moves: Tensor, length: int, reuse: bool) -> tuple[Tensor, Tensor]:
+def _moved(state: LoopState, proposal: Proposal, moves: Tensor, reuse: bool) -> tuple[Tensor, Tensor]:
     """The states after the update, and memory of the same shape that is free to be overwritten."""
-    whole = proposal.stop - proposal.start == length
+    whole = proposal.stop - proposal.start == len(state.states) - 1
     if whole and reuse and _torch.on_host(moves) and bool(moves.all()):
         return proposal.states, state.states
     rows = slice(1 + proposal.start, 1 + proposal.stop)
@@ -208,7 +240,7 @@ def _moved(state: LoopState, proposal: Proposal, moves: Tensor, length: int, reu
     return torch.cat([state.states[: rows.start], new, state.states[rows.stop :]]), proposal.states
 
 
-def _older(age: Tensor, proposal: Proposal, frontier: Tensor, moves: Tensor) -> Tensor:
+def _older(state: LoopState, age: Tensor, proposal: Proposal, moves: Tensor) -> Tensor:
     """The ages after one more update of the rows in the window."""
-    times = torch.arange(age.shape[0], device=age.device).view(-1, *[1] * moves.ndim)
-    return age + ((times >= frontier) & (times < proposal.reach) & moves)
+    times = torch.arange(state.first, state.first + len(age), device=age.device).view(-1, *[1] * moves.ndim)
+    return age + ((times >= state.frontier) & (times < proposal.reach) & moves)

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.forward_mode import FunctionDerivatives
 from lds_iter.mcmc.mass import Root
 from lds_iter.mcmc.target import Target
 

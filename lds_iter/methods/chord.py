@@ -58,7 +58,7 @@ class Chord(StatefulTransition):
 
     def choose(self, lin: Linearization, carry: Kept) -> tuple[AbstractTransition, Kept]:
         due = self._due(lin)
-        if carry.transition is not None and _none(due):
+        if carry.transition is not None and _none(due, lin):
             kept = carry
         else:
             fresh, inner = checked_choice(self.method, lin, carry.inner)
@@ -75,9 +75,11 @@ class Chord(StatefulTransition):
         return due | lin.entered.expand(lin.residual.shape[:-1]).unsqueeze(-1)
 
 
-def _none(due: bool | Tensor) -> bool:
+def _none(due: bool | Tensor, lin: Linearization) -> bool:
     """Whether the host knows that no row is due. On an accelerator it does not look, and the answer is False."""
-    return not due if isinstance(due, bool) else _torch.on_host(due) and not bool(due.any())
+    if isinstance(due, bool):
+        return not due
+    return _torch.on_host(due) and not bool(lin.some(due.squeeze(-1)).any())
 
 
 def _renewed(kept: Kept, fresh: AbstractTransition, lin: Linearization, due: bool | Tensor) -> AbstractTransition:

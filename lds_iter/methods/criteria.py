@@ -40,6 +40,8 @@ class Below(AbstractRule):
 class Stalled(AbstractRule):
     """The largest residual has not fallen below `factor` times its best for `patience` iterations in a row.
 
+    Sequential steps, which `Auto` may take, do not count.
+
     Attributes:
         patience: iterations without progress.
         factor: between 0 and 1: what counts as progress.
@@ -63,6 +65,8 @@ class Stalled(AbstractRule):
 
     def holds(self, progress: Seen, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         best, since = carry
+        if progress.stepped:
+            return torch.zeros_like(since, dtype=torch.bool), carry
         better = progress.residual < self.factor * best
         since = torch.where(better, 0, since + 1)
         return since >= self.patience, (torch.where(better, progress.residual, best), since)

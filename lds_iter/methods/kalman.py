@@ -24,6 +24,7 @@ time. Exact but for rounding, in `2 BLOCK + O(log n)` batched steps, and differe
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -113,6 +114,17 @@ class CovarianceMaps:
         """Some of the rows."""
         return CovarianceMaps(self.a[rows], self.c[rows], self.e[rows])
 
+    def beside(self, later: CovarianceMaps) -> CovarianceMaps:
+        """The rows of both."""
+        pairs = (self.a, later.a), (self.c, later.c), (self.e, later.e)
+        return CovarianceMaps(*(torch.cat(pair) for pair in pairs))
+
+    def starting(self, gain: Tensor, algebra: Algebra) -> CovarianceMaps:
+        """The same with a first map that gives what it makes of this gain, `(1, ...)`, whatever it is given."""
+        after = self.take(slice(0, 1))(gain, algebra)
+        nothing = torch.zeros_like(after)
+        return CovarianceMaps(nothing, after, nothing).beside(self.take(slice(1, None)))
+
     def after(self, earlier: CovarianceMaps, algebra: Algebra) -> CovarianceMaps:
         """First `earlier`, then `self`."""
         multiply, transpose = algebra.multiply, algebra.transpose
@@ -129,13 +141,18 @@ class CovarianceMaps:
         return self.c + algebra.multiply(algebra.multiply(self.a, inner), algebra.transpose(self.a))
 
 
-def kalman_gains(transition: Gainable, q: Tensor) -> tuple[Gainable, Gainable]:
+FromEarlier = Callable[..., list[Tensor]]
+"""From some tensors to what each process that holds earlier rows gave for them, `(k, *shape)`."""
+
+
+def kalman_gains(transition: Gainable, q: Tensor, from_earlier: FromEarlier | None = None) -> tuple[Gainable, Gainable]:
     """`G_t = I - K_t` and `K_t` for all rows, from a covariance of 0 before the first.
 
     Args:
         transition: the matrices `J_t`.
         q: the weight of the observations, 1 / sigma^2, `(n, *batch, 1)`; where it is 0, `K_t` is 0, whatever came
             before.
+        from_earlier: brings the maps of the rows that other processes hold; None where this one holds all.
 
     Returns:
         Two transitions of the same structure.
@@ -147,19 +164,24 @@ def kalman_gains(transition: Gainable, q: Tensor) -> tuple[Gainable, Gainable]:
             algebra, q = Matrices(), q.unsqueeze(-1)
         case BlockDiagonal(j):
             algebra, q = Matrices(), q[..., None, None]
-    keep, gain = _riccati(j.masked_fill(q == 0, 0), q, algebra)
+    keep, gain = _riccati(j.masked_fill(q == 0, 0), q, algebra, from_earlier)
     return type(transition)(keep), type(transition)(gain)
 
 
-def _riccati(j: Tensor, q: Tensor, algebra: Algebra) -> tuple[Tensor, Tensor]:
+def _riccati(j: Tensor, q: Tensor, algebra: Algebra, from_earlier: FromEarlier | None) -> tuple[Tensor, Tensor]:
     """`G_t` and `K_t`, `(n, ...)`."""
     n = j.shape[0]
     length = min(BLOCK, n)
     blocks = -(-n // length)
     steps = list(zip(*[_in_blocks(x, blocks, length) for x in (j, q)], strict=True))
     gain = torch.zeros_like(j[:1])
-    if blocks > 1:
-        maps = _block_maps([(j[:-1], q[:-1]) for j, q in steps], algebra)
+    if from_earlier is not None:
+        maps = _block_maps(steps, algebra, of_last=n - (blocks - 1) * length)
+        gain = _gain_before(maps, gain, algebra, from_earlier)
+        if blocks > 1:
+            gain = torch.cat([gain, _gains_after_each(maps.take(slice(0, -1)).starting(gain, algebra), algebra)])
+    elif blocks > 1:
+        maps = _block_maps([(j[:-1], q[:-1]) for j, q in steps], algebra, of_last=length)
         gain = torch.cat([gain, _gains_after_each(maps, algebra)])
     keeps, gains = [], []
     for j, q in steps:
@@ -168,6 +190,17 @@ def _riccati(j: Tensor, q: Tensor, algebra: Algebra) -> tuple[Tensor, Tensor]:
         gains.append(gain)
     keep, gain = (torch.stack(rows, 1).flatten(0, 1)[:n] for rows in (keeps, gains))
     return keep, gain
+
+
+def _gain_before(maps: CovarianceMaps, nothing: Tensor, algebra: Algebra, from_earlier: FromEarlier) -> Tensor:
+    """The gain before the first of these rows, `(1, ...)`, where other processes hold those before it."""
+    n = maps.c.shape[0]
+    while n > 1:
+        pairs = maps.take(slice(1, n, 2)).after(maps.take(slice(0, n - 1, 2)), algebra)
+        maps = pairs if n % 2 == 0 else pairs.beside(maps.take(slice(n - 1, n)))
+        n = -(-n // 2)
+    earlier = CovarianceMaps(*(part.squeeze(1) for part in from_earlier(maps.a, maps.c, maps.e)))
+    return _gains_after_each(earlier, algebra)[-1:] if len(earlier.c) else nothing
 
 
 def _in_blocks(x: Tensor, blocks: int, length: int) -> tuple[Tensor, ...]:
@@ -185,18 +218,21 @@ def _step(j: Tensor, q: Tensor, gain: Tensor, algebra: Algebra) -> tuple[Tensor,
     return keep, algebra.multiply(predicted, keep)
 
 
-def _block_maps(steps: list[tuple[Tensor, Tensor]], algebra: Algebra) -> CovarianceMaps:
-    """The maps of whole blocks, their steps composed one by one."""
+def _block_maps(steps: list[tuple[Tensor, Tensor]], algebra: Algebra, of_last: int) -> CovarianceMaps:
+    """The maps of whole blocks, their steps composed one by one; of the last block the first `of_last` steps."""
     multiply, transpose = algebra.multiply, algebra.transpose
     (j, q), *rest = steps
     a = j / (1 + q)
     c, e = algebra.plus(torch.zeros_like(j), q / (1 + q)), multiply(transpose(j), a)
-    for j, q in rest:
+    last = CovarianceMaps(a, c, e).take(slice(-1, None))
+    for number, (j, q) in enumerate(rest, start=2):
         keep, c = _step(j, q, c, algebra)
         ahead = multiply(j, a)
         a = multiply(keep, ahead)
         e = e + multiply(transpose(ahead), a)
-    return CovarianceMaps(a, c, e)
+        if number == of_last:
+            last = CovarianceMaps(a, c, e).take(slice(-1, None))
+    return CovarianceMaps(a, c, e).take(slice(0, -1)).beside(last)
 
 
 def _gains_after_each(maps: CovarianceMaps, algebra: Algebra) -> Tensor:

@@ -14,8 +14,8 @@ and whose code is the filter; parallel in time by Sarkka and Garcia-Fernandez, I
 With `q = 1 / sigma^2`, the gain `K_t` of `kalman`, and `G_t = I - K_t`:
 
     filter      d_t = G_t J_t d_{t-1} + G_t r_t          a scan forward
-    smoother    z_t = d_t + G_t J_{t+1}^T z_{t+1}        a scan backward (Bryson and Frazier 1963), then
-                d_t <- d_t - K_t J_{t+1}^T z_{t+1}
+    smoother    w_t = J_t^T (d_t + G_t w_{t+1})          a scan backward (Bryson and Frazier 1963), then
+                d_t <- d_t - K_t w_{t+1}
 
 In matrices, `L = I - shift(J)`: the smoother's step is `(L^T L + q I)^{-1} L^T r = L^T (L L^T + q I)^{-1} r`, and the
 filter is the forward half of eliminating the block tridiagonal `L L^T + q I`, whose pivots are `G_t^{-1}`. The gains
@@ -46,7 +46,6 @@ from lds_iter.linear.transitions import (
     Identity,
     ScaledIdentity,
     Zero,
-    map_leaves,
 )
 from lds_iter.methods.arguments import check_instance, check_number, check_transition_method, fix
 from lds_iter.methods.base import Dampable, LDSApproximation, StatefulTransition, checked_choice
@@ -80,7 +79,7 @@ class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
     def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
-        done = compiled.filtered(transition, lin.residual, precision, lin._behind)
+        done = None if lin.is_shared else compiled.filtered(transition, lin.residual, precision, lin._behind)
         return _by_scans(_filtered, lin, transition, precision) if done is None else done
 
 
@@ -89,7 +88,7 @@ class Smoother(KalmanForm):
     """The estimate of `d_t` from all rows: the Levenberg-Marquardt step, which minimises the damped sum of squares."""
 
     def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
-        done = compiled.smoothed(transition, lin.residual, precision, lin._behind)
+        done = None if lin.is_shared else compiled.smoothed(transition, lin.residual, precision, lin._behind)
         return _by_scans(_smoothed, lin, transition, precision) if done is None else done
 
 
@@ -148,7 +147,7 @@ class LevenbergMarquardt(Dampable):
 
         def damped(k: Tensor) -> Tensor:
             if k.ndim == lin.residual.ndim - 1:  # in a sequence no row may have a weight of 0, or all
-                k = torch.where(k.amax(0) > 0, k.clamp(min=LEAST_DAMPING), 0)
+                k = torch.where(lin.largest(k) > 0, k.clamp(min=LEAST_DAMPING), 0)
             return self.form.update(lin, transition, k / (1 - k))
 
         return damped, carry
@@ -191,13 +190,14 @@ def _by_scans(
     if precision.ndim < lin.residual.ndim - 1:
         return run(lin, transition, precision)
     root = torch.where(precision > 0, precision, 1).sqrt().unsqueeze(-1)
-    change = root / torch.cat([root[:1], root[:-1]])
+    change = root / lin.previous(root, root[:1])
     return run(replace(lin, residual=root * lin.residual), transition.scaled(change), precision) / root
 
 
 def _gains(lin: Linearization, transition: Gainable, precision: Tensor) -> tuple[Gainable, Gainable]:
     """`G_t` and `K_t`; I and 0 up to the frontier row, and in sequences without damping."""
-    return kalman_gains(transition, torch.where(lin._behind, precision.unsqueeze(-1), 0))
+    q = torch.where(lin._behind, precision.unsqueeze(-1), 0)
+    return kalman_gains(transition, q, lin.from_earlier if lin.is_shared else None)
 
 
 def _filtered(lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
@@ -209,11 +209,6 @@ def _smoothed(lin: Linearization, transition: Gainable, precision: Tensor) -> Te
     transition = transition.scaled(lin._behind.to(lin.residual.dtype))
     keep, gain = _gains(lin, transition, precision)
     filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))
-    ahead = map_leaves(_next_row, transition.transpose())
-    z = lin.scan(keep.after(ahead), filtered, reverse=True)
-    return filtered - gain.mv(ahead.mv(_next_row(z)))
-
-
-def _next_row(x: Tensor) -> Tensor:
-    """Row t + 1 in place of row t; zero in the last."""
-    return torch.cat([x[1:], torch.zeros_like(x[:1])])
+    back = transition.transpose()
+    ahead = lin.following(lin.scan(back.after(keep), back.mv(filtered), reverse=True))
+    return filtered - gain.mv(ahead)

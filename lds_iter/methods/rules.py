@@ -37,6 +37,11 @@ class Seen(Protocol):
         """An update `d`, `(n, *batch, D)`: for `stop` the one that is proposed, for `Switch` the last one."""
         ...
 
+    @property
+    def stepped(self) -> bool:
+        """Whether sequential steps led here, so that residual and update are NaN: not known."""
+        ...
+
 
 class AbstractRule(Composable, ABC):
     """When to go on to the next method or to stop, per sequence."""

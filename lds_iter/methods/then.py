@@ -76,13 +76,13 @@ class Then(StatefulTransition):
                 return transition, Pair.of(kept, carries.second)
             transition, kept = checked_choice(self.second, later, carries.second)
             return transition, Pair.of(carries.first, kept)
-        some_young, some_old = _some(young, lin), _some(~young, lin)
+        of_first, of_second = _for(young, lin), _for(~young, later)
         first = second = None
         kept_first, kept_second = carries.first, carries.second
-        if some_young:
-            first, kept_first = checked_choice(self.first, _for(young, lin), carries.first)
-        if some_old or first is None:
-            second, kept_second = checked_choice(self.second, _for(~young, later), carries.second)
+        if _some(of_first):
+            first, kept_first = checked_choice(self.first, of_first, carries.first)
+        if _some(of_second) or first is None:
+            second, kept_second = checked_choice(self.second, of_second, carries.second)
         carry = Pair.of(kept_first, kept_second)
         if first is None or second is None:
             found = second if first is None else first
@@ -98,11 +98,11 @@ class Then(StatefulTransition):
         return replace(lin, iteration=(lin.iteration - self.iterations).clamp(min=0))
 
 
-def _some(rows: Tensor, lin: Linearization) -> bool:
-    """Whether any of these rows may be open. On an accelerator the host does not look, and the answer is True."""
-    return not _torch.on_host(rows) or bool((rows & lin.open).any())
+def _some(lin: Linearization) -> bool:
+    """Whether any sequence takes part. On an accelerator the host does not look, and the answer is True."""
+    return not _torch.on_host(lin.active) or bool(lin.active.any())
 
 
 def _for(rows: Tensor, lin: Linearization) -> Linearization:
     """The linearization restricted to sequences that have one of these rows open; the others keep their carry."""
-    return replace(lin, active=lin.active & (rows & lin.open).any(0).squeeze(-1))
+    return replace(lin, active=lin.active & lin.some((rows & lin.open).squeeze(-1)))

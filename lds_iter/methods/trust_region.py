@@ -152,21 +152,22 @@ class TrustRegion(LDSApproximation):
 
     def update(self, lin: Linearization, carry: Trust) -> tuple[Tensor, Trust]:
         damped, inner = self.method.damped_updates(lin, carry.inner)
-        idle = _stands_still(lin, carry)
-        good, trusted, whole = _trial(lin, damped, carry, idle)
-        d, k = damped(_per_row(carry.k, trusted & ~good)), carry.k
-        size = _sizes(d, lin).masked_fill(trusted, 0)
-        largest = size.amax(0)
+        scale = _Scale.of(lin)
+        idle = carry.idle >= torch.where(scale.range <= scale.residual, PATIENCE_AT_A_POINT, PATIENCE)
+        good, trusted, whole = _trial(lin, damped, carry, idle, scale.residual)
+        d, k = damped(_per_row(carry.k, trusted & ~good, lin)), carry.k
+        size = scale.sizes(d, lin).masked_fill(trusted, 0)
+        largest = lin.largest(size)
         rejected = ~(largest <= self.reject) & lin.active & ~good
         far = ~(size <= self.relax)  # what is not finite too
-        lost = rejected & ((far.cumsum(0) > far) | ~size.isfinite()) & ~trusted
+        lost = rejected & (lin.earlier(far) | ~size.isfinite()) & ~trusted
         d = torch.where(lost.unsqueeze(-1), lin.residual, d)
-        size = torch.where(lost, _sizes(lin.residual, lin), size)
+        size = torch.where(lost, scale.sizes(lin.residual, lin), size)
         relaxed = ((largest < self.relax) | good) & lin.active
         k = torch.where(relaxed, torch.where((largest < self.relax / 4) | good, k / 4, k / 2), k)
         k = torch.where(k < self.method.negligible_damping(torch.finfo(k.dtype).eps), 0, k)
         d = torch.where(trusted.unsqueeze(-1), whole, d * _shortening(size, self.step).unsqueeze(-1))
-        residual = _largest_residual(lin)
+        residual = scale.residual
         still = (residual > STILL * carry.residual) & (STILL * residual < carry.residual) & ~rejected
         waited = torch.where(idle, PATIENCE, carry.idle + 1)
         found = torch.where(~relaxed & (still | idle), waited, 0), residual, good
@@ -174,21 +175,15 @@ class TrustRegion(LDSApproximation):
         return d, Trust(k, carry.rejected + rejected, waited, residual, trying, inner)
 
 
-def _stands_still(lin: Linearization, carry: Trust) -> Tensor:
-    """The sequences that have waited long enough for their damping or residual to change, bool, `(*batch)`."""
-    at_a_point = _range(lin) <= _largest_residual(lin)
-    return carry.idle >= torch.where(at_a_point, PATIENCE_AT_A_POINT, PATIENCE)
-
-
-def _per_row(k: Tensor, trusted: Tensor) -> Tensor:
+def _per_row(k: Tensor, trusted: Tensor, lin: Linearization) -> Tensor:
     """The damping of each row, `(n, *batch)`, where some rows of a sequence are trusted, else as it is."""
-    if _torch.on_host(trusted) and not bool(trusted.any()):
+    if _torch.on_host(trusted) and not bool(lin.some(trusted).any()):
         return k
     return torch.where(trusted, 0, k)
 
 
 def _trial(
-    lin: Linearization, damped: Callable[[Tensor], Tensor], carry: Trust, idle: Tensor
+    lin: Linearization, damped: Callable[[Tensor], Tensor], carry: Trust, idle: Tensor, now: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Evaluate `f` along the update without damping, for the sequences that try it.
 
@@ -197,6 +192,7 @@ def _trial(
         damped: from a damping to the update.
         carry: what is known of the sequences.
         idle: the sequences that stand still, bool, `(*batch)`.
+        now: the largest residual, `(*batch)`.
 
     Returns:
         The sequences in which it is good as a whole, `(*batch)`, the rows that take it, `(n, *batch)`, and the update.
@@ -207,17 +203,12 @@ def _trial(
     whole = damped(torch.zeros_like(carry.k))
     with torch.no_grad():  # it only decides
         states = lin.states + whole
-        after = (lin.at(torch.cat([lin.prev[:1], states[:-1]])).value - states).abs().amax(-1)
-    now, closed = _largest_residual(lin), ~lin.open.squeeze(-1)
+        after = (lin.at(lin.previous(states, lin.prev[:1])).value - states).abs().amax(-1)
+    closed = ~lin.open.squeeze(-1)
     enough = torch.where(carry.residual.isinf(), NEARLY_LINEAR, ENOUGH)
-    good = ((after <= enough * now) | closed).all(0) & wanted
-    fine = ((after <= ENOUGH_OF_A_ROW * now) | closed).to(torch.int64).cumprod(0).bool()
-    return good, good | (fine & idle & wanted), whole
-
-
-def _largest_residual(lin: Linearization) -> Tensor:
-    """The largest finite residual of the open rows, `(*batch)`."""
-    return lin.residual.nan_to_num(0, 0, 0).abs().amax(-1).masked_fill(~lin.open.squeeze(-1), 0).amax(0)
+    good = ~lin.some(~((after <= enough * now) | closed)) & wanted
+    bad = ~((after <= ENOUGH_OF_A_ROW * now) | closed)
+    return good, good | (~(bad | lin.earlier(bad)) & idle & wanted), whole
 
 
 def _shortening(size: Tensor, step: float) -> Tensor:
@@ -225,21 +216,32 @@ def _shortening(size: Tensor, step: float) -> Tensor:
     return torch.where(size > step, step / torch.where(size > step, size, 1), 1)
 
 
-def _sizes(d: Tensor, lin: Linearization) -> Tensor:
-    """`m_t` of every row, `(n, *batch)`; 0 in the rows that may not move, for an update runs on into rows behind the
-    window, and how many of them are at hand depends on the rest of the batch."""
-    extent = _extent(lin)
-    return (d.abs().amax(-1) / torch.where(extent > 0, extent, 1)).masked_fill(~lin.open.squeeze(-1), 0)
+@dataclass(frozen=True)
+class _Scale:
+    """The lengths by which updates are measured, over the open rows, `(*batch)`.
 
+    Attributes:
+        residual: the largest finite residual.
+        range: the largest range of a coordinate of the finite values; -inf if there are none.
+    """
 
-def _extent(lin: Linearization) -> Tensor:
-    """The range of the values, or the largest residual if that is more, `(*batch)`."""
-    return torch.maximum(_range(lin), _largest_residual(lin))
+    residual: Tensor
+    range: Tensor
 
+    @staticmethod
+    def of(lin: Linearization) -> _Scale:
+        value, inside = lin.value, lin.open & lin.value.isfinite()
+        high = torch.where(inside, value, -torch.inf).amax(0)
+        low = torch.where(inside, value, torch.inf).amin(0)
+        residual = lin.residual.nan_to_num(0, 0, 0).abs().amax(-1, keepdim=True).masked_fill(~lin.open, 0).amax(0)
+        width = high.shape[-1]
+        high, low, residual = lin.largest(torch.cat([high, -low, residual], -1)[None]).split([width, width, 1], -1)
+        return _Scale(residual.squeeze(-1), (high + low).amax(-1))
 
-def _range(lin: Linearization) -> Tensor:
-    """The largest range of a coordinate of the finite values over the open rows, `(*batch)`; -inf if there are none."""
-    value, inside = lin.value, lin.open & lin.value.isfinite()
-    high = torch.where(inside, value, -torch.inf).amax(0)
-    low = torch.where(inside, value, torch.inf).amin(0)
-    return (high - low).amax(-1)
+    def sizes(self, d: Tensor, lin: Linearization) -> Tensor:
+        """`m_t` of every row, `(n, *batch)`; 0 in the rows that may not move.
+
+        An update runs on into rows behind the window, and the rest of the batch decides how many are at hand.
+        """
+        extent = torch.maximum(self.range, self.residual)
+        return (d.abs().amax(-1) / torch.where(extent > 0, extent, 1)).masked_fill(~lin.open.squeeze(-1), 0)

@@ -44,7 +44,9 @@ def torch_is_faster(module: torch.nn.RNNBase, input: Any) -> bool:
         return True
     if not torch.is_grad_enabled():
         return batch > 1 or (module.hidden_size >= WIDE_LSTM_UNITS and torch.get_num_threads() > 1)
-    return module.hidden_size >= (MATRIX_UNITS if batch in FEW_SEQUENCES else WIDE_LSTM_UNITS if batch == 1 else math.inf)
+    return module.hidden_size >= (
+        MATRIX_UNITS if batch in FEW_SEQUENCES else WIDE_LSTM_UNITS if batch == 1 else math.inf
+    )
 
 
 @dataclass(frozen=True)

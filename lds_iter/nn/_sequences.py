@@ -66,7 +66,7 @@ def like_input(output: Tensor, x: Any, lengths: Lengths | None, batch_first: boo
     """`(T, B, D)` in the form that the input had."""
     if isinstance(x, PackedSequence):
         batch = output.shape[1]
-        each = torch.full((batch,), output.shape[0]) if lengths is None else lengths.lengths
+        each = torch.full((batch,), output.shape[0], device="cpu") if lengths is None else lengths.lengths
         if x.sorted_indices is not None:
             output, each = output.index_select(1, x.sorted_indices), each[x.sorted_indices.cpu()]
         data = pack_padded_sequence(output, each).data

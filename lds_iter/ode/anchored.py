@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import AbstractDerivatives, FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.ode.field import Field
 from lds_iter.ode.implicit import AbstractImplicit

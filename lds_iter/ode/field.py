@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.carries.independent import shared_dims, untouched_dims
-from lds_iter.derivatives.linearization import FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.errors import note_source, shapes_of
 from lds_iter.recurrence import ravel
 
@@ -110,6 +110,8 @@ def _independent_dims(func: Func, y0: Any, t0: Tensor, leaves: list[Tensor]) -> 
         slope, pull = torch.func.vjp(lambda y: func(t0.detach(), y), given)  # pyright: ignore[reportAssignmentType]
         seed = pytree.tree_map(torch.zeros_like, slope)
         for leaf in pytree.tree_leaves(seed):
-            leaf[first] = torch.linspace(1.0, 2.0, leaf[first].numel(), dtype=leaf.dtype).view(leaf[first].shape)
+            leaf[first] = torch.linspace(1.0, 2.0, leaf[first].numel(), dtype=leaf.dtype, device=leaf.device).view(
+                leaf[first].shape
+            )
         felt = [leaf.abs() > 0 for leaf in pytree.tree_leaves(pull(seed)[0])]
     return untouched_dims(felt, shared)

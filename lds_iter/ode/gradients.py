@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.linear.transitions import Dense
 from lds_iter.ode.stopping import RELATIVE_FLOOR_ULPS, STALLED_ULPS

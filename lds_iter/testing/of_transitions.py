@@ -83,7 +83,7 @@ def near(measured: Measurements, found: Tensor, expected: Tensor, what: str, par
 
 def _shuffled(transition: AbstractTransition, like: Tensor, seed: int) -> AbstractTransition:
     """The same matrices at other rows."""
-    order = torch.randperm(len(like), generator=torch.Generator().manual_seed(seed)).to(like.device)
+    order = torch.randperm(len(like), generator=torch.Generator().manual_seed(seed), device="cpu").to(like.device)
     return map_leaves(lambda leaf: leaf[order], transition)
 
 

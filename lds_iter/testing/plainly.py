@@ -33,7 +33,9 @@ def plain_loop(
 def tanh_network(width: int, gain: float = 0.9, seed: int = 0, dtype: torch.dtype = torch.float64) -> Function:
     """`tanh(W s + u)` with a `W` of spectral radius about `gain`: every coordinate feeds every other."""
     generator = torch.Generator().manual_seed(seed)
-    weight = (gain * torch.randn(width, width, generator=generator, dtype=torch.float64) / width**0.5).to(dtype)
+    weight = (gain * torch.randn(width, width, generator=generator, dtype=torch.float64, device="cpu") / width**0.5).to(
+        dtype
+    )
     return lambda s, u: torch.tanh(s @ weight.T.to(s.device) + u)
 
 
@@ -47,5 +49,5 @@ def random_problem(
 ) -> tuple[Tensor, Tensor]:
     """`s0`, `(*batch, D)`, and inputs, `(T, *batch, D)`, of normal numbers."""
     generator = torch.Generator().manual_seed(seed)
-    s0 = torch.randn(*batch, width, generator=generator, dtype=dtype)
-    return s0, torch.randn(length, *batch, width, generator=generator, dtype=dtype)
+    s0 = torch.randn(*batch, width, generator=generator, dtype=dtype, device="cpu")
+    return s0, torch.randn(length, *batch, width, generator=generator, dtype=dtype, device="cpu")

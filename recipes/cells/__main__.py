@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from recipes.canvas import pyplot, save
+from recipes.canvas import label, pyplot, save
 from recipes.cells.cells import CELLS
 from recipes.cells.training import Trained, train
 from recipes.command_line import check_choice, check_folder, fail, in_one_line
@@ -82,8 +82,8 @@ def picture(found: dict[str, Trained], out: Path) -> Path:
         right.plot(one.iterations[:-1], label=name)
     left.set(xlabel="step of training", ylabel="mean square error")
     right.set(xlabel="step of training", ylabel="Newton iterations", ylim=(0, None))
-    left.legend(frameon=False)
-    return save(figure, out / "cells.png")
+    label(right)
+    return save(figure, out / "cells.svg")
 
 
 if __name__ == "__main__":

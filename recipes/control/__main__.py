@@ -54,7 +54,7 @@ def main(
         f"swing-up, {math.degrees(float(upright[-250:].abs().max())):.1f} at most in the last 2.5 s of 5 s under "
         "feedback and pushes"
     )
-    console.print(f"picture: {_draw(swung, states, forces, length, out / 'control.png')}", soft_wrap=True)
+    console.print(f"picture: {_draw(swung, states, forces, length, out / 'control.svg')}", soft_wrap=True)
 
 
 def played(w: Tensor, gains: Tensor, rest: int) -> tuple[Tensor, Tensor]:
@@ -106,7 +106,7 @@ def _draw(swung: list[Improvement], states: Tensor, forces: Tensor, length: int,
     """The motion as poles over time, and angle, force and costs."""
     plt = pyplot()
 
-    figure, (top, left, right) = plt.subplots(1, 3, figsize=(13, 3.5), width_ratios=(2, 1.2, 1))
+    figure, (top, left, right) = plt.subplots(1, 3, figsize=(13, 3.5), width_ratios=(2, 1.2, 1), layout="constrained")
     shown = range(0, min(len(states), length + 150), 5)
     for t in shown:
         place, angle = states[t, :2].tolist()
@@ -119,7 +119,7 @@ def _draw(swung: list[Improvement], states: Tensor, forces: Tensor, length: int,
     left.plot(seconds, forces / STRONGEST, linewidth=0.7, label="force, of the largest")
     left.axvline(length * DT, color="grey", linewidth=0.7)
     left.set(xlabel="seconds", title="swing-up, then feedback")
-    left.legend(fontsize=8)
+    left.legend(fontsize=9)
     right.plot([one.cost for one in swung])
     right.set(xlabel="improvement", title="cost of the swing-up")
     return save(figure, path, dpi=110)

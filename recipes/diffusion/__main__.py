@@ -61,13 +61,13 @@ def main(
         parallel = _timed(
             "in parallel", sampler, samples, noise, steps, conditioning, seed, {**options, "progress": True}
         )
-        _show(out / "diffusion.png", lambda path: gallery(parallel.sample, path))
+        _show(out / "diffusion.svg", lambda path: gallery(parallel.sample, path))
         sequential = _timed("step by step", sampler.step_by_step, samples, noise, steps, conditioning, seed, options)
     except SchedulerNotMapped as error:
         raise typer.BadParameter(str(error)) from error
     _report(sequential, parallel, samples)
     title = f"{scheduler_}, {steps} steps, {method_}, {parallel.work.rounds} rounds"
-    _show(out / "diffusion.png", lambda path: comparison(sequential.sample, parallel.sample, path, title))
+    _show(out / "diffusion.svg", lambda path: comparison(sequential.sample, parallel.sample, path, title))
     _film(sampler, noise, conditioning, options, steps, seed, parallel.work.rounds, out)
 
 
@@ -149,7 +149,7 @@ def _film(
         alone["unconditional"] = {name: value[:1] for name, value in alone["unconditional"].items()}
     generator = torch.Generator().manual_seed(seed + 1)
     iterates = filmed(sampler, noise[:1], steps, first, alone, generator)[: rounds + 1]
-    _show(out / "diffusion-film.png", lambda path: film_strip(iterates, path))
+    _show(out / "diffusion-film.svg", lambda path: film_strip(iterates, path))
     _show(out / "diffusion-film.gif", lambda path: animation(iterates, path))
 
 

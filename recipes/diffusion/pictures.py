@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.canvas import save
+from recipes.canvas import pyplot, save
 
 
 def gallery(images: Tensor, path: Path) -> None:
     """A row of images `(B, C, H, W)` in [-1, 1]."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(images), figsize=(1.1 * len(images), 1.3), squeeze=False)
+    figure, axes = pyplot().subplots(1, len(images), figsize=(1.1 * len(images), 1.3), squeeze=False)
     for place, image in zip(axes[0], images, strict=True):
         place.imshow(_shown(image), cmap="gray", vmin=0, vmax=1)
         place.set(xticks=[], yticks=[])
@@ -25,11 +23,9 @@ def gallery(images: Tensor, path: Path) -> None:
 
 def comparison(sequential: Tensor, parallel: Tensor, path: Path, title: str) -> None:
     """Three rows of images `(B, C, H, W)` in [-1, 1]: sequential, parallel, and their difference, enlarged."""
-    import matplotlib.pyplot as plt
-
     difference = parallel - sequential
     scale = float(difference.abs().max()) or 1.0
-    figure, axes = plt.subplots(3, len(sequential), figsize=(1.1 * len(sequential) + 1.2, 4), squeeze=False)
+    figure, axes = pyplot().subplots(3, len(sequential), figsize=(1.1 * len(sequential) + 1.2, 4), squeeze=False)
     rows = (
         ("step by step", sequential),
         ("parallel", parallel),
@@ -45,38 +41,50 @@ def comparison(sequential: Tensor, parallel: Tensor, path: Path, title: str) -> 
     save(figure, path, dpi=110)
 
 
-def film_strip(iterates: Sequence[Tensor], path: Path, columns: int = 12) -> None:
-    """A line per round: one sample's trajectory `(T, C, H, W)`, from the first step on the left to the image."""
-    import matplotlib.pyplot as plt
-
-    chosen = torch.linspace(0, len(iterates[0]) - 1, min(columns, len(iterates[0]))).round().long()
-    figure, axes = plt.subplots(
-        len(iterates), len(chosen), figsize=(0.8 * len(chosen) + 1, 0.8 * len(iterates) + 0.6), squeeze=False
-    )
-    for round_, (line, trajectory) in enumerate(zip(axes, iterates, strict=True)):
-        for place, image in zip(line, trajectory[chosen], strict=True):
-            place.imshow(_shown(image), cmap="gray", vmin=0, vmax=1)
+def film_strip(iterates: Sequence[Tensor], path: Path, columns: int = 5) -> None:
+    """A line per round of one sample's trajectory `(T, C, H, W)`: each step's distance from its end, and images."""
+    plt, rounds = pyplot(), len(iterates)
+    figure = plt.figure(figsize=(5 + columns * 0.85, 0.85 * rounds + 0.8), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(4, columns * 0.85))
+    away = torch.stack([(iterate - iterates[-1]).square().flatten(1).mean(1).sqrt() for iterate in iterates])
+    ax = left.subplots()
+    logarithms = away.clamp(1e-4, 1).log10().float().cpu()
+    image = ax.imshow(logarithms, aspect="auto", cmap="magma", vmin=-4, vmax=0, interpolation="nearest")
+    ax.set_yticks(range(rounds), ["guess", *(f"round {count}" for count in range(1, rounds))])
+    ax.set(xlabel="step", title="distance from the final trajectory")
+    left.colorbar(image, ax=ax, label="power of ten", aspect=30)
+    chosen = _spread(len(iterates[0]), columns)
+    panels = right.subplots(rounds, len(chosen), squeeze=False)
+    for line, trajectory in zip(panels, iterates, strict=True):
+        for place, picture in zip(line, trajectory[chosen], strict=True):
+            place.imshow(_shown(picture), cmap="gray", vmin=0, vmax=1)
             place.set(xticks=[], yticks=[])
-        line[0].set_ylabel("noise" if round_ == 0 else f"round {round_}", rotation=0, ha="right", va="center")
-    for place, step in zip(axes[0], chosen.tolist(), strict=True):
-        place.set_title(f"step {step + 1}", fontsize=7)
+    for place, step in zip(panels[0], chosen.tolist(), strict=True):
+        place.set_title(f"step {step + 1}", fontsize=9)
     save(figure, path, dpi=110)
 
 
-def animation(iterates: Sequence[Tensor], path: Path, columns: int = 12, enlarge: int = 8) -> None:
-    """The same as a GIF: a frame per round."""
+def animation(iterates: Sequence[Tensor], path: Path, columns: int = 5, enlarge: int = 14) -> None:
+    """The images of the strip as a GIF, a frame per round."""
     from PIL import Image
 
-    chosen = torch.linspace(0, len(iterates[0]) - 1, min(columns, len(iterates[0]))).round().long()
+    chosen = _spread(len(iterates[0]), columns)
     frames = []
     for trajectory in iterates:
-        strip = np.concatenate([_shown(image) for image in trajectory[chosen]], 1)
+        images = [_shown(image) for image in trajectory[chosen]]
+        rest = [(0, 0)] * (images[0].ndim - 2)
+        strip = np.concatenate([np.pad(image, [(0, 0), (0, 1), *rest], constant_values=0.5) for image in images], 1)
         pixels = np.kron(
             (255 * strip).astype(np.uint8), np.ones((enlarge, enlarge, *([1] * (strip.ndim - 2))), np.uint8)
         )
         frames.append(Image.fromarray(pixels))
     path.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=[*frames[1:], frames[-1], frames[-1]], duration=500, loop=0)
+    frames[0].save(path, save_all=True, append_images=[*frames[1:], frames[-1], frames[-1]], duration=700, loop=0)
+
+
+def _spread(length: int, columns: int) -> Tensor:
+    """Which steps are shown: from the middle, before which an image is noise, to the last."""
+    return torch.linspace(length // 2, length - 1, min(columns, length)).round().long().unique()
 
 
 def _shown(image: Tensor) -> np.ndarray:

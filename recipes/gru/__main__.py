@@ -136,7 +136,7 @@ def _report(series: Series, runs: list[Run], console: Console, out: Path) -> Non
         console.print(summary(series, run))
     if len(runs) == 2:
         console.print(comparison(series.task, runs[0], runs[1])[0])
-    path = out / f"{'-'.join(run.name for run in runs)}.png"
+    path = out / f"{'-'.join(run.name for run in runs)}.svg"
     picture(series, runs, path)
     console.print(str(path), soft_wrap=True)
 

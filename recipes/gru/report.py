@@ -1,4 +1,4 @@
-"""What the logs of a run say: the table, the comparison of two runs, and the picture of loss over wall time."""
+"""What the logs of a run say: the table, the comparison of two runs, and the picture of the losses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from recipes.canvas import COLOURS, MARKERS, pyplot, save
 from recipes.gru.tasks import AbstractTask, Series
 
 
@@ -160,26 +161,26 @@ def _scores(task: AbstractTask, ours: Run, theirs: Run) -> str:
 
 
 def picture(series: Series, runs: list[Run], path: Path) -> None:
-    """Loss over the time spent in training steps, a line per run, held-out loss as points; saved as PNG."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 4.2), layout="constrained")
-    for run, colour in zip(runs, ("#3b4cc0", "#d1495b", "#2a9d8f", "#e9a13b"), strict=False):
-        steps = [run.steps[number] for number in sorted(run.steps)]
-        seconds = [step.seconds for step in steps]
-        axes.plot(seconds, [step.loss for step in steps], color=colour, linewidth=1, alpha=0.6)
-        points = [(run.steps[number].seconds, loss) for number, (loss, _) in sorted(run.held_out.items())]
-        label = f"{run.name}: {len(steps)} steps, {run.seconds / len(steps):.2g} s each"
-        axes.plot(*zip(*points or [(seconds[-1], steps[-1].loss)], strict=True), "o-", color=colour, ms=4, label=label)
-    axes.set(xlabel="wall time in training steps (s)", ylabel="loss", title=series.title)
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:.2g}")
+    """Loss over the steps of training, held-out loss as points; with two runs also the seconds of both."""
+    figure, axes = pyplot().subplots(1, len(runs), figsize=(8, 3.8), layout="constrained", squeeze=False)
+    losses = axes[0, 0]
+    for run, colour, marker, width in zip(runs, COLOURS, MARKERS, (4, 1.5), strict=False):
+        numbers = sorted(run.steps)
+        each = [run.steps[number].loss for number in numbers]
+        held = sorted((number + 1, loss) for number, (loss, _) in run.held_out.items())
+        name = f"{run.name}: a batch"
+        losses.plot([n + 1 for n in numbers], each, color=colour, linewidth=width, label=name)
+        if held:
+            look = {"linestyle": "", "marker": marker, "color": colour}
+            losses.plot(*zip(*held, strict=True), **look, label=f"{run.name}: held out")
+    losses.set(xlabel="step of training", ylabel="loss", yscale="log")
+    figure.suptitle(series.title, fontweight="bold", fontsize=11.5)
+    losses.yaxis.set_major_formatter("{x:g}")
+    losses.yaxis.set_minor_formatter("{x:.2g}")
+    losses.legend(fontsize=9)
     if len(runs) > 1:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title="line: a batch; points: held out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+        seconds = [run.seconds for run in runs]
+        drawn = axes[0, 1].bar([run.name for run in runs], seconds, color=COLOURS[: len(runs)], width=0.5)
+        axes[0, 1].bar_label(drawn, [f"{value:.3g} s" for value in seconds])
+        axes[0, 1].set(title=f"{len(runs[0].steps)} steps of training", ylabel="seconds")
+    save(figure, path)

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from recipes.canvas import pyplot, save
+from recipes.canvas import AMBER, label, pyplot, save
 from recipes.command_line import check_folder, in_one_line
 from recipes.langevin.measure import LIMIT, WIDEST, Count, mixtures, two_well_density, two_wells
 
@@ -55,7 +55,7 @@ def main(
     console.print(_table(f"Mixtures of two Gaussians, T = {length:,}", found))
     wells, states = two_wells(wells_length, chains)
     console.print(_table(f"Two wells, {chains} chains, T = {wells_length:,}", wells))
-    console.print(f"picture: {_draw(found, states, out / 'langevin.png')}", soft_wrap=True)
+    console.print(f"picture: {_draw(found, states, out / 'langevin.svg')}", soft_wrap=True)
 
 
 def _table(title: str, rows: Iterable[Count]) -> Table:
@@ -76,18 +76,18 @@ def _draw(found: Sequence[Count], states: Tensor, path: Path) -> Path:
     """Counts over the size of a step; trajectories between the wells, and what they sample."""
     plt = pyplot()
 
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 3.5))
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.5), layout="constrained")
     width = min(row.width for row in found)
     for name in WIDEST:
         rows = [row for row in found if row.method == name and row.width == width and row.iterations is not None]
-        left.loglog([row.step for row in rows], [row.iterations for row in rows], "o-", label=name)
+        left.loglog([row.step for row in rows], [row.iterations for row in rows], label=name)
     left.set(xlabel="eps", ylabel="iterations", title=f"mixture, D = {width}")
-    left.legend(fontsize=8)
-    middle.plot(states[:, :2, 0], linewidth=0.5)
+    label(left)
+    middle.plot(states[:, :2, 0], linewidth=0.5, rasterized=True)
     middle.set(xlabel="step", ylabel="first coordinate", title="two wells, two chains")
     grid = torch.linspace(-4.5, 5, 200, dtype=torch.float64)
     right.hist(states[..., 0].flatten().tolist(), bins=60, density=True, alpha=0.5, label="all chains")
-    right.plot(grid, two_well_density(grid), label="density")
+    right.plot(grid, two_well_density(grid), label="density", color=AMBER)
     right.set(xlabel="first coordinate", title="what is sampled")
     right.legend()
     return save(figure, path, dpi=110)

@@ -73,19 +73,18 @@ def _draw(
     with torch.no_grad():
         found = li.ode.integrate(func, states[0], times, throw=False).ys
     Console().print(f"mean square error over all {len(times)} points: {float((found - states).square().mean()):.3g}")
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
     left.semilogy(losses, label="all steps at once")
     if others:
         left.semilogy(others, "o", markersize=3, label="torchdiffeq, step by step")
-        left.legend()
     left.set(xlabel="step", ylabel="mean square error")
     right.plot(*states[:, 0, :2].T, label="data")
     right.plot(*found[:, 0, :2].T, "--", label="neural ODE")
     right.set(xlabel="x", ylabel="y", aspect="equal")
     right.legend()
-    out.mkdir(parents=True, exist_ok=True)
-    save(figure, out / "neural_ode.png")
-    Console().print(f"picture: {out / 'neural_ode.png'}")
+    if others:
+        left.legend(loc="upper right", fontsize=9)
+    Console().print(f"picture: {save(figure, out / 'neural_ode.svg')}")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ def picture(task: Task, curves: Sequence[Tensor], rates: Sequence[Tensor], path:
     """
     plt = pyplot()
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5))
-    for curve, rate, label in zip(curves, rates, LABELS, strict=False):
-        left.semilogy(torch.func.vmap(lambda x: task.loss(x, task.data))(curve).tolist(), label=label)
-        right.plot(rate.tolist(), label=label, linewidth=1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for curve, rate, name in zip(curves, rates, LABELS, strict=False):
+        left.semilogy(torch.func.vmap(lambda x: task.loss(x, task.data))(curve).tolist(), label=name)
+        right.plot(rate.tolist(), label=name, linewidth=1)
     left.set(xlabel="step", ylabel="loss of all examples")
     right.set(xlabel="step", ylabel="learning rate")
     left.legend()

@@ -133,16 +133,19 @@ class Training:
         loss: from parameters `(P)` and a minibatch of the data to a number.
         data: a tuple of tensors that lead with the examples.
         optimizer: an `AbstractOptimizer`.
+
+    Attributes:
+        gradients: of the loss, `(n, P)`, at parameters `(n, P)` on minibatches that lead with n.
     """
 
     def __init__(self, loss: Loss, data: tuple[Tensor, ...], optimizer: AbstractOptimizer) -> None:
         self.loss, self.data, self.optimizer = loss, data, optimizer
-        self._gradients = torch.func.vmap(torch.func.grad(loss))
+        self.gradients = torch.func.vmap(torch.func.grad(loss))
 
     def __call__(self, s: Tensor, u: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         rows, rate, t = u
         local = s.unflatten(-1, (-1, self.optimizer.size))
-        g = self._gradients(local[..., 0], tuple(part[rows] for part in self.data))
+        g = self.gradients(local[..., 0], tuple(part[rows] for part in self.data))
         return self.optimizer.update(local, g, rate.unsqueeze(-1), t.unsqueeze(-1)).flatten(-2)
 
     def start(self, x: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ def _networks(width: int, length: int, gains: int, seeds: int, out: Path, consol
     sweep = torch.linspace(0.5, 2.0, gains, dtype=torch.float64).tolist()
     points = _solves(table, "g = ", measure.networks(sweep, range(seeds), width, length))
     console.print(table)
-    return pictures.network_picture(points, out / "predictability_rnn.png")
+    return pictures.network_picture(points, out / "predictability_rnn.svg")
 
 
 def _flow_row(
@@ -92,7 +92,7 @@ def _flows(length: int, names: Sequence[str], width: int, ring_length: int, out:
     forcings = [0.5, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0]
     rings = _solves(table, "F = ", measure.rings(forcings, width, ring_length))
     console.print(table)
-    return pictures.flow_picture(points, systems, rings, out / "predictability_flows.png")
+    return pictures.flow_picture(points, systems, rings, out / "predictability_flows.svg")
 
 
 def _langevin(seeds: int, length: int, out: Path, console: Console) -> Path:
@@ -109,7 +109,7 @@ def _langevin(seeds: int, length: int, out: Path, console: Console) -> Path:
         f"exponent: median {last.median():+.4f}, {last.min():+.4f} to {last.max():+.4f} nats per step; "
         f"largest error {found.off:.1e}"
     )
-    return pictures.langevin_picture(found, out / "predictability_langevin.png")
+    return pictures.langevin_picture(found, out / "predictability_langevin.svg")
 
 
 @app.command()

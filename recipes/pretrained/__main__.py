@@ -120,7 +120,7 @@ def main(
     cases = [(one, _compare(one, chosen, max_iters, seed, console)) for one in compared]
     for one, (rows, sequential) in cases:
         console.print(verdict(one, rows, sequential), soft_wrap=True)
-    path = out / "pretrained.png"
+    path = out / "pretrained.svg"
     picture(_panels([(one, rows) for one, (rows, _) in cases]), path)
     print(path)
 

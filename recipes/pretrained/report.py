@@ -8,6 +8,7 @@ from rich.table import Table
 
 import lds_iter as li
 from lds_iter.diagnostics.pictures import convergence_map
+from recipes.canvas import pyplot, save
 from recipes.pretrained.evaluate import Row
 from recipes.pretrained.networks import Network
 from recipes.pretrained.wording import duration, span
@@ -53,11 +54,10 @@ def verdict(network: Network, rows: list[Row], sequential: float) -> str:
 
 
 def picture(cases: list[tuple[Network, list[Row]]], path: Path) -> None:
-    """Convergence maps, a line of panels per case and a panel per row, on common axes and colours; saved as PNG."""
-    import matplotlib.pyplot as plt
+    """Convergence maps, a line of panels per case and a panel per row, on common axes and colours."""
     from matplotlib.colors import LogNorm
 
-    figure = plt.figure(figsize=(12, 3.6 * len(cases)), layout="constrained")
+    figure = pyplot().figure(figsize=(12, 3.6 * len(cases)), layout="constrained")
     lines = figure.subfigures(len(cases), 1, squeeze=False)[:, 0]
     for line, (network, rows) in zip(lines, cases, strict=True):
         panels = line.subplots(1, len(rows), sharey=True, squeeze=False)[0]
@@ -67,7 +67,7 @@ def picture(cases: list[tuple[Network, list[Row]]], path: Path) -> None:
             if image.colorbar is not None:
                 image.colorbar.remove()
             image.set_norm(LogNorm(1e-7, 1))
-            axes.set(ylim=(_depth(rows), -0.5), facecolor="0.93")
+            axes.set(ylim=(_depth(rows), -0.5), facecolor="#80808030")
             axes.title.set_fontsize(10)
             axes.get_legend().remove()
             axes.label_outer()
@@ -76,9 +76,7 @@ def picture(cases: list[tuple[Network, list[Row]]], path: Path) -> None:
             title += " (first layer, forward)"
         line.suptitle(f"{title}; white line: accepted up to here", x=0.01, ha="left", fontsize=11, fontweight="bold")
         line.colorbar(panels[0].images[0], ax=panels, label="residual", pad=0.01, aspect=14)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    save(figure, path, dpi=130)
 
 
 def _panel_title(row: Row) -> str:

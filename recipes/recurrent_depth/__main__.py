@@ -69,8 +69,8 @@ def main(
     console.print(generation_table(f"The same as an ordinary model of depth {depth}: Jacobi decoding", plain))
     console.print(prompt + decode(lines[0].tokens), markup=False)
     chosen = [row for row in measured if row.depth == PICTURED_DEPTH or row.title.startswith("rxn")] or measured[:2]
-    picture(chosen, out / "recurrent_depth.png")
-    print(out / "recurrent_depth.png")
+    picture(chosen, out / "recurrent_depth.svg")
+    print(out / "recurrent_depth.svg")
 
 
 def _depth(model: RecurrentDepth, steps: list[int], networks: Networks, console: Console) -> list[Measured]:

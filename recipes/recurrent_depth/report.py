@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from recipes.canvas import pyplot, save
 from recipes.recurrent_depth.compare import TOLERANCE, Measured, Way
 
 
@@ -43,11 +44,10 @@ def generation_table(title: str, rows: list[Way]) -> Table:
 
 
 def picture(rows: list[Measured], path: Path) -> None:
-    """Relative error over depth and iteration: a line of panels per network, a panel per method; saved as PNG."""
-    import matplotlib.pyplot as plt
+    """Relative error over depth and iteration: a line of panels per network, a panel per method."""
     from matplotlib.colors import LogNorm
 
-    figure = plt.figure(figsize=(13, 2.9 * len(rows)), layout="constrained")
+    figure = pyplot().figure(figsize=(13, 2.9 * len(rows)), layout="constrained")
     lines = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     for line, row in zip(lines, rows, strict=True):
         panels = line.subplots(1, len(row.maps), sharey=True, squeeze=False)[0]
@@ -60,12 +60,11 @@ def picture(rows: list[Measured], path: Path) -> None:
                 cmap="magma",
                 extent=(0.5, row.depth + 0.5, len(measured.errors) - 0.5, -0.5),
             )
-            axes.set(ylim=(row.depth + 0.5, -0.5), facecolor="0.93", xlabel="layer")
+            axes.set(ylim=(row.depth + 0.5, -0.5), facecolor="#80808030", xlabel="layer")
             axes.set_title(f"{name}: {'not' if measured.to_last is None else measured.to_last} to 1e-3", fontsize=9)
         panels[0].set_ylabel("iteration")
+        panels[0].yaxis.get_major_locator().set_params(integer=True)
         title = f"{row.title}, {row.depth} layers; a layer multiplies a small change by {row.contraction:.2f}"
         line.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         line.colorbar(panels[0].images[0], ax=panels, label="relative error", pad=0.01, aspect=14)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    save(figure, path, dpi=110)

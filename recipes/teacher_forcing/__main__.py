@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 import lds_iter as li
-from recipes.canvas import pyplot, save
+from recipes.canvas import label, pyplot, save
 from recipes.command_line import check_folder, in_one_line
 from recipes.teacher_forcing.data import DT, EXPONENT, divergence, lorenz
 from recipes.teacher_forcing.network import Forced, ShallowPLRNN
@@ -60,7 +60,7 @@ def main(
         f"{divergence(free, data[1:]):.2f}, that of another trajectory of the system "
         f"{divergence(lorenz(length, seed=1), data[1:]):.2f}"
     )
-    console.print(f"picture: {_draw(taken, free, data, out / 'teacher_forcing.png')}", soft_wrap=True)
+    console.print(f"picture: {_draw(taken, free, data, out / 'teacher_forcing.svg')}", soft_wrap=True)
 
 
 def _train(
@@ -80,16 +80,16 @@ def _train(
 def _draw(taken: list[Step], free: Tensor, data: Tensor, path: Path) -> Path:
     plt = pyplot()
 
-    figure = plt.figure(figsize=(12, 3.8))
+    figure = plt.figure(figsize=(12, 3.8), layout="constrained")
     for place, (rows, title) in enumerate([(data, "Lorenz-63"), (free, "the network, running freely")], 1):
         ax = figure.add_subplot(1, 3, place)
-        ax.plot(rows[:5000, 0], rows[:5000, 2], linewidth=0.4)
+        ax.plot(rows[:5000, 0], rows[:5000, 2], linewidth=0.4, rasterized=True)
         ax.set(title=title, xlabel="x", ylabel="z", xlim=(-3, 3), ylim=(-3, 3))
     ax = figure.add_subplot(1, 3, 3)
     ax.semilogy([step.loss for step in taken], label="loss")
     ax.semilogy([max(1, step.iterations) for step in taken], linewidth=0.5, label="iterations")
     ax.set(xlabel="step of the training")
-    ax.legend()
+    label(ax)
     return save(figure, path, dpi=110)
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor
 
 import lds_iter as li
-from recipes.canvas import pyplot, save
+from recipes.canvas import label, pyplot, save
 from recipes.command_line import check_choice, check_folder, in_one_line
 from recipes.word_problem.groups import GROUPS, elements
 from recipes.word_problem.models import ByMatrix, DiagonalModel, MatrixModel, WordModel
@@ -86,8 +86,8 @@ def picture(curves: dict[str, Tensor], out: Path) -> Path:
         places = sorted({round(10 ** (k / 8)) for k in range(1 + int(8 * torch.tensor(len(curve)).log10()))})
         ax.semilogx(places, [float(curve[place - place // 10 - 1 : place].mean()) for place in places], label=name)
     ax.set(xlabel="letters read", ylabel="words with all things placed right", ylim=(-0.02, 1.02))
-    ax.legend(frameon=False)
-    return save(figure, out / "words.png")
+    label(ax)
+    return save(figure, out / "word_problem.svg")
 
 
 if __name__ == "__main__":

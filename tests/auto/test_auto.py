@@ -200,6 +200,35 @@ def test_stop_callback_and_limits_keep_their_meaning():
     assert solve(f, s0, u / 10, window=16)[0].converged
 
 
+def stepped(length, **options):
+    """A chaotic recurrence whose parallel evaluation costs so much that nearly all rows are stepped."""
+    f, s0, u = problem(gain=3.0, length=length, width=6)
+    counted = Counted(f, row=1.0)
+    solution = li.solve(counted, s0, u, li.Auto((li.Jacobi(),), clock=CountedClock(counted)), **options)
+    value = f(torch.cat([s0[None], solution.states[:-1]]), u)
+    return solution, (value - solution.states).abs().amax(-1)
+
+
+@pytest.mark.parametrize("rule", [li.Below(1e-2), li.Stalled(20), li.SmallUpdate(1e-2), lambda p: p.residual < 1e-2])
+def test_rules_on_iterates_do_not_end_sequential_steps(rule):
+    solution, residual = stepped(8000, stop=rule)  # rules see steps 31 times, and an attempt less than 20
+    assert solution.converged
+    assert residual.max() <= 1e-10
+
+
+@pytest.mark.parametrize("rule", [li.After(300), li.Elapsed(0), li.After(300) & ~li.Below(1e-2)])
+def test_steps_that_a_rule_ends_have_no_residual(rule):
+    seen = []
+    solution, residual = stepped(1000, stop=rule, callback=seen.append)
+    assert solution.result == li.Result.STOPPED
+    assert solution.residual.isnan()  # 0, the residual of no iterate, was reported here
+    last = seen[-1]
+    assert last.stepped
+    assert last.update.isnan().all()
+    assert 0 < int(last.accepted) < 1000
+    assert residual[: int(last.accepted)].max() <= 1e-10
+
+
 def test_copies_know_nothing_and_memory_is_bounded():
     f, s0, _ = problem()
     auto = li.Auto()

@@ -39,8 +39,8 @@ def test_the_map_measures_every_cell_and_draws_itself(tmp_path):
         "cells": json.loads(json.dumps([*rows, {**rows[0], "T": 61, "state": "not run: time"}])),
     }  # fmt: skip
     del results["cells"][-1]["ratio"]
-    map_page.picture(results, tmp_path / "map.png")
-    assert (tmp_path / "map.png").stat().st_size > 10_000
+    map_page.picture(results, tmp_path / "map.svg", training=False)
+    assert (tmp_path / "map.svg").stat().st_size > 10_000
     section = map_page.section(results)
     assert "4 of 5 cells were timed" in section
     assert "1 not run: time" in section

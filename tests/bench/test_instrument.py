@@ -14,9 +14,6 @@ from bench.common import timing, traffic
 from bench.common.pages import keep_of_device
 from bench.curves import measure as curves
 from bench.curves import page as curves_page
-from bench.gpu import measure as gpu
-from bench.gpu import page as gpu_page
-from bench.gpu.__main__ import main as gpu_main
 from bench.map import measure as maps
 from bench.roofline import measure as roofline
 from bench.roofline.page import section as roofline_section
@@ -134,8 +131,8 @@ def test_curves_measure_draw_and_say_what_was_left_out(tmp_path):
     assert {table["state"] for table in curves.survey(cells, 0, 1, 1)} == {"time"}
     left = curves.survey(cells, 600, 0, 1)
     assert {table["state"] for table in left} == {"memory"}
-    curves_page.picture(tables, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    curves_page.picture(tables, tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").stat().st_size > 10_000
     text = curves_page.section({"lds_iter": MACHINE, "memory": 1, "tables": [*tables, *left[:1]]})
     assert text.count("| LSTM | 8 | 1 |") == 5
     assert "not run: memory" in text
@@ -146,37 +143,6 @@ def test_the_curves_reach_a_million_steps_and_leave_out_what_torch_cannot_hold()
         (p.length, p.training): curves.gib(p) for p in curves.problems(curves.LENGTHS[-1], "cpu") if p.width == 8
     }
     assert problems[1_000_000, False] < 6 < problems[1_000_000, True]
-
-
-def test_the_rows_for_a_gpu_run_on_the_cpu_at_tiny_sizes():
-    chosen = [dataclasses.replace(group, problems=group.problems[:2]) for group in gpu.groups("cpu", 60)]
-    kept = gpu.survey(chosen, budget=600, rounds=1)
-    for group in kept:
-        for table in group["tables"]:
-            states = {row["peer"]: row["state"] for row in table["rows"]}
-            assert table["rows"][0]["state"] == "timed", states
-            elsewhere = ("timed", "has kernels for CUDA", "this run is on", "Jacobians of")
-            assert all(state.startswith(elsewhere) for state in states.values()), states
-    text = gpu_page.section({"lds_iter": MACHINE, "rounds": 1, "groups": json.loads(json.dumps(kept))})
-    assert text.count("### ") >= 2 * len(kept)
-    assert "1,122" in text
-
-
-def test_without_time_the_rows_for_a_gpu_are_named():
-    kept = gpu.survey(gpu.groups("cpu", 60), budget=-1, rounds=1)
-    assert not any(group["tables"] for group in kept)
-    text = gpu_page.section({"lds_iter": MACHINE, "rounds": 1, "groups": kept})
-    assert "Not run, for want of time: T = 60, D = 1, batch 1" in text
-
-
-def test_without_a_cuda_device_the_command_says_so(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(typer.Exit) as stopped:
-        gpu_main(out=tmp_path, write_plan=False)
-    assert stopped.value.exit_code == 2
-    assert "--plan" in capsys.readouterr().out
-    gpu_main(longest=1_000_000, out=tmp_path, write_plan=True)
-    assert "These figures await one" in (tmp_path / "gpu.md").read_text()
 
 
 def test_what_waits_for_a_device_is_the_run_itself_on_a_cpu():

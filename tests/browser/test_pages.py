@@ -8,6 +8,7 @@ pytestmark = pytest.mark.browser
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if page.parent.name != "includes")
+PAGES += [f"notebooks/{notebook.stem}.md" for notebook in sorted(DOCS.glob("notebooks/*.ipynb"))]
 NARROW = 390  # CSS pixels of a phone
 DARK = 80  # of 255; the ground of a dark page is darker
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from problems import CLOSE, problem
 
 import lds_iter as li
-from lds_iter.derivatives import forward_mode
+from lds_iter.derivatives import autodiff, forward_mode
 from lds_iter.testing import check_derivatives
 
 
@@ -24,6 +24,7 @@ def test_derivatives_of_a_function(chunk, length, batch, seed):
     s = torch.randn_like(u)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(forward_mode, "CHUNK_ELEMENTS", chunk)
+        patch.setattr(autodiff, "CHUNK_ELEMENTS", chunk)
         check_derivatives(f, s, u, li.FunctionDerivatives(f, s, u))
 
 
@@ -68,6 +69,7 @@ def test_the_gru_recurrence_equals_torch_in_both_directions(method, bias):
 
 def test_own_derivatives_mean_that_no_autodiff_runs(monkeypatch):
     monkeypatch.setattr("lds_iter.derivatives.linearization.FunctionDerivatives", None)
+    monkeypatch.setattr("lds_iter.derivatives.autodiff.FunctionDerivatives", None)
     _, f = gru(4)
     with torch.no_grad():
         u = f.inputs(torch.randn(30, 2, 3, dtype=torch.float64))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from problems import CLOSE
 
 import lds_iter as li
-from lds_iter.derivatives import linearization
+from lds_iter.derivatives import autodiff, linearization
 from lds_iter.nn._weights import SMALL_WIDTH
 from lds_iter.testing import check_derivatives, check_recurrence
 
@@ -106,6 +106,7 @@ def test_every_layer_and_direction_equals_torch(kind, bias, method):
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_autodiff_runs(kind, monkeypatch):
     monkeypatch.setattr(linearization, "FunctionDerivatives", None)
+    monkeypatch.setattr(autodiff, "FunctionDerivatives", None)
     module, f = recurrence(kind)
     with torch.no_grad():
         u = f.inputs(torch.randn(30, 2, INPUTS, dtype=torch.float64))

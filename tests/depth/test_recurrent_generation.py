@@ -212,7 +212,7 @@ def test_a_sample_at_a_seed_is_that_of_the_loop_whatever_the_way(gain, seed, cha
     assert not torch.equal(depth.one_by_one(model, tokens, 7, 4, choose=depth.Sample(seed + 9)).tokens, exact.tokens)
 
 
-def test_the_wavefront_samples_ends_and_takes_one_prompt():
+def test_the_wavefront_samples_and_ends():
     model, prompt = untrained(gain=0.5), encode("Of the")  # twelve steps are at the fixed point here
     sample = depth.Sample(4)
     exact = depth.one_by_one(model, prompt, 8, 12, choose=sample).tokens
@@ -221,8 +221,34 @@ def test_the_wavefront_samples_ends_and_takes_one_prompt():
     ours = depth.wavefront(model, prompt, 8, 12, flight=4, choose=sample, eos_token_id=end)
     assert torch.equal(ours.tokens, depth.one_by_one(model, prompt, 8, 12, choose=sample, eos_token_id=end).tokens)
     assert int(ours.lengths) <= 5
-    with pytest.raises(ValueError, match=r"must be one prompt \(P,\).*li\.depth\.verified.*batch"):
-        depth.wavefront(model, prompt.expand(2, -1), 4, 4)
+
+
+@pytest.mark.parametrize("flight", [2, 9])
+@torch.no_grad()
+def test_the_wavefront_of_a_batch_is_that_of_each_text_and_the_loop(flight):
+    model, (prompts, tokens, mask) = untrained(gain=0.5), batch_of(["Of the", "a", "class A"])
+    options = {"choose": depth.Sample(3), "eos_token_id": 9}
+    exact = depth.one_by_one(model, tokens, 8, 12, attention_mask=mask, **options)  # 12 steps are at the fixed point
+    ours = depth.wavefront(model, tokens, 8, 12, flight=flight, attention_mask=mask, **options)
+    assert torch.equal(ours.tokens, exact.tokens)
+    assert torch.equal(ours.lengths, exact.lengths)
+    greedy = depth.wavefront(model, tokens, 8, 6, flight=flight, attention_mask=mask)
+    alone = [depth.wavefront(model, prompt, 8, 6, flight=flight) for prompt in prompts]
+    assert torch.equal(greedy.tokens, torch.stack([one.tokens for one in alone]))
+    assert (
+        abs(greedy.rounds - max(one.rounds for one in alone)) <= 2
+    )  # rows settle by rounding, of products of other sizes
+
+
+@torch.no_grad()
+def test_a_round_of_a_batch_is_one_batched_call_of_each_part():
+    model, (_, tokens, mask) = Counted(untrained()), batch_of(["Of the", "a"])
+    lattice = Lattice(model, tokens, 5, 3, 1, attention_mask=mask)
+    states, k = torch.randn(15, 2, lattice.s0.shape[-1]), lattice.inputs
+    before = model.work
+    lattice(states, k)
+    made = model.work - before
+    assert (made.embed, made.step, made.decode) == (1, 2, 2)
 
 
 def test_texts_that_have_ended_cost_nothing_more():

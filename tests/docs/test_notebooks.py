@@ -1,34 +1,56 @@
-"""Notebooks of the recipes: of the format, made of their sources as these stand, and running."""
+"""The notebooks: of the format, made of their sources as these stand, running, and shown in the guide."""
 
 import importlib
 import warnings
+from pathlib import Path
 
-import matplotlib as mpl
 import pytest
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("diffusers").utils.logging.set_verbosity_error()
 
 make = importlib.import_module("docs.make_notebook")
+pages = importlib.import_module("docs.notebook_pages")
 
-mpl.use("agg")
+ROOT = Path(__file__).parents[2]
+KEPT = {source.stem: nbformat.read(source.with_suffix(".ipynb"), as_version=4) for source in make.SOURCES}
+
+
+def kinds(notebook):
+    return [[output.output_type for output in cell.get("outputs", ())] for cell in notebook.cells]
+
+
+def test_there_are_three():
+    assert set(KEPT) == {"diffusion", "gru", "method"}
 
 
 @pytest.mark.parametrize("path", make.SOURCES, ids=lambda path: path.stem)
-def test_a_notebook_is_its_source_run(path):
-    notebook = nbformat.read(make.target(path), as_version=4)
+def test_a_notebook_is_its_source(path):
+    notebook = KEPT[path.stem]
     nbformat.validate(notebook)
-    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == make.cells(path.read_text())
-    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert {output.output_type for output in outputs} == {"stream", "display_data"}
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == make.cells(make.read(path))
+    assert {kind for cell in kinds(notebook) for kind in cell} == {"stream", "display_data"}
 
 
 @pytest.mark.parametrize("path", make.SOURCES, ids=lambda path: path.stem)
 def test_a_notebook_runs(path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of diffusers, on what it will remove
-        made = make.notebook(path.read_text())
-    kept = nbformat.read(make.target(path), as_version=4)
-    for now, then in zip(made.cells, kept.cells, strict=True):
-        if now.cell_type == "code":  # numbers may differ by a machine's rounding, what comes out does not
-            assert [output.output_type for output in now.outputs] == [output.output_type for output in then.outputs]
+        made = make.notebook(make.read(path))
+    # Numbers may differ by a machine's rounding, what comes out does not; nor do the verdicts that are printed.
+    assert kinds(made) == kinds(KEPT[path.stem])
+    printed = "".join(output.text for cell in made.cells for output in cell.get("outputs", ()) if "text" in output)
+    assert "False" not in printed
+
+
+@pytest.mark.parametrize("path", make.SOURCES, ids=lambda path: path.stem)
+def test_the_guide_shows_a_notebook(path):
+    page, pictures = pages.rendered(path.with_suffix(".ipynb"), "https://github.com/someone/something")
+    badge = f"https://colab.research.google.com/github/someone/something/blob/main/docs/notebooks/{path.stem}.ipynb"
+    assert badge in page
+    for kind, text in make.cells(make.read(path))[1:]:
+        assert text.strip() in page, kind
+    drawn = sum(kind == "display_data" for cell in kinds(KEPT[path.stem]) for kind in cell)
+    assert len(pictures) == 2 * drawn == 2 * page.count(".svg#both")
+    assert all(svg.startswith("<?xml") for svg in pictures.values())
+    assert f"notebooks/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text()

@@ -36,12 +36,16 @@ def cases():
     return found + windowed + trusted
 
 
-@pytest.fixture(scope="module")
-def solved():
-    """What the page's code finds for every case."""
-    done = node([str(DRIVER)], return_completed_process=True, input=json.dumps(cases()), capture_output=True, text=True)
+def run(asked):
+    """What the page's code finds for each case."""
+    done = node([str(DRIVER)], return_completed_process=True, input=json.dumps(asked), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def solved():
+    return run(cases())
 
 
 def recurrence(system, page):
@@ -69,3 +73,29 @@ def test_the_page_and_the_library_agree(index, solved):
     # Both stop at a residual of 1e-10; these systems amplify it a thousand times at most.
     torch.testing.assert_close(states, solution.states, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(tensor(page, "loop", page["T"], -1), li.sequential(f, s0, inputs), rtol=1e-9, atol=1e-9)
+
+
+SAID = [
+    ("lessons/equations.md", {"system": "network", "gain": 0.6, "method": "jacobi"}, "{} iterations for 400 steps"),
+    ("lessons/memory.md", {"system": "network", "gain": 1.5}, "takes 4, {} and about 250 iterations"),
+    ("lessons/cheaper.md", {"system": "wells", "method": "picard"}, "{} iterations for 600 steps"),
+    ("lessons/damping.md", {"system": "oscillator", "damping": 0.1}, "takes {} iterations; larger k"),
+    (
+        "lessons/damping.md",
+        {"system": "latch", "method": "kalman", "damping": 1e-4},
+        "{} iterations where Newton",
+    ),
+    ("lessons/damping.md", {"system": "latch"}, "where Newton takes {}."),
+    ("lessons/damping.md", {"system": "oscillator", "method": "trust"}, "takes {} iterations."),
+    ("lessons/damping.md", {"system": "wells"}, "where Newton takes {} iterations"),
+    ("play.md", {"system": "network", "gain": 0.6}, "Newton is done after {} iterations"),
+    ("play.md", {"system": "latch", "method": "kalman", "damping": 1e-4}, "takes {} iterations, Newton 75"),
+]
+"""What pages say of a state that they link to."""
+
+
+def test_the_lessons_say_what_the_page_finds():
+    asked = [{"method": "newton", "damping": 0, "seed": 1, "gain": 1, **case} for _, case, _ in SAID]
+    for (page, _, words), found in zip(SAID, run(asked), strict=True):
+        text = " ".join((DRIVER.parents[2] / "docs" / page).read_text().split())
+        assert words.format(found["iterations"]) in text, (page, words, found["iterations"])

@@ -11,7 +11,7 @@ from bench.common import problems
 from bench.counts import measure as counts
 from bench.counts.__main__ import JSON, PAGE
 from bench.counts.page import page
-from lds_iter.derivatives.forward_mode import FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 
 
 def needed(problem, method, guess, rule, atol, limit=None):

@@ -1,47 +1,16 @@
 """How much memory a solve takes, counted in live tensor storage, not in seconds or in what the system reports."""
 
-import weakref
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import lds_iter as li
+from bench.common.storage import peak_bytes
 from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS
 
 
-class PeakStorage(TorchDispatchMode):
-    """The largest number of bytes that live in storages made while the mode is on."""
-
-    def __init__(self):
-        super().__init__()
-        self.live, self.now, self.peak = {}, 0, 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        known = {
-            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
-        }
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                storage = leaf.untyped_storage()
-                key = storage._cdata
-                if key not in self.live and key not in known:
-                    self.live[key] = storage.nbytes()
-                    self.now += storage.nbytes()
-                    weakref.finalize(storage, self._freed, key)
-        self.peak = max(self.peak, self.now)
-        return out
-
-    def _freed(self, key):
-        self.now -= self.live.pop(key, 0)
-
-
 def peak_floats(run):
-    with PeakStorage() as mode:
-        result = run()
-    return mode.peak / 4, result
+    peak, result = peak_bytes(run)
+    return peak / 4, result
 
 
 def gru_problem(length, width):

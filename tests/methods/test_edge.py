@@ -15,7 +15,7 @@ from bench.edge.methods import candidates
 from bench.edge.page import page
 from bench.edge.sine import HIDDEN, SineGRU
 from bench.edge.train_sine import slow_down, train
-from lds_iter.derivatives.forward_mode import FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 
 
 def lyapunov(problem, states):

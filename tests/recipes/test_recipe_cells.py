@@ -88,7 +88,7 @@ def test_command_line(tmp_path):
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert done.output.count("yes, ") == len(CELLS)
-    assert (tmp_path / "cells.png").exists()
+    assert (tmp_path / "cells.svg").exists()
     wrong = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(app, ["--cell", "gru"])
     assert wrong.exit_code == 2
     assert f"must be one of {', '.join(CELLS)}, got gru" in " ".join(re.sub("[│╭╮╰╯─]", "", wrong.output).split())

@@ -70,4 +70,4 @@ def test_command_line(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "degrees from upright" in " ".join(result.output.split())
-    assert (tmp_path / "control.png").stat().st_size > 1000
+    assert (tmp_path / "control.svg").stat().st_size > 1000

@@ -40,7 +40,7 @@ def test_rectangles_in_colour_with_and_without_a_variance(scheduler, told, tmp_p
     done = run(model(tmp_path, told=told), "--scheduler", scheduler)
     assert done.exit_code == 0, done.output
     assert "rounds (sequential calls of the model)" in done.output
-    assert (tmp_path / "out" / "diffusion.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "out" / "diffusion.svg").read_text().startswith("<?xml")
 
 
 def test_guidance_wants_the_null_class_of_the_model(tmp_path, monkeypatch):

@@ -45,6 +45,6 @@ def test_command_line(tmp_path):
     result = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "one probe, rotated" in result.output
-    assert (tmp_path / "langevin.png").stat().st_size > 1000
+    assert (tmp_path / "langevin.svg").stat().st_size > 1000
     for wrong in ["--steps", "0"], ["--widths", "many"], ["--widths", "512"]:
         assert CliRunner().invoke(app, wrong).exit_code == 2

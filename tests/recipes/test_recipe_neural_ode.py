@@ -41,4 +41,4 @@ def test_command_line(tmp_path):
         app, ["--points", "30", "--count", "2", "--epochs", "2", "--width", "4", "--out", str(tmp_path)]
     )
     assert result.exit_code == 0, result.output
-    assert (tmp_path / "neural_ode.png").exists()
+    assert (tmp_path / "neural_ode.svg").exists()

@@ -131,9 +131,9 @@ def test_command_line(tmp_path):
         [*command, "--out", "pictures"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    pictures = [tmp_path / line for line in done.stdout.splitlines() if line.endswith(".png")]
+    pictures = [tmp_path / line for line in done.stdout.splitlines() if line.endswith(".svg")]
     assert len(pictures) == 3
     for picture in pictures:
-        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert picture.read_text().startswith("<?xml")
     for word in "Mean-field RNN", "Vallis El Nino", "Chua, the flow", "ABC, the flow", "Lorenz-96", "two wells":
         assert word in done.stdout

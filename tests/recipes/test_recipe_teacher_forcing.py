@@ -74,4 +74,4 @@ def test_command_line(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "Lyapunov exponent" in result.output
-    assert (tmp_path / "teacher_forcing.png").stat().st_size > 1000
+    assert (tmp_path / "teacher_forcing.svg").stat().st_size > 1000

@@ -96,7 +96,7 @@ def test_command_line(tmp_path):
     done = CliRunner(env={"COLUMNS": "200"}).invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert "iterations of Newton(): 1\n" in done.output
-    assert (tmp_path / "words.png").exists()
+    assert (tmp_path / "word_problem.svg").exists()
     wrong = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(app, ["--group", "S6"])
     assert wrong.exit_code == 2
     assert "must be one of S5, A5, got S6" in wrong.output

@@ -24,5 +24,5 @@ class CoupledNoise:
     def __call__(self, position: int, like: Tensor) -> Tensor:
         """Noise for the token at `position`, of the shape and device of scores `(..., vocabulary)`."""
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + position) % (1 << 63))
-        uniform = torch.rand(like.shape, generator=generator, dtype=torch.float64).clamp(min=1e-300)
+        uniform = torch.rand(like.shape, generator=generator, dtype=torch.float64, device="cpu").clamp(min=1e-300)
         return (-torch.log(-torch.log(uniform))).to(like)

@@ -109,7 +109,7 @@ def parallel_decode(
     _check_drafting(ahead, draft, seed)
     noise = None
     if generation_config.do_sample:
-        noise = CoupledNoise(int(torch.randint(1 << 62, ())) if seed is None else seed)
+        noise = CoupledNoise(int(torch.randint(1 << 62, (), device="cpu")) if seed is None else seed)
     streamer = tokens_to if streamer is None else streamer
     run = Rounds(
         model, input_ids, model_kwargs, generation_config, logits_processor, stopping_criteria, noise, streamer

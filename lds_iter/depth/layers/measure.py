@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.depth.layers.recurrence import DepthRecurrence
-from lds_iter.derivatives.linearization import FunctionDerivatives, Linearization
+from lds_iter.derivatives.autodiff import FunctionDerivatives
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import take_rows
@@ -97,7 +98,7 @@ def growth_per_layer(problem: DepthRecurrence, exact: Tensor, *, directions: int
     """
     prev = torch.cat([problem.s0.unsqueeze(0), exact[:-1]])
     generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(directions, *problem.s0.shape, generator=generator).to(problem.s0)
+    v = torch.randn(directions, *problem.s0.shape, generator=generator, device="cpu").to(problem.s0)
     growth = []
     for t in range(prev.shape[0]):
         inputs = take_rows(problem.inputs, t, t + 1)

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import AbstractDerivatives, FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
+from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.recurrence import own_linearize

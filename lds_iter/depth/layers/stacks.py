@@ -47,7 +47,7 @@ def shared(block: Hidden, h0: Tensor, depth: int, *, dims: int = 2) -> DepthRecu
         TypeError: when it is solved, for a block that does not return a tensor.
     """
     _check_depth(depth)
-    return _recurrence(lambda s, _: _in_one_batch(block, s, h0, dims), h0, torch.arange(depth), dims)
+    return _recurrence(lambda s, _: _in_one_batch(block, s, h0, dims), h0, torch.arange(depth, device=h0.device), dims)
 
 
 @spelled
@@ -77,7 +77,7 @@ def injected(
         rows = e.expand(s.shape[0], *e.shape).flatten(0, -dims - 1)
         return _in_one_batch(lambda h: core(h, rows), s, h0, dims)
 
-    return _recurrence(f, h0, torch.arange(depth), dims)
+    return _recurrence(f, h0, torch.arange(depth, device=h0.device), dims)
 
 
 @spelled
@@ -99,7 +99,7 @@ def loop(blocks: Sequence[Hidden], h0: Tensor, *, dims: int = 2) -> DepthRecurre
 
     if not len(blocks):
         raise ValueError("`blocks` must hold at least one layer.")
-    return _recurrence(f, h0, torch.arange(len(blocks)), dims)
+    return _recurrence(f, h0, torch.arange(len(blocks), device=h0.device), dims)
 
 
 @spelled

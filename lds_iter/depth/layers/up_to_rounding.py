@@ -27,6 +27,6 @@ def agree(ours: Tensor, theirs: Tensor, dtype: torch.dtype, least: float = 1e-4)
 def others(hidden: Tensor) -> Tensor:
     """Hidden states of the same kind and size as `hidden` but other values: what a recording is checked on."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(hidden.shape, generator=generator, dtype=torch.float32)
+    noise = torch.randn(hidden.shape, generator=generator, dtype=torch.float32, device="cpu")
     scale = hidden.detach().float().std(correction=0)
     return (hidden.detach().float() + scale * noise.to(hidden.device)).to(hidden.dtype)

@@ -142,7 +142,9 @@ class Huginn:
 
     def step(self, h: Tensor, e: Tensor, positions: Tensor, past: View) -> Tensor:
         freqs = self.model.freqs_cis[:, _line(positions, past)]
-        before_core = torch.tensor(len(self.model.transformer.prelude) - 1)  # the model counts on in place
+        before_core = torch.tensor(
+            len(self.model.transformer.prelude) - 1, device="cpu"
+        )  # the model counts on in place
         return self.model.core_block_forward(h, e, freqs, None, past, before_core, 0)[0]
 
     def decode(self, h: Tensor, positions: Tensor, past: View) -> Tensor:

@@ -23,16 +23,18 @@ What comes out of the one loop is the wavefront sampler:
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import itertools
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lds_iter.depth.layers.up_to_rounding import state_dtype
 from lds_iter.depth.recurrent.choosing import Choose, most_likely
-from lds_iter.depth.recurrent.memory import Memory, View
+from lds_iter.depth.recurrent.memory import Memory, View, filled_up
 from lds_iter.depth.recurrent.model import RecurrentDepthModel
 from lds_iter.depth.recurrent.texts import checked_prompts
 from lds_iter.derivatives.linearization import Linearization
@@ -45,18 +47,20 @@ largest number of a row."""
 
 
 class Lattice:
-    """The recurrence `f(s, k)`; see the module's docstring. Each call makes one batched call of each part of the model.
+    """The recurrence `f(s, k)`; see the module's docstring. Each call makes one batched call of each part of the model,
+    over all texts of a batch, whose prompts may have lengths of their own.
 
     Args:
         model: by the four functions; its attention must take the mask of its cache.
-        prompt: one, `(P,)` or `(1, P)`, int64.
+        prompt: `(P,)` or a batch `(B, P)`, padded on the left, int64.
         count: how many tokens to generate.
         rows: rows of the recurrence per token.
         inner: steps of the core per row, so that R = rows * inner.
         choose: how a token is chosen from its logits.
+        attention_mask: of the batch, 0 where there is padding, `(B, P)`.
 
     Attributes:
-        s0: an empty record, `(count * (width + 1),)`.
+        s0: empty records, `(*batch, count * (width + 1))`.
         inputs: the rows' numbers, `(count * rows,)`.
     """
 
@@ -68,25 +72,24 @@ class Lattice:
         rows: int,
         inner: int,
         choose: Choose = most_likely,
+        attention_mask: Tensor | None = None,
     ) -> None:
-        if len(checked_prompts(prompt, None, count=count, rows=rows, inner=inner)) > 1:
-            raise ValueError(
-                f"`prompt` must be one prompt (P,), got {tuple(prompt.shape)}: the recurrence over (token, depth) is "
-                "that of one text. Type `li.depth.verified(model, prompts, count, depth)`, which takes a batch and "
-                "says the tokens of the loop."
-            )
-        prompt = prompt.flatten()
-        self.model, self.prompt, self.count, self.rows, self.inner = model, prompt, count, rows, inner
+        words = checked_prompts(prompt, attention_mask, count=count, rows=rows, inner=inner)
+        self.prompts = [torch.tensor(row, dtype=torch.int64, device=prompt.device) for row in words]
+        self.model, self.count, self.rows, self.inner = model, count, rows, inner
         self._choose = choose
-        memory = Memory(device=prompt.device)
-        positions = torch.arange(len(prompt), device=prompt.device)[None]
-        e = model.embed(prompt[None], positions, memory.view("embed"))
+        memory = Memory(len(words), prompt.device)
+        positions = memory.positions([len(row) for row in words])
+        e = model.embed(filled_up(words, prompt.device), positions, memory.view("embed"))
         self.width, self._dtype = e.shape[-1], e.dtype
         self._before = self._prefill(e, positions)
-        first = model.start(e[:, :1], positions[:, :1])
-        self._vocabulary = model.decode(first, positions[:, :1], memory.view("decode")).shape[-1]
+        first = model.start(e[:1, :1], positions[:1, :1])
+        alone = Memory(device=prompt.device)
+        self._vocabulary = model.decode(first, positions[:1, :1], alone.view("decode")).shape[-1]
         states = self._starts(count)
-        self.s0 = torch.cat([states.flatten(), states.new_zeros(count)])
+        self.s0 = torch.cat([states.flatten(1), states.new_zeros(len(words), count)], dim=1)
+        if prompt.ndim == 1:
+            self.s0 = self.s0[0]
         self.inputs = torch.arange(count * rows, device=prompt.device)
 
     def split(self, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -97,38 +100,53 @@ class Lattice:
         ).long()
 
     def __call__(self, s: Tensor, k: Tensor) -> Tensor:
-        """Rows `(n, D)` to the next ones: every row by itself, but equal work is done once."""
+        """Rows `(n, *batch, D)` to the next ones: every row by itself, but equal work is done once."""
         column, last = k // self.rows, k % self.rows == self.rows - 1
-        states, tokens = self.split(s)
-        new_states, new_tokens = states.clone(), s[:, -self.count :].clone()
-        nested, fresh = self._compare(states, tokens, column)
-        stretch = torch.cat([nested.new_zeros(1), ~nested]).cumsum(0)  # rows of one stretch continue one record
-        stops = [*(~nested).nonzero().flatten().tolist(), len(k) - 1]
-        e, memory = self._read(states[stops], tokens[stops], int(column.max()))
-        distinct = fresh.nonzero().flatten()
-        own, group = column[distinct], stretch[distinct]
-        position = own + len(self.prompt) - 1
-        h, says = self._step(states[distinct, own], e[group, position], position, memory.take(group.tolist()))
-        which = fresh.cumsum(0) - 1
-        new_states[torch.arange(len(k), device=k.device), column] = h[which].to(s.dtype)
-        ends = last.nonzero().flatten()
-        new_tokens[ends, column[ends]] = says[which[ends]].to(s.dtype) * SCALE
-        return torch.cat([new_states.flatten(1), new_tokens], dim=1)
+        texts = s.reshape(len(k), -1, s.shape[-1]).unbind(1)
+        works = [self._work(*self.split(text), column) for text in texts]
+        e, memory = self._read(works, int(column.max()))
+        first = list(itertools.accumulate([len(work.tokens) for work in works], initial=0))
+        record = torch.cat([work.record + at for work, at in zip(works, first, strict=False)])
+        sequence = torch.repeat_interleave(
+            torch.arange(len(works), device=k.device), torch.tensor([len(work.own) for work in works], device=k.device)
+        )
+        own, ends = torch.cat([work.own for work in works]), [len(prompt) - 1 for prompt in self.prompts]
+        position = own + torch.tensor(ends, device=k.device)[sequence]
+        h = torch.cat([work.h for work in works])
+        h, says = self._step(h, e[record, position], position, memory.take(record.tolist()), sequence)
+        sizes = [len(work.own) for work in works]
+        written = [
+            self._written(text, column, last, new[work.which].to(s.dtype), words[work.which].to(s.dtype))
+            for text, work, new, words in zip(texts, works, h.split(sizes), says.split(sizes), strict=True)
+        ]
+        return torch.stack(written, dim=1).view_as(s)
 
-    def _prefill(self, e: Tensor, positions: Tensor) -> Tensor:
-        """The final states of the prompt but its last token, `(P - 1, width)`, all tokens at once."""
+    def _prefill(self, e: Tensor, positions: Tensor) -> list[Tensor]:
+        """The final states of each prompt but its last token, `(P - 1, width)`, all tokens at once."""
         e, positions = e[:, :-1], positions[:, :-1]
         h = self.model.start(e, positions)
-        empty = Memory(device=e.device)
+        empty = Memory(len(e), e.device)
         for _ in range(self.rows * self.inner if e.shape[1] else 0):
             h = self.model.step(h, e, positions, empty.view("step"))
-        return h[0].to(state_dtype(h.dtype))
+        return [row[: len(prompt) - 1] for row, prompt in zip(h.to(state_dtype(h.dtype)), self.prompts, strict=True)]
 
     def _starts(self, count: int) -> Tensor:
-        """The states of `count` tokens before their first step, `(count, width)`; of what a start knows of a token."""
-        positions = (len(self.prompt) - 1 + torch.arange(count, device=self.prompt.device))[None]
-        e = torch.zeros(1, count, self.width, dtype=self._dtype, device=self.prompt.device)
-        return self.model.start(e, positions)[0].to(state_dtype(self._dtype))
+        """The states of `count` tokens before their first step, `(B, count, width)`; of what a start knows of one."""
+        device, ends = self.prompts[0].device, [len(prompt) - 1 for prompt in self.prompts]
+        positions = torch.tensor(ends, device=device)[:, None] + torch.arange(count, device=device)
+        e = torch.zeros(len(ends), count, self.width, dtype=self._dtype, device=device)
+        return self.model.start(e, positions).to(state_dtype(self._dtype))
+
+    def _work(self, states: Tensor, tokens: Tensor, column: Tensor) -> Work:
+        """What there is to compute for the rows of one text."""
+        nested, fresh = self._compare(states, tokens, column)
+        stretch = torch.cat([nested.new_zeros(1), ~nested]).cumsum(0)  # rows of one stretch continue one record
+        stops = [*(~nested).nonzero().flatten().tolist(), len(column) - 1]
+        distinct = fresh.nonzero().flatten()
+        own = column[distinct]
+        return Work(
+            states[stops], tokens[stops], own, stretch[distinct], states[distinct, own], fresh.cumsum(0) - 1
+        )  # fmt: skip
 
     def _compare(self, states: Tensor, tokens: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         """Whether row k + 1 continues the record that row k reads, `(n - 1,)`; whether row k differs from the one
@@ -141,28 +159,64 @@ class Lattice:
         fresh[1:] = ~(nested & own & (column[1:] == column[:-1]))
         return nested, fresh
 
-    def _read(self, states: Tensor, tokens: Tensor, top: int) -> tuple[Tensor, Memory]:
-        """Of a batch of records: what all columns up to `top` are told by their tokens, `(N, P + top, width)`, and the
+    def _read(self, works: Sequence[Work], top: int) -> tuple[Tensor, Memory]:
+        """Of all records: what the columns up to `top` are told by their tokens, `(N, most tokens, width)`, and the
         keys and values of their final states."""
-        prompt = self.prompt.expand(len(states), -1)
-        line = torch.cat([prompt, tokens[:, :top]], dim=1)
-        positions = torch.arange(line.shape[1], device=line.device).expand_as(line)
-        memory, empty = (Memory(len(line), line.device) for _ in range(2))
+        lines, finals = [], []
+        for work, prompt, before in zip(works, self.prompts, self._before, strict=True):
+            count = len(work.tokens)
+            lines += torch.cat([prompt.expand(count, -1), work.tokens[:, :top]], dim=1)
+            finals += torch.cat([before.expand(count, -1, -1), work.states[:, : top + 1]], dim=1)
+        counts, device = [len(line) for line in lines], lines[0].device
+        line, final = pad_sequence(lines, batch_first=True), pad_sequence(finals, batch_first=True)
+        memory, empty = (Memory(len(lines), device) for _ in range(2))
+        positions = empty.positions(counts)
         views: dict[Hashable, View] = {part: empty.view(part) for part in ("embed", "step", "decode")}
         e = self.model.embed(line, positions, views["embed"])
-        final = torch.cat([self._before.expand(len(states), -1, -1), states[:, : top + 1]], dim=1).to(e.dtype)
+        final = final.to(e.dtype)
         self.model.step(final, e, positions, views["step"])
         self.model.decode(final, positions, views["decode"])
-        memory.keep({part: views[part] for part in ("step", "decode")}, [line.shape[1]] * len(line))
+        memory.keep({part: views[part] for part in ("step", "decode")}, counts)
         return e, memory
 
-    def _step(self, h: Tensor, e: Tensor, position: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """New states of single tokens `(B, width)`, and the token chosen after each, `(B,)`."""
+    def _step(self, h: Tensor, e: Tensor, position: Tensor, memory: Memory, sequence: Tensor) -> tuple[Tensor, Tensor]:
+        """New states of single tokens `(N, width)`, and the token chosen after each, `(N,)`."""
         h, e, at = h.to(e.dtype)[:, None], e[:, None], position[:, None]
         for _ in range(self.inner):
             h = self.model.step(h, e, at, memory.view("step", position))
         logits = self.model.decode(h, at, memory.view("decode", position))[:, 0]
-        return h[:, 0], self._choose(logits, position + 1, torch.zeros_like(position))
+        return h[:, 0], self._choose(logits, position + 1, sequence)
+
+    def _written(self, s: Tensor, column: Tensor, last: Tensor, h: Tensor, says: Tensor) -> Tensor:
+        """The rows `(n, D)` of one text, each with the state and, at its last row, the token of its own column."""
+        states, tokens = (
+            s[:, : -self.count].unflatten(-1, (self.count, self.width)).clone(),
+            s[:, -self.count :].clone(),
+        )
+        states[torch.arange(len(s), device=s.device), column] = h
+        ends = last.nonzero().flatten()
+        tokens[ends, column[ends]] = says[ends] * SCALE
+        return torch.cat([states.flatten(1), tokens], dim=1)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the rows of one text ask of the model.
+
+    Attributes:
+        states, tokens: of the records that are read, `(records, count, width)` and `(records, count)`.
+        own: the columns of the states to compute, `(m,)`.
+        record: which record each of them reads, `(m,)`.
+        h: these states before, `(m, width)`.
+        which: which of them each row gets, `(n,)`.
+    """
+
+    states: Tensor
+    tokens: Tensor
+    own: Tensor
+    record: Tensor
+    h: Tensor
+    which: Tensor
 
 
 @dataclass(frozen=True)
@@ -185,4 +239,5 @@ class Record(LDSApproximation):
         own = torch.arange(count, device=device) == (k // rows)[:, None]
         says = own & (k % rows == rows - 1)[:, None]
         computed = torch.cat([own.repeat_interleave(self.lattice.width, dim=1), says], dim=1)
-        return lin.scan(Diagonal((~computed).to(lin.residual.dtype)), lin.residual), carry
+        copied = (~computed).to(lin.residual.dtype).view(len(k), *[1] * (lin.residual.ndim - 2), -1)
+        return lin.scan(Diagonal(copied.expand_as(lin.residual).contiguous()), lin.residual), carry

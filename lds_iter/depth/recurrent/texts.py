@@ -96,7 +96,7 @@ class Begun:
         words = self.texts.words
         tokens, lengths = (
             filled_up(words, self.memory.device, pad_token_id),
-            torch.tensor([len(text) for text in words]),
+            torch.tensor([len(text) for text in words], device="cpu"),
         )
         if self.single:
             tokens, lengths = tokens[0], lengths[0]

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from lds_iter.depth.recurrent.choosing import Choose, most_likely
 from lds_iter.depth.recurrent.lattice import Lattice, Record
+from lds_iter.depth.recurrent.memory import Memory
 from lds_iter.depth.recurrent.model import Counted, RecurrentDepthModel
-from lds_iter.depth.recurrent.texts import Ends, Generated, Texts
+from lds_iter.depth.recurrent.texts import Begun, Ends, Generated, Texts
 from lds_iter.methods.spelling import spelled
 from lds_iter.solve import solve
 
@@ -26,36 +27,38 @@ def wavefront(
     *,
     inner: int = 1,
     flight: int = 16,
+    attention_mask: Tensor | None = None,
     eos_token_id: Ends = None,
+    pad_token_id: int = 0,
     choose: Choose = most_likely,
 ) -> Generated:
     """The tokens of the recurrence over (token, depth), several at once, by `li.solve`.
 
     Each token reads the final states of those before it, so the tokens are those of `one_by_one` where R steps reach
     the core's fixed point. How many rounds it takes depends on the rounding of the device a little, since tokens settle
-    at rounding level. `verified` makes the same tokens with a small part of the work, and in batches.
+    at rounding level. The texts of a batch go at their own pace. `verified` makes the same tokens with a small part of
+    the work.
 
     Args:
         model: by the four functions; its attention must take the mask of its cache.
-        prompt: `(P,)`, int64, at least one token, on the model's device.
+        prompt: `(P,)` or a batch `(B, P)`, padded on the left, int64, on the model's device.
         count: how many tokens to generate.
         rows: rows of the recurrence for each token.
         inner: steps of the core for each row, so that R = rows * inner.
         flight: tokens under way at the same time; the window is as many times `rows`.
-        eos_token_id: a token, or several, that end the text. The text is cut behind it; all `count` tokens are solved
+        attention_mask, pad_token_id, choose: see `one_by_one`.
+        eos_token_id: a token, or several, that end a text. The text is cut behind it; all `count` tokens are solved
             for, since what a text says is known at the end.
-        choose: how a token is chosen from its logits, see `one_by_one`.
 
     Raises:
         TypeError: for tokens that are not whole numbers.
-        ValueError: for several prompts, or one of another shape, and for numbers below 1.
+        ValueError: for a prompt or a mask of another shape or padded on the right, and for numbers below 1.
     """
     counted = Counted(model)
-    lattice = Lattice(counted, prompt, count, rows, inner, choose)
+    lattice = Lattice(counted, prompt, count, rows, inner, choose, attention_mask)
     before = counted.work
     solution = solve(lattice, lattice.s0, lattice.inputs, Record(lattice), rtol=0, atol=TOLERANCE, window=flight * rows)
-    text = Texts([count], eos_token_id)
-    text.write(lattice.split(solution.states[-1:])[1].tolist())
-    words, work, rounds = text.words if prompt.ndim == 2 else text.words[0], counted.work - before, solution.iterations
-    tokens = torch.tensor(words, device=prompt.device)
-    return Generated(tokens, work, int(rounds), 0, torch.tensor(tokens.shape[-1]).expand(prompt.shape[:-1]))
+    texts = Texts([count] * len(lattice.prompts), eos_token_id)
+    texts.write(lattice.split(solution.states[-1])[1].view(-1, count).tolist())
+    begun = Begun(counted, Memory(device=prompt.device), [], texts, before, prompt.ndim == 1)
+    return begun.finished(int(solution.iterations.max()), 0, pad_token_id)

@@ -51,7 +51,7 @@ def _entered(loop: Loop, samples: dict[int, Tensor]) -> Tensor:
 
 def _random(like: Tensor, generator: torch.Generator) -> Tensor:
     """Random samples; equal in both halves of a batch whose halves are equal, as a loop may copy one to the other."""
-    numbers = torch.randn(like.shape, generator=generator)
+    numbers = torch.randn(like.shape, generator=generator, device="cpu")
     half = len(like) // 2
     if len(like) % 2 == 0 and torch.equal(like[:half], like[half:]):
         numbers[half:] = numbers[:half]

@@ -16,6 +16,12 @@ def padded(width: int) -> int:
 
 
 @triton.jit
+def divided(number, batch):
+    """Chunk and sequence of a program. There are fewer than 2^31: 32 bits take fewer registers, 64 hold offsets."""
+    return (number // batch).to(tl.int64), (number % batch).to(tl.int64)
+
+
+@triton.jit
 def tile(chunk, sequence, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr):
     """Which channels of a chunk's rows of one sequence there are, and where they lie in contiguous memory."""
     t, i = chunk * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDE)

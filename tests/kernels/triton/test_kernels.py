@@ -29,6 +29,8 @@ from lds_iter.kernels.triton.scans import (
     single_pass,  # they import Triton
 )
 
+ROOT = Path(__file__).parents[3]
+
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # As in tests/test_scan.py: float64, so that what is left is rounding.
@@ -359,22 +361,61 @@ def test_a_row_of_the_benchmark(case, monkeypatch):
     assert "await" in kernels_page.section([], {})
 
 
-def test_every_launch_compiles_for_a_hopper_gpu_within_its_registers():
-    """Ahead of time, in a process that does not interpret."""
+def compiled_for(target, only, folder):
+    """Launches whose names contain `only`, compiled ahead of time, in a process that does not interpret."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    support = Path(__file__).parents[2] / "support"
-    environment["PYTHONPATH"] = os.pathsep.join([str(support), str(support.parents[1])])
-    run = [sys.executable, str(support / "ahead_of_time.py")]
-    done = subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
+    run = [sys.executable, "-m", "bench.registers", "--target", str(target), "--only", only, "--out", str(folder)]
+    done = subprocess.run(run, capture_output=True, text=True, env=environment, check=False, cwd=ROOT)
     assert not done.returncode, done.stderr
-    kernels = json.loads(done.stdout)
-    assert len(kernels) > 10
-    for kernel in kernels:
-        assert kernel["STACK"] == kernel["LOCAL"] == 0, kernel
-    waiting = [kernel for kernel in kernels if kernel["tickets"]]
-    assert {kernel["kernel"] for kernel in waiting} == {"_scan", "_iterate"}
-    for kernel in waiting:
-        # Of each of three levels a first look, and another in the loop; each word is one volatile load or one exchange.
-        assert kernel["tickets"] == 1, kernel
-        assert kernel["polls"] == kernel["volatile"] >= 6, kernel
-        assert kernel["publications"] >= 3, kernel
+    kept = json.loads((folder / "registers.json").read_text())
+    return [row for of in kept["launches"].values() for row in of[str(target)]]
+
+
+def assert_fit(rows):
+    assert rows
+    for row in rows:
+        assert row["spilled"] == 0, row
+        assert row["resident"] > 0, row
+        if row["tickets"]:
+            # Of each of three levels a first look, and another in the loop; each word is one load or one exchange.
+            assert row["tickets"] == 1, row
+            assert row["polls"] == row["volatile"] >= 6, row
+            assert row["publications"] >= 3, row
+
+
+def test_a_scan_compiles_for_a_hopper_gpu_within_its_registers(tmp_path):
+    rows = compiled_for(90, "diagonal, float32, D = 1", tmp_path)
+    assert [row["kernel"] for row in rows] == ["single_pass._scan"]
+    assert rows[0]["tickets"]
+    assert_fit(rows)
+    assert "1 kernels of 1 launches" in (tmp_path / "kernels.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "only", "count"),
+    [(90, "iteration, D = 1", 6), (80, "float64, D = 32", 2), (100, "step, D = 50", 3)],
+    ids=["H100", "A100", "B200"],
+)
+def test_kernels_of_every_kind_compile_for_every_gpu_within_its_registers(target, only, count, tmp_path):
+    rows = compiled_for(target, only, tmp_path)
+    assert len(rows) >= count
+    assert_fit(rows)
+
+
+def test_what_is_kept_of_all_kernels_fits_and_the_page_names_every_spill():
+    """`python -m bench.registers` writes both."""
+    kept = json.loads((ROOT / "bench/results/registers.json").read_text())
+    page = (ROOT / "docs/background/kernels.md").read_text()
+    rows = [(launch, target, row) for launch, of in kept["launches"].items() for target in of for row in of[target]]
+    spilled = [(launch, target, row["spilled"]) for launch, target, row in rows if row["spilled"]]
+    assert len(rows) > 100
+    assert all(row["resident"] > 0 for _, _, row in rows)
+    for launch, target, count in spilled:
+        assert count <= SPILLED_BYTES[target]
+        assert f"{launch} for {target}, {count} bytes" in page
+
+
+SPILLED_BYTES = {"90": 16, "80": 32, "100": 312}
+"""Of a thread, at most. A few pointers are ptxas's choice, to fit one more program on a multiprocessor; on a B200 the
+products of float64 matrices of D = 32 do not fit."""

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from lds_iter.kernels.triton.cells import settling
 from lds_iter.kernels.triton.cells.settling import settle
-from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.functions import ROWS, divided, gate, padded, tanh, tile
 from lds_iter.kernels.triton.scans.look_back import ticket
 
 
@@ -51,7 +51,8 @@ def _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE: tl.const
 def _step(
     h, u_r, u_z, u_n, weight, bias, value, slope, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    inside, at = tile(tl.program_id(0).to(tl.int64), tl.program_id(1), n, batch, width, ROWS, WIDE)
+    chunk, sequence = divided(tl.program_id(0), batch)
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     before = tl.load(h + at, inside, other=0.0)
     out, a = _cell(before, u_r, u_z, u_n, weight, bias, at, width, inside, WIDE)
     tl.store(value + at, out, inside)
@@ -83,8 +84,8 @@ def step(h: Tensor, u: tuple[Tensor, Tensor, Tensor], weight: Tensor, bias: Tens
     `(D)`, of the gate n."""
     (n, batch, width), wide = h.shape, padded(h.shape[-1])
     value, slope, rows = torch.empty_like(h), torch.empty_like(h), ROWS[wide]
-    _step[(triton.cdiv(n, rows), batch)](
-        h, *u, weight, bias, value, slope, n, batch, width, ROWS=rows, WIDE=wide
+    _step[(triton.cdiv(n, rows) * batch,)](
+        h, *u, weight, bias, value, slope, n, batch, width, ROWS=rows, WIDE=wide, num_warps=8 if wide == 64 else 4
     )  # fmt: skip
     return value, slope
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lds_iter.kernels.triton.cells import settling
 from lds_iter.kernels.triton.cells.settling import settle
-from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.functions import ROWS, divided, gate, padded, tanh, tile
 from lds_iter.kernels.triton.scans.look_back import ticket
 
 ITERATED = {16: 32, 32: 16, 64: 16}
@@ -54,7 +54,8 @@ def _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE: tl.constexp
 def _step(
     s, u_i, u_f, u_g, u_o, weight, value, blocks, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr
 ):  # fmt: skip
-    inside, at = tile(tl.program_id(0).to(tl.int64), tl.program_id(1), n, batch, width, ROWS, WIDE)
+    chunk, sequence = divided(tl.program_id(0), batch)
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     h, c = tl.load(s + 2 * at, inside, other=0.0), tl.load(s + 2 * at + 1, inside, other=0.0)
     found = _cell(h, c, u_i, u_f, u_g, u_o, weight, at, width, inside, WIDE)
     for k in tl.static_range(2):
@@ -91,7 +92,7 @@ def step(s: Tensor, u: list[Tensor], weight: Tensor) -> tuple[Tensor, Tensor]:
     """
     (n, batch, width), wide = u[0].shape, padded(u[0].shape[-1])
     value, blocks, rows = torch.empty_like(s), s.new_empty(n, batch, width, 2, 2), ROWS[wide]
-    _step[(triton.cdiv(n, rows), batch)](
+    _step[(triton.cdiv(n, rows) * batch,)](
         s, *u, weight, value, blocks, n, batch, width, ROWS=rows, WIDE=wide, num_warps=4 if wide == 16 else 8
     )  # fmt: skip
     return value, blocks

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lds_iter.kernels.triton.cells import settling
 from lds_iter.kernels.triton.cells.settling import settle
-from lds_iter.kernels.triton.functions import ROWS, gate, padded, tanh, tile
+from lds_iter.kernels.triton.functions import ROWS, divided, gate, padded, tanh, tile
 from lds_iter.kernels.triton.scans.look_back import ticket
 
 
@@ -43,7 +43,8 @@ def _cell(before, u, weight, at, width, inside, WIDE: tl.constexpr, RELU: tl.con
 def _step(
     h, u, weight, value, slope, n, batch, width, ROWS: tl.constexpr, WIDE: tl.constexpr, RELU: tl.constexpr
 ):  # fmt: skip
-    inside, at = tile(tl.program_id(0).to(tl.int64), tl.program_id(1), n, batch, width, ROWS, WIDE)
+    chunk, sequence = divided(tl.program_id(0), batch)
+    inside, at = tile(chunk, sequence, n, batch, width, ROWS, WIDE)
     out, a = _cell(tl.load(h + at, inside, other=0.0), u, weight, at, width, inside, WIDE, RELU)
     tl.store(value + at, out, inside)
     tl.store(slope + at, a, inside)
@@ -72,7 +73,7 @@ def step(h: Tensor, u: Tensor, weight: Tensor, relu: bool) -> tuple[Tensor, Tens
     """`h'` and `diag J`, both `(n, B, D)`. All contiguous: `h` and `u` `(n, B, D)`; `weight` `(D, D)`."""
     (n, batch, width), wide = h.shape, padded(h.shape[-1])
     value, slope, rows = torch.empty_like(h), torch.empty_like(h), ROWS[wide]
-    _step[(triton.cdiv(n, rows), batch)](
+    _step[(triton.cdiv(n, rows) * batch,)](
         h, u, weight, value, slope, n, batch, width, ROWS=rows, WIDE=wide, RELU=relu
     )  # fmt: skip
     return value, slope

@@ -76,9 +76,12 @@ def _walk(
     INITIAL: tl.constexpr, PRODUCTS: tl.constexpr, APPLY: tl.constexpr, ACC: tl.constexpr,
 ):  # fmt: skip
     """Walk through chunks: to their products and last rows, or, to apply, from the last rows of the chunks before."""
-    program = tl.num_programs(0) - 1 - tl.program_id(0) if APPLY else tl.program_id(0)
-    chunk = program.to(tl.int64) * CHUNKS + tl.arange(0, CHUNKS)[:, None]
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    program, tiles = tl.num_programs(0) - 1 - tl.program_id(0) if APPLY else tl.program_id(0), tl.cdiv(columns, COLUMNS)
+    chunk = (program // tiles).to(tl.int64) * CHUNKS + tl.arange(0, CHUNKS)[:, None]
+    column = (program % tiles) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    # In 64 bits: a stride fits 32 bits, a multiple of it need not.
+    a_t, a_r, a_k = tl.cast(a_t, tl.int64), tl.cast(a_r, tl.int64), tl.cast(a_k, tl.int64)
+    x_t, x_d = tl.cast(x_t, tl.int64), tl.cast(x_d, tl.int64)
     first = chunk * LENGTH
     here = (column < columns) & (first < n)
     batch, block = (column // blocks).to(tl.int64), (column % blocks).to(tl.int64)
@@ -205,7 +208,7 @@ def _launch(
     # Backwards is forwards from the last row with the stride of time negated.
     sign, first = (-1, n - 1) if reverse else (1, 0)
     start = x if initial is None else initial
-    _walk[(triton.cdiv(chunks, tall), triton.cdiv(columns, wide))](
+    _walk[(triton.cdiv(chunks, tall) * triton.cdiv(columns, wide),)](
         a[first:], x[first:], start, product, last, min(n, chunks * length), columns, blocks,
         sign * a.stride(0), *a.stride()[1:], sign * x.stride(0), *x.stride()[1:],
         *((0, 0) if initial is None else initial.stride()),

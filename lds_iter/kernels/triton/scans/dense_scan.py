@@ -44,11 +44,13 @@ def _walk(
     """Walk through one chunk: to its product and last row, or, to apply, from the last row of the chunk before."""
     # The second reading goes backwards, from what the second-level cache still holds of the first.
     program = tl.num_programs(0) - 1 - tl.program_id(0) if APPLY else tl.program_id(0)
-    chunk, sequence = program.to(tl.int64), tl.program_id(1).to(tl.int64)
+    chunk, sequence = (program // batch).to(tl.int64), (program % batch).to(tl.int64)
     first = chunk * LENGTH
     i, j = tl.arange(0, WIDE), tl.arange(0, WIDE)
-    pa = a + first * a_t + sequence * a_b + i[:, None] * a_i + j[None, :] * a_j
-    px = x + first * x_t + sequence * x_b + i * x_d
+    # In 64 bits: a stride fits 32 bits, a multiple of it need not.
+    a_t, x_t = tl.cast(a_t, tl.int64), tl.cast(x_t, tl.int64)
+    pa = a + first * a_t + sequence * a_b + i[:, None].to(tl.int64) * a_i + j[None, :].to(tl.int64) * a_j
+    px = x + first * x_t + sequence * x_b + i.to(tl.int64) * x_d
     square = (i < width)[:, None] & (j < width)[None, :]
     same = 0 * j  # makes vectors of numbers, for masks: not every interpreter takes "vector and number"
     aggregate = chunk * batch + sequence
@@ -57,7 +59,9 @@ def _walk(
     if APPLY:
         y = tl.load(last + (aggregate - batch) * width + j, (j < width) & (chunk + same > 0), other=0.0)
     if INITIAL:
-        start = tl.load(initial + sequence * i_b + j * i_d, (j < width) & (chunk + same == 0), other=0.0).to(ACC)
+        start = tl.load(
+            initial + sequence * i_b + j.to(tl.int64) * i_d, (j < width) & (chunk + same == 0), other=0.0
+        ).to(ACC)
         y = tl.where(chunk == 0, start, y)
     p = tl.where(i[:, None] == j[None, :], 1.0, 0.0).to(ACC)
 
@@ -134,7 +138,7 @@ def _launch(
     more = 2 if last.dtype == torch.float64 else 1
     # Backwards is forwards from the last row with the stride of time negated.
     sign, first = (-1, n - 1) if reverse else (1, 0)
-    _walk[(chunks, batch)](
+    _walk[(chunks * batch,)](
         a[first:], x[first:], x if initial is None else initial, product, last, n, batch, width,
         sign * a.stride(0), *a.stride()[1:], sign * x.stride(0), *x.stride()[1:],
         *((0, 0) if initial is None else initial.stride()),

@@ -1,0 +1,1 @@
+"""What solves should take on a GPU, from counts alone."""

@@ -1,0 +1,70 @@
+"""The one file of a visit: every row the moment it is known, never more than 8 MiB."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+LARGEST_BYTES = 8 << 20
+"""Of the file. A row that does not fit is kept without its figures."""
+
+TEXT_CHARACTERS = 2000
+"""Of an error's text."""
+
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+
+
+class Record:
+    """The rows of a visit, by stage and name; what a former visit wrote is read again.
+
+    A row is `{"state": "done", "seconds": s, ...figures}`, `{"state": "failed", "error": text}` or `{"state":
+    "skipped", "reason": text}`.
+
+    Args:
+        file: where they are kept.
+        machine: what `bench.common.machine.describe` says.
+
+    Raises:
+        ValueError: when the file is of another device.
+    """
+
+    def __init__(self, file: Path, machine: dict[str, Any]) -> None:
+        self.file, self.machine = file, machine
+        self.stages: dict[str, dict[str, dict[str, Any]]] = {}
+        if file.exists():
+            kept = json.loads(file.read_text())
+            before, now = kept["machine"]["device"], machine["device"]
+            if before != now:
+                raise ValueError(f"{file} is of {before}, this is {now}: give another `--out`, or move the file away.")
+            self.stages = kept["stages"]
+
+    def state(self, stage: str, name: str) -> str:
+        """Of a row; empty when nothing is known of it."""
+        return self.stages.get(stage, {}).get(name, {}).get("state", "")
+
+    def put(self, stage: str, name: str, row: dict[str, Any]) -> None:
+        """Keep a row, and write the file."""
+        row = {key: value[-TEXT_CHARACTERS:] if isinstance(value, str) else value for key, value in row.items()}
+        self.stages.setdefault(stage, {})[name] = row
+        if len(self._text()) > LARGEST_BYTES:
+            self.stages[stage][name] = {"state": FAILED, "error": f"{len(json.dumps(row))} bytes did not fit the file"}
+        self._write()
+
+    def _text(self) -> str:
+        return json.dumps({"machine": self.machine, "stages": self.stages}, indent=1) + "\n"
+
+    def _write(self) -> None:
+        """At once or not at all, so that a visit that is cut off leaves a whole file."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.file.with_suffix(".new")
+        fresh.write_text(self._text())
+        fresh.replace(self.file)
+
+
+def outcome(row: dict[str, Any]) -> str:
+    """What became of a row, in one line."""
+    if row["state"] == DONE:
+        return row.get("line", "done")
+    said = row.get("reason") or row.get("error", "").strip().rpartition("\n")[2][:200]
+    return f"{row['state']}: {said}"

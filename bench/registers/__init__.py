@@ -1,0 +1,1 @@
+"""Every Triton kernel compiled for real GPUs, without one: registers, shared memory, spills."""

@@ -1,0 +1,125 @@
+"""Reverse mode: from a function at some states to its products `J^T w`, and to `J v` as the transpose of these.
+
+By `torch.func.vjp`, which raises where a function leaves torch on the way. It refuses some functions that plain
+autograd takes (an older `torch.autograd.Function`, checkpointing), so these are served by plain autograd.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lds_iter import _torch
+from lds_iter.derivatives.refusals import Refusals
+
+Map = Callable[[Tensor], Tensor]
+
+PULLED = "J^T w by plain autograd"
+"""The way that serves where `f` refuses `torch.func.vjp`."""
+
+
+def pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool) -> Map:
+    """`w -> J^T w` of `f` at `s`, as often as one likes.
+
+    Args:
+        f: from states to states of the same shape.
+        s: the states, `(n, *batch, D)`.
+        refusals: of the function.
+        attached: whether the products carry a graph, to `s` and whatever `f` depends on.
+    """
+    return refusals.ask(PULLED, lambda: _first(torch.func.vjp(f, s)[1]), lambda: _by_autograd(f, s, attached))
+
+
+def push_by_transposing(f: Map, s: Tensor, v: Tensor, *, attached: bool) -> Tensor:
+    """`J v`: the product `J^T w` is linear in `w`, so its transpose is the product with `J`.
+
+    Args:
+        f, s, attached: as `pullback` takes them.
+        v: of the shape of `s`.
+    """
+    if _torch.transformed():
+        return torch.func.vjp(lambda w: torch.func.vjp(f, s)[1](w)[0], torch.zeros_like(v))[1](v)[0]
+    w = _variable(v)
+    with torch.inference_mode(False), torch.enable_grad():
+        at = _variable_at(s, attached)
+        pulled = _grad(f(at), at, w, True)
+    return _grad(_twice(pulled, at), w, v, attached)
+
+
+def second_by_transposing(f: Map, s: Tensor, v: Tensor, *, attached: bool) -> Tensor:
+    """`d^2/de^2 f(s + e v)` at e = 0: `v^T H_w v` is linear in `w`, where `H_w` is the Hessian of `w^T f`.
+
+    Args:
+        f, s, v, attached: as `push_by_transposing` takes them.
+    """
+    if _torch.transformed():
+        return push_by_transposing(lambda s: push_by_transposing(f, s, v, attached=True), s, v, attached=True)
+    w = _variable(v)
+    with torch.inference_mode(False), torch.enable_grad():
+        at = _variable_at(s, attached)
+        bent = _grad(_twice(_grad(f(at), at, w, True), at), at, v, True)
+    return _grad(_twice(bent, at), w, v, attached)
+
+
+def keepable(tree: Any) -> Any:
+    """A pytree whose tensors autograd may keep: copies of those that inference mode has made."""
+    leaves = pytree.tree_leaves(tree)
+    if not any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
+        return tree
+    with torch.inference_mode(False), torch.no_grad():
+        return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
+def _first(pull: Callable[[Tensor], tuple[Tensor]]) -> Map:
+    return lambda w: pull(w)[0]
+
+
+def _by_autograd(f: Map, s: Tensor, attached: bool) -> Map:
+    with torch.inference_mode(False), torch.enable_grad():
+        at = _variable_at(s, attached)
+        value = f(at)
+    return lambda w: _grad(value, at, w, attached)
+
+
+def _variable_at(s: Tensor, attached: bool) -> Tensor:
+    """The states as a variable of their own, which leads on to what they depend on where a graph is wanted."""
+    return s.view_as(s) if attached and s.requires_grad else s.detach().clone().requires_grad_()
+
+
+def _twice(found: Tensor, at: Tensor) -> Tensor:
+    """A derivative that is to be differentiated again.
+
+    Raises:
+        RuntimeError: where a kernel on the way has no second derivative, and autograd would silently leave it out.
+    """
+    seen, todo = {at.grad_fn}, [found.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("A function in `f` cannot be differentiated twice (`once_differentiable`).")
+        seen.add(node)
+        todo += [before for before, _ in node.next_functions]
+    return found
+
+
+def _variable(like: Tensor) -> Tensor:
+    """Zeros that products are linear in, and are differentiated by."""
+    with torch.inference_mode(False):
+        return torch.zeros_like(like, requires_grad=True)
+
+
+def _grad(value: Tensor, at: Tensor, w: Tensor, attached: bool) -> Tensor:
+    """`J^T w` of the step from `at` to `value`, whose graph stays."""
+    if not value.requires_grad:
+        return torch.zeros_like(at)
+    with torch.inference_mode(False), torch.set_grad_enabled(attached):
+        found = torch.autograd.grad(
+            value, at, keepable(w), retain_graph=True, create_graph=attached, allow_unused=True
+        )[0]
+    return torch.zeros_like(at) if found is None else found

@@ -1,0 +1,77 @@
+"""What a function refuses of autodiff: found out once, and remembered.
+
+Reverse mode is the way that every differentiable function has. Forward mode and `vmap`, which are faster, are not:
+fused cells on a GPU (`aten::_thnn_fused_gru_cell`), attention kernels, a `torch.autograd.Function` without `jvp` and
+much else refuse them. So the faster way is asked first, and where it refuses, the other one serves from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+NOT_REFUSALS = (
+    "random operation",  # a function that draws numbers has no derivative, whatever the way
+    "doesn't have storage",  # nor has one that leaves torch, and backpropagation would not see that
+    "INTERNAL ASSERT FAILED",  # an interrupt while torch entered a level of `torch.func`
+)
+"""Words of errors after which no other way is tried."""
+
+BOTH_REFUSED = (
+    "`f` refuses this derivative in forward mode and in reverse mode. In order of likelihood: a fused kernel in it can "
+    "be differentiated once and not twice (attention: call it within torch.nn.attention.sdpa_kernel(SDPBackend.MATH); "
+    "a torch.autograd.Function with `once_differentiable`), or not at all; it leaves torch on the way. For a cell of "
+    "torch.nn type `li.nn.Recurrent(cell)`, which knows its derivatives; an `f` may also bring its own, by a method "
+    "`linearize`. `li.Jacobi()` and `li.Picard()` need none."
+)
+
+
+def reason(error: RuntimeError) -> str | None:
+    """Torch's words for a refusal, the first sentence; None for errors that are none."""
+    if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NOT_REFUSALS):
+        return None
+    return str(error).partition("\n")[0].partition(". ")[0]
+
+
+class Refusals:
+    """What one function has refused of autodiff.
+
+    Attributes:
+        words: by the way that serves instead, such as `"J v in reverse mode"`, why: torch's words.
+    """
+
+    def __init__(self) -> None:
+        self.words: dict[str, str] = {}
+
+    def ask(self, way: str, preferred: Callable[[], T], other: Callable[[], T]) -> T:
+        """What `preferred` gives; if the function refuses that, what `other` gives, and from then on nothing else.
+
+        Args:
+            way: the name of `other`.
+            preferred: the faster way.
+            other: the way that serves instead.
+
+        Raises:
+            RuntimeError: where both ways are refused.
+        """
+        if way in self.words:
+            return other()
+        try:
+            return preferred()
+        except RuntimeError as error:
+            found = reason(error)
+            if found is None:
+                raise
+            words, refused = found, error
+        try:
+            answer = other()
+        except RuntimeError as error:
+            if BOTH_REFUSED not in getattr(error, "__notes__", ()):
+                error.add_note(BOTH_REFUSED)
+            raise error from refused
+        self.words[way] = words
+        return answer

@@ -1,0 +1,63 @@
+"""What is tested: the rows of the matrix, each an environment of its own."""
+
+from dataclasses import dataclass
+
+NEWEST = "newest"
+"""The newest torch that an index offers."""
+
+CORE = (
+    "tests/test_copies.py",
+    "tests/methods/test_answers.py",
+    "tests/nn/test_layer_export.py",
+    "tests/kernels/cpu/test_cpu_kernels.py::test_scans_on_poisoned_memory",
+    "tests/kernels/cpu/test_cpu_kernels.py::test_a_forked_process_can_scan",
+)
+"""Every public object, answers of all methods, export of layers, compiled kernels: about a minute."""
+
+OF_EXTRA = {
+    "": CORE,
+    "plot": ("tests/diagnostics",),
+    "kernels": ("tests/kernels/triton/test_single_pass.py",),
+    "depth": ("tests/depth/test_jacobi_decoding.py",),
+    "diffusion": ("tests/diffusion/test_sampler.py",),
+    "recipes": ("tests/recipes/test_recipe_commands.py", "tests/recipes/test_recipe_mcmc.py"),
+    "bench": ("tests/bench/test_bench.py",),
+    "ode": ("tests/ode/test_methods.py",),
+    "mcmc": ("tests/mcmc/test_samplers.py",),
+    "peers": ("tests/bench/test_peers.py",),
+    "docs": ("tests/matrix/guide.py",),
+    "dev": ("tests/test_package.py", "tests/linear", "-n", "2"),
+}
+"""For each extra the tests of the code that uses it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An environment and the tests that run in it.
+
+    Attributes:
+        python: as in 3.11.
+        torch: a version, or `NEWEST`; empty where the resolution decides.
+        extra: of the package, empty for none.
+        lowest: whether every requirement of the package and the extra is taken at its minimum.
+        tests: files and folders of tests, and options of pytest.
+    """
+
+    python: str
+    torch: str = ""
+    extra: str = ""
+    lowest: bool = False
+    tests: tuple[str, ...] = CORE
+
+    @property
+    def name(self) -> str:
+        what = f"torch {self.torch}" if self.torch else "lowest of " + (self.extra or "the package")
+        return f"Python {self.python}, {what}"
+
+
+def rows(short: str) -> list[Row]:
+    """All rows; `short` is the torch of `constraints.txt`, whose row CI runs."""
+    newest = [Row(python, NEWEST) for python in ("3.11", "3.12", "3.13", "3.14")]
+    others = [Row("3.12", "2.10.0"), Row("3.13", "2.11.0"), Row("3.14", "2.12.1"), Row("3.12", "2.14.1")]
+    lowest = [Row("3.11", "", extra, lowest=True, tests=tests) for extra, tests in OF_EXTRA.items()]
+    return [Row("3.11", short), *newest, *others, Row("3.14", "2.9.0"), *lowest]

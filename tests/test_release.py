@@ -110,6 +110,22 @@ def test_every_python_that_is_named_is_tested():
     assert {"run": "make lint test"} in job["steps"]
 
 
+def test_the_workflow_is_one():
+    """What the format asks for, in short: the keys of jobs and steps, and that each `make` target exists."""
+    workflow = read(".github/workflows/ci.yml")
+    assert {"name", "permissions", "jobs"} <= set(workflow)
+    assert True in workflow  # `on`, which YAML reads as a truth value
+    assert workflow["permissions"] == {"contents": "read"}
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for job in workflow["jobs"].values():
+        assert set(job) <= {"runs-on", "timeout-minutes", "strategy", "steps"}
+        for step in job["steps"]:
+            assert ("uses" in step) != ("run" in step)
+            assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
+            if step.get("run", "").startswith("make "):
+                assert set(step["run"].split()[1:]) <= targets
+
+
 def test_the_citation_is_of_this_version():
     """The keys that version 1.2.0 of the format requires, and no other than it knows (its schema is not at hand)."""
     citation = read("CITATION.cff")

@@ -29,7 +29,9 @@ JSON = ROOT / "bench" / "results" / "diffusion.json"
 LINES = ROOT / "out" / "diffusion-rows.jsonl"
 
 
-def main(steps: str = "20,50,100,250,1000", seeds: int = 0, methods: str = "", resume: bool = False) -> None:
+def main(
+    steps: str = "20,50,100,250,1000", seeds: int = 0, methods: str = "", resume: bool = False, again: str = ""
+) -> None:
     """Measure, print, and write the JSON file and the page.
 
     Args:
@@ -37,12 +39,18 @@ def main(steps: str = "20,50,100,250,1000", seeds: int = 0, methods: str = "", r
         seeds: how many samples of each; a number that shrinks with the steps when 0.
         methods: names of the table, separated by semicolons; all when empty.
         resume: keep the runs that a former call wrote down, which must have been of the same code.
+        again: names of methods, separated by semicolons: measure these alone, and keep the runs of all others that the
+            JSON file holds. For a change of one method, in minutes.
     """
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     chosen, wanted = [int(count) for count in steps.split(",")], {name for name in methods.split(";") if name}
     lines = LINES.read_text().splitlines() if resume and LINES.exists() else []
     known, rows = list(dict.fromkeys(Row(**json.loads(line)) for line in lines)), []
+    if again:
+        former = json.loads(JSON.read_text())
+        wanted, chosen = set(again.split(";")), [count for count in former["steps"] if count in chosen]
+        rows = [row for row in former["rows"] if row["method"] not in wanted or row["steps"] not in chosen]
     LINES.parent.mkdir(exist_ok=True)
     with LINES.open("a" if resume else "w") as file:
         for row in measure(chosen, seeds, known, wanted):
@@ -50,7 +58,8 @@ def main(steps: str = "20,50,100,250,1000", seeds: int = 0, methods: str = "", r
             print(*rows[-1].values(), flush=True)
             if row not in known:
                 print(json.dumps(rows[-1]), file=file, flush=True)
-    results = {**describe(), "steps": chosen, "rows": rows}
+    measured = sorted({row["steps"] for row in rows})
+    results = {**describe(), "steps": measured, "rows": rows}
     keep(results, JSON, PAGE, page(results))
 
 

@@ -43,8 +43,8 @@ evaluation per step.
 oracle, in the round in which the sample is within the error; the others stop by their own tolerance. SRDS is for DDIM.
 
 *Secant* evaluates every step that has moved in every round; *thinned* interpolates between few of them in the first
-rounds; *default* is what `ParallelSampler` does: thinned, and a step that has moved by less than half the tolerance is
-not evaluated again. Where noise is added nothing is thinned, and that line is left out. A dash: not run for all
+rounds; *default* is what `ParallelSampler` does: thinned, and a step that has moved by less than half the
+tolerance (a fifth up to 20 steps, a twentieth where noise is added) is not evaluated again. Where noise is added nothing is thinned, and that line is left out. A dash: not run for all
 samples, or the error was not reached. Picard and Structured are not run at 1000 steps of DDIM and from 100 steps of
 DDPM on: they would be half of the whole time of the command. ParaTAA and SRDS are not run at 1000 steps.
 

@@ -182,7 +182,7 @@ def tested(environment: Environment, row: Row, folder: Path) -> Counts:
         )
     counts = counted(log.read_text())
     if not counts.passed:
-        raise Failed(f"no test passed, see {log}")
+        raise Failed(f"no test passed, see {log.name}")
     return counts
 
 

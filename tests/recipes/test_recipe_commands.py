@@ -52,7 +52,7 @@ WRONG = [
     ("recurrent_depth", ["--prompt", ""], "at least one character"),
     ("recurrent_depth", ["--count", "0"], TOO_SMALL),
     ("optimizer", ["--optimizer", "lion"], "must be one of sgd, momentum, adam, got lion"),
-    ("optimizer", ["--task", "images"], "must be one of tumours, irises, got images"),
+    ("optimizer", ["--task", "images"], "must be one of tumours, irises, network, got images"),
     ("teacher_forcing", ["--length", "1"], TOO_SMALL),
     ("langevin", ["--widths", "512"], "must be at most 256, got 512"),
     ("langevin", ["--steps", "0"], "positive numbers with commas between"),

@@ -27,8 +27,12 @@ LOOK_SECONDS = 0.25
 ROLL_CALL_SECONDS = 3.0
 """How long the other ranks have to answer the roll, after a connection was lost."""
 
-FAILED, HERE = "lds_iter/failed/{key}", "lds_iter/here/{key}/{rank}"
-"""What the store of a process group holds for each solve, whose key all ranks know."""
+FAILED, GONE, ROLL = "lds_iter/failed/{key}", "lds_iter/gone/{key}", "lds_iter/roll/{key}"
+"""The entries of a group's store for a solve, whose key all ranks know: the first error, the ranks that did not answer
+the roll, and whether one calls it."""
+
+PRESENCE_KEY = "lds_iter/here/{key}/{rank}"
+"""The answer of a rank."""
 
 
 def finished(work: Any, group: dist.ProcessGroup, key: str) -> None:
@@ -79,33 +83,40 @@ def telling(group: dist.ProcessGroup, key: str) -> Iterator[None]:
 
 
 def _look(group: dist.ProcessGroup, key: str) -> None:
-    """Raise if a rank has said that it has failed."""
+    """Raise if a rank has said that it has failed, or is gone; answer the roll if one calls it."""
     try:
         told = _told(group, key)
+        if told is None and group.get_group_store().check([ROLL.format(key=key)]):
+            group.get_group_store().set(PRESENCE_KEY.format(key=key, rank=dist.get_rank(group)), "")
     except RuntimeError as error:
-        raise _lost(group, key, error) from error
+        raise _missing([0], dist.get_rank(group), str(error)) from error
     if told is not None:
         raise told
 
 
 def _told(group: dist.ProcessGroup, key: str) -> RankError | None:
     """The error for what a rank has said, if one has."""
-    store, failed = group.get_group_store(), FAILED.format(key=key)
-    if not store.check([failed]):
-        return None
-    rank, _, cause = store.get(failed).decode(errors="replace").partition(" ")
-    return RankError(
-        f"Rank {rank} of `mesh` has ended the solve, and all ranks end with it. Its error: {cause}\nIts traceback is "
-        "in its own output. Make the process group anew before you use it again (destroy_process_group, or a restart).",
-        int(rank),
-    )
+    store, failed, gone = group.get_group_store(), FAILED.format(key=key), GONE.format(key=key)
+    if store.check([failed]):
+        rank, _, cause = store.get(failed).decode(errors="replace").partition(" ")
+        return RankError(
+            f"Rank {rank} of `mesh` has ended the solve, and all ranks end with it. Its error: {cause}\nIts traceback "
+            "is in its own output. Make the process group anew before you use it again (destroy_process_group, or a "
+            "restart).",
+            int(rank),
+        )
+    if store.check([gone]):
+        ranks, _, why = store.get(gone).decode(errors="replace").partition(" ")
+        return _missing([int(rank) for rank in ranks.split(",")], dist.get_rank(group), why)
+    return None
 
 
 def _lost(group: dist.ProcessGroup, key: str, error: RuntimeError) -> RankError:
     """The error for a message that did not arrive: what a rank has said, else who does not answer the roll."""
     mine, size = dist.get_rank(group), dist.get_world_size(group)
     try:
-        store, here = group.get_group_store(), [HERE.format(key=key, rank=rank) for rank in range(size)]
+        store, here = group.get_group_store(), [PRESENCE_KEY.format(key=key, rank=rank) for rank in range(size)]
+        store.set(ROLL.format(key=key), "")
         store.set(here[mine], "")
         end = time.monotonic() + ROLL_CALL_SECONDS
         while time.monotonic() < end and not store.check(here):
@@ -114,13 +125,20 @@ def _lost(group: dist.ProcessGroup, key: str, error: RuntimeError) -> RankError:
                 return told
             time.sleep(LOOK_SECONDS / 5)
         gone = [rank for rank in range(size) if not store.check([here[rank]])]
+        if gone:
+            store.set(GONE.format(key=key), f"{','.join(map(str, gone))} {error}")
     except RuntimeError:  # the store is gone, with the process that kept it: the first one as a rule
         gone = [0] if mine else []
+    return _missing(gone, mine, str(error))
+
+
+def _missing(gone: list[int], mine: int, why: str) -> RankError:
+    """The error for ranks that are gone, as rank `mine` tells it; `why` are the words of torch."""
     whom = f"Rank {' and rank '.join(map(str, gone))}" if gone else "A rank"
     return RankError(
         f"{whom} of `mesh` did not send a message that rank {mine} waits for. In order of likelihood: its process was "
         "killed (out of memory, a scheduler); it is still busy, or calls `solve` or `.backward()` less often than the "
         "other ranks; the network is down. For a longer wait type "
-        f"torch.distributed.init_process_group(..., timeout=...). torch says: {str(error).splitlines()[0]}",
+        f"torch.distributed.init_process_group(..., timeout=...). torch says: {(why.splitlines() or ['nothing'])[0]}",
         gone[0] if gone else None,
     )

@@ -137,14 +137,14 @@ class Lattice:
         e = torch.zeros(len(ends), count, self.width, dtype=self._dtype, device=device)
         return self.model.start(e, positions).to(state_dtype(self._dtype))
 
-    def _work(self, states: Tensor, tokens: Tensor, column: Tensor) -> Work:
+    def _work(self, states: Tensor, tokens: Tensor, column: Tensor) -> RowWork:
         """What there is to compute for the rows of one text."""
         nested, fresh = self._compare(states, tokens, column)
         stretch = torch.cat([nested.new_zeros(1), ~nested]).cumsum(0)  # rows of one stretch continue one record
         stops = [*(~nested).nonzero().flatten().tolist(), len(column) - 1]
         distinct = fresh.nonzero().flatten()
         own = column[distinct]
-        return Work(
+        return RowWork(
             states[stops], tokens[stops], own, stretch[distinct], states[distinct, own], fresh.cumsum(0) - 1
         )  # fmt: skip
 
@@ -159,7 +159,7 @@ class Lattice:
         fresh[1:] = ~(nested & own & (column[1:] == column[:-1]))
         return nested, fresh
 
-    def _read(self, works: Sequence[Work], top: int) -> tuple[Tensor, Memory]:
+    def _read(self, works: Sequence[RowWork], top: int) -> tuple[Tensor, Memory]:
         """Of all records: what the columns up to `top` are told by their tokens, `(N, most tokens, width)`, and the
         keys and values of their final states."""
         lines, finals = [], []
@@ -200,7 +200,7 @@ class Lattice:
 
 
 @dataclass(frozen=True)
-class Work:
+class RowWork:
     """What the rows of one text ask of the model.
 
     Attributes:

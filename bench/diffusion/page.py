@@ -43,11 +43,11 @@ evaluation per step.
 oracle, in the round in which the sample is within the error; the others stop by their own tolerance. SRDS is for DDIM.
 
 *Secant* evaluates every step that has moved in every round; *thinned* interpolates between few of them in the first
-rounds; *default* is what `ParallelSampler` does: thinned, and a step that has moved by less than half the tolerance
-(a fifth up to 20 steps, a twentieth where noise is added) is not evaluated again. Where noise is added nothing is
-thinned, and that line is left out. A dash: not run for all samples, or the error was not reached. Picard and
-Structured are not run at 1000 steps of DDIM and from 100 steps of DDPM on: they would be half of the whole time of
-the command. ParaTAA and SRDS are not run at 1000 steps.
+rounds; *default* is what `ParallelSampler` does: thinned, and a step that has moved by less than half the tolerance (a
+fifth up to 20 steps, a twentieth where noise is added) is not evaluated again. Where noise is added nothing is thinned,
+and that line is left out. A dash: not run for all samples, or the error was not reached. Picard and Structured are not
+run at 1000 steps of DDIM and from 100 steps of DDPM on: they would be half of the whole time of the command. ParaTAA
+and SRDS are not run at 1000 steps.
 
 *Newton* has the network's whole derivative, by 64 evaluations more for every step and round, which no model of full
 size could afford. It says how many rounds a better slope would still save. It is run at 20 steps.

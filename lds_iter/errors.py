@@ -75,12 +75,13 @@ class RankError(RuntimeError):
     """Another process of a shared trajectory has failed or is gone, so this one cannot go on.
 
     Attributes:
+        message: which process it was, and what happened there.
         rank: of that process in the group; None where it is not known.
     """
 
     def __init__(self, message: str, rank: int | None) -> None:
         super().__init__(message)
-        self.rank = rank
+        self.message, self.rank = message, rank
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.rank)

@@ -10,6 +10,11 @@ SOURCES = [path for room in ("lds_iter", "recipes", "bench") for path in sorted(
 READS_OBJECTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cloudpickle"}
 """Modules whose `load` runs what a file says."""
 
+ALLOWED = {
+    "lds_iter/distributed/meeting.py: pickle.loads",  # between the processes of one job, as torch.distributed does
+    "bench/gpu/stages/guide.py: exec",  # the code blocks of the guide
+}
+
 
 def calls(path):
     for node in ast.walk(ast.parse(path.read_text())):
@@ -33,7 +38,8 @@ def faults(path):
 
 
 def test_no_source_reads_objects_or_runs_foreign_code():
-    assert [fault for path in SOURCES for fault in faults(path)] == []
+    found = {f"{path.relative_to(ROOT)}: {fault.rpartition(': ')[2]}" for path in SOURCES for fault in faults(path)}
+    assert found == ALLOWED
 
 
 @pytest.mark.parametrize(

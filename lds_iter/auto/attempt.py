@@ -2,13 +2,13 @@
 
 It begins in a window of 64 rows, where any iteration is cheap, and continues in one of 512 rows: the time of an
 iteration is taken to be linear in the number of rows, and two windows determine the line. Then come all rows. The
-window grows when the forecast for all rows beats the fastest way known, when a few iterations of the next window fit
-into the allowance (the seconds that may be lost), and when it has been solved. Accepted rows are kept. The attempt
+window grows when the forecast for all rows beats the fastest way known, when few iterations of the next window just
+fit into the allowance (the seconds that may be lost), and when it has been solved. Accepted rows are kept. The attempt
 fails when the allowance is spent and the forecast is not good.
 
 The forecast is of the iterations that are still needed. Two observations in the present window are extrapolated: how
 soon the residual reaches the tolerance at the rate of the last two iterations, and how soon the frontier reaches the
-end at its pace over the later half. The smaller number counts. When neither makes progress the forecast is infinite.
+end at its pace over the later half. The smaller number counts; it is infinite without progress.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lds_iter.solution import duration
 FIRST_WINDOWS_ROWS = 64, 512
 
 UNPROMISED_ITERATIONS = 6
-"""A window also grows without a good forecast if this many iterations of the wider one fit into the allowance."""
+"""A window also grows without a good forecast when just so many iterations of the wider one fit into the allowance."""
 
 
 @dataclass
@@ -103,8 +103,9 @@ class Attempt:
         needed, cost = self._needed(), self._cost(wider)
         if self._pays(needed, self.widest):
             return f"some {needed:.0f} iterations of {duration(cost)} should do"
-        fits = UNPROMISED_ITERATIONS * cost <= self.allowed_seconds - self.solving.lost
-        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if fits else ""
+        spare = self.allowed_seconds - self.solving.lost - UNPROMISED_ITERATIONS * cost
+        last_call = 0 <= spare < self.costs[self.window]
+        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if last_call else ""
 
     def _pays(self, iterations: float, window: int) -> bool:
         """Whether this many iterations should beat the fastest way, whose whole time at most may be lost."""

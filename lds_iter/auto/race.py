@@ -72,12 +72,13 @@ class Race:
         best, record = self.entry.best()
         allowed = min(self.budget * seconds, record.seconds)
         for place in untried:
-            self._try(place, record.seconds, allowed)
-            if solving.over:
+            if solving.over:  # also by a rule of the user's, at the steps that were timed
                 return
+            self._try(place, record.seconds, allowed)
             if best != BASE or solving.lost > allowed:
                 break  # where a method is known to work, one attempt a solve
-        self._run_best(best, record, "nothing that was tried now is faster")
+        if not solving.over:
+            self._run_best(best, record, "nothing that was tried now is faster")
 
     def _time_base(self) -> float:
         """Seconds of all rows without a method. A few steps or the kernel are timed in every race until steps have
@@ -100,8 +101,8 @@ class Race:
         window = min(FIRST_WINDOWS_ROWS[0], widest)
         solving.decide(place, f"it is to be tried; {duration(row_seconds)} a row is what to beat", window)
         solving.enter(place, window)
-        again = place in self.entry.records
-        record = Attempt(solving, place, widest, row_seconds, allowed, 2 if again else 1).run()
+        fewest = 2 if place in self.entry.records else 1
+        record = Attempt(solving, place, widest, row_seconds, allowed, fewest).run()
         if not solving.over or bool((solving.state.result == int(Result.SUCCESS)).all()):
             self.entry = self.entry.noted(place, record)
 

@@ -109,7 +109,7 @@ def check_shared_arguments(
     start = broadcast(shards, s0)
     s0 = s0 if shards.place == 0 and not shards.is_empty else start
     inputs = with_a_row(shards, inputs) if 0 in shards.sizes else inputs
-    given = torch.empty(0)
+    given = torch.empty(0, device="cpu")
     try:
         given = _guess_of(shards, f, s0, inputs, guess)
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -122,7 +122,7 @@ class ParallelSampler:
             step_options=step_options or {},
             timestep_options=timestep_options or {},
         )
-        recurrence, inputs, network = self.recurrence(task)
+        recurrence, inputs, network = self._recurrence(task, self.settings)
         sampled = denoise(recurrence, noise, inputs, self.settings, Watch(progress, record, callback), guess)
         sampled.work.evaluations += network.checks
         return sampled
@@ -170,7 +170,13 @@ class ParallelSampler:
         )
 
     def recurrence(self, task: Task) -> tuple[Denoising, dict[str, Tensor], AtSteps]:
-        """The recurrence, its inputs, noise drawn, and the network as the recurrence calls it."""
+        """The recurrence, its inputs, noise drawn, and the network as the recurrence calls it.
+
+        It evaluates its network wherever it is asked: `thin` and `reuse` are of the sampler's own solve.
+        """
+        return self._recurrence(task, replace(self.settings, thin=0, reuse=0.0))
+
+    def _recurrence(self, task: Task, settings: Settings) -> tuple[Denoising, dict[str, Tensor], AtSteps]:
         scheduler, timesteps = self.prepared(task)
         schedule = schedule_of(scheduler, timesteps, task.step_options)
         table = Coefficients.of(schedule, widened(task.noise))
@@ -183,7 +189,7 @@ class ParallelSampler:
             schedule.clip,
             network,
             widened(task.noise),
-            stride=self.settings.stride(schedule),
-            reuse=self.settings.radius(schedule, guided=guided),
+            stride=settings.stride(schedule),
+            reuse=settings.radius(schedule, guided=guided),
         )
         return recurrence, inputs, network

@@ -49,7 +49,8 @@ class Settings:
             `250 * tol / T`.
         thin: in the first round about so many steps are evaluated and the rest interpolated, in the next twice as many,
             and so on until all are. 0 evaluates all of them from the first round on, as is always done where the
-            scheduler adds noise. None: one of three for 20 steps, one of five for 50, one of ten for 250.
+            scheduler adds noise. None: one of three for 20 steps, one of five for 50, one of ten for 250
+            with `Secant`; all with other methods, whose derivatives are of evaluated steps.
         reuse: an image that has moved by no more than this times `tol` since the model last saw it is not evaluated
             again: its output is extended along the move by the slope of Gaussian images. 0: evaluate all that moves.
             None: 0.5, and 0.2 up to 20 steps; 0.05 under guidance, or where the scheduler clips or adds noise; 0.01
@@ -76,7 +77,7 @@ class Settings:
 
     def stride(self, schedule: Schedule) -> int:
         """One of how many steps the first round evaluates; outputs along a noisy trajectory do not interpolate."""
-        if schedule.noisy or self.thin == 0:
+        if schedule.noisy or self.thin == 0 or (self.thin is None and not isinstance(self.method, Secant)):
             return 1
         steps = len(schedule)
         return math.ceil(STRIDE_PER_ROOT * math.sqrt(steps) if self.thin is None else steps / self.thin)

@@ -31,7 +31,7 @@ FAILED, GONE, ROLL = "lds_iter/failed/{key}", "lds_iter/gone/{key}", "lds_iter/r
 """The entries of a group's store for a solve, whose key all ranks know: the first error, the ranks that did not answer
 the roll, and whether one calls it."""
 
-HERE = "lds_iter/here/{key}/{rank}"
+PRESENCE_KEY = "lds_iter/here/{key}/{rank}"
 """The answer of a rank."""
 
 
@@ -87,7 +87,7 @@ def _look(group: dist.ProcessGroup, key: str) -> None:
     try:
         told = _told(group, key)
         if told is None and group.get_group_store().check([ROLL.format(key=key)]):
-            group.get_group_store().set(HERE.format(key=key, rank=dist.get_rank(group)), "")
+            group.get_group_store().set(PRESENCE_KEY.format(key=key, rank=dist.get_rank(group)), "")
     except RuntimeError as error:
         raise _missing([0], dist.get_rank(group), str(error)) from error
     if told is not None:
@@ -115,7 +115,7 @@ def _lost(group: dist.ProcessGroup, key: str, error: RuntimeError) -> RankError:
     """The error for a message that did not arrive: what a rank has said, else who does not answer the roll."""
     mine, size = dist.get_rank(group), dist.get_world_size(group)
     try:
-        store, here = group.get_group_store(), [HERE.format(key=key, rank=rank) for rank in range(size)]
+        store, here = group.get_group_store(), [PRESENCE_KEY.format(key=key, rank=rank) for rank in range(size)]
         store.set(ROLL.format(key=key), "")
         store.set(here[mine], "")
         end = time.monotonic() + ROLL_CALL_SECONDS

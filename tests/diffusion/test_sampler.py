@@ -208,6 +208,8 @@ def test_first_rounds_evaluate_few_steps_unless_noise_is_added():
     assert stride("DDIMScheduler", 50, 16) == 4
     assert stride("DDIMScheduler", 50, 0) == 1
     assert stride("DDPMScheduler", 50) == 1
+    schedule = schedule_of(*prepared(diffusers.DDIMScheduler(), 50))
+    assert Settings(li.Newton()).stride(schedule) == 1  # its derivatives are of evaluated steps
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ OF_EXTRA = {
     "depth": ("tests/depth/test_jacobi_decoding.py",),
     "diffusion": ("tests/diffusion/test_sampler.py",),
     "recipes": ("tests/recipes/test_recipe_commands.py", "tests/recipes/test_recipe_mcmc.py"),
-    "bench": ("tests/bench/test_bench.py",),
+    "bench": ("tests/bench/test_mcmc_times.py", "tests/bench/test_bench_ode.py"),
     "ode": ("tests/ode/test_methods.py",),
     "mcmc": ("tests/mcmc/test_samplers.py",),
     "peers": ("tests/bench/test_peers.py",),

@@ -178,7 +178,9 @@ def test_an_error_inside_of_a_cell_comes_through_its_layer(error, method):
         if error is KeyboardInterrupt:
             assert caught.value.solution.states.shape == (150, 2, 4)
         else:
-            assert any("inside of `" in note and "iteration" in note for note in caught.value.__notes__)
+            notes = caught.value.__notes__
+            assert any("This came from `cell(x, state)`" in note for note in notes)
+            assert any("in a solve" in note and "iteration" in note for note in notes)
         torch.testing.assert_close(layer(x)[0], expected, rtol=1e-4, atol=1e-4)  # the tolerance is 1e-5
     layer(x)[0].sum().backward()
 

@@ -64,9 +64,11 @@ def test_six_processes_at_once(tmp_path):
 THREADS = """
 import threading, torch, lds_iter as li
 a, results = li.Diagonal(torch.ones(64, 4)), []
-threads = [
-    threading.Thread(target=lambda: results.append(float(li.linear_scan(a, torch.ones(64, 4))[-1, 0]))) for _ in range(6)
-]
+
+def work():
+    results.append(li.linear_scan(a, torch.ones(64, 4))[-1, 0].item())
+
+threads = [threading.Thread(target=work) for _ in range(6)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
 print(results)

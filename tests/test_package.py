@@ -1,5 +1,6 @@
 """What importing the package does, and what it does not."""
 
+import ast
 import inspect
 import os
 import subprocess
@@ -33,6 +34,20 @@ def test_importing_the_package_imports_no_extra():
         [sys.executable, "-c", code.replace(", lds_iter", ", torch")], capture_output=True, text=True, check=True
     )
     assert done.stdout == alone.stdout
+
+
+def test_importing_the_package_writes_nothing_and_imports_next_to_nothing_but_itself(tmp_path):
+    """Beyond what torch has imported; so it takes as long as its own files, a fraction of what torch takes."""
+    code = (
+        "import sys, torch; before = set(sys.modules); import lds_iter; "
+        "print(sorted(name for name in set(sys.modules) - before if name.partition('.')[0] != 'lds_iter'))"
+    )
+    places = dict.fromkeys(["HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "TMPDIR"], str(tmp_path))
+    there = {**os.environ, **places, "PYTHONPATH": str(Path(li.__file__).parents[1]), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=there)
+    assert done.returncode == 0, done.stderr
+    assert set(ast.literal_eval(done.stdout)) <= {"html", "html.entities", "shlex"}
+    assert not list(tmp_path.iterdir())
 
 
 def test_public_names_are_explicit_and_importable():

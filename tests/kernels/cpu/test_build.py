@@ -61,6 +61,26 @@ def test_six_processes_at_once(tmp_path):
     assert all(path.suffix == ".so" for path in (tmp_path / "lds_iter").iterdir())
 
 
+THREADS = """
+import threading, torch, lds_iter as li
+a, results = li.Diagonal(torch.ones(64, 4)), []
+
+def work():
+    results.append(li.linear_scan(a, torch.ones(64, 4))[-1, 0].item())
+
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(results)
+"""
+
+
+@compiled
+def test_six_threads_at_first_use(tmp_path):
+    assert python(THREADS, XDG_CACHE_HOME=str(tmp_path))[0] == str([64.0] * 6)
+    assert [path.suffix for path in (tmp_path / "lds_iter").iterdir()] == [".so"]
+
+
 @compiled
 def test_half_a_library_is_built_again(place):
     whole = built()

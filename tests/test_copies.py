@@ -51,6 +51,7 @@ MADE = {
     "Auto": lambda: li.Auto(),
     "Compiled": used_compiled,
     "Autodiff": lambda: li.Autodiff(f),
+    "RankError": lambda: li.RankError("rank 1 is gone", 1),
     "ElementwiseDerivatives": lambda: li.ElementwiseDerivatives(torch.ones(3, 2), torch.ones(3, 2)),
     "StructuredDerivatives": lambda: li.StructuredDerivatives(torch.ones(3, 2), li.Diagonal(torch.ones(3, 2))),
     "Iterate": lambda: li.iterate(li.start(f, torch.zeros(2), torch.ones(9, 2), li.Newton())),

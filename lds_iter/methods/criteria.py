@@ -65,7 +65,7 @@ class Stalled(AbstractRule):
 
     def holds(self, progress: Seen, carry: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         best, since = carry
-        if progress.stepped:
+        if getattr(progress, "stepped", False):
             return torch.zeros_like(since, dtype=torch.bool), carry
         better = progress.residual < self.factor * best
         since = torch.where(better, 0, since + 1)

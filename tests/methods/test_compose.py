@@ -541,8 +541,8 @@ def test_the_page_has_ten_short_schemes_and_each_is_checked():
         assert re.search(checked, code, re.MULTILINE), section[:40]
         for node in ast.parse(code).body:
             if isinstance(node, ast.ClassDef):
-                lines = ast.get_source_segment(code, node).splitlines()
-                count = len(node.decorator_list) + sum(bool(line.strip()) for line in lines)
+                lines = ast.unparse(node).splitlines()  # however the page breaks them, with the decorator
+                count = sum(bool(line.strip()) for line in lines)
                 assert count <= 15, (node.name, count)
 
 

@@ -177,9 +177,11 @@ def tested(environment: Environment, row: Row, folder: Path) -> Counts:
     lenient = AT_THE_LOWEST if row.lowest else ()
     command = [str(environment.python), "-m", "pytest", "--hypothesis-profile=few", *lenient, *row.tests]
     with log.open("w") as said:
-        subprocess.run(
+        done = subprocess.run(
             command, cwd=copy, env=there, stdout=said, stderr=subprocess.STDOUT, timeout=LIMIT_SECONDS, check=False
         )
+    if done.returncode < 0:
+        raise Failed(f"the tests were ended by signal {-done.returncode}")
     counts = counted(log.read_text())
     if not counts.passed:
         raise Failed(f"no test passed, see {log.name}")

@@ -3,12 +3,11 @@
 import copy
 import functools
 import inspect
-import io
-import pickle
 
 import pytest
 import torch
 from catalogue import METHODS, transitions
+from read_again import pickled, saved
 from torch.utils import _pytree as pytree
 
 import lds_iter as li
@@ -95,18 +94,6 @@ def test_public_objects_copy(name):
     made = MADE[name]()
     copy.copy(made)
     copy.deepcopy(made)
-
-
-def pickled(made):
-    return pickle.loads(pickle.dumps(made))
-
-
-def saved(made):
-    """By torch, which names tensors apart. What it reads are objects, so the file must be one's own."""
-    file = io.BytesIO()
-    torch.save(made, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
 
 
 @pytest.mark.parametrize("again", [pickled, saved])

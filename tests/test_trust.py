@@ -11,7 +11,6 @@ READS_OBJECTS = {"pickle", "cPickle", "dill", "joblib", "shelve", "marshal", "cl
 """Modules whose `load` runs what a file says."""
 
 ALLOWED = {
-    "lds_iter/distributed/meeting.py: pickle.loads",  # between the processes of one job, as torch.distributed does
     "bench/gpu/stages/guide.py: exec",  # the code blocks of the guide
 }
 

@@ -1,8 +1,6 @@
 """The drop-in layers against `torch.nn`: outputs, final states and gradients, whatever the constructor's arguments."""
 
 import copy
-import io
-import pickle
 import warnings
 
 import pytest
@@ -10,6 +8,7 @@ import torch
 from closeness import GRADIENTS, OUTPUTS, assert_close
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from read_again import pickled, saved
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 
 import lds_iter as li
@@ -153,17 +152,6 @@ def test_state_dicts_travel_in_both_directions(kind):
     ours.flatten_parameters()
     x = example("batched")
     assert_close(flat(ours(x)), flat(theirs(x)), OUTPUTS)
-
-
-def pickled(layer):
-    return pickle.loads(pickle.dumps(layer))
-
-
-def saved(layer):
-    file = io.BytesIO()
-    torch.save(layer, file)
-    file.seek(0)
-    return torch.load(file, weights_only=False)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, pickled, saved])

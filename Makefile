@@ -26,8 +26,8 @@ demo: $(READY)  ## evaluate real trained GRUs by every method, against torch.nn.
 test: $(READY)  ## all tests, on two processes
 	$(BIN)/python -m pytest --numprocesses 2
 
-test-slow: $(READY)  ## the tests of minutes: real networks and long problems
-	$(BIN)/python -m pytest -m slow
+test-slow: $(READY)  ## the tests of minutes: real networks and long problems, on two processes
+	$(BIN)/python -m pytest -m slow --numprocesses 2
 
 fuzz: $(READY)  ## 100,000 random cases against the laws of the loop, on two processes; about an hour; goes on where it was cut off
 	OMP_NUM_THREADS=1 $(BIN)/python tests/contract/fuzz --cases 100000 --processes 2

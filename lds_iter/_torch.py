@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -136,6 +136,17 @@ def has_graph(tensor: Tensor) -> bool:
 def no_tangents() -> AbstractContextManager[object]:
     """A context in which nothing has a tangent, as `torch.no_grad()` is one in which nothing has a graph."""
     return forward_ad._set_fwd_grad_enabled(False)
+
+
+@contextmanager
+def no_vmap_fallback() -> Iterator[None]:
+    """A context in which `vmap` raises for an operation that it has no rule for, where else it would warn of a loop."""
+    before = _functorch._is_vmap_fallback_enabled()
+    _functorch._set_vmap_fallback_enabled(False)
+    try:
+        yield
+    finally:
+        _functorch._set_vmap_fallback_enabled(before)
 
 
 def _takes_tangents() -> bool:

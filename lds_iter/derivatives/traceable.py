@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lds_iter._torch import no_vmap_fallback
 from lds_iter.derivatives.autodiff import own, own_block, whole
 from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
 from lds_iter.derivatives.pullback import Map, push_by_transposing
@@ -121,7 +122,7 @@ def refusal(f: Function, s: Tensor, inputs: Any) -> str | None:
     """
     along, s = _traceable(f, inputs), s.detach()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), no_vmap_fallback():
             torch.func.vmap(lambda e: torch.func.vjp(along, s)[1](e)[0])(s.new_ones(2, *s.shape))
         push_by_transposing(along, s, torch.ones_like(s), attached=False)
     except RuntimeError as error:

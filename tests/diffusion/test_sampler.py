@@ -503,8 +503,8 @@ def test_command_line(tmp_path):
     lines = done.stdout.splitlines()
     *_, still, film, moving = lines
     assert lines.index(still) < next(place for place, line in enumerate(lines) if line.startswith("step by step"))
-    assert (tmp_path / still).read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / film).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / still).read_bytes().startswith(b"<?xml")
+    assert (tmp_path / film).read_bytes().startswith(b"<?xml")
     assert (tmp_path / moving).read_bytes().startswith(b"GIF8")
 
 

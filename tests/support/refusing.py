@@ -104,9 +104,10 @@ def _gru_backward(g, workspace, has_bias):
 
 
 KERNELS = torch.library.Library("aten", "IMPL")
-"""Kernels for the CPU, where torch has none, of an operation whose derivatives are torch's own."""
-KERNELS.impl("_thnn_fused_gru_cell", lambda i, h, hx, *biases: _gru(i, h, hx), "CPU")
-KERNELS.impl("_thnn_fused_gru_cell_backward", _gru_backward, "CPU")
+"""Kernels for the CPU and for shapes alone, where torch has none, of an operation whose derivatives are torch's own."""
+for device in "CPU", "Meta":  # a compiler asks for shapes on meta
+    KERNELS.impl("_thnn_fused_gru_cell", lambda i, h, hx, *biases: _gru(i, h, hx), device)
+    KERNELS.impl("_thnn_fused_gru_cell_backward", _gru_backward, device)
 
 REFUSING = {
     "without-jvp": (of_function(WithoutJvp), in_plain_operations),

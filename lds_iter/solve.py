@@ -23,8 +23,8 @@ from lds_iter.checks import (
     checked_method,
     last_inputs,
 )
+from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.autodiff import refused
-from lds_iter.derivatives.linearization import linearize_along
 from lds_iter.distributed.shared_scan import shared_scan
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint

@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import linearize
+from lds_iter.derivatives.linearize import linearize
 from lds_iter.loop.frontier import OpenRows
 from lds_iter.loop.sharing import own_share
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal

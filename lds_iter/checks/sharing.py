@@ -22,7 +22,7 @@ from lds_iter.checks.arguments import (
 from lds_iter.checks.probes import check_f, check_transforms
 from lds_iter.checks.solving import Arguments, Options
 from lds_iter.derivatives.autodiff import with_derivatives
-from lds_iter.distributed.meeting import broadcast, group_of, meet, with_a_row
+from lds_iter.distributed.meeting import Backwards, broadcast, group_of, meet, with_a_row
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.unroll import Unroll
@@ -91,7 +91,8 @@ def check_shared_arguments(
         mesh: whose ranks they are.
         options: the other arguments of `solve`.
     """
-    group, wrong, mine, own = group_of(mesh), None, {}, None
+    backwards = isinstance(mesh, Backwards)
+    group, wrong, mine, own = mesh.group if backwards else group_of(mesh), None, {}, None
     try:
         options.check()
         check_shareable(f, method, guess, options.adjoint)
@@ -103,7 +104,7 @@ def check_shared_arguments(
         wrong = error
     found = meet(group, mine, wrong)
     assert own is not None
-    shards = TimeShards(group, tuple(other["_rows"] for other in found), key=found[0]["_key"])
+    shards = TimeShards(group, tuple(other["_rows"] for other in found), backwards, key=found[0]["_key"])
     if shards.length == 0:
         raise ValueError("`inputs` has T = 0 time steps on every rank of `mesh`; there is nothing to evaluate.")
     start = broadcast(shards, s0)
@@ -111,6 +112,8 @@ def check_shared_arguments(
     inputs = with_a_row(shards, inputs) if 0 in shards.sizes else inputs
     given = torch.empty(0, device="cpu")
     try:
+        if shards.is_empty:  # as `check_f` does on other ranks: `f` may keep products of weights, with their graph
+            f(s0.unsqueeze(0), inputs)
         given = _guess_of(shards, f, s0, inputs, guess)
     except Exception as error:
         wrong = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,18 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.distributed.waiting import finished
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """The ranks of a group in opposite order: for a trajectory that runs from the last rank to the first, as that of
+    the second direction of a layer does.
+
+    Attributes:
+        group: each rank gives its rows with the latest time first.
+    """
+
+    group: dist.ProcessGroup
 
 
 def group_of(mesh: Any) -> dist.ProcessGroup:

@@ -24,9 +24,11 @@ from lds_iter.checks.solving import Arguments, Options
 from lds_iter.derivatives.autodiff import with_derivatives
 from lds_iter.distributed.meeting import Backwards, broadcast, group_of, meet, with_a_row
 from lds_iter.distributed.shards import TimeShards
+from lds_iter.distributed.waiting import compiling
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.unroll import Unroll
 from lds_iter.guesses import Coarse
+from lds_iter.kernels.cpu.build import load_kernels
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.newton import Newton
@@ -96,7 +98,8 @@ def check_shared_arguments(
     try:
         options.check()
         check_shareable(f, method, guess, options.adjoint)
-        own = _own(f, s0, inputs, method, rtol, atol)
+        with compiling(group):
+            own = _own(f, s0, inputs, method, rtol, atol)
         check_numbers(1, max_iters=max_iters, window=window)
         alike = vars(options) | {"callback": options.callback is not None, "window": window, "max_iters": max_iters}
         mine = own.told() | {name: in_words(value) for name, value in alike.items()}
@@ -158,7 +161,10 @@ class _Own:
 
 
 def _own(f: Any, s0: Any, inputs: Any, method: Any, rtol: float | None, atol: float | None) -> _Own:
-    """Check the arguments of this rank."""
+    """Check the arguments of this rank, and compile what the solve runs: other ranks wait for the first message
+    longer than for those that follow."""
+    if isinstance(s0, Tensor) and s0.device.type == "cpu":
+        load_kernels("scan", "low_rank", "kalman")
     check_state(s0)
     rows = check_inputs(inputs, s0, least=0)
     relative, absolute = (check_tolerance(name, x, s0.dtype) for name, x in (("rtol", rtol), ("atol", atol)))

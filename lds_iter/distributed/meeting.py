@@ -115,7 +115,7 @@ def _objects(group: dist.ProcessGroup, value: Any) -> list[Any]:
     everyone = TimeShards(group, (1,) * size)
     device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
     message = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-    (sizes,) = everyone.gather(torch.tensor([len(message)], device=device))
+    (sizes,) = everyone.gather(torch.tensor([len(message)], device=device), patient=True)
     room = message.new_zeros(int(sizes.max()))
     room[: len(message)] = message
     (found,) = everyone.gather(room)

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lds_iter.distributed.waiting import finished, telling
+from lds_iter.distributed.waiting import finished, patient_gather, telling
 
 ALIGNMENT = 8
 """Bytes: tensors of several dtypes share a message, each at a multiple of this."""
@@ -93,14 +93,21 @@ class TimeShards:
         place = self.holders.index(self.rank) + step
         return self.holders[place] if 0 <= place < len(self.holders) else None
 
-    def gather(self, *tensors: Tensor) -> list[Tensor]:
-        """The same tensors of all ranks, `(ranks, *shape)` each, in one message. Every rank gives the same shapes."""
+    def gather(self, *tensors: Tensor, patient: bool = False) -> list[Tensor]:
+        """The same tensors of all ranks, `(ranks, *shape)` each, in one message. Every rank gives the same shapes.
+
+        Args:
+            tensors: of this rank.
+            patient: wait for ranks that compile kernels first, see `patient_gather`.
+        """
         parts = [tensor.detach().contiguous() for tensor in tensors]
         message = torch.cat([_bytes(part) for part in parts])
         answers = message.new_empty(len(self.sizes), len(message))
-        finished(
-            dist.all_gather(list(answers.unbind()), message, group=self.group, async_op=True), self.group, self.key
-        )
+        rooms = list(answers.unbind())
+        if patient:
+            patient_gather(self.group, rooms, message, self.key)
+        else:
+            finished(dist.all_gather(rooms, message, group=self.group, async_op=True), self.group, self.key)
         found, start = [], 0
         for part in parts:
             size = part.numel() * part.element_size()

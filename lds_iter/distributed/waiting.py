@@ -12,14 +12,19 @@ On an accelerator (nccl) it is the stream that waits, not the host, and torch's 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
+from torch import Tensor
 
 from lds_iter.errors import RankError
+
+PATIENCE_SECONDS = 3600.0
+"""How long the first message of a solve waits for ranks that say that they compile kernels. For all others the group's
+own timeout holds there, too."""
 
 LOOK_SECONDS = 0.25
 """A rank that waits for others looks this often whether one of them has failed."""
@@ -30,6 +35,9 @@ ROLL_CALL_SECONDS = 3.0
 FAILED, GONE, ROLL = "lds_iter/failed/{key}", "lds_iter/gone/{key}", "lds_iter/roll/{key}"
 """The entries of a group's store for a solve, whose key all ranks know: the first error, the ranks that did not answer
 the roll, and whether one calls it."""
+
+COMPILING_KEY = "lds_iter/compiling/{rank}"
+"""1 while a rank compiles kernels before the first message of a solve."""
 
 PRESENCE_KEY = "lds_iter/here/{key}/{rank}"
 """The answer of a rank."""
@@ -46,6 +54,11 @@ def finished(work: Any, group: dist.ProcessGroup, key: str) -> None:
     Raises:
         RankError: when a rank has failed or is gone, or the group's timeout has passed.
     """
+    _wait(work, group, key, lambda: None)
+
+
+def _wait(work: Any, group: dist.ProcessGroup, key: str, look: Callable[[], None]) -> None:
+    """Wait for a message, and look around now and then; see `finished`."""
     if dist.get_backend(group) == "nccl":
         work.wait()
         return
@@ -57,6 +70,54 @@ def finished(work: Any, group: dist.ProcessGroup, key: str) -> None:
             if work.is_completed():
                 raise _lost(group, key, error) from error
         _look(group, key)
+        look()
+
+
+@contextmanager
+def compiling(group: dist.ProcessGroup) -> Iterator[None]:
+    """Say that this block compiles kernels, so that the other ranks wait for the message after it.
+
+    Args:
+        group: of the ranks.
+    """
+    store, key = group.get_group_store(), COMPILING_KEY.format(rank=dist.get_rank(group))
+    store.set(key, "1")
+    try:
+        yield
+    finally:
+        store.set(key, "0")
+
+
+def patient_gather(group: dist.ProcessGroup, answers: list[Tensor], message: Tensor, key: str) -> None:
+    """An all-gather that waits for ranks that compile kernels, longer than the group's timeout if need be.
+
+    Args:
+        group: of the ranks.
+        answers: room for each rank's message.
+        message: of this rank.
+        key: of the solve.
+
+    Raises:
+        RankError: see `finished`.
+    """
+    from torch._C._distributed_c10d import AllgatherOptions  # pyright: ignore[reportMissingImports]
+
+    options = AllgatherOptions()
+    options.timeout, options.asyncOp = timedelta(seconds=PATIENCE_SECONDS), True
+    end = time.monotonic() + group._get_backend(message.device).options._timeout.total_seconds()
+
+    def look() -> None:
+        if time.monotonic() > end and not _compiles(group):
+            raise _lost(group, key, RuntimeError("the timeout of the group has passed"))
+
+    _wait(group.allgather([answers], [message], options), group, key, look)
+
+
+def _compiles(group: dist.ProcessGroup) -> bool:
+    """Whether a rank says that it compiles kernels."""
+    store = group.get_group_store()
+    keys = [COMPILING_KEY.format(rank=rank) for rank in range(dist.get_world_size(group))]
+    return any(store.check([key]) and store.get(key) == b"1" for key in keys)
 
 
 @contextmanager

@@ -45,13 +45,15 @@ class ParallelLayers(torch.nn.RNNBase):
     Gradients are exact and may be differentiated again. Torch's kernel answers while a call is recorded or transformed:
     tracing, scripting, exporting, `torch.fx`, `torch.func`, forward-mode derivatives, meta and fake tensors.
 
+    With `mesh=mesh["time"]` the ranks of `torch.distributed` share the time steps: see `SolveOptions.mesh`.
+
     The constructor takes the arguments of the layer of `torch.nn`, and those of `SolveOptions` by name; each of these
     is an attribute too, and may be changed at any time.
 
     Args:
         arguments: those of the layer of `torch.nn`, by position.
         named_arguments: those of the layer of `torch.nn`, and `method`, `rtol`, `atol`, `window`, `max_iters`,
-            `warm_start`, `compiler`; see `SolveOptions`.
+            `warm_start`, `compiler`, `mesh`; see `SolveOptions`.
 
     Attributes:
         options: the `SolveOptions`.

@@ -18,10 +18,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from recipes.gru.data import InOrder, Shuffled
@@ -146,7 +147,7 @@ class SharedRun:
     def _held_out(self) -> float:
         """The loss on the held-out samples; ranks that share the batch all evaluate the same."""
         with torch.no_grad():
-            losses = [self._mean(self._loss(self.model, *part, length)) for *part, length in self._held_out_parts()]
+            losses = [self._mean(self._loss(self.model, x, y, length)) for x, y, length in self._held_out_parts()]
         return sum(losses) / len(losses)
 
     def _held_out_parts(self) -> Iterator[tuple[Tensor, Tensor, int]]:
@@ -158,7 +159,7 @@ class SharedRun:
     def _save(self, step: int) -> None:
         """Write a checkpoint; then remove the one before it."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
-        dcp.save({"model": model, "optimizer": optimizer}, checkpoint_id=self.folder / f"step-{step:06d}")
+        save({"model": model, "optimizer": optimizer}, checkpoint_id=self.folder / f"step-{step:06d}")
         if self.fabric.is_global_zero:
             (self.folder / "setup.json").write_text(json.dumps(asdict(self.setup)))
             for old in whole_checkpoints(self.folder)[:-1]:
@@ -173,7 +174,7 @@ class SharedRun:
             raise SetupChanged(f"The run to resume began with {'; '.join(changed)}. Type what it began with.")
         path = whole_checkpoints(self.folder)[-1]
         model, optimizer = get_state_dict(self.model, self.optimizer)
-        dcp.load({"model": model, "optimizer": optimizer}, checkpoint_id=path)
+        load({"model": model, "optimizer": optimizer}, checkpoint_id=path)
         set_state_dict(self.model, self.optimizer, model_state_dict=model, optim_state_dict=optimizer)
         return int(path.name.removeprefix("step-"))
 

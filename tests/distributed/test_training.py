@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ranks import on_ranks
-from shared_training import KINDS, trained_alone, trained_by_ranks
+from shared_training import trained_alone, trained_by_ranks
 
 import lds_iter as li
 
@@ -14,7 +14,6 @@ import lds_iter as li
         ((2, 1), ["GRU"], [None, li.Newton()]),
         ((2, 2), ["GRU"], [None]),
         pytest.param((2, 1), ["LSTM", "cell"], [None, li.Newton()], marks=pytest.mark.slow),
-        pytest.param((1, 2), KINDS, [None], marks=pytest.mark.slow),
         pytest.param((2, 2), ["LSTM", "cell"], [li.QuasiNewton()], marks=pytest.mark.slow),
     ],
 )

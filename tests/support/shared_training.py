@@ -10,7 +10,6 @@ import lds_iter as li
 
 LENGTH, BATCH, FEATURES, WIDTH = 8, 4, 3, 4
 TIGHT = {"rtol": 1e-12, "atol": 1e-12}
-KINDS = ["GRU", "LSTM", "cell"]
 
 
 class SmallNetwork(torch.nn.Module):

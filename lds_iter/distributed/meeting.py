@@ -60,7 +60,7 @@ def meet(messages: Messages, mine: dict[str, Any], error: BaseException | None =
         RankError: where another rank was interrupted, failed otherwise or is gone.
         BaseException: `error`.
     """
-    words = None if error is None else f"{type(error).__name__}: {error}"
+    words = None if error is None else f"{type(error).__name__}: {str(error).strip() or 'no message'}"
     with telling(messages.call):
         found = _objects(messages, {"_error": words, "_interrupted": not isinstance(error, Exception | None), **mine})
     if error is not None:

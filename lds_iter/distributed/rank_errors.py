@@ -49,6 +49,11 @@ def out_of_step(texts: list[str]) -> ValueError | None:
     return None
 
 
+def timed_out(why: str) -> bool:
+    """Whether torch says that the timeout of a group has passed."""
+    return "timed out" in why.lower()
+
+
 def missing(name: str, mine: int, gone: list[int], why: str) -> RankError:
     """The error for ranks that did not send a message.
 
@@ -66,7 +71,7 @@ def missing(name: str, mine: int, gone: list[int], why: str) -> RankError:
             mine,
         )
     whom = f"Rank {' and rank '.join(map(str, gone))}" if gone else "A rank"
-    late = "timed out" in why.lower()
+    late = timed_out(why)
     return RankError(
         f"{whom} of `mesh` did not send a message that rank {mine} waits for in {name}. In order of likelihood: "
         f"{'; '.join(_causes(name, late))}; the network is down. {LONGER if late else ANEW} {said}",

@@ -22,7 +22,7 @@ from typing import Any
 import torch.distributed as dist
 
 from lds_iter.distributed.call import ENDED, Call
-from lds_iter.distributed.rank_errors import failed, missing, out_of_step
+from lds_iter.distributed.rank_errors import failed, missing, out_of_step, timed_out
 from lds_iter.errors import RankError
 
 LOOK_SECONDS = 0.25
@@ -30,6 +30,9 @@ LOOK_SECONDS = 0.25
 
 ROLL_CALL_SECONDS = 3.0
 """How long the other ranks have to answer the roll, and to read what the keeper of the store has to say."""
+
+LATE_SECONDS = 1.0
+"""How long they have after the group's timeout: who comes later has let the others wait."""
 
 FAILED, GONE, ROLL, HERE, READ = (
     f"lds_iter/{name}" for name in ("failed/{}", "gone/{}", "roll/{}", "here/{}/{}", "read/{}")
@@ -135,12 +138,11 @@ def _lost(call: Call, words: str, error: RuntimeError) -> Exception:
         here = [HERE.format(call.key, rank) for rank in range(size)]
         call.store.set(ROLL.format(call.key), "")
         call.store.set(here[call.rank], words)
-        end = time.monotonic() + ROLL_CALL_SECONDS
-        while time.monotonic() < end and not call.store.check(here):
-            told = _told(call)
-            if told is not None:
-                return told
+        end = time.monotonic() + (LATE_SECONDS if timed_out(str(error)) else ROLL_CALL_SECONDS)
+        while (told := _told(call)) is None and time.monotonic() < end and not call.store.check(here):
             time.sleep(LOOK_SECONDS / 5)
+        if told is not None:
+            return told
         gone = [rank for rank in range(size) if not call.store.check([here[rank]])]
         if gone:
             call.store.set(GONE.format(call.key), f"{','.join(map(str, gone))} {error}")

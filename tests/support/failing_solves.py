@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.utils import _pytree as pytree
 
 import lds_iter as li
 
@@ -25,7 +26,7 @@ class Failing:
         self.left -= 1
         if self.left == 0:
             self.action()
-        return 0.5 * s + u
+        return 0.5 * s + pytree.tree_leaves(u)[0]
 
     def linearize(self, s, u):
         value = self(s, u)
@@ -179,8 +180,7 @@ def several_ends(group, culprit, names):
     for name in names or cases:
         dist.barrier()  # a rank that hangs comes late, and connections are made within the timeout
         fresh = dist.new_group(timeout=timedelta(seconds=PATIENCE_SECONDS))
-        begin = time.monotonic()
-        found[name] = (*told(lambda fresh=fresh, name=name: cases[name](fresh)), time.monotonic() - begin)
+        found[name] = told(lambda fresh=fresh, name=name: cases[name](fresh))
     return found
 
 
@@ -205,6 +205,13 @@ def several_faults(group):
         "window": tried(window=3 if last else None),
         "rtol": tried(rtol=1e-3 if last else None),
         "record": tried(record=last),
+        "atol": tried(atol=1e-3 if last else None),
+        "limit": tried(max_iters=3 if last else None),
+        "adjoint": tried(adjoint=li.Implicit(li.Jacobi()) if last else None),
+        "batch": tried(torch.zeros(3 if last else 4, 2), torch.ones(5, 3 if last else 4, 2)),
+        "broadcast": tried(torch.zeros(3, 2), torch.ones(5, 3 if last else 1, 2)),
+        "precision": tried(inputs=inputs.half() if last else inputs),
+        "tree": tried(inputs=(inputs,) if last else inputs),
         "nan": tried(inputs=nan if last else inputs),
         "guess": tried(guess=torch.zeros(4 if last else 5, 2)),
         "nothing to do": tried(inputs=inputs[:0]),

@@ -80,8 +80,7 @@ QUICK = [name for name in ENDS if name not in ("hangs", "backward hangs", "no ba
     ("count", "culprit", "names"),
     [
         (2, 1, QUICK),
-        pytest.param(2, 0, QUICK[:9], marks=pytest.mark.slow),
-        pytest.param(2, 1, [name for name in ENDS if name not in QUICK], marks=pytest.mark.slow),
+        pytest.param(2, 0, ["raises", "interrupt", "backward raises"], marks=pytest.mark.slow),
         pytest.param(4, 2, list(ENDS), marks=pytest.mark.slow),
     ],
 )
@@ -96,7 +95,7 @@ def test_all_ranks_end_with_the_cause(count, culprit, names):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("count", "name"), [(2, "passes"), (2, "narrow"), (4, "passes"), (4, "narrow")])
+@pytest.mark.parametrize(("count", "name"), [(2, "narrow"), (4, "passes")])
 def test_a_method_that_chooses_by_its_own_rows_ends_all_ranks(count, name):
     """Where only a neighbour sees the odd message, or a check on the rank itself finds it first."""
     assert name in TRANSITIONS
@@ -123,9 +122,7 @@ def test_the_keeper_of_the_store_leaves_after_all_have_read_its_error(count):
         (2, 1, 6, None),
         pytest.param(2, 1, 1, ON_FIRST_RANK, marks=pytest.mark.slow),
         pytest.param(4, 0, 6, ON_FIRST_RANK, marks=pytest.mark.slow),
-        pytest.param(4, 0, 6, None, marks=pytest.mark.slow),
         pytest.param(4, 3, 6, None, marks=pytest.mark.slow),
-        pytest.param(4, 2, 6, ON_FIRST_RANK, marks=pytest.mark.slow),
     ],
 )
 def test_the_other_ranks_name_one_that_is_killed(count, culprit, calls, store):

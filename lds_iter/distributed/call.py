@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass
+from typing import Any
 
 import torch.distributed as dist
 
@@ -18,7 +19,7 @@ OPENED = "lds_iter/opened/{}"
 
 
 @dataclass(frozen=True)
-class Call:
+class SharedCall:
     """A call that all ranks of a group make together.
 
     Attributes:
@@ -37,7 +38,7 @@ class Call:
         return dist.get_rank(self.group)
 
     @property
-    def store(self) -> dist.Store:
+    def store(self) -> Any:
         """Where ranks leave words for each other."""
         return self.group.get_group_store()
 
@@ -47,7 +48,7 @@ class Call:
         return dist.get_backend(self.group) != "nccl"
 
 
-def begun(group: dist.ProcessGroup, name: str, key: str | None = None) -> Call:
+def begun(group: dist.ProcessGroup, name: str, key: str | None = None) -> SharedCall:
     """A call that begins.
 
     Args:
@@ -62,8 +63,6 @@ def begun(group: dist.ProcessGroup, name: str, key: str | None = None) -> Call:
         raise useless()
     rank = dist.get_rank(group)
     try:
-        return Call(group, key or str(group.get_group_store().add(OPENED.format(rank), 1)), name)
+        return SharedCall(group, key or str(group.get_group_store().add(OPENED.format(rank), 1)), name)
     except RuntimeError as error:
         raise missing(name, rank, [0], str(error)) from error
-
-

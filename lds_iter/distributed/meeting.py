@@ -42,7 +42,7 @@ def group_of(mesh: Any) -> dist.ProcessGroup:
         )
     if dist.get_rank(mesh) < 0:
         raise ValueError(
-            "`mesh` is a group that this process is not in. Call `solve` in the processes of the group alone."
+            "`mesh` is a group that this process is not in. SharedCall `solve` in the processes of the group alone."
         )
     return mesh
 

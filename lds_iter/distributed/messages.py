@@ -24,7 +24,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lds_iter.distributed.call import Call
+from lds_iter.distributed.call import SharedCall
 from lds_iter.distributed.rank_errors import IN_STEP, out_of_step
 from lds_iter.distributed.waiting import finished
 
@@ -45,7 +45,7 @@ class Messages:
         expected: by the name of a message, the name and the bytes of the one that followed it last.
     """
 
-    call: Call
+    call: SharedCall
     last: bytes = b""
     expected: dict[bytes, tuple[bytes, int]] = field(default_factory=dict, repr=False)
 
@@ -109,8 +109,7 @@ class Messages:
         if source is None:
             self._compare(words, device)
         raise ValueError(
-            f"Rank {source} of `mesh` sends something else than rank {self.call.rank} waits for: "
-            f"{words}. {IN_STEP}"
+            f"Rank {source} of `mesh` sends something else than rank {self.call.rank} waits for: {words}. {IN_STEP}"
         )
 
     def _compare(self, words: str, device: torch.device) -> None:
@@ -122,7 +121,7 @@ class Messages:
             raise error
 
 
-def all_gathered(call: Call, message: Tensor, words: str) -> Tensor:
+def all_gathered(call: SharedCall, message: Tensor, words: str) -> Tensor:
     """The bytes of all ranks, `(ranks, n)`, without a name; all give as many."""
     answers = message.new_empty(dist.get_world_size(call.group), len(message))
     finished(dist.all_gather(list(answers.unbind()), message, group=call.group, async_op=True), call, words)

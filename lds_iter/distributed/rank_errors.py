@@ -9,9 +9,9 @@ ANEW = "Make the process group anew before you use it again (destroy_process_gro
 LONGER = "For a longer wait type torch.distributed.init_process_group(..., timeout=...)."
 
 IN_STEP = (
-    "Every rank makes the same calls in the same order: `solve`, `.backward()`, and in a callback `progress.states` and "
-    "`progress.update`. A method chooses the structure of its transitions by what all ranks know (`lin.largest`), not "
-    "by the numbers of its own rows."
+    "Every rank makes the same calls in the same order: `solve`, `.backward()`, and in a callback `progress.states` "
+    "and `progress.update`. A method chooses the structure of its transitions by what all ranks know (`lin.largest`), "
+    "not by the numbers of its own rows."
 )
 
 
@@ -29,8 +29,8 @@ def failed(name: str, rank: int, cause: str) -> RankError:
         cause: its error.
     """
     return RankError(
-        f"Rank {rank} of `mesh` has ended {name}, and all ranks end with it. Its error: {cause}\nIts traceback is in its "
-        f"own output. {ANEW}",
+        f"Rank {rank} of `mesh` has ended {name}, and all ranks end with it. Its error: {cause}\nIts traceback is in "
+        f"its own output. {ANEW}",
         rank,
     )
 
@@ -66,8 +66,8 @@ def missing(name: str, mine: int, gone: list[int], why: str) -> RankError:
     said = f"torch says: {(why.splitlines() or ['nothing'])[0]}"
     if mine in gone:
         return RankError(
-            f"Rank {mine} of `mesh`, this one, let the others wait in {name} for longer than the timeout of their group, "
-            f"so they have ended. {LONGER} {ANEW} {said}",
+            f"Rank {mine} of `mesh`, this one, let the others wait in {name} for longer than the timeout of their "
+            f"group, so they have ended. {LONGER} {ANEW} {said}",
             mine,
         )
     whom = f"Rank {' and rank '.join(map(str, gone))}" if gone else "A rank"

@@ -129,7 +129,8 @@ class TimeShards:
         """
         target, source = self.neighbour(step), self.neighbour(-step)
         row = row.detach().contiguous()
-        answer = self.messages.pass_on(_bytes(row), f"a row {_layout([row])} {'after' if step > 0 else 'before'}", target, source)
+        what = f"a row {_layout([row])} for the rank {'after' if step > 0 else 'before'}"
+        answer = self.messages.pass_on(_bytes(row), what, target, source)
         if answer is None:
             return instead
         return answer[: row.numel() * row.element_size()].contiguous().view(row.dtype).view(row.shape)

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from lds_iter.distributed.call import ENDED, Call
+from lds_iter.distributed.call import ENDED, SharedCall
 from lds_iter.distributed.rank_errors import failed, missing, out_of_step, timed_out
 from lds_iter.errors import RankError
 
@@ -41,7 +41,7 @@ FAILED, GONE, ROLL, HERE, READ = (
 calls it, the answer of a rank, and how many ranks have ended."""
 
 
-def finished(work: Any, call: Call, words: str) -> None:
+def finished(work: Any, call: SharedCall, words: str) -> None:
     """Wait for a message to arrive.
 
     Args:
@@ -66,7 +66,7 @@ def finished(work: Any, call: Call, words: str) -> None:
 
 
 @contextmanager
-def telling(call: Call) -> Iterator[None]:
+def telling(call: SharedCall) -> Iterator[None]:
     """Tell the other ranks of an error that ends what this block does, so that none waits for this rank."""
     try:
         yield
@@ -76,7 +76,7 @@ def telling(call: Call) -> Iterator[None]:
         raise
 
 
-def _end(call: Call, error: BaseException) -> None:
+def _end(call: SharedCall, error: BaseException) -> None:
     """Leave the group, which is of no further use, with an error of this rank or of another."""
     ENDED.add(call.group)
     try:
@@ -92,7 +92,7 @@ def _end(call: Call, error: BaseException) -> None:
             error.add_note("The other ranks could not be told: the store of torch.distributed is gone.")
 
 
-def _keep_store(call: Call) -> None:
+def _keep_store(call: SharedCall) -> None:
     """Wait until the ranks that can have read why the call ended."""
     alive = dist.get_world_size(call.group) - len(_ranks_gone(call)[0])
     end = time.monotonic() + ROLL_CALL_SECONDS
@@ -100,7 +100,7 @@ def _keep_store(call: Call) -> None:
         time.sleep(LOOK_SECONDS / 5)
 
 
-def _look(call: Call, words: str) -> None:
+def _look(call: SharedCall, words: str) -> None:
     """Raise if a rank has said that it has failed, or is gone; answer the roll if one calls it."""
     try:
         told = _told(call)
@@ -112,7 +112,7 @@ def _look(call: Call, words: str) -> None:
         raise told
 
 
-def _told(call: Call) -> RankError | None:
+def _told(call: SharedCall) -> RankError | None:
     """The error for what a rank has said, if one has."""
     entry = FAILED.format(call.key)
     if call.store.check([entry]):
@@ -122,7 +122,7 @@ def _told(call: Call) -> RankError | None:
     return missing(call.name, call.rank, gone, why) if gone else None
 
 
-def _ranks_gone(call: Call) -> tuple[list[int], str]:
+def _ranks_gone(call: SharedCall) -> tuple[list[int], str]:
     """The ranks that did not answer the roll, and the words of torch to whom called it."""
     gone = GONE.format(call.key)
     if not call.store.check([gone]):
@@ -131,7 +131,7 @@ def _ranks_gone(call: Call) -> tuple[list[int], str]:
     return [int(rank) for rank in ranks.split(",")], why
 
 
-def _lost(call: Call, words: str, error: RuntimeError) -> Exception:
+def _lost(call: SharedCall, words: str, error: RuntimeError) -> Exception:
     """The error for a message that did not arrive: what a rank has said, else who does not answer the roll."""
     size = dist.get_world_size(call.group)
     try:
@@ -152,5 +152,3 @@ def _lost(call: Call, words: str, error: RuntimeError) -> Exception:
     except RuntimeError:  # the store is gone, with the process that kept it: the first one as a rule
         gone = [0] if call.rank else []
     return missing(call.name, call.rank, gone, str(error))
-
-

@@ -43,7 +43,9 @@ def test_what_cannot_work_is_told_to_all_ranks_which_stay_in_step():
 
 
 ENDED = "Rank {culprit} of `mesh` has ended {call}, and all ranks end with it. Its error: {cause}"
-MISSED = "Rank {culprit} of `mesh` did not send a message that rank {rank} waits for in {call}. In order of likelihood: "
+MISSED = (
+    "Rank {culprit} of `mesh` did not send a message that rank {rank} waits for in {call}. In order of likelihood: "
+)
 LATE = "Rank {culprit} of `mesh`, this one, let the others wait in {call} for longer than the timeout"
 APART = "The ranks of `mesh` are not in step: rank 0 sends "
 MINE, INTERRUPTED = "ZeroDivisionError: mine", "KeyboardInterrupt: no message"

@@ -126,7 +126,8 @@ def failing_backward(group, action, culprit):
 
 def without_backward(group, culprit, instead):
     """A solve, after which one rank does something else than its backward pass."""
-    states = li.solve(Failing(raise_error, -1), torch.zeros(2, requires_grad=True), torch.ones(20, 2), mesh=group).states
+    f, s0 = Failing(raise_error, -1), torch.zeros(2, requires_grad=True)
+    states = li.solve(f, s0, torch.ones(20, 2), mesh=group).states
     if group.rank() == culprit:
         instead()
     else:

@@ -92,7 +92,8 @@ def _answer(end):
 def _on_rank(rank, count, meeting, timeout, end, function, given):
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=timedelta(seconds=timeout))
+    patience = timedelta(seconds=timeout)
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=count, timeout=patience)
     try:
         answer = function(dist.group.WORLD, *given)
     except Exception as error:

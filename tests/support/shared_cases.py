@@ -77,7 +77,7 @@ class Case:
         dtype: of everything.
     """
 
-    method: li.LDSApproximation = li.Newton()
+    method: li.LDSApproximation = field(default_factory=li.Newton)
     structure: str = "dense"
     window: int | None = None
     options: dict = field(default_factory=dict)
@@ -158,9 +158,7 @@ PLAIN = {
 """Cases by their kind, and their names."""
 
 EVERY_METHOD = {
-    f"{name} {window}": Case(method, window=window)
-    for name, method in METHODS.items()
-    for window in (None, 5)
+    f"{name} {window}": Case(method, window=window) for name, method in METHODS.items() for window in (None, 5)
 }
 
 PAIRS = {

@@ -101,11 +101,12 @@ def check_shared_arguments(
         own = _own(f, s0, inputs, method, rtol, atol)
         check_numbers(1, max_iters=max_iters, window=window)
         alike = vars(options) | {"callback": options.callback is not None, "window": window, "max_iters": max_iters}
-        mine = own.told() | {name: in_words(value) for name, value in alike.items()}
+        mine = own.told() | {"_key": messages.call.key} | {name: in_words(value) for name, value in alike.items()}
     except BaseException as error:  # the other ranks wait for this one
         wrong = error
     found = meet(messages, mine, wrong)
     assert own is not None
+    messages.call = dataclasses.replace(messages.call, key=found[0]["_key"])
     shards = TimeShards(messages, tuple(other["_rows"] for other in found))
     if shards.length == 0:
         raise ValueError("`inputs` has T = 0 time steps on every rank of `mesh`; there is nothing to evaluate.")

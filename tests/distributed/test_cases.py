@@ -51,8 +51,8 @@ def check_outcome(ranks, alone, case, name):
     [
         (2, ["structures", "codes"]),
         (4, ["options"]),
-        pytest.param(2, ["pairs", "options", "single"], marks=pytest.mark.slow),
-        pytest.param(4, ["methods", "structures", "structures damped", "codes", "single"], marks=pytest.mark.slow),
+        pytest.param(2, ["pairs", "single"], marks=pytest.mark.slow),
+        pytest.param(4, ["methods", "structures", "structures damped", "codes"], marks=pytest.mark.slow),
     ],
 )
 def test_ranks_find_what_one_process_finds(count, kinds):

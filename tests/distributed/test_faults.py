@@ -1,7 +1,7 @@
 """What goes wrong on one rank ends all ranks, with an error that names the rank and the cause."""
 
 import pytest
-from failing_solves import TRANSITIONS, failing, failing_at_once, several_ends, several_faults
+from failing_solves import LATE, TRANSITIONS, failing, failing_at_once, several_ends, several_faults
 from ranks import ON_FIRST_RANK, Gone, ends_of_ranks, on_ranks
 
 TOLD = {  # by rank 0 and by the last rank, which is the one that differs
@@ -46,7 +46,7 @@ ENDED = "Rank {culprit} of `mesh` has ended {call}, and all ranks end with it. I
 MISSED = (
     "Rank {culprit} of `mesh` did not send a message that rank {rank} waits for in {call}. In order of likelihood: "
 )
-LATE = "Rank {culprit} of `mesh`, this one, let the others wait in {call} for longer than the timeout"
+WOKEN = "Rank {culprit} of `mesh`, this one, let the others wait in {call} for longer than the timeout"
 APART = "The ranks of `mesh` are not in step: rank 0 sends "
 MINE, INTERRUPTED = "ZeroDivisionError: mine", "KeyboardInterrupt: no message"
 
@@ -61,10 +61,10 @@ ENDS = {  # by the rank that acts and by the others
         "",
         "",
     ),
-    "hangs": (("RankError", LATE), ("RankError", MISSED + "it hangs, or is busy, in `f`"), "`solve`", ""),
+    "hangs": (("RankError", WOKEN), ("RankError", MISSED + "it hangs, or is busy, in `f`"), "`solve`", ""),
     "backward raises": (("ZeroDivisionError", "mine"), ("RankError", ENDED), "`.backward()`", MINE),
     "backward is interrupted": (("KeyboardInterrupt", ""), ("RankError", ENDED), "`.backward()`", INTERRUPTED),
-    "backward hangs": (("RankError", LATE), ("RankError", MISSED), "`.backward()`", ""),
+    "backward hangs": (("RankError", WOKEN), ("RankError", MISSED), "`.backward()`", ""),
     "no backward": (("nothing", ""), ("RankError", MISSED + "it has not called `.backward()`"), "`.backward()`", ""),
     "solve for backward": (("ValueError", APART + "numbers bool (), float32 (), float32 (2,) in `.backward()`"),) * 2
     + ("", ""),
@@ -74,8 +74,8 @@ ENDS = {  # by the rank that acts and by the others
 }
 """Cases of `several_ends`, apart from two whose words depend on which rank finds them first."""
 
-QUICK = [name for name in ENDS if name not in ("hangs", "backward hangs", "no backward", "solve for backward")]
-"""Those that wait for no timeout."""
+QUICK = [name for name in ENDS if name not in LATE and name != "solve for backward"]
+"""Those that wait for no other rank."""
 
 
 @pytest.mark.parametrize(

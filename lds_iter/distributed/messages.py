@@ -108,8 +108,9 @@ class Messages:
         """Raise, because the ranks are not in step. `source`: the only other rank that sent something, if only one."""
         if source is None:
             self._compare(words, device)
+        whom = "Another rank" if source is None else f"Rank {source}"  # the end of long words is not compared
         raise ValueError(
-            f"Rank {source} of `mesh` sends something else than rank {self.call.rank} waits for: {words}. {IN_STEP}"
+            f"{whom} of `mesh` sends something else than rank {self.call.rank} waits for: {words}. {IN_STEP}"
         )
 
     def _compare(self, words: str, device: torch.device) -> None:

@@ -93,7 +93,7 @@ def _end(call: SharedCall, error: BaseException) -> None:
 
 
 def _keep_store(call: SharedCall) -> None:
-    """Wait until the ranks that can have read why the call ended."""
+    """Wait until all ranks that are not gone have read why the call ended."""
     alive = dist.get_world_size(call.group) - len(_ranks_gone(call)[0])
     end = time.monotonic() + ROLL_CALL_SECONDS
     while time.monotonic() < end and call.store.add(READ.format(call.key), 0) < alive:

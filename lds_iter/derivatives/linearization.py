@@ -183,12 +183,16 @@ class Linearization:
     def previous(self, x: Tensor, first: Tensor) -> Tensor:
         """Row t - 1 of `x`, `(n, *batch, ...)`, in place of row t; `first`, `(1, *batch, ...)`, in place of row 0."""
         start = first if self._shards is None else self._shards.pass_on(x[-1:], first)
-        return torch.cat([start, x[:-1]])
+        return torch.cat([first if self._held.start else start, x[:-1]])  # a window may begin behind the first row held
 
     def following(self, x: Tensor) -> Tensor:
         """Row t + 1 of `x`, `(n, *batch, ...)`, in place of row t; zeros in place of the last row."""
         none = torch.zeros_like(x[:1])
-        return torch.cat([x[1:], none if self._shards is None else self._shards.pass_on(x[:1], none, -1)])
+        if self._shards is None:
+            return torch.cat([x[1:], none])
+        end = self.length if self._end is None else torch.where(self.active, self._end, 0).max()
+        begins = torch.where(self._times[0] < end, x[:1].reshape(1, -1), 0).view_as(x[:1])  # not behind the window
+        return torch.cat([x[1:], self._shards.pass_on(begins, none, -1)])
 
     @property
     def is_shared(self) -> bool:

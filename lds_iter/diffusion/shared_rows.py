@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from lds_iter._torch import transformed
+from lds_iter.distributed.call import begun
 from lds_iter.distributed.meeting import group_of
+from lds_iter.distributed.messages import Messages
 from lds_iter.distributed.shards import TimeShards
 
 
@@ -58,7 +60,7 @@ class SharedRows(torch.nn.Module):
             return evaluate(images, *more)
         ranks = self._group.size()
         sizes = tuple(len(rows) for rows in torch.arange(len(images), device="cpu").tensor_split(ranks))
-        shards = TimeShards(self._group, sizes, key="rows")
+        shards = TimeShards(Messages(begun(self._group, "a round of a sampler")), sizes)
         self._check_alike(shards, images)
         own = shards.held if not shards.is_empty else slice(0, 1)  # one row tells the shape of an output
         with shards.telling():

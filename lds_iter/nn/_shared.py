@@ -7,7 +7,6 @@ that holds it to all; its gradient is the sum of those that all ranks send back.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -17,7 +16,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.utils.rnn import PackedSequence
 
+from lds_iter.distributed.call import begun
 from lds_iter.distributed.meeting import Backwards, broadcast, group_of, meet
+from lds_iter.distributed.messages import Messages
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.errors import SolveError
 from lds_iter.guesses import repeat_initial
@@ -35,6 +36,9 @@ from lds_iter.solve import solve
 
 R = TypeVar("R")
 
+FORWARD, BACKWARD = "the forward of a layer", "the backward pass of a layer"
+"""The names of its calls in messages."""
+
 
 class EndOnAll(Function):
     """The states of this rank, and on every rank the state after the last time step.
@@ -46,18 +50,19 @@ class EndOnAll(Function):
     def forward(ctx: Any, shards: TimeShards, states: Tensor) -> tuple[Tensor, Tensor]:
         ctx.shards = shards
         last = states[-1] if len(states) else states.new_zeros(states.shape[1:])
-        return states.clone(), broadcast(shards.reversed(shards.sizes), last)
+        with shards.telling():
+            return states.clone(), broadcast(shards.reversed(shards.sizes), last)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, g_last: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        shards: TimeShards = ctx.shards
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "The gradient of a layer with `mesh` cannot be differentiated again (`create_graph=True`): messages "
+                "between ranks are in no graph. Without `mesh` it can."
+            )
+        shards: TimeShards = ctx.shards.during(BACKWARD)
         with shards.telling():
-            if torch.is_grad_enabled():
-                raise RuntimeError(
-                    "The gradient of a layer with `mesh` cannot be differentiated again (`create_graph=True`): "
-                    "messages between ranks are in no graph. Without `mesh` it can."
-                )
-            total = shards.gather(g_last)[0].sum(0)
+            total = shards.gather(g_last, what="gradients of the last state")[0].sum(0)
         if shards.rank != shards.holders[-1]:
             return None, g
         return None, torch.cat([g[:-1], g[-1:] + total])
@@ -75,14 +80,14 @@ def met(mesh: Any, prepare: Callable[[], tuple[R, int, dict[str, Any]]]) -> tupl
         ValueError: on every rank, where `prepare` fails on one, or the ranks differ.
         Exception: of `prepare`.
     """
-    group, made, told, wrong = group_of(mesh), None, {}, None
+    messages, made, told, wrong = Messages(begun(group_of(mesh), FORWARD)), None, {}, None
     try:
         made, rows, alike = prepare()
-        told = {**alike, "_rows": rows, "_key": uuid.uuid4().hex}
-    except Exception as error:  # the other ranks wait for this one
+        told = {**alike, "_rows": rows}
+    except BaseException as error:  # the other ranks wait for this one
         wrong = error
-    found = meet(group, told, wrong)
-    shards = TimeShards(group, tuple(other["_rows"] for other in found), key=found[0]["_key"])
+    found = meet(messages, told, wrong)
+    shards = TimeShards(messages, tuple(other["_rows"] for other in found))
     if shards.length == 0:
         raise ValueError("`input` has T = 0 time steps on every rank of `mesh`; there is nothing to evaluate.")
     return made, shards  # pyright: ignore[reportReturnType]
@@ -184,7 +189,8 @@ def solved_by_ranks(
     """
     method, memory = options.method or shared_method(where[0]), options.warm_start
     guess = None if memory is None else memory.recall(where, max(1, shards.sizes[shards.rank]), s0)
-    order: Any = Backwards(shards.group) if shards.backwards else shards.group
+    group = shards.messages.call.group
+    order: Any = Backwards(group) if shards.backwards else group
     solution = solve(
         f,
         s0,

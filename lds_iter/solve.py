@@ -25,6 +25,7 @@ from lds_iter.checks import (
 )
 from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.autodiff import refused
+from lds_iter.distributed.rank_errors import ESTIMATE
 from lds_iter.distributed.shared_scan import shared_scan
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
@@ -309,11 +310,13 @@ def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransi
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
     prev, states, shards = trajectory[:-1], trajectory[1:], problem.shards
-    rows = rows if shards is None else len(states)  # one scan over all ranks
+    if shards is not None:
+        rows, shards = len(states), shards.during(ESTIMATE)  # one scan over all ranks
     for lin in linearize_along(problem.f, prev, states, problem.inputs, rows=rows, iteration=problem.length):
         transition = method.transition(lin)
         if shards is not None:
-            found = shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
+            with shards.telling():
+                found = shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
             return found[:0] if shards.is_empty else found
         stretches.append(linear_scan(transition, lin.residual, d))
         d = stretches[-1][-1]

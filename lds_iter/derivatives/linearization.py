@@ -154,7 +154,7 @@ class Linearization:
     @property
     def over_time(self) -> OverTime:
         """How to measure over time, `lin.over_time.largest(x)` and the like, whoever holds the other rows."""
-        return OverTime(self._shards)
+        return OverTime(self._shards, self.rows.start, self.length, self._end, self.active)
 
     def scan(self, transition: AbstractTransition, b: Tensor, *, reverse: bool = False) -> Tensor:
         """Solve `x_t = A_t x_{t-1} + b_t` with the accepted rows held fixed (`x = 0` there).

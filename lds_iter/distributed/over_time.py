@@ -20,9 +20,17 @@ class OverTime:
 
     Attributes:
         shards: who holds which rows; None where this process holds all.
+        start: the time of the first row at hand.
+        length: T.
+        end: the time after the last row of each sequence that may move, `(*batch)`; None for T.
+        active: the sequences that take part, bool, `(*batch)`.
     """
 
     shards: TimeShards | None
+    start: int
+    length: int
+    end: Tensor | None
+    active: Tensor
 
     def largest(self, x: Tensor) -> Tensor:
         """The largest of all rows, `(n, *batch, ...)` to `(*batch, ...)`, those that other processes hold included.
@@ -46,13 +54,22 @@ class OverTime:
 
     def previous(self, x: Tensor, first: Tensor) -> Tensor:
         """Row t - 1 of `x`, `(n, *batch, ...)`, in place of row t; `first`, `(1, *batch, ...)`, in place of row 0."""
-        start = first if self.shards is None else self.shards.pass_on(x[-1:], first)
-        return torch.cat([start, x[:-1]])
+        if self.shards is None:
+            return torch.cat([first, x[:-1]])
+        before = self.shards.pass_on(x[-1:], first)
+        within = self.start > self.shards.first  # a window may begin behind the first row held
+        return torch.cat([first if within else before, x[:-1]])
 
     def following(self, x: Tensor) -> Tensor:
         """Row t + 1 of `x`, `(n, *batch, ...)`, in place of row t; zeros in place of the last row."""
         none = torch.zeros_like(x[:1])
-        return torch.cat([x[1:], none if self.shards is None else self.shards.pass_on(x[:1], none, -1)])
+        if self.shards is None:
+            return torch.cat([x[1:], none])
+        end = self.length if self.end is None else torch.where(self.active, self.end, 0).max()
+        begins = torch.where(torch.as_tensor(end, device=x.device) > self.start, x[:1].reshape(1, -1), 0).view_as(
+            x[:1]
+        )  # not behind the window
+        return torch.cat([x[1:], self.shards.pass_on(begins, none, -1)])
 
     @property
     def is_shared(self) -> bool:

@@ -19,19 +19,20 @@ from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import check_names
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
 from lds_iter.nn._cell_problem import CellProblem, cell_problem
+from lds_iter.nn._failures import explain_fallback
 from lds_iter.nn._gradient import Once, solved, stepped
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
+from lds_iter.nn._shared import check_not_recorded, met, padded_to_a_row, solved_by_ranks
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.options import (
     OPTION_NAMES,
     Option,
     SolveOptions,
     cache_for,
-    default_auto,
-    explain_fallback,
     lasting,
     restored,
 )
+from lds_iter.nn.suited import default_auto
 from lds_iter.recurrence import take_rows
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
@@ -82,7 +83,7 @@ class Recurrent(torch.nn.Module):
     """
 
     options: SolveOptions = SolveOptions()
-    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in OPTION_NAMES)
+    method, rtol, atol, window, max_iters, warm_start, compiler, mesh = (Option() for _ in OPTION_NAMES)
     last_solution: Solution | None = None
     _auto: Auto | None = None
     _cache: CompileCache | None = None
@@ -111,21 +112,50 @@ class Recurrent(torch.nn.Module):
         """
         if traced_as_leaf(self, input):
             return as_leaf(self, input, state)
+        if self.options.mesh is not None:
+            return self._of_ranks(input, state)
         check_input(self.cell, input)
+        given = self._arranged(input, state)
+        with torch.autocast(input.device.type, enabled=False):
+            problem = cell_problem(self.cell, *given)
+            found = self._states(problem, len(given[0]), recorded(*pytree.tree_leaves(given)))
+            states = problem.unpack(found)
+        return self._as_given(input, states, pytree.tree_map(lambda leaf: leaf[-1].clone(), states))
+
+    def _arranged(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The inputs, `(T, B, ...)`, and the state before the first step, `(B, ...)`."""
         single = input.dim() == 2
         x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
         if single and state is not None:
             state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, state)
-        state = zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
-        with torch.autocast(x.device.type, enabled=False):
-            problem = cell_problem(self.cell, x.contiguous(), state)
-            states = problem.unpack(self._states(problem, x.shape[0], recorded(x, *pytree.tree_leaves(state))))
-        final = pytree.tree_map(lambda leaf: leaf[-1].clone(), states)
-        if single:
+        return x.contiguous(), zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
+
+    def _as_given(self, input: Tensor, states: Any, final: Any) -> tuple[Any, Any]:
+        """States and final state in the form that the input has."""
+        if input.dim() == 2:
             return pytree.tree_map(lambda leaf: leaf.squeeze(1), states), pytree.tree_map(lambda leaf: leaf[0], final)
         if self.batch_first:
             states = pytree.tree_map(lambda leaf: leaf.transpose(0, 1), states)
         return states, final
+
+    def _of_ranks(self, input: Tensor, state: Any) -> tuple[Any, Any]:
+        """The states of this rank's time steps, and the last one of all, where the ranks of a mesh share them."""
+
+        def prepare() -> tuple[CellProblem, int, dict[str, Any]]:
+            check_not_recorded(input, state)
+            given, rows = padded_to_a_row(input, 1 if self.batch_first and input.dim() > 2 else 0)
+            check_input(self.cell, given)
+            x, start = self._arranged(given, state)
+            return cell_problem(self.cell, x[:rows], start), rows, {"layer": repr(self), "batch": x.shape[1]}
+
+        with torch.autocast(input.device.type, enabled=False):
+            problem, shards = met(self.options.mesh, prepare)
+            who = f"Recurrent({type(self.cell).__name__})"
+            found, self.last_solution = solved_by_ranks(
+                problem.f, problem.s0, problem.inputs, shards, self.options, (self, 0), who
+            )
+        states, final = problem.unpack(found[0]), problem.unpack(found[1].unsqueeze(0))
+        return self._as_given(input, states, pytree.tree_map(lambda leaf: leaf[0], final))
 
     def _states(self, problem: CellProblem, length: int, stepwise: bool) -> Tensor:
         """All states of the recurrence, `(T, B, D)`."""

@@ -10,7 +10,7 @@ CHOOSES = {
     "_ways.py": ("by_race",),
     "_forward.py": ("_way",),
     "_boundary.py": ("torch_is_faster",),
-    "options.py": ("default_auto",),
+    "suited.py": ("default_auto",),
     "layers.py": ("_chooser",),
     "recurrent.py": ("_strategy",),
 }

@@ -80,6 +80,13 @@ def function(source: str, name: str, dtype: torch.dtype, integers: int, reals: i
     return _function(source, name + _ENDINGS[dtype], integers, reals)
 
 
+def load_kernels(*sources: str) -> None:
+    """Load kernels before they are used, and compile those that are missing; see `function` for their sources."""
+    if enabled():
+        for source in sources:
+            _library(source)
+
+
 def status() -> dict[str, str]:
     """The compiled library of each kernel, or the reason why there is none. Compiles kernels that were not used yet.
 

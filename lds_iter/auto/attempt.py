@@ -31,10 +31,10 @@ class Attempt:
     """An attempt of the contender in `place`.
 
     Attributes:
-        widest: rows that it may take at once; `window`: those that it takes now, from the row `begin` on.
+        windows: rows that it takes at once; `window`: those that it takes now, from the row `begin` on.
         row_seconds: of the fastest way that is known.
         allowed_seconds: that may be lost in this solve without a promise.
-        fewest_iterations: made in any case. A forecast needs two; a first attempt makes do with one.
+        fewest_evaluations: made in any case. A forecast needs two; a first attempt makes do with one.
         promised: iterations that a window needs, by the one before; it holds until this one has had as many.
         least: the smallest residual in the windows before: one that has exploded falls again.
         residuals, fronts: of each iterate in this window the largest residual, and the rows that were accepted by then.
@@ -43,10 +43,10 @@ class Attempt:
 
     solving: Solving
     place: int
-    widest: int
+    windows: list[int]
     row_seconds: float
     allowed_seconds: float
-    fewest_iterations: int
+    fewest_evaluations: int
     window: int = 0
     begin: int = 0
     evaluations: int = 0
@@ -56,52 +56,52 @@ class Attempt:
     fronts: list[int] = field(default_factory=list)
     costs: dict[int, float] = field(default_factory=dict)
 
-    def run(self, windows: tuple[int, ...] = FIRST_WINDOWS_ROWS) -> PlaceRecord:
-        """Run in these windows, then in the widest, until the solve ends or the attempt fails.
+    def run(self) -> PlaceRecord:
+        """Run in each window in turn, until the solve ends or the attempt fails.
 
         Returns:
-            The record: of a success what all rows take in the last window, not sure because that is extrapolated. A
+            The record: of a success what all rows take in the last window, not sure where that is extrapolated. A
             failure is sure unless it came with the first iteration of a window, which may have loaded code.
         """
-        solving, length, spent = self.solving, self.solving.problem.length, 0.0
-        plan = (*(rows for rows in windows if rows < self.widest), self.widest)
-        for window, wider in zip(plan, (*plan[1:], self.widest), strict=True):
-            self.window, self.begin, self.residuals, self.fronts = window, solving.front, [], []
-            solving.change_window(window)
+        solving, length = self.solving, self.solving.problem.length
+        solving.enter(self.place, self.windows[0])
+        for self.window, wider in zip(self.windows, [*self.windows[1:], 0], strict=True):
+            self.begin, self.residuals, self.fronts = solving.front, [], []
+            solving.change_window(self.window)
             spent, why = self._in_window(wider)
+            if solving.over:
+                return PlaceRecord(spent * length / (length - self.begin), self.evaluations, sure=not self.begin)
             if not why:
                 break
             self.promised, self.least = self._needed(), min(self.least, *self.residuals[1:], math.inf)
             solving.decide(self.place, why, wider)
-        if solving.over:
-            return PlaceRecord(spent * length / (length - self.begin), self.evaluations, sure=False)
-        solving.restore_guess()
         return PlaceRecord(math.inf, self.evaluations, sure=len(self.residuals) > 1)
 
     def _in_window(self, wider: int) -> tuple[float, str]:
         """Iterate until the solve ends, the attempt fails or the window grows: seconds, and why it should grow."""
         solving, spent, goal = self.solving, 0.0, self.begin + self.window
         while True:
-            rows = self.window if self.window == self.widest else goal - solving.front
-            seconds, gained = solving.iterate(self.place, rows, 1)
-            solving.lost += seconds - gained * self.row_seconds
-            spent, self.evaluations, self.costs[self.window] = spent + seconds, self.evaluations + 1, seconds
+            front, count = solving.front, solving.state.count
+            rows, most = (goal - front, 1) if wider else (self.window, max(1, self.fewest_evaluations - self.evaluations))
+            seconds = solving.iterate(self.place, rows, most)
+            solving.lost += seconds - (solving.front - front) * self.row_seconds
+            spent, made = spent + seconds, solving.state.count - count
+            self.evaluations, self.costs[self.window] = self.evaluations + made, seconds / made
             if solving.over:
                 return spent, ""
-            residual = solving.largest_residual()
-            self.residuals.append(residual if math.isfinite(residual) else math.inf)
+            self.residuals.append(solving.largest_residual())
             self.fronts.append(solving.front)
-            why = "" if self.window == self.widest else self._why(wider)
-            late = solving.lost > self.allowed_seconds and self.evaluations >= self.fewest_iterations
+            why = self._why(wider) if wider else ""
+            late = solving.lost > self.allowed_seconds and self.evaluations >= self.fewest_evaluations
             if why or (late and not self._pays(self._left(), self.window)):
                 return spent, why
-            if rows < self.widest and solving.front >= goal:
+            if wider and solving.front >= goal:
                 return spent, f"{self.window} rows are solved"
 
     def _why(self, wider: int) -> str:
         """The reason to continue in a wider window; empty where there is none."""
         needed, cost = self._needed(), self._cost(wider)
-        if self._pays(needed, self.widest):
+        if self._pays(needed, self.windows[-1]):
             return f"some {needed:.0f} iterations of {duration(cost)} should do"
         spare = self.allowed_seconds - self.solving.lost - UNPROMISED_ITERATIONS * cost
         last_call = 0 <= spare < self.costs[self.window]

@@ -1,22 +1,19 @@
-"""`Auto` beside torch's kernel, for layers on an accelerator: the one place where the two meet."""
+"""Torch's own kernel, beside which `Auto` races for layers on an accelerator."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lds_iter.auto import Auto
-from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.nn._weights import WEIGHT_NAMES
 
 
 @dataclass(frozen=True, eq=False)
 class TorchKernel:
-    """Torch's own kernel for one layer and direction.
+    """Torch's own kernel for one layer and direction; its name in decisions is that of torch's layer.
 
     Attributes:
         module: the layer of torch, for its kind.
@@ -30,9 +27,7 @@ class TorchKernel:
     x: Tensor
     start: tuple[Tensor, ...]
 
-    @property
-    def name(self) -> str:
-        """The name of the kernel in decisions."""
+    def __str__(self) -> str:
         return f"the kernel of torch.nn.{self.module.mode.partition('_')[0]}"
 
     def __call__(self) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -45,24 +40,3 @@ class TorchKernel:
             self.x, first, flat, "bias_ih" in self.weights, 1, 0.0, self.module.training, False, False
         )
         return output, tuple(state[0] for state in final)
-
-    def run(self) -> Any:
-        """Evaluate for a timing: without gradients, on copies that do not trigger hooks of the parameters."""
-        with torch.no_grad():
-            return self()
-
-
-@dataclass(frozen=True)
-class BesideKernel(AbstractStrategy):
-    """`Auto` with a kernel of torch in place of sequential steps; see `Auto.run_beside`."""
-
-    auto: Auto
-    kernel: TorchKernel
-
-    def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
-        """Solve, or stop so that the kernel computes the answer."""
-        return self.auto.run_beside(self.kernel, problem, guess, options, observers)
-
-    def for_adjoint(self) -> Auto:
-        """The strategy itself: torch has no kernel for the adjoint recurrence."""
-        return self.auto.for_adjoint()

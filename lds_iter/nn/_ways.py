@@ -14,7 +14,7 @@ from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._beside import BesideKernel, TorchKernel
+from lds_iter.nn._beside import TorchKernel
 from lds_iter.nn._gradient import Once, solved, stepped, stepped_along
 from lds_iter.nn._masked import Masked
 from lds_iter.nn._plan import BY_METHOD, BY_STEPS, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, Part
@@ -84,7 +84,7 @@ def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOpt
             return Part(None, NOT_FINITE)
         layer, backward = divmod(place, 2 if module.bidirectional else 1)
         kernel = TorchKernel(module, layer_weights(module, layer, bool(backward)), x, start)
-        solution = _solution_of(f, s0, u, lengths, options, BesideKernel(auto, kernel), None, None)
+        solution = _solution_of(f, s0, u, lengths, options, auto.beside(kernel), None, None)
         if solution.failed:
             return Part(None, OVER_BUDGET, solution.light())
         if not bool((solution.result == Result.STOPPED).any()):

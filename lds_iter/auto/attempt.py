@@ -49,7 +49,6 @@ class Attempt:
     fewest_evaluations: int
     window: int = 0
     begin: int = 0
-    evaluations: int = 0
     promised: float = math.inf
     least: float = math.inf
     residuals: list[float] = field(default_factory=list)
@@ -60,64 +59,61 @@ class Attempt:
         """Run in each window in turn, until the solve ends or the attempt fails.
 
         Returns:
-            The record: of a success what all rows take in the last window, not sure where that is extrapolated. A
+            The record: of a success what all rows take in the last window, not sure because that is extrapolated. A
             failure is sure unless it came with the first iteration of a window, which may have loaded code.
         """
         solving, length = self.solving, self.solving.problem.length
         solving.enter(self.place, self.windows[0])
         for self.window, wider in zip(self.windows, [*self.windows[1:], 0], strict=True):
-            self.begin, self.residuals, self.fronts = solving.front, [], []
+            self.begin, self.residuals, self.fronts, begun = solving.front, [], [], solving.now()
             solving.change_window(self.window)
-            spent, why = self._in_window(wider)
+            why = self._in_window(wider)
             if solving.over:
-                return PlaceRecord(spent * length / (length - self.begin), self.evaluations, sure=not self.begin)
+                seconds = (solving.now() - begun) * length / (length - self.begin)
+                return PlaceRecord(seconds, solving.state.count, sure=False)
             if not why:
                 break
-            self.promised, self.least = self._needed(), min(self.least, *self.residuals[1:], math.inf)
             solving.decide(self.place, why, wider)
-        return PlaceRecord(math.inf, self.evaluations, sure=len(self.residuals) > 1)
+            self.promised, self.least = self._needed(), min(self.least, *self.residuals[1:], math.inf)
+        return PlaceRecord(math.inf, solving.state.count, sure=len(self.residuals) > 1)
 
-    def _in_window(self, wider: int) -> tuple[float, str]:
-        """Iterate until the solve ends, the attempt fails or the window grows: seconds, and why it should grow."""
-        solving, spent, goal = self.solving, 0.0, self.begin + self.window
+    def _in_window(self, wider: int) -> str:
+        """Iterate until the solve ends, the attempt fails, or the window should grow; why it should."""
+        solving, goal = self.solving, self.begin + self.window
         while True:
             front, count = solving.front, solving.state.count
-            rows, most = (goal - front, 1) if wider else (self.window, max(1, self.fewest_evaluations - self.evaluations))
+            rows, most = (goal - front, 1) if wider else (self.window, max(1, self.fewest_evaluations - count))
             seconds = solving.iterate(self.place, rows, most)
             solving.lost += seconds - (solving.front - front) * self.row_seconds
-            spent, made = spent + seconds, solving.state.count - count
-            self.evaluations, self.costs[self.window] = self.evaluations + made, seconds / made
+            self.costs[self.window] = seconds / (solving.state.count - count)
             if solving.over:
-                return spent, ""
+                return ""
             self.residuals.append(solving.largest_residual())
             self.fronts.append(solving.front)
             why = self._why(wider) if wider else ""
-            late = solving.lost > self.allowed_seconds and self.evaluations >= self.fewest_evaluations
-            if why or (late and not self._pays(self._left(), self.window)):
-                return spent, why
-            if wider and solving.front >= goal:
-                return spent, f"{self.window} rows are solved"
+            late = solving.lost > self.allowed_seconds and solving.state.count >= self.fewest_evaluations
+            if why or (wider and solving.front >= goal) or (late and not self._pays(self.window)):
+                return why
 
     def _why(self, wider: int) -> str:
         """The reason to continue in a wider window; empty where there is none."""
         needed, cost = self._needed(), self._cost(wider)
-        if self._pays(needed, self.windows[-1]):
+        if self._pays(self.windows[-1]):
             return f"some {needed:.0f} iterations of {duration(cost)} should do"
         spare = self.allowed_seconds - self.solving.lost - UNPROMISED_ITERATIONS * cost
         last_call = 0 <= spare < self.costs[self.window]
         return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if last_call else ""
 
-    def _pays(self, iterations: float, window: int) -> bool:
-        """Whether this many iterations should beat the fastest way, whose whole time at most may be lost."""
+    def _pays(self, window: int) -> bool:
+        """Whether iterations in such a window should beat the fastest way, whose whole time at most may be lost."""
         rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
-        return iterations * self._cost(window) < rest and self.solving.lost < whole
+        return self._left(window) * self._cost(window) < rest and self.solving.lost < whole
 
     def _cost(self, window: int) -> float:
-        """Seconds of an iteration, from the line through the two widest windows so far; at least their own times."""
-        if window in self.costs or len(self.costs) == 1:
-            return self.costs.get(window, self.costs[self.window])
-        low, high = sorted(self.costs)[-2:]
-        return self.costs[high] + max(0.0, self.costs[high] - self.costs[low]) / (high - low) * (window - high)
+        """Seconds of an iteration, of a wider window from the line through the two so far, if it rises."""
+        low, high = min(self.costs), max(self.costs)
+        slope = max(0.0, self.costs[high] - self.costs[low]) / max(1, high - low)
+        return self.costs.get(window, self.costs[high] + slope * (window - high))
 
     def _needed(self) -> float:
         """Iterations that a window like this one needs in total."""
@@ -130,10 +126,13 @@ class Attempt:
         rate = math.log(last[0] / last[-1]) / (len(last) - 1)
         return min(promised, done + max(1.0, math.log(last[-1] / self.solving.target()) / rate))
 
-    def _left(self) -> float:
-        """Iterations until all rows that remain are accepted."""
+    def _left(self, window: int) -> float:
+        """Iterations in such a window until all rows that remain are accepted."""
         rows, needed, last = self.solving.rows, self._needed(), self.fronts[len(self.fronts) // 2 :]
+        if window > self.window or rows > window:  # the window begins anew
+            needed *= max(1.0, rows / window)
+        else:
+            needed -= len(self.residuals)
         done, gained = len(last) - 1, last[-1] - last[0]
-        # One row an iteration is accepted whatever the method does.
-        pace = max(1.0, rows * done / gained) if gained > done else math.inf
-        return min(pace, rows / self.window * needed if rows > self.window else needed - len(self.residuals))
+        pace = rows * done / gained if window == self.window and gained > done else math.inf  # one comes by itself
+        return min(needed, max(1.0, pace))

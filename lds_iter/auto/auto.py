@@ -60,7 +60,7 @@ class Auto(AbstractStrategy):
     contenders: tuple[LDSApproximation, ...] = CONTENDERS
     budget: float = 0.1
     clock: Callable[[Tensor], float] = wall_clock
-    _kernel: Callable[[], Any] | None = field(default=None, init=False, repr=False, compare=False)
+    _base: tuple[str, Callable[[], Any] | None] = field(default=("step by step", None), init=False, compare=False)
     _table: Table = field(default_factory=Table, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -77,23 +77,23 @@ class Auto(AbstractStrategy):
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
         """Solve a problem whose arguments have been checked, from a guess `(T, *batch, D)`."""
-        solving = Solving(self.contenders, self.clock, problem, guess, options, observers, self._kernel)
+        solving = Solving(self.contenders, self.clock, problem, guess, options, observers, *self._base)
         return Race(solving, self.budget, self._table).run()
 
-    def beside(self, kernel: Callable[[], Any] | None) -> Auto:
+    def beside(self, name: str = "step by step", kernel: Callable[[], Any] | None = None) -> Auto:
         """The same strategy, which learns with this one, with a kernel in place of step-by-step evaluation.
 
         While contenders are still to be tried the kernel is called to be timed, and its answer is not looked at. Where
         it is to answer the results are `STOPPED`; so they are where `max_iters` has ended a sequence.
 
         Args:
-            kernel: evaluates the sequence, such as cuDNN's for a GRU. `str(kernel)` is its name in decisions, and part of
-                the kind.
+            name: of the kernel in decisions; problems beside kernels of different names are of different kinds.
+            kernel: evaluates the sequence, such as cuDNN's for a GRU.
         """
         strategy = copy.copy(self)
-        object.__setattr__(strategy, "_kernel", kernel)
+        object.__setattr__(strategy, "_base", (name, kernel))
         return strategy
 
     def for_adjoint(self) -> Auto:
-        """The same, for a kind of its own: the recurrence of a gradient, which no kernel computes."""
-        return self.beside(None)
+        """The same without a kernel: the recurrence of a gradient is a kind of its own, which no kernel computes."""
+        return self.beside()

@@ -31,8 +31,8 @@ class Race:
 
     def __init__(self, solving: Solving, budget: float, table: Table) -> None:
         self.solving, self.length, self.budget, self.table = solving, solving.problem.length, budget, table
-        self.key = kind_of(solving.problem, None if solving.kernel is None else str(solving.kernel))
-        self.entry: Entry = table.find(self.key)
+        self.key = kind_of(solving.problem, solving.base)
+        self.entry = table.get(self.key, Entry())
 
     def run(self) -> LoopState:
         """The solve, from the guess to results; they are `STOPPED` where the kernel is to answer."""
@@ -48,7 +48,7 @@ class Race:
         state = solving.state
         if solving.kernel and (not solving.over or bool((state.result == int(Result.MAX_ITERS)).any())):
             state = replace(state, result=torch.full_like(state.result, int(Result.STOPPED)))
-        return replace(state, decisions=tuple(solving.decisions))
+        return replace(state, count=solving.before + state.count, decisions=tuple(solving.decisions))
 
     def _at_once(self) -> bool:
         """Solve without a race, where there is nothing to decide."""
@@ -85,16 +85,15 @@ class Race:
     def _time_base(self) -> float:
         """Seconds of all rows without a method. A few steps or the kernel are timed in every race until steps have
         computed all rows: a first time may be that of loading code, and the smallest counts."""
-        solving, known = self.solving, self.entry.records.get(BASE, PlaceRecord(math.inf, sure=False))
-        if not known.sure:
-            if solving.kernel is not None:
-                seconds = solving.time_kernel(solving.kernel)
-            else:
+        solving, kernel, known = self.solving, self.solving.kernel, self.entry.records.get(BASE)
+        if known is None or not known.sure:
+            if kernel is None:
                 solving.step_to(WARM_UP_STEPS)
                 seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS) / TIMED_STEPS * self.length
-            known = known._replace(seconds=min(seconds, known.seconds))
-            self.entry = self.entry.noted(BASE, known)
-        return known.seconds
+            else:
+                seconds = solving.time_kernel(kernel)
+            self.entry = self.entry.noted(BASE, PlaceRecord(seconds, sure=False))
+        return self.entry.records[BASE].seconds
 
     def _run_best(self) -> None:
         """Run the fastest way known, a method as by itself. When that takes longer than before, watch it, and fall back
@@ -114,7 +113,7 @@ class Race:
             seconds = solving.step_to(self.length) * self.length / rows
             record = PlaceRecord(seconds, self.length) if place == BASE else record
         if (place == BASE and kernel is None) or (place != BASE and rows == self.length):
-            self.entry = self.entry.repeated(place, record._replace(sure=True))
+            self.entry = self.entry.noted(place, record._replace(sure=True))
 
     def _windows(self, place: int) -> list[int]:
         """The windows of an attempt; the last one is of all rows that a method may take at once."""

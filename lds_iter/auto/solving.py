@@ -29,6 +29,7 @@ class Solving:
     Attributes:
         state: of the loop.
         front: rows that the slowest sequence has accepted.
+        before: evaluations before the present method was entered.
         lost: seconds of attempts, less those that the rows accepted by them would have taken in the fastest known way.
         decisions: so far.
     """
@@ -39,9 +40,11 @@ class Solving:
     guess: Tensor
     options: LoopOptions
     observers: Sequence[Observer]
+    base: str
     kernel: Callable[[], Any] | None
     state: LoopState = field(init=False)
     front: int = 0
+    before: int = 0
     lost: float = 0.0
     decisions: list[Decision] = field(default_factory=list)
 
@@ -64,21 +67,23 @@ class Solving:
 
     def decide(self, place: int, why: str, window: int | None = None, seconds: tuple[float, ...] = ()) -> None:
         """Note a decision; `seconds`: for all rows, by the choice and without a method."""
-        choice = str(self.contenders[place] if place != BASE else self.kernel or "step by step")
+        choice = self.base if place == BASE else str(self.contenders[place])
         choice += "" if window in (None, self.problem.length) else f" in windows of {window} rows"
         times = (self.rows / self.problem.length * each for each in seconds)
-        self.decisions.append(Decision(self.state.count, self.front, choice, why, *times))
+        self.decisions.append(Decision(self.before + self.state.count, self.front, choice, why, *times))
 
     def enter(self, place: int, window: int) -> None:
-        """Hand the rows that are not accepted yet to a method: its own guess, where another one may have left worse."""
-        self.change_window(window)
-        state = self.state
-        if state.count:
+        """Hand the rows that are not accepted yet to a method, which begins to count its iterations: at the guess, where
+        another one may have left far worse states."""
+        self.change_window(self.problem.length)
+        state, self.before = self.state, self.before + self.state.count
+        if self.before:
             times = torch.arange(len(self.guess), device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
             rows = ((times >= state.frontier) & state.running).unsqueeze(-1)
             states = torch.cat([state.states[:1], torch.where(rows, self.guess, state.states[1:])])
             state = replace(state, states=states, proposal=None)
-        self.state = replace(state, carry=self.contenders[place].init(state.states[1:]))
+        self.state = replace(state, carry=self.contenders[place].init(state.states[1:]), count=0)
+        self.change_window(window)
 
     def change_window(self, window: int) -> None:
         """Take the pending update, and count the iterations of each row where not all are in the window."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._beside import TorchKernel
+from lds_iter.nn._beside import torch_kernel
 from lds_iter.nn._gradient import Once, solved, stepped, stepped_along
 from lds_iter.nn._masked import Masked
 from lds_iter.nn._plan import BY_METHOD, BY_STEPS, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, Part
@@ -83,8 +84,9 @@ def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOpt
         if not _finite(s0, u):
             return Part(None, NOT_FINITE)
         layer, backward = divmod(place, 2 if module.bidirectional else 1)
-        kernel = TorchKernel(module, layer_weights(module, layer, bool(backward)), x, start)
-        solution = _solution_of(f, s0, u, lengths, options, auto.beside(kernel), None, None)
+        kernel = partial(torch_kernel, module, layer_weights(module, layer, bool(backward)), x, start)
+        beside = auto.beside(f"the kernel of torch.nn.{module.mode.partition('_')[0]}", kernel)
+        solution = _solution_of(f, s0, u, lengths, options, beside, None, None)
         if solution.failed:
             return Part(None, OVER_BUDGET, solution.light())
         if not bool((solution.result == Result.STOPPED).any()):

@@ -268,9 +268,6 @@ class Kernel:
     seconds: float
     spent: list[float] = field(default_factory=list)
 
-    def __str__(self):
-        return "a kernel"
-
     def __call__(self):
         assert not torch.is_grad_enabled()  # a timing leaves no graph
         self.spent.append(self.seconds)
@@ -294,12 +291,12 @@ def test_beside_a_kernel_the_faster_one_answers(seconds, chosen):
     auto = li.Auto(clock=Both(counted, kernel))
     options = LoopOptions(1e-10, 1e-10, 2000, 2000)
     for _ in range(9):
-        state = auto.beside(kernel).run(Problem(counted, s0, u, 2000), u * 0, options, ())
+        state = auto.beside("a kernel", kernel).run(Problem(counted, s0, u, 2000), u * 0, options, ())
         if not chosen:
             torch.testing.assert_close(state.states[1:], loop(f, s0, u), **STATES)
     assert bool((state.result == li.Result.STOPPED).all()) is chosen
     runs = len(kernel.spent)
-    auto.beside(kernel).run(Problem(counted, s0, u, 2000), u * 0, options, ())
+    auto.beside("a kernel", kernel).run(Problem(counted, s0, u, 2000), u * 0, options, ())
     assert len(kernel.spent) == runs  # once all were tried it is not timed any more
 
 

@@ -1,6 +1,7 @@
 """Where `Auto` and torch's kernel meet: what a layer makes of each decision. The decisions are given here."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from layers import KINDS, pair
 import lds_iter as li
 from lds_iter.loop.run import run
 from lds_iter.loop.state import AbstractStrategy
-from lds_iter.nn._beside import TorchKernel
+from lds_iter.nn._beside import torch_kernel
 from lds_iter.nn._forward import recurrence_of
 from lds_iter.nn._plan import LOST, RACE
 from lds_iter.nn._recorded import saves_elsewhere
@@ -26,9 +27,10 @@ class Decided(AbstractStrategy):
     """In place of an `Auto`, one that has decided."""
 
     for_kernel: bool
-    kernel: TorchKernel | None = None
+    kernel: partial | None = None
 
-    def beside(self, kernel):
+    def beside(self, name, kernel):
+        assert name in {"the kernel of torch.nn." + kind for kind in KINDS}
         return replace(self, kernel=kernel)
 
     def run(self, problem, guess, options, observers):
@@ -88,12 +90,10 @@ def test_timing_the_kernel_leaves_no_graph_and_fires_no_hook(kind):
     theirs, _, x, start = arguments(kind)
     seen = []
     theirs.weight_hh_l0.register_hook(seen.append)
-    kernel = TorchKernel(theirs, layer_weights(theirs, 0, False), x.requires_grad_(), start)
     with torch.no_grad():
-        output, _ = kernel()
+        output, _ = torch_kernel(theirs, layer_weights(theirs, 0, False), x.requires_grad_(), start)
     assert not output.requires_grad
     assert seen == []
-    assert str(kernel) == f"the kernel of torch.nn.{kind}"
 
 
 def test_checkpointing_is_noticed():

@@ -2,9 +2,8 @@
 
 It begins in a window of 64 rows, where any iteration is cheap, and continues in one of 512 rows: the time of an
 iteration is taken to be linear in the number of rows, and two windows determine the line. Then come all rows. The
-window grows when the forecast for all rows beats the fastest way known, when few iterations of the next window just
-fit into the allowance (the seconds that may be lost), and when it has been solved. Accepted rows are kept. The attempt
-fails when the allowance is spent and the forecast is not good.
+window grows when the forecast for all rows beats the fastest way known. Accepted rows are kept. The attempt fails when
+the forecast is not good although the window is solved, or the allowance (the seconds that may be lost) is spent.
 
 The forecast is of the iterations that are still needed. Two observations in the present window are extrapolated: how
 soon the residual reaches the tolerance at the rate of the last two iterations, and how soon the frontier reaches the
@@ -21,9 +20,6 @@ from lds_iter.auto.table import PlaceRecord
 from lds_iter.solution import duration
 
 FIRST_WINDOWS_ROWS = 64, 512
-
-UNPROMISED_ITERATIONS = 6
-"""A window also grows without a good forecast when just so many iterations of the wider one fit into the allowance."""
 
 
 @dataclass
@@ -63,10 +59,9 @@ class Attempt:
             failure is sure unless it came with the first iteration of a window, which may have loaded code.
         """
         solving, length = self.solving, self.solving.problem.length
-        solving.enter(self.place, self.windows[0])
+        solving.enter(self.place)
         for self.window, wider in zip(self.windows, [*self.windows[1:], 0], strict=True):
             self.begin, self.residuals, self.fronts, begun = solving.front, [], [], solving.now()
-            solving.change_window(self.window)
             why = self._in_window(wider)
             if solving.over:
                 seconds = (solving.now() - begun) * length / (length - self.begin)
@@ -90,19 +85,11 @@ class Attempt:
                 return ""
             self.residuals.append(solving.largest_residual())
             self.fronts.append(solving.front)
-            why = self._why(wider) if wider else ""
+            if wider and self._pays(self.windows[-1]):
+                return f"some {self._needed():.0f} iterations of {duration(self._cost(wider))} should do"
             late = solving.lost > self.allowed_seconds and solving.state.count >= self.fewest_evaluations
-            if why or (wider and solving.front >= goal) or (late and not self._pays(self.window)):
-                return why
-
-    def _why(self, wider: int) -> str:
-        """The reason to continue in a wider window; empty where there is none."""
-        needed, cost = self._needed(), self._cost(wider)
-        if self._pays(self.windows[-1]):
-            return f"some {needed:.0f} iterations of {duration(cost)} should do"
-        spare = self.allowed_seconds - self.solving.lost - UNPROMISED_ITERATIONS * cost
-        last_call = 0 <= spare < self.costs[self.window]
-        return f"{UNPROMISED_ITERATIONS} iterations of {duration(cost)} may be lost" if last_call else ""
+            if (wider and solving.front >= goal) or (late and not self._pays(self.window)):
+                return ""
 
     def _pays(self, window: int) -> bool:
         """Whether iterations in such a window should beat the fastest way, whose whole time at most may be lost."""

@@ -72,25 +72,18 @@ class Solving:
         times = (self.rows / self.problem.length * each for each in seconds)
         self.decisions.append(Decision(self.before + self.state.count, self.front, choice, why, *times))
 
-    def enter(self, place: int, window: int) -> None:
+    def enter(self, place: int) -> None:
         """Hand the rows that are not accepted yet to a method, which begins to count its iterations: at the guess, where
         another one may have left far worse states."""
-        self.change_window(self.problem.length)
-        state, self.before = self.state, self.before + self.state.count
+        state = take_proposal(self.state, self.problem.length, reuse=not self.observers)
+        self.before += state.count
         if self.before:
             times = torch.arange(len(self.guess), device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
             rows = ((times >= state.frontier) & state.running).unsqueeze(-1)
             states = torch.cat([state.states[:1], torch.where(rows, self.guess, state.states[1:])])
             state = replace(state, states=states, proposal=None)
-        self.state = replace(state, carry=self.contenders[place].init(state.states[1:]), count=0)
-        self.change_window(window)
-
-    def change_window(self, window: int) -> None:
-        """Take the pending update, and count the iterations of each row where not all are in the window."""
-        state, length = take_proposal(self.state, self.problem.length, reuse=not self.observers), self.problem.length
-        fresh = state.frontier.new_zeros((length, *state.frontier.shape), dtype=torch.int32)
-        age = (fresh if state.age is None else state.age) if window < length else None
-        self.state = replace(state, age=age)
+        age = None if state.age is None else torch.zeros_like(state.age)
+        self.state = replace(state, carry=self.contenders[place].init(state.states[1:]), age=age, count=0)
 
     def iterate(self, place: int, window: int, most: int | None = None) -> float:
         """Make at most `most` iterations; the seconds that they took."""
@@ -106,15 +99,8 @@ class Solving:
             state = replace(self.state, states=self.state.states.clone()) if self.observers else self.state
             self._take(self._shown(take_steps(self.problem, state, self.front, last)))
             if self.front < last:  # the loop finds which sequences have a value that is not finite
-                state = replace(self.state, carry=None, age=None)
+                state = replace(self.state, carry=None)
                 self._take(go_on(self.problem, Jacobi(), state, self.options, self.observers, 1))
-        return self.now() - begin
-
-    def time_kernel(self, kernel: Callable[[], Any]) -> float:
-        """Seconds of the kernel, without gradients."""
-        begin = self.now()
-        with torch.no_grad():
-            kernel()
         return self.now() - begin
 
     def take_compiled_steps(self) -> bool:

@@ -2,4 +2,4 @@
 
 from lds_iter.auto.auto import CONTENDERS as CONTENDERS
 from lds_iter.auto.auto import Auto as Auto
-from lds_iter.auto.clock import wall_clock as wall_clock
+from lds_iter.auto.auto import wall_clock as wall_clock

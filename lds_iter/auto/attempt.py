@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from lds_iter.auto.solving import Solving
 from lds_iter.auto.table import PlaceRecord
@@ -32,7 +33,6 @@ class Attempt:
         allowed_seconds: that may be lost in this solve without a promise.
         fewest_evaluations: made in any case. A forecast needs two; a first attempt makes do with one.
         promised: iterations that a window needs, by the one before; it holds until this one has had as many.
-        least: the smallest residual in the windows before: one that has exploded falls again.
         residuals, fronts: of each iterate in this window the largest residual, and the rows that were accepted by then.
         costs: seconds of the last iteration, by rows of the window.
     """
@@ -46,7 +46,6 @@ class Attempt:
     window: int = 0
     begin: int = 0
     promised: float = math.inf
-    least: float = math.inf
     residuals: list[float] = field(default_factory=list)
     fronts: list[int] = field(default_factory=list)
     costs: dict[int, float] = field(default_factory=dict)
@@ -60,8 +59,8 @@ class Attempt:
         """
         solving, length = self.solving, self.solving.problem.length
         solving.enter(self.place)
-        for self.window, wider in zip(self.windows, [*self.windows[1:], 0], strict=True):
-            self.begin, self.residuals, self.fronts, begun = solving.front, [], [], solving.now()
+        for window, wider in pairwise([*self.windows, 0]):
+            self.window, self.begin, self.residuals, self.fronts, begun = window, solving.front, [], [], solving.now()
             why = self._in_window(wider)
             if solving.over:
                 seconds = (solving.now() - begun) * length / (length - self.begin)
@@ -69,7 +68,7 @@ class Attempt:
             if not why:
                 break
             solving.decide(self.place, why, wider)
-            self.promised, self.least = self._needed(), min(self.least, *self.residuals[1:], math.inf)
+            self.promised = self._needed()
         return PlaceRecord(math.inf, solving.state.count, sure=len(self.residuals) > 1)
 
     def _in_window(self, wider: int) -> str:
@@ -83,7 +82,8 @@ class Attempt:
             self.costs[self.window] = seconds / (solving.state.count - count)
             if solving.over:
                 return ""
-            self.residuals.append(solving.largest_residual())
+            residual = solving.state.residual.masked_fill(~solving.state.running, 0).nan_to_num(math.inf)
+            self.residuals.append(float(residual.max()))
             self.fronts.append(solving.front)
             if wider and self._pays(self.windows[-1]):
                 return f"some {self._needed():.0f} iterations of {duration(self._cost(wider))} should do"
@@ -93,8 +93,8 @@ class Attempt:
 
     def _pays(self, window: int) -> bool:
         """Whether iterations in such a window should beat the fastest way, whose whole time at most may be lost."""
-        rest, whole = self.solving.rows * self.row_seconds, self.solving.problem.length * self.row_seconds
-        return self._left(window) * self._cost(window) < rest and self.solving.lost < whole
+        whole, lost = self.solving.problem.length * self.row_seconds, self.solving.lost
+        return self._left(window) * self._cost(window) < whole - self.solving.front * self.row_seconds and lost < whole
 
     def _cost(self, window: int) -> float:
         """Seconds of an iteration, of a wider window from the line through the two so far, if it rises."""
@@ -108,18 +108,18 @@ class Attempt:
         if self.fronts[-1] >= self.begin + self.window:
             return done
         promised = self.promised if done < self.promised else math.inf
-        if done < 2 or not 0 < last[-1] < min(self.least, last[0], *self.residuals[1:-1]) < math.inf:
+        if done < 2 or not 0 < last[-1] < min([last[0], *self.residuals[1:-1]]) < math.inf:
             return promised
         rate = math.log(last[0] / last[-1]) / (len(last) - 1)
         return min(promised, done + max(1.0, math.log(last[-1] / self.solving.target()) / rate))
 
     def _left(self, window: int) -> float:
-        """Iterations in such a window until all rows that remain are accepted."""
-        rows, needed, last = self.solving.rows, self._needed(), self.fronts[len(self.fronts) // 2 :]
+        """Iterations in such a window until all rows that remain are accepted; one row in each comes by itself."""
+        rows, last = self.solving.problem.length - self.solving.front, self.fronts[len(self.fronts) // 2 :]
         if window > self.window or rows > window:  # the window begins anew
-            needed *= max(1.0, rows / window)
+            needed = self._needed() * max(1.0, rows / window)
         else:
-            needed -= len(self.residuals)
+            needed = self._needed() - len(self.residuals)
         done, gained = len(last) - 1, last[-1] - last[0]
-        pace = rows * done / gained if window == self.window and gained > done else math.inf  # one comes by itself
+        pace = rows * done / gained if window == self.window and gained > done else math.inf
         return min(needed, max(1.0, pace))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from lds_iter.auto.clock import wall_clock
 from lds_iter.auto.race import Race
 from lds_iter.auto.solving import Solving
 from lds_iter.auto.table import Table
@@ -22,6 +23,13 @@ from lds_iter.methods.trust_region import TrustRegion
 
 CONTENDERS = Newton(), QuasiNewton(), Picard(), TrustRegion(Newton())
 """The default contenders in the order of trial: fewest iterations first, the one for unstable recurrences last."""
+
+
+def wall_clock(like: Tensor) -> float:
+    """Seconds since some fixed moment, after all work on the device of `like` is done: `Auto` times what was queued."""
+    if like.device.type != "cpu":
+        torch.accelerator.synchronize(like.device)
+    return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,12 @@ class Auto(AbstractStrategy):
 
     Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
     method found them depends on measured times, so two runs may decide differently, and agree to the tolerance;
-    `Solution.decisions` tells. Threads may share an object. Copies, and objects from a pickle, know nothing yet.
+    `Solution.decisions` tells. Threads may share an object. Deep copies, and objects from a pickle, know nothing yet.
 
     Attributes:
         contenders: the methods, in the order in which they are tried, besides step-by-step evaluation.
         budget: share of the time of step-by-step evaluation that may be lost in one solve, in (0, 1].
-        clock: gives seconds, after all work on the device of a tensor is done.
+        clock: gives seconds, of the device of a tensor.
 
     Raises:
         TypeError, ValueError: for arguments that cannot work.

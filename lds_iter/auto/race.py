@@ -101,7 +101,7 @@ class Race:
     def _run_best(self) -> None:
         """Run the fastest way known, a method as by itself. When that takes longer than before, watch it, and fall back
         to the way without a method. What computes all rows has a new record."""
-        solving, rows, kernel = self.solving, self.solving.rows, self.solving.kernel
+        solving, rows, kernel = self.solving, self.length - self.solving.front, self.solving.kernel
         base, (place, record) = self.entry.records[BASE].seconds, self.entry.best()
         last = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
         why = "nothing that was tried now is faster" if solving.decisions else last
@@ -110,13 +110,14 @@ class Race:
             allowed = solving.lost + WINNER_EVALUATIONS_RATIO * record.seconds + self.budget * base
             watched = math.ceil(WINNER_EVALUATIONS_RATIO * record.evaluations)
             record = Attempt(solving, place, self._windows(place)[-1:], base / self.length, allowed, watched).run()
-            if not solving.over and kernel is None:
+            if rows == self.length:
+                self.entry = self.entry.noted(place, record._replace(sure=True))
+            if not solving.over:
                 solving.decide(BASE, f"{solving.contenders[place]} does not get on as it did")
         if kernel is None and not solving.over:
             seconds = solving.step_to(self.length) * self.length / rows
-            record = PlaceRecord(seconds, self.length) if place == BASE else record
-        if (place == BASE and kernel is None) or (place != BASE and rows == self.length):
-            self.entry = self.entry.noted(place, record._replace(sure=True))
+            if place == BASE:
+                self.entry = self.entry.noted(BASE, PlaceRecord(seconds, self.length))
 
     def _windows(self, place: int) -> list[int]:
         """The windows of an attempt; the last one is of all rows that a method may take at once."""

@@ -56,11 +56,6 @@ class Solving:
         """Whether every sequence has a result."""
         return not bool(self.state.running.any())
 
-    @property
-    def rows(self) -> int:
-        """Rows that the slowest sequence has still to accept."""
-        return self.problem.length - self.front
-
     def now(self) -> float:
         """Seconds on the clock."""
         return self.clock(self.problem.s0)
@@ -69,12 +64,12 @@ class Solving:
         """Note a decision; `seconds`: for all rows, by the choice and without a method."""
         choice = self.base if place == BASE else str(self.contenders[place])
         choice += "" if window in (None, self.problem.length) else f" in windows of {window} rows"
-        times = (self.rows / self.problem.length * each for each in seconds)
+        times = ((1 - self.front / self.problem.length) * each for each in seconds)
         self.decisions.append(Decision(self.before + self.state.count, self.front, choice, why, *times))
 
     def enter(self, place: int) -> None:
-        """Hand the rows that are not accepted yet to a method, which begins to count its iterations: at the guess, where
-        another one may have left far worse states."""
+        """Hand the rows that are not accepted yet to a method, which begins to count its iterations. They are the guess
+        again: another method may have left far worse states."""
         state = take_proposal(self.state, self.problem.length, reuse=not self.observers)
         self.before += state.count
         if self.before:
@@ -117,10 +112,6 @@ class Solving:
         rows = self.state.states[: 1 + self.front]
         typical = max(float(rows[:: max(1, len(rows) // 64)].abs().mean()), 1e-3)
         return max(self.options.atol + self.options.rtol * typical, torch.finfo(rows.dtype).eps * typical)
-
-    def largest_residual(self) -> float:
-        """Of the rows that were evaluated last, over all sequences that run."""
-        return float(self.state.residual.masked_fill(~self.state.running, 0).nan_to_num(torch.inf).max())
 
     def _take(self, state: LoopState) -> None:
         self.state, self.front = state, front_of(state, self.problem.length)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.auto.clock import wall_clock
+from lds_iter.auto import wall_clock
 from lds_iter.checks import checked_method
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.state import AbstractStrategy

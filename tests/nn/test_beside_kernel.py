@@ -10,12 +10,11 @@ from layers import KINDS, pair
 import lds_iter as li
 from lds_iter.loop.run import run
 from lds_iter.loop.state import AbstractStrategy
-from lds_iter.nn._beside import torch_kernel
 from lds_iter.nn._forward import recurrence_of
 from lds_iter.nn._plan import LOST, RACE
 from lds_iter.nn._recorded import saves_elsewhere
 from lds_iter.nn._sequences import Lengths
-from lds_iter.nn._ways import by_race
+from lds_iter.nn._ways import by_race, torch_kernel
 from lds_iter.nn._weights import layer_weights
 from lds_iter.nn.options import SolveOptions
 

@@ -144,6 +144,34 @@ def test_a_contender_whose_first_iterations_load_code_is_tried_again():
     assert [decision.choice for decision in solution.decisions] == ["Newton()"]
 
 
+@dataclass(frozen=True)
+class Numbered(li.LDSApproximation):
+    """Picard's update or none, which notes the number of each of its iterations."""
+
+    moves: bool
+    seen: list[int] = field(default_factory=list, compare=False)
+
+    def init(self, guess):
+        return None
+
+    def update(self, lin, carry):
+        self.seen.append(lin.iteration)
+        d, _ = li.Picard().update(lin, None)
+        return d * self.moves, None
+
+
+def test_every_contender_counts_its_own_iterations():
+    """`Then` and `Switch` go by them; steps that were timed before do not count."""
+    f, s0, u = problem(gain=0.3, length=2000)
+    counted = Counted(f, row=0.0001)
+    contenders = Numbered(moves=False), Numbered(moves=True)
+    auto = li.Auto(contenders, clock=CountedClock(counted))
+    for method, stepped in zip(contenders, (26, 0), strict=True):  # one a solve, as the first spends the budget
+        assert li.solve(counted, s0, u, auto).decisions[0].row == stepped
+        assert len(method.seen) > 1
+        assert method.seen == list(range(len(method.seen)))
+
+
 def test_a_recurrence_with_compiled_steps_is_not_raced():
     f, s0, u = problem()
 

@@ -26,7 +26,11 @@ CONTENDERS = Newton(), QuasiNewton(), Picard(), TrustRegion(Newton())
 
 
 def wall_clock(like: Tensor) -> float:
-    """Seconds since some fixed moment, after all work on the device of `like` is done: `Auto` times what was queued."""
+    """Seconds since some fixed moment, after all queued work is done.
+
+    Args:
+        like: a tensor of the device whose work it is.
+    """
     if like.device.type != "cpu":
         torch.accelerator.synchronize(like.device)
     return time.perf_counter()
@@ -47,14 +51,13 @@ class Auto(AbstractStrategy):
     A solve loses at most `budget` of the time of step-by-step evaluation, and an iteration, on what shows no progress;
     on what shows progress and then fails, at most the time of the fastest way known.
 
-    Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
-    method found them depends on measured times, so two runs may decide differently, and agree to the tolerance;
-    `Solution.decisions` tells. Threads may share an object. Deep copies, and objects from a pickle, know nothing yet.
+    Results are as exact as with any method. Which one found them depends on measured times; `Solution.decisions` tells.
+    Threads may share an object. Deep copies, and objects from a pickle, know nothing yet.
 
     Attributes:
         contenders: the methods, in the order in which they are tried, besides step-by-step evaluation.
         budget: share of the time of step-by-step evaluation that may be lost in one solve, in (0, 1].
-        clock: gives seconds, of the device of a tensor.
+        clock: gives seconds, as `wall_clock` does.
 
     Raises:
         TypeError, ValueError: for arguments that cannot work.

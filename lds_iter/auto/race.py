@@ -38,8 +38,7 @@ class Race:
         """The solve, from the guess to results; they are `STOPPED` where the kernel is to answer."""
         solving = self.solving
         if not self._at_once():
-            place, record = self.entry.best()
-            untried = self.entry.untried(len(solving.contenders))
+            untried, (place, record) = self.entry.untried(len(solving.contenders)), self.entry.best()
             if untried and (place == BASE or record.sure):  # an extrapolated record is no measure for others
                 self._try_all(untried)
             if not solving.over:

@@ -92,7 +92,7 @@ class Solving:
         while not self.over and self.front < stop:
             last = min(stop, self.front + STEPS_PER_CHECK)
             state = replace(self.state, states=self.state.states.clone()) if self.observers else self.state
-            self._take(self._shown(take_steps(self.problem, state, self.front, last)))
+            self._take(take_steps(self.problem, state, self.front, last), self.observers)
             if self.front < last:  # the loop finds which sequences have a value that is not finite
                 state = replace(self.state, carry=None)
                 self._take(go_on(self.problem, Jacobi(), state, self.options, self.observers, 1))
@@ -103,7 +103,7 @@ class Solving:
         own = own_steps(self.problem.f)
         states = None if own is None else own(self.problem.s0, self.problem.inputs)
         if states is not None:
-            self._take(self._shown(accept_rows(self.problem, self.state, states, 0)))
+            self._take(accept_rows(self.problem, self.state, states, 0), self.observers)
             self.step_to(self.problem.length)  # from a value on that is not finite
         return states is not None
 
@@ -113,10 +113,7 @@ class Solving:
         typical = max(float(rows[:: max(1, len(rows) // 64)].abs().mean()), 1e-3)
         return max(self.options.atol + self.options.rtol * typical, torch.finfo(rows.dtype).eps * typical)
 
-    def _take(self, state: LoopState) -> None:
-        self.state, self.front = state, front_of(state, self.problem.length)
-
-    def _shown(self, state: LoopState) -> LoopState:
-        for observer in self.observers:
+    def _take(self, state: LoopState, observers: Sequence[Observer] = ()) -> None:
+        for observer in observers:
             state = observer(self.problem, state) or state
-        return state
+        self.state, self.front = state, front_of(state, self.problem.length)

@@ -65,10 +65,9 @@ class OverTime:
         none = torch.zeros_like(x[:1])
         if self.shards is None:
             return torch.cat([x[1:], none])
-        end = self.length if self.end is None else torch.where(self.active, self.end, 0).max()
-        begins = torch.where(torch.as_tensor(end, device=x.device) > self.start, x[:1].reshape(1, -1), 0).view_as(
-            x[:1]
-        )  # not behind the window
+        whole = torch.full((), self.length, device=x.device)
+        end = whole if self.end is None else torch.where(self.active, self.end, 0).max()
+        begins = torch.where(end > self.start, x[:1], none)  # a row behind the window is none
         return torch.cat([x[1:], self.shards.pass_on(begins, none, -1)])
 
     @property

@@ -203,11 +203,8 @@ class Recurrent(torch.nn.Module):
             self.options.warm_start.remember((self, 0), states.detach())
 
     def _strategy(self) -> LDSApproximation | AbstractStrategy:
-        if self.options.method is not None:
-            return self.options.method
-        if self._auto is None:
-            self._auto = default_auto(self.cell)
-        return self._auto
+        self._auto = self._auto or default_auto(self.cell)
+        return self._auto if self.options.method is None else self.options.method
 
     def _compiled(self) -> CompileCache | None:
         """The compiled iterations of the present compiler."""

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.derivatives.autodiff import FunctionDerivatives, with_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.refusals import refusals_of
 from lds_iter.derivatives.structured import structure_of
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.distributed.shared_scan import shared_reverse_scan, shared_scan
@@ -25,7 +26,7 @@ def linearize(f: Function, prev: Tensor, inputs: Any) -> AbstractDerivatives:
     """`f` and its derivatives at `prev`: the recurrence's own where it offers them, else by `torch.func`."""
     own = own_linearize(f)
     if own is None:
-        return FunctionDerivatives(f, prev, inputs)
+        return FunctionDerivatives(f, prev, inputs, refusals_of(f))
     derivatives = own(prev, inputs)
     check_value(getattr(derivatives, "value", derivatives), prev, "`f.linearize(s, u).value`")
     return derivatives
@@ -109,7 +110,8 @@ class Linearization:
         """`d^2/de^2 f(prev + e v, u)` at e = 0, `(n, *batch, D)`: the second derivative of `f` along `v`."""
         if isinstance(self.derivatives, FunctionDerivatives):
             return self.derivatives.second(v)
-        return FunctionDerivatives(self._function(), self.prev, self.inputs).second(v)
+        f = self._function()
+        return FunctionDerivatives(f, self.prev, self.inputs, refusals_of(f)).second(v)
 
     def at(self, prev: Tensor) -> Linearization:
         """`f` at other states than the guess, in the same rows, for a line search or a predictor.

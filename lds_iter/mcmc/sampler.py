@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.carries.packing import Packing, as_tensors, make_packing
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.mcmc.acceptance import MoveInfo
 from lds_iter.mcmc.target import LogDensity, Target, make_target
 from lds_iter.methods.arguments import check_count, check_instance
@@ -103,6 +104,11 @@ class Chain:
 
     def __call__(self, s: Tensor, noise: Any) -> Tensor:
         return self.sampler.move(self.target, s, noise)[0]
+
+    @property
+    def refusals(self) -> Refusals:
+        """Those of the target, which all solves of a chain share."""
+        return self.target.refusals
 
 
 def chain_and_noise(

@@ -37,14 +37,17 @@ def pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool) -> Map:
     return value_and_pullback(f, s, refusals, attached=attached)[1]
 
 
-def value_and_pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool) -> tuple[Tensor, Map]:
-    """`f(s)`, and the products as `pullback` gives them, from one evaluation."""
+def value_and_pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool | None = None) -> tuple[Tensor, Map]:
+    """`f(s)`, and the products as `pullback` gives them, from one evaluation; with a graph where `f(s)` has one when
+    `attached` is None."""
 
     def by_transform() -> tuple[Tensor, Map]:
         value, pull = torch.func.vjp(f, s)  # pyright: ignore[reportAssignmentType]
         return value, _first(pull)
 
-    return refusals.ask(PULLED, by_transform, lambda: _by_autograd(f, s, attached))
+    return refusals.ask(
+        PULLED, by_transform, lambda: _by_autograd(f, s, _wanted(f, s) if attached is None else attached)
+    )
 
 
 def value_and_gradient(f: Map, s: Tensor, refusals: Refusals) -> tuple[Tensor, Tensor]:
@@ -65,7 +68,7 @@ def value_and_gradient(f: Map, s: Tensor, refusals: Refusals) -> tuple[Tensor, T
         return value, gradient
 
     def by_autograd() -> tuple[Tensor, Tensor]:
-        value, pull = _by_autograd(f, s, torch.is_grad_enabled())
+        value, pull = _by_autograd(f, s, _wanted(f, s))
         return value, pull(torch.ones_like(value))
 
     if _torch.transformed():  # an error here may be about what happens around it
@@ -124,6 +127,11 @@ def _by_autograd(f: Map, s: Tensor, attached: bool) -> tuple[Tensor, Map]:
     return value if attached else value.detach(), lambda w: _grad(value, at, w, attached)
 
 
+def _wanted(f: Map, s: Tensor) -> bool:
+    """Whether what `f` gives at `s` carries a graph."""
+    return torch.is_grad_enabled() and (s.requires_grad or f(s).requires_grad)
+
+
 def _variable_at(s: Tensor, attached: bool) -> Tensor:
     """The states as a variable of their own, which leads on to what they depend on where a graph is wanted."""
     return s.view_as(s) if attached and s.requires_grad else s.detach().clone().requires_grad_()
@@ -158,7 +166,8 @@ def _grad(value: Tensor, at: Tensor, w: Tensor, attached: bool) -> Tensor:
     if not value.requires_grad:
         return torch.zeros_like(at)
     with torch.inference_mode(False), torch.set_grad_enabled(attached):
-        found = torch.autograd.grad(
-            value, at, keepable(w), retain_graph=True, create_graph=attached, allow_unused=True
-        )[0]
+        w = keepable(w)
+        if attached and not w.requires_grad:  # of constants a `once_differentiable` gives another constant, silently
+            w = w.detach().requires_grad_()
+        found = torch.autograd.grad(value, at, w, retain_graph=True, create_graph=attached, allow_unused=True)[0]
     return torch.zeros_like(at) if found is None else found

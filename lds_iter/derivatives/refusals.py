@@ -72,7 +72,7 @@ class Refusals:
             RuntimeError: where both ways are refused.
         """
         if way in self.words:
-            return other()
+            return _instead(other, None)
         try:
             return preferred()
         except KINDS as error:
@@ -80,14 +80,21 @@ class Refusals:
             if found is None:
                 raise
             words, refused = found, error
-        try:
-            answer = other()
-        except KINDS as error:
-            if BOTH_REFUSED not in getattr(error, "__notes__", ()):
-                error.add_note(BOTH_REFUSED)
-            raise error from refused
+        answer = _instead(other, refused)
         self.words[way] = words
         return answer
+
+
+def _instead(other: Callable[[], T], refused: Exception | None) -> T:
+    """What the other way gives; its error says that there is none."""
+    try:
+        return other()
+    except KINDS as error:
+        if reason(error) is not None and BOTH_REFUSED not in getattr(error, "__notes__", ()):
+            error.add_note(BOTH_REFUSED)
+        if refused is None:
+            raise
+        raise error from refused
 
 
 def refusals_of(f: object) -> Refusals:

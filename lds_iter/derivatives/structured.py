@@ -101,7 +101,7 @@ def blockwise(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, size: 
     width = s.shape[-1]
     if isinstance(size, bool) or not isinstance(size, int) or size < 1 or width % size:
         raise ValueError(f"`size` must be a whole number that divides the state's width D = {width}, got {size!r}.")
-    value, pull = value_and_pullback(lambda s: f(s, inputs), s, refusals_of(f), attached=torch.is_grad_enabled())
+    value, pull = value_and_pullback(lambda s: f(s, inputs), s, refusals_of(f))
     # A one at place i of every block: the product is row i of every block.
     seeds = torch.eye(size, dtype=s.dtype, device=s.device).repeat(1, width // size)
     rows = [pull(seed.expand_as(value)) for seed in seeds]

@@ -176,7 +176,7 @@ def test_diagnostics():
         found, expected = li.diagnostics.lyapunov(f, s0, u), li.diagnostics.lyapunov(of(torch.tanh), s0, u)
         torch.testing.assert_close(found.exponents, expected.exponents, **CLOSE)
         li.verify(f, s0, u).raise_if_failed()
-        for compared in li.diagnostics.compare(f, s0, u, [li.Newton(), li.QuasiNewton()]).methods:
+        for compared in li.compare(f, s0, u, [li.Newton(), li.QuasiNewton()]).methods:
             assert compared.error.max() < 1e-6
         found, expected = (li.diagnostics.predict_iterations(each, s0, u).iterations for each in (f, of(torch.tanh)))
         assert torch.equal(found, expected)

@@ -117,6 +117,7 @@ def chain_and_noise(
     """The chain of what users ask for, checked, and the noise of all its moves; without gradients."""
     check_instance("sampler", sampler, AbstractSampler, "li.mcmc.hmc(logdensity, 0.1)")
     check_count("num_samples", num_samples, least=1)
+    _check_generator(generator, x0)
     x0 = as_tensors(x0)
     if chains is not None:
         check_count("chains", chains, least=1)
@@ -124,6 +125,15 @@ def chain_and_noise(
     with torch.no_grad():
         chain = sampler.bind(pytree.tree_map(lambda leaf: leaf.detach(), x0), chains=True)
         return chain, sampler.noise(num_samples, chain.start, generator)
+
+
+def _check_generator(generator: torch.Generator | None, x0: Any) -> None:
+    device = next((leaf.device for leaf in pytree.tree_leaves(x0) if isinstance(leaf, Tensor)), None)
+    if generator is not None and device is not None and generator.device.type != device.type:
+        raise ValueError(
+            f"`generator` must be on the device of `x0`, {device}, got one on {generator.device}. Type "
+            f"torch.Generator({device.type!r}).manual_seed(0)."
+        )
 
 
 def normal(length: int, like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -56,7 +56,7 @@ class UnderAutocast:
 
 def keep_autocast(f: Function, s0: Tensor) -> Function:
     """`f`, which autocast, if it is on where `s0` lives, stays on for, wherever `f` is called later."""
-    if not torch.is_autocast_enabled(s0.device.type):
+    if not _is_on(s0.device.type):
         return f
     if isinstance(f, Autodiff):
         return Autodiff(UnderAutocast(f.f, s0.device.type), f.refusals)
@@ -66,4 +66,8 @@ def keep_autocast(f: Function, s0: Tensor) -> Function:
 def without_autocast(s0: Tensor) -> contextlib.AbstractContextManager[Any]:
     """All operations in full precision; entered only if autocast is on, for it costs as much as several of them."""
     device = s0.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
+    return torch.autocast(device, enabled=False) if _is_on(device) else contextlib.nullcontext()
+
+
+def _is_on(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # meta has none

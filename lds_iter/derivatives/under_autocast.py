@@ -70,4 +70,4 @@ def without_autocast(s0: Tensor) -> contextlib.AbstractContextManager[Any]:
 
 
 def _is_on(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # meta has none
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # some devices have none

@@ -25,6 +25,7 @@ from lds_iter.checks import (
 )
 from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.autodiff import refused
+from lds_iter.derivatives.under_autocast import without_autocast
 from lds_iter.distributed.rank_errors import ESTIMATE
 from lds_iter.distributed.shared_scan import shared_scan
 from lds_iter.errors import SolveError, explain_failure
@@ -167,7 +168,7 @@ def solve(
     watching = (ending, recorder, None if callback is None else calls(callback))
     observers = tuple(observer for observer in watching if observer is not None)
     shards = given.problem.shards
-    with contextlib.nullcontext() if shards is None else shards.telling():
+    with contextlib.nullcontext() if shards is None else shards.telling(), without_autocast(s0):
         solution = _solved(given, gradients, observers, recorder, progress)
     if throw and solution.failed:
         options, length = given.options, given.problem.length

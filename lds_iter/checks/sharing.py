@@ -22,6 +22,7 @@ from lds_iter.checks.arguments import (
 from lds_iter.checks.probes import check_f, check_transforms
 from lds_iter.checks.solving import Arguments, Options
 from lds_iter.derivatives.autodiff import with_derivatives
+from lds_iter.derivatives.under_autocast import keep_autocast
 from lds_iter.distributed.call import begun
 from lds_iter.distributed.meeting import Backwards, broadcast, group_of, meet, with_a_row
 from lds_iter.distributed.messages import Messages
@@ -130,7 +131,7 @@ def check_shared_arguments(
     limits = check_numbers(shards.length, max_iters=max_iters, window=window)
     how = LoopOptions(*own.tolerances, limits["max_iters"], limits["window"])
     first = start.unsqueeze(0) if own.first is None else own.first.detach()
-    problem = Problem(with_derivatives(f), s0, inputs, shards.length, shards)
+    problem = Problem(with_derivatives(keep_autocast(f, s0)), s0, inputs, shards.length, shards)
     wanted = any(other["_wanted"] for other in found)
     return Arguments(problem, own.method, given, how, wanted, first, limits["max_iters"])
 

@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearize import linearize
+from lds_iter.derivatives.refusals import refusals_of
 from lds_iter.derivatives.structured import structure_of
 from lds_iter.distributed.over_time import OverTime
 from lds_iter.distributed.shards import TimeShards
@@ -100,7 +101,8 @@ class Linearization:
         """`d^2/de^2 f(prev + e v, u)` at e = 0, `(n, *batch, D)`: the second derivative of `f` along `v`."""
         if isinstance(self.derivatives, FunctionDerivatives):
             return self.derivatives.second(v)
-        return FunctionDerivatives(self._function(), self.prev, self.inputs).second(v)
+        f = self._function()
+        return FunctionDerivatives(f, self.prev, self.inputs, refusals_of(f)).second(v)
 
     def at(self, prev: Tensor) -> Linearization:
         """`f` at other states than the guess, in the same rows, for a line search or a predictor.

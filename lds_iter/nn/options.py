@@ -93,7 +93,7 @@ class SolveOptions(Composable):
 OPTION_NAMES = tuple(field.name for field in fields(SolveOptions))
 
 
-FOUND_WHILE_RUNNING = ("last_solution", "last_plan", "_auto", "_cache")
+FOUND_WHILE_RUNNING = ("last_solution", "last_plan", "_auto", "_cache", "_refusals")
 """The attributes that a layer sets while it runs, which are not copied or pickled with it."""
 
 

@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.compile.compiled import CompileCache, Compiled
+from lds_iter.derivatives.autodiff import with_derivatives
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.errors import warn_of_slowness
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
@@ -87,6 +89,7 @@ class Recurrent(torch.nn.Module):
     last_solution: Solution | None = None
     _auto: Auto | None = None
     _cache: CompileCache | None = None
+    _refusals: Refusals | None = None
     _warned: bool = False
 
     def __init__(self, cell: Callable[..., Any], *, batch_first: bool = False, **options: Any) -> None:
@@ -186,7 +189,7 @@ class Recurrent(torch.nn.Module):
         length = pytree.tree_leaves(inputs)[0].shape[0]
         guess = None if options.warm_start is None else options.warm_start.recall((self, 0), length, s0)
         return solve(
-            f if cache is None else Compiled(f, cache),
+            with_derivatives(f, self._refused()) if cache is None else Compiled(f, cache),
             s0,
             inputs,
             method,
@@ -205,6 +208,12 @@ class Recurrent(torch.nn.Module):
     def _strategy(self) -> LDSApproximation | AbstractStrategy:
         self._auto = self._auto or default_auto(self.cell)
         return self._auto if self.options.method is None else self.options.method
+
+    def _refused(self) -> Refusals:
+        """What the cell has refused of autodiff, in all forwards so far."""
+        if self._refusals is None:
+            self._refusals = Refusals()
+        return self._refusals
 
     def _compiled(self) -> CompileCache | None:
         """The compiled iterations of the present compiler."""

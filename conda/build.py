@@ -1,9 +1,9 @@
 """Build `recipe.yaml` and run its tests: `make conda`, which takes a minute and leaves the package in `out/conda`.
 
-Where conda's own channels are out of reach, a channel of what is installed here serves: this Python with its standard
-library, pip, setuptools and tqdm as packages. PyTorch is a package that points to the one of `.venv`, and is not copied.
-So the build says that the recipe is whole, that its requirements are enough, and that its tests pass; it says nothing of
-the packages of conda-forge.
+It needs none of conda's own channels. A channel is made of what is installed here: this Python with its standard
+library, pip, setuptools and tqdm as packages; the package of PyTorch points to the one in `.venv`. So the build says
+that the recipe is whole, that its requirements are enough and that its tests pass; it says nothing of the packages of
+conda-forge.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Fill = Callable[[Path], None]
 
 
 def interpreter(folder: Path) -> None:
-    """This Python, with its standard library and without its packages."""
+    """The Python that runs this, with its standard library and without its packages."""
     base, library = Path(sys.base_prefix), folder / "lib" / PYTHON
     shutil.copytree(base / "lib" / PYTHON, library, ignore=shutil.ignore_patterns(*NOT_NEEDED))
     (library / "site-packages").mkdir()

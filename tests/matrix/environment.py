@@ -146,7 +146,8 @@ def made(row: Row, wheel: Path, folder: Path) -> Environment:
     """An environment with the wheel, its requirements and the tools of the tests.
 
     Raises:
-        Failed: where there is no such Python, something cannot be installed, or the package cannot do without the tools.
+        Failed: where there is no such Python, something cannot be installed, or the package does not solve before the
+            tools are there.
     """
     run([uv(), "venv", "--quiet", "--python", interpreter(row.python), str(folder / "venv")])
     environment = Environment(uv(), folder / "venv", folder / "venv" / "bin" / "python")

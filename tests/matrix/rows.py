@@ -39,7 +39,7 @@ class Row:
         python: as in 3.11.
         torch: a version, or `NEWEST`; empty where the resolution decides.
         extra: of the package, empty for none.
-        lowest: whether every requirement of the package and the extra is taken at its minimum, but a torch that is named.
+        lowest: whether every requirement of the package and the extra, but a torch that is named, is at its minimum.
         tests: files and folders of tests, and options of pytest.
     """
 

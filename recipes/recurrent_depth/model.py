@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lds_iter.depth import View
+from recipes.files import whole
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
 
@@ -162,7 +163,8 @@ def save(model: RecurrentDepth, path: Path, about: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
     weights = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, path, {"shape": json.dumps(asdict(model.shape)), **about})
+    with whole(path) as fresh:
+        save_file(weights, fresh, {"shape": json.dumps(asdict(model.shape)), **about})
 
 
 def load(path: Path = WEIGHTS) -> RecurrentDepth:

@@ -24,7 +24,7 @@ from bench.common.machine import describe
 from bench.common.pages import between, keep
 from bench.diffusion.page import PAGE, TOLERANCE_COMMAND, tolerance_section
 from bench.diffusion_tolerance.measure import FIRST_SEED, TOLERANCE, Run, measure
-from recipes.files import whole_lines
+from recipes import files
 
 JSON = Path(__file__).parents[1] / "results" / "diffusion_tolerance.json"
 LINES = Path(__file__).parents[2] / "out" / "diffusion-tolerance-rows.jsonl"
@@ -42,9 +42,9 @@ def main(seeds: int = 1, only: str = "", write: bool = True, resume: bool = Fals
     warnings.simplefilter("ignore")  # of clipping under guidance, and of what diffusers will remove
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    lines = whole_lines(LINES) if resume else []
+    lines = files.whole_lines(LINES) if resume else []
     known, rows = [Run(**json.loads(line)) for line in lines], []
-    write(LINES, "".join(f"{line}\n" for line in lines))
+    files.write(LINES, "".join(f"{line}\n" for line in lines))
     with LINES.open("a") as file:
         for made in measure(seeds, only, known):
             rows.append(asdict(made))

@@ -60,7 +60,7 @@ def main(solves: int = 100_000, steps: int = 10_000, write: bool = True) -> None
     if write:
         results = {**describe(), "runs": {name: [asdict(one) for one in seen] for name, seen in runs.items()}}
         keep(results, FILE)
-        write(PAGE, between(PAGE.read_text(), COMMAND, section(results)))
+        files.write(PAGE, between(PAGE.read_text(), COMMAND, section(results)))
     if any(grew(seen) for seen in runs.values()):
         print({name: growth(seen) for name, seen in runs.items()})
         raise typer.Exit(1)

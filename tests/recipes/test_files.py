@@ -138,9 +138,8 @@ def writing(path):
             name, arguments = ast.unparse(node.func), [ast.unparse(part) for part in node.args]
             last = name.rpartition(".")[2]
             opened = last in ("open", "fdopen") and any(part in ("'w'", "'a'", "'wb'", "'x'") for part in arguments)
-            if (last in WRITES or name == "torch.save" or opened) and not any(
-                "fresh" in part for part in [name, *arguments]
-            ):
+            writes = last in WRITES or name == "torch.save" or opened
+            if writes and not any("fresh" in part for part in [name, *arguments]):
                 yield name
 
 

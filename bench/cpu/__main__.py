@@ -30,8 +30,8 @@ def main(rounds: int = 9, scale: float = 1.0, write: bool = True) -> None:
     results["rows"] = scans(rounds, scale) + solves(rounds, scale)
     print(section(results))
     if write:
-        write(results_folder() / "cpu.json", json.dumps(results, indent=1) + "\n")
-        write(PAGE, between(PAGE.read_text(), COMMAND, section(results)))
+        files.write(results_folder() / "cpu.json", json.dumps(results, indent=1) + "\n")
+        files.write(PAGE, between(PAGE.read_text(), COMMAND, section(results)))
 
 
 if __name__ == "__main__":

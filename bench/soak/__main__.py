@@ -16,6 +16,7 @@ import typer
 from bench.common.machine import describe
 from bench.common.pages import between, keep, markdown
 from bench.soak.measure import Held, growth, soak, solving, training
+from recipes import files
 
 ROOT = Path(__file__).parents[2]
 FILE, PAGE = ROOT / "bench" / "results" / "soak.json", ROOT / "docs" / "about" / "tested.md"

@@ -34,11 +34,11 @@ from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linear.cut import Cut
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.contract import versions
-from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.notes import note_on_derivatives
 from lds_iter.loop.observers import Recorder, all_resets, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopState, Observer, Problem
+from lds_iter.loop.tiles import TILE_ELEMENTS
 from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton

@@ -20,6 +20,7 @@ from bench.common.pages import between
 from bench.cpu.measure import GATE, scans, solves
 from bench.cpu.page import section
 from bench.speed.measure import RESIDUAL
+from recipes import files
 
 PAGE, COMMAND = Path("docs/background/cpu.md"), "python -m bench.cpu"
 

@@ -51,7 +51,7 @@ def main(out: Path) -> None:
         to = copy / "lds_iter" / "kernels" / "cpu" / "prebuilt"
         glibc = OLDEST_GLIBC
         for source in sorted(path.stem for path in prebuilt.HERE.glob("*.cpp")):
-            for level in prebuilt.LEVELS:
+            for level in prebuilt.PROCESSORS:
                 glibc = max(glibc, needed_glibc(compiled(source, level, to / level)))
         out.mkdir(parents=True, exist_ok=True)
         option = f"--plat-name=manylinux_2_{glibc}_x86_64"

@@ -22,7 +22,7 @@ FOLDER = HERE / "prebuilt"
 _V2 = frozenset({"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"})
 _V3 = _V2 | {"avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 _V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
-LEVELS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}
+PROCESSORS = {"x86-64-v4": _V4, "x86-64-v3": _V3, "x86-64-v2": _V2}
 """What a processor must have for each level, in the words of /proc/cpuinfo; the best level first."""
 
 
@@ -56,7 +56,7 @@ def load(source: str) -> ctypes.CDLL | None:
 
 def levels(features: frozenset[str]) -> list[str]:
     """The levels of a processor, the best one first."""
-    return [level for level, needed in LEVELS.items() if needed <= features]
+    return [level for level, needed in PROCESSORS.items() if needed <= features]
 
 
 @functools.cache

@@ -62,9 +62,9 @@ def scanned():
 
 
 def test_the_best_level_comes_first():
-    for place, needed in enumerate(prebuilt.LEVELS.values()):
-        assert prebuilt.levels(needed | {"sse", "more"}) == list(prebuilt.LEVELS)[place:]
-    assert prebuilt.levels(prebuilt.LEVELS["x86-64-v3"] - {"fma"}) == ["x86-64-v2"]
+    for place, needed in enumerate(prebuilt.PROCESSORS.values()):
+        assert prebuilt.levels(needed | {"sse", "more"}) == list(prebuilt.PROCESSORS)[place:]
+    assert prebuilt.levels(prebuilt.PROCESSORS["x86-64-v3"] - {"fma"}) == ["x86-64-v2"]
     assert prebuilt.levels(frozenset()) == []
 
 

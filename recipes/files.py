@@ -1,4 +1,7 @@
-"""Files that are whole at every moment: a new one takes the place of the old one when all of it is on the disk."""
+"""Files that are whole at every moment: a new one takes the place of the old one when all of it is on the disk.
+
+Those that are not, because others wrote them, are named in the error of whoever reads them.
+"""
 
 from __future__ import annotations
 
@@ -49,6 +52,30 @@ def write(path: Path, text: str) -> None:
     """Write a text file, see `whole`."""
     with whole(path) as fresh:
         fresh.write_text(text, encoding="utf-8")
+
+
+class BrokenFile(ValueError):
+    """A file that is not whole, or of another kind."""
+
+
+@contextlib.contextmanager
+def reading(path: Path, cure: str) -> Iterator[None]:
+    """Name a file in the error of whatever reads it.
+
+    Args:
+        path: of the file.
+        cure: what to type.
+
+    Raises:
+        BrokenFile: in place of any exception but a missing file's.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        what = f"{path} is not whole, or of another kind ({path.stat().st_size} bytes, {type(error).__name__})"
+        raise BrokenFile(f"{what}. {cure}") from error
 
 
 def whole_lines(path: Path) -> list[str]:

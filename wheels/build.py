@@ -55,7 +55,9 @@ def main(out: Path) -> None:
                 glibc = max(glibc, needed_glibc(compiled(source, level, to / level)))
         out.mkdir(parents=True, exist_ok=True)
         option = f"--plat-name=manylinux_2_{glibc}_x86_64"
-        subprocess.run([sys.executable, "-c", BUILD, str(out.resolve()), option], cwd=copy, check=True)
+        command = [sys.executable, "-c", BUILD, str(out.resolve()), option]
+        subprocess.run(command, cwd=copy, check=True, stdout=subprocess.DEVNULL)
+    print(*out.glob("*manylinux*.whl"))
 
 
 if __name__ == "__main__":

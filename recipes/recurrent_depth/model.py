@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lds_iter.depth import View
-from recipes.files import whole
+from recipes.files import reading, whole
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
+CURE = "Take it from the repository again, or type: python -m recipes.recurrent_depth.train"
 
 
 @dataclass(frozen=True)
@@ -168,14 +169,18 @@ def save(model: RecurrentDepth, path: Path, about: dict[str, str]) -> None:
 
 
 def load(path: Path = WEIGHTS) -> RecurrentDepth:
-    """The trained model in float32, for evaluation; its weights carry no gradient."""
+    """The trained model in float32, for evaluation; its weights carry no gradient.
+
+    Raises:
+        BrokenFile: where the file is not whole, or of another model.
+    """
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:
+    with reading(path, CURE), safe_open(path, "pt") as file:
         shape = Shape(**json.loads(file.metadata()["shape"]))
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    model = RecurrentDepth(shape)
-    model.load_state_dict(weights)
+        model = RecurrentDepth(shape)
+        model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 
 
@@ -183,5 +188,5 @@ def about(path: Path = WEIGHTS) -> dict[str, str]:
     """The metadata of saved weights: how they were trained, and to which losses."""
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:
+    with reading(path, CURE), safe_open(path, "pt") as file:
         return file.metadata()

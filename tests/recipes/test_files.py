@@ -3,14 +3,17 @@
 import ast
 import multiprocessing
 import os
+import re
 import resource
+import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from recipes.files import PREFIX, whole, whole_lines, write
+from recipes.files import PREFIX, BrokenFile, whole, whole_lines, write
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,6 +121,39 @@ def test_a_checkpoint_is_the_old_one_until_the_new_one_is_whole(tmp_path):
     assert names(tmp_path) == ["last.ckpt"]
     checkpoints.remove_checkpoint(path)
     assert names(tmp_path) == []
+
+
+def recurrent_depth(folder, monkeypatch):
+    from recipes.recurrent_depth import model
+
+    path = Path(shutil.copy(model.WEIGHTS, folder))
+    return path, lambda: model.load(path)
+
+
+def digits(folder, monkeypatch):
+    from recipes.diffusion import choices
+
+    copy = Path(shutil.copytree(choices.DIGITS, folder / "digits"))
+    return copy / "unet" / "config.json", lambda: choices.load(str(copy), "cpu")
+
+
+def letters(folder, monkeypatch):
+    pytest.importorskip("h5py")
+    from recipes.pretrained import networks
+
+    np.savez(folder / "weights.npz", enc_emb=np.ones(1000))
+    monkeypatch.setattr(networks, "asset", lambda *_: folder / "weights.npz")
+    return folder / "weights.npz", lambda: networks.load_g2p(3)
+
+
+@pytest.mark.parametrize("left", ["half", "nothing", "garbage"])
+@pytest.mark.parametrize("of", [recurrent_depth, digits, letters])
+def test_weights_that_are_not_whole_are_named(of, left, tmp_path, monkeypatch):
+    path, load = of(tmp_path, monkeypatch)
+    contents = path.read_bytes()
+    path.write_bytes({"half": contents[: len(contents) // 2], "nothing": b"", "garbage": b"x" * 3000}[left])
+    with pytest.raises(BrokenFile, match=re.escape(str(path)) + r" is not whole.*\d+ bytes"):
+        load()
 
 
 WRITES = {"write_text", "write_bytes", "savefig", "save_file", "save_pretrained", "dump", "to_netcdf"}

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-assets.txt Makefile | cksum | cut -d' ' -f1)
 
-.PHONY: setup demo test test-slow fuzz matrix sbom lint docs browser browser-tests pictures serve bench clean
+.PHONY: setup demo test test-slow fuzz matrix sbom wheel conda lint docs browser browser-tests pictures serve bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -41,6 +41,17 @@ sbom: $(READY)  ## all that an installed package brings with it, with versions a
 	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
 		--output-reproducible --output-file out/sbom.cdx.json out/sbom/bin/python
 	rm -r out/sbom
+
+wheel: $(READY)  ## a wheel that brings compiled CPU kernels along, for Linux on x86-64 without a compiler: out/wheel/*.whl
+	$(BIN)/python wheels/build.py out/wheel
+
+conda: $(READY)  ## build the conda recipe and run its tests, without conda's channels: out/conda/*.conda
+	$(BIN)/uv venv --quiet --clear out/conda-tools
+	$(BIN)/uv pip install --quiet --python out/conda-tools --constraint constraints.txt \
+		py-rattler-build==0.73.0 pip setuptools tqdm
+	out/conda-tools/bin/python conda/build.py \
+		$$($(BIN)/python -c "import torch; print(torch.__path__[0] + '/..', torch.__version__)") out/conda
+	rm -r out/conda-tools
 
 lint: $(READY)  ## style and types
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 from bench.common import pages
+from recipes.files import write
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "about" / "licences.md"
@@ -82,5 +83,5 @@ def section() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(pages.between(PAGE.read_text(), COMMAND, section()))
+    write(PAGE, pages.between(PAGE.read_text(), COMMAND, section()))
     sys.exit(0)

@@ -17,6 +17,7 @@ import nbformat
 from nbformat import v4
 
 from recipes.canvas import pyplot, vector
+from recipes.files import write
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "docs" / "notebooks").glob("*.py"))
@@ -95,7 +96,10 @@ def main(names: list[str]) -> None:
     """Write those named, or all."""
     for path in SOURCES:
         if not names or path.stem in names:
-            nbformat.write(notebook(read(path)), path.with_suffix(".ipynb"))
+            write(
+                path.with_suffix(".ipynb"),
+                nbformat.writes(notebook(read(path))) + "\n",
+            )
             print(path.with_suffix(".ipynb"))
 
 

@@ -18,12 +18,12 @@ from lds_iter.carries.scan import scan as scan
 from lds_iter.carries.scan import scan_recurrence as scan_recurrence
 from lds_iter.compile.compiled import Compiled as Compiled
 from lds_iter.compile.compiled import cuda_graphs as cuda_graphs
+from lds_iter.derivatives.along import linearization as linearization
 from lds_iter.derivatives.autodiff import Autodiff as Autodiff
 from lds_iter.derivatives.autodiff import FunctionDerivatives as FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives as AbstractDerivatives
 from lds_iter.derivatives.closed_form import ElementwiseDerivatives as ElementwiseDerivatives
 from lds_iter.derivatives.linearization import Linearization as Linearization
-from lds_iter.derivatives.linearization import linearization as linearization
 from lds_iter.derivatives.structured import StructuredDerivatives as StructuredDerivatives
 from lds_iter.derivatives.structured import blockwise as blockwise
 from lds_iter.diagnostics.comparing import Compared as Compared

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.checks import check_arguments
-from lds_iter.derivatives.linearization import Linearization, linearize_along
+from lds_iter.derivatives.along import linearize_along
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop import iteration, state
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem

@@ -23,8 +23,10 @@ from lds_iter.checks import (
     checked_method,
     last_inputs,
 )
+from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.autodiff import refused
-from lds_iter.derivatives.linearization import linearize_along
+from lds_iter.derivatives.under_autocast import without_autocast
+from lds_iter.distributed.rank_errors import ESTIMATE
 from lds_iter.distributed.shared_scan import shared_scan
 from lds_iter.errors import SolveError, explain_failure
 from lds_iter.gradients.adjoints import AbstractAdjoint
@@ -34,11 +36,11 @@ from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linear.cut import Cut
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.contract import versions
-from lds_iter.loop.iteration import TILE_ELEMENTS
 from lds_iter.loop.notes import note_on_derivatives
 from lds_iter.loop.observers import Recorder, all_resets, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopState, Observer, Problem
+from lds_iter.loop.tiles import TILE_ELEMENTS
 from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
@@ -166,7 +168,7 @@ def solve(
     watching = (ending, recorder, None if callback is None else calls(callback))
     observers = tuple(observer for observer in watching if observer is not None)
     shards = given.problem.shards
-    with contextlib.nullcontext() if shards is None else shards.telling():
+    with contextlib.nullcontext() if shards is None else shards.telling(), without_autocast(s0):
         solution = _solved(given, gradients, observers, recorder, progress)
     if throw and solution.failed:
         options, length = given.options, given.problem.length
@@ -309,11 +311,13 @@ def _error_estimate(problem: Problem, trajectory: Tensor, method: StatefulTransi
     rows = max(1, 16 * TILE_ELEMENTS // max(1, problem.s0.numel() * problem.s0.shape[-1]))
     stretches, d = [], torch.zeros_like(problem.s0)
     prev, states, shards = trajectory[:-1], trajectory[1:], problem.shards
-    rows = rows if shards is None else len(states)  # one scan over all ranks
+    if shards is not None:
+        rows, shards = len(states), shards.during(ESTIMATE)  # one scan over all ranks
     for lin in linearize_along(problem.f, prev, states, problem.inputs, rows=rows, iteration=problem.length):
         transition = method.transition(lin)
         if shards is not None:
-            found = shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
+            with shards.telling():
+                found = shared_scan(shards, transition, lin.residual, Cut.nowhere(0, states))
             return found[:0] if shards.is_empty else found
         stretches.append(linear_scan(transition, lin.residual, d))
         d = stretches[-1][-1]

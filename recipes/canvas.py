@@ -7,6 +7,8 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from recipes.files import write
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -100,8 +102,7 @@ def save(figure: Any, path: Path, dpi: int = 120) -> Path:
         The path.
     """
     svg = vector(figure, dpi)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(svg)
-    path.with_stem(f"{path.stem}-dark").write_text(dark(svg))
+    write(path, svg)
+    write(path.with_stem(f"{path.stem}-dark"), dark(svg))
     pyplot().close(figure)
     return path

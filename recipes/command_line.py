@@ -11,6 +11,8 @@ from typing import NoReturn, ParamSpec, TypeVar
 import torch
 import typer
 
+from recipes.files import BrokenFile
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -25,12 +27,14 @@ def fail(error: Exception | str) -> NoReturn:
 
 
 def in_one_line(function: Callable[P, R]) -> Callable[P, R]:
-    """A command whose failures to read or write files (a full disk, a missing right) end in one line."""
+    """A command whose failures to read or write files (a full disk, a missing right, half a file) end in one line."""
 
     @functools.wraps(function)
     def command(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
+        except BrokenFile as error:
+            fail(error)
         except OSError as error:
             where = "" if error.filename is None else f": {error.filename}"
             fail(f"{error.strerror or error}{where}. Free some space or rights, or choose another folder by --out.")

@@ -18,6 +18,7 @@ from docs import make_licences
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TORCH = re.search(r"^torch==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
 BUILD = "import sys; from setuptools.build_meta import *; to = sys.argv[1]; build_wheel(to); build_sdist(to)"
 CITATION_KEYS = {
     *("abstract", "authors", "cff-version", "commit", "contact", "date-released", "doi", "identifiers", "keywords"),
@@ -126,6 +127,14 @@ def test_the_workflow_is_one():
                 assert set(step["run"].split()[1:]) <= targets
 
 
+def test_ci_runs_one_row_of_the_matrix():
+    only = re.search(r'tests/matrix --only "(.+?)" --quick --without-result', (ROOT / ".ci/run").read_text())[1]
+    listed = [sys.executable, "tests/matrix", "--list", "--only", only]
+    assert subprocess.check_output(listed, cwd=ROOT, text=True).splitlines() == [
+        f"Python {pythons()[0]}, torch {TORCH}, lowest of the rest"
+    ]
+
+
 def test_the_citation_is_of_this_version():
     """The keys that version 1.2.0 of the format requires, and no other than it knows (its schema is not at hand)."""
     citation = read("CITATION.cff")
@@ -183,6 +192,9 @@ def test_the_conda_recipe_is_of_this_package():
     assert {line.replace(" ", "") for line in recipe["requirements"]["run"]} == needed
     build = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     assert set(build) <= {line.replace(" ", "") for line in recipe["requirements"]["host"]}
+    scripts = [line for test in recipe["tests"] for line in test.get("script", [])]
+    assert scripts
+    assert all(isinstance(line, str) for line in scripts)  # not a mapping, which YAML makes of a line with a colon
     about = recipe["about"]
     assert about["license"] == PROJECT["license"]
     assert about["summary"] == PROJECT["description"]

@@ -22,6 +22,7 @@ from bench.auto.page import COMMAND, section
 from bench.auto.problems import cases
 from bench.common.machine import describe, results_folder
 from bench.common.pages import between
+from recipes.files import write
 
 PAGE = Path("docs/background/auto.md")
 
@@ -44,8 +45,8 @@ def main(
         results["rows"][case.name] = row
         results["rows"] = {name: results["rows"][name] for name in order if name in results["rows"]}
         results["machine"] = describe()
-        path.write_text(json.dumps(results, indent=1) + "\n")
-        PAGE.write_text(between(PAGE.read_text(), COMMAND, section(results)))
+        write(path, json.dumps(results, indent=1) + "\n")
+        write(PAGE, between(PAGE.read_text(), COMMAND, section(results)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from recipes.files import write
+
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """A table; numbers should come formatted."""
@@ -37,8 +39,7 @@ def keep(results: object, file: Path, page: Path | None = None, text: str = "") 
     """
     for path, content in (file, json.dumps(results, indent=1) + "\n"), (page, text):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
+            write(path, content)
 
 
 def keep_of_device(
@@ -67,4 +68,4 @@ def keep_of_device(
     files = sorted(folder.parent.glob(f"*/{name}.json"))
     sections = "\n\n".join(section(json.loads(file.read_text())).strip() for file in files)
     target = page if out is None else out / f"{name}.md"
-    target.write_text(between(page.read_text(), command, sections))
+    write(target, between(page.read_text(), command, sections))

@@ -21,7 +21,7 @@ import torch
 import lds_iter as li
 
 PACKAGE = Path(li.__file__).parent
-LOOP = ("loop/iteration.py", "loop/frontier.py", "loop/run.py", "loop/state.py", "linear/cut.py")
+LOOP = ("loop/iteration.py", "loop/tiles.py", "loop/frontier.py", "loop/run.py", "loop/state.py", "linear/cut.py")
 
 
 class Moves:

@@ -19,6 +19,7 @@ from bench.common.machine import describe, results_folder
 from bench.common.pages import between
 from bench.compile.measure import measured
 from bench.compile.page import COMMAND, table
+from recipes.files import write
 
 PAGE = Path("docs/background/compile.md")
 
@@ -38,8 +39,8 @@ def main() -> None:
     print(section)
     if not options.dry:
         saved = {"machine": describe(), "rows": [asdict(row) for row in rows]}
-        (results_folder() / "compile.json").write_text(json.dumps(saved, indent=1) + "\n")
-        PAGE.write_text(between(PAGE.read_text(), COMMAND, section))
+        write(results_folder() / "compile.json", json.dumps(saved, indent=1) + "\n")
+        write(PAGE, between(PAGE.read_text(), COMMAND, section))
 
 
 if __name__ == "__main__":

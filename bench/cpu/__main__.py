@@ -20,6 +20,7 @@ from bench.common.pages import between
 from bench.cpu.measure import GATE, scans, solves
 from bench.cpu.page import section
 from bench.speed.measure import RESIDUAL
+from recipes import files
 
 PAGE, COMMAND = Path("docs/background/cpu.md"), "python -m bench.cpu"
 
@@ -30,8 +31,8 @@ def main(rounds: int = 9, scale: float = 1.0, write: bool = True) -> None:
     results["rows"] = scans(rounds, scale) + solves(rounds, scale)
     print(section(results))
     if write:
-        (results_folder() / "cpu.json").write_text(json.dumps(results, indent=1) + "\n")
-        PAGE.write_text(between(PAGE.read_text(), COMMAND, section(results)))
+        files.write(results_folder() / "cpu.json", json.dumps(results, indent=1) + "\n")
+        files.write(PAGE, between(PAGE.read_text(), COMMAND, section(results)))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from bench.common.machine import describe
 from bench.common.pages import keep
 from bench.diffusion.measure import Row, measure
 from bench.diffusion.page import PAGE, page
+from recipes.files import whole_lines, write
 
 ROOT = Path(__file__).parents[2]
 JSON = ROOT / "bench" / "results" / "diffusion.json"
@@ -45,14 +46,14 @@ def main(
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     chosen, wanted = [int(count) for count in steps.split(",")], {name for name in methods.split(";") if name}
-    lines = LINES.read_text().splitlines() if resume and LINES.exists() else []
+    lines = whole_lines(LINES) if resume else []
     known, rows = list(dict.fromkeys(Row(**json.loads(line)) for line in lines)), []
     if again:
         former = json.loads(JSON.read_text())
         wanted, chosen = set(again.split(";")), [count for count in former["steps"] if count in chosen]
         rows = [row for row in former["rows"] if row["method"] not in wanted or row["steps"] not in chosen]
-    LINES.parent.mkdir(exist_ok=True)
-    with LINES.open("a" if resume else "w") as file:
+    write(LINES, "".join(f"{line}\n" for line in lines))
+    with LINES.open("a") as file:
         for row in measure(chosen, seeds, known, wanted):
             rows.append(asdict(row))
             print(*rows[-1].values(), flush=True)

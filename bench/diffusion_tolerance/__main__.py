@@ -24,6 +24,7 @@ from bench.common.machine import describe
 from bench.common.pages import between, keep
 from bench.diffusion.page import PAGE, TOLERANCE_COMMAND, tolerance_section
 from bench.diffusion_tolerance.measure import FIRST_SEED, TOLERANCE, Run, measure
+from recipes import files
 
 JSON = Path(__file__).parents[1] / "results" / "diffusion_tolerance.json"
 LINES = Path(__file__).parents[2] / "out" / "diffusion-tolerance-rows.jsonl"
@@ -41,10 +42,10 @@ def main(seeds: int = 1, only: str = "", write: bool = True, resume: bool = Fals
     warnings.simplefilter("ignore")  # of clipping under guidance, and of what diffusers will remove
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    lines = LINES.read_text().splitlines() if resume and LINES.exists() else []
+    lines = files.whole_lines(LINES) if resume else []
     known, rows = [Run(**json.loads(line)) for line in lines], []
-    LINES.parent.mkdir(exist_ok=True)
-    with LINES.open("a" if resume else "w") as file:
+    files.write(LINES, "".join(f"{line}\n" for line in lines))
+    with LINES.open("a") as file:
         for made in measure(seeds, only, known):
             rows.append(asdict(made))
             print(*rows[-1].values(), flush=True)

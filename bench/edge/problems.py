@@ -24,7 +24,6 @@ import lds_iter as li
 from bench.common import problems as literature
 from bench.edge.lorenz import WIDTH, lorenz96, starts
 from bench.edge.sine import HIDDEN, SineGRU
-from bench.trained import CASES, LOADERS
 from lds_iter.nn.gru import GRURecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
 
@@ -145,6 +144,8 @@ def trained(name: str, length: int, stretch: int = 0) -> Iterator[EdgeProblem]:
         length: T.
         stretch: which `length` steps of a longer input to read, counted from 0.
     """
+    from bench.trained import LOADERS  # their packages may not be there, and the other problems need none
+
     network = LOADERS[name]((stretch + 1) * length)
     module, x = network.module, network.x[-length:]
     ways = (False, True)[: 2 if module.bidirectional else 1]
@@ -212,6 +213,8 @@ def _stretches(name: str, length: int, count: int) -> Iterator[EdgeProblem]:
 
 def families() -> Iterator[Family]:
     """The catalogue, the quick ones first."""
+    from bench.trained import CASES
+
     for length in 1_000, 10_000:
         for dtype in torch.float64, torch.float32:
             build = partial(sine, length, dtype=dtype)

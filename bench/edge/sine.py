@@ -11,10 +11,10 @@ Linderman, NeurIPS 2024), figure 4; lindermanlab/elk, `elk/models/flow.py`. `tra
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +23,23 @@ from lds_iter.nn._weights import layer_weights
 
 HIDDEN = 3
 WEIGHTS = Path(__file__).with_name("sine.safetensors")
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The float32 tensors of a safetensors file, without that package, which a machine with a GPU may not have.
+
+    The file is the length of a header in 8 bytes, the header in JSON, and the numbers (the format's README).
+    """
+    raw = file.read_bytes()
+    start = 8 + int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8:start])
+    header.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in header.items():
+        first, end = entry["data_offsets"]
+        numbers = torch.frombuffer(bytearray(raw[start + first : start + end]), dtype=torch.float32)
+        tensors[name] = numbers.view(entry["shape"])
+    return tensors
 
 
 class SineGRU(nn.Module):
@@ -41,7 +58,7 @@ class SineGRU(nn.Module):
     def trained(dtype: torch.dtype = torch.float64) -> SineGRU:
         """With the committed weights (float32, exactly), without gradients."""
         network = SineGRU()
-        network.load_state_dict(load_file(WEIGHTS))
+        network.load_state_dict(read_weights(WEIGHTS))
         return network.to(dtype).requires_grad_(False)
 
     def forward(self, s: Tensor, u: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import lds_iter as li
 from bench.edge.sine import HIDDEN, WEIGHTS, SineGRU
+from recipes.files import whole
 
 NOISE = 0.02
 """Standard deviation of the observations about a wave of amplitude one."""
@@ -122,7 +123,8 @@ def main(
     torch.set_num_threads(1)
     network = train(first_steps, steps, seed=seed)
     weights = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, out, metadata={"made_by": "python -m bench.edge.train_sine", "seed": str(seed)})
+    with whole(out) as fresh:
+        save_file(weights, fresh, metadata={"made_by": "python -m bench.edge.train_sine", "seed": str(seed)})
 
 
 if __name__ == "__main__":

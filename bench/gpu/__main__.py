@@ -29,6 +29,7 @@ from bench.gpu.stages import STAGES
 from bench.gpu.stages.base import Where
 from bench.gpu.visit import Clock, Visit
 from bench.gpu.worker import Worker
+from recipes.files import write
 
 PAGE = Path("docs/background/gpu.md")
 WORKERS = 8
@@ -43,7 +44,7 @@ def main(
 ) -> None:
     """Measure on the CUDA device, write down every row, and report."""
     if write_page:
-        PAGE.write_text(between(PAGE.read_text(), COMMAND, page(kept(Path("bench/results")))))
+        write(PAGE, between(PAGE.read_text(), COMMAND, page(kept(Path("bench/results")))))
         return
     if not (torch.cuda.is_available() or tiny):
         print("bench.gpu needs a CUDA device, and torch finds none here. `--tiny` tries every row on this CPU.")
@@ -62,7 +63,7 @@ def main(
     visit = Visit(where, lambda: Worker(command, folder / "gpu.log"), record, clock, _say, WORKERS)
     visit.run(stages)
     text = report(record.machine, record.stages)
-    (folder / "gpu.txt").write_text(text)
+    write(folder / "gpu.txt", text)
     print(f"\n{text}\n{folder / 'gpu.json'}")
 
 

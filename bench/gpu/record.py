@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from recipes.files import write
+
 LARGEST_BYTES = 8 << 20
 """Of the file. A row that does not fit is kept without its figures."""
 
@@ -56,10 +58,7 @@ class Record:
 
     def _write(self) -> None:
         """At once or not at all, so that a visit that is cut off leaves a whole file."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.file.with_suffix(".new")
-        fresh.write_text(self._text())
-        fresh.replace(self.file)
+        write(self.file, self._text())
 
 
 def outcome(row: dict[str, Any]) -> str:

@@ -23,6 +23,7 @@ from bench.common.machine import describe, results_folder
 from bench.common.pages import keep
 from bench.kalman.measure import costs, counts
 from bench.kalman.page import page
+from recipes.files import write
 
 PAGE = Path(__file__).parents[2] / "docs" / "background" / "kalman.md"
 
@@ -41,7 +42,7 @@ def main(
     if not only_counts:
         results |= {"machine": describe(), "rounds": rounds, "costs": costs(rounds=rounds)}
     keep(results, file)
-    PAGE.write_text(page(PAGE.read_text(), results))
+    write(PAGE, page(PAGE.read_text(), results))
     for row in results.get("costs", []):
         for base in "plain", "fused":
             for form in "filter", "smoother":

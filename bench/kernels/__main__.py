@@ -22,6 +22,7 @@ from bench.common.pages import between
 from bench.kernels.bytes_moved import table
 from bench.kernels.measure import BAR, CASES, LONG, measure, measure_step
 from bench.kernels.page import COMMAND, section
+from recipes.files import write
 
 PAGE = Path("docs/background/kernels.md")
 
@@ -44,14 +45,14 @@ def main(
             "steps": [measure_step(width, 100_000, "cuda") for width in (8, 16, 32, 64)],
         }  # fmt: skip
         folder = results_folder() if out is None else out
-        (folder / "kernels.json").write_text(json.dumps(results, indent=1) + "\n")
+        write(folder / "kernels.json", json.dumps(results, indent=1) + "\n")
     else:
         measured = sorted(Path("bench/results").glob("*/kernels.json"))  # by a machine that had one
         results = json.loads(measured[0].read_text()) if measured else {}
-        kept.write_text(json.dumps(table(), indent=1) + "\n")
+        write(kept, json.dumps(table(), indent=1) + "\n")
     written = section(json.loads(kept.read_text()), results)
     print(written)
-    (PAGE if out is None else out / "kernels.md").write_text(between(PAGE.read_text(), COMMAND, written))
+    write(PAGE if out is None else out / "kernels.md", between(PAGE.read_text(), COMMAND, written))
 
 
 if __name__ == "__main__":

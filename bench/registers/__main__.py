@@ -19,6 +19,7 @@ import typer
 from bench.common.pages import between, keep
 from bench.registers.page import COMMAND, section
 from bench.registers.targets import TARGETS
+from recipes.files import write
 
 RESULTS = Path("bench/results/registers.json")
 PAGE = Path("docs/background/kernels.md")
@@ -56,7 +57,7 @@ def main(
                 print(one, label, *(_words(row) for row in found[str(one)]), sep="; ", flush=True)
     kept["launches"] = {label: of for label, of in kept["launches"].items() if of}
     keep(kept, file)
-    page.write_text(between(PAGE.read_text(), COMMAND, section(kept)))
+    write(page, between(PAGE.read_text(), COMMAND, section(kept)))
 
 
 def _kept(file: Path) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """100,000 solves and 10,000 training steps of varying shapes: `python -m bench.soak [--solves N] [--steps N]`.
 
-Memory, descriptors, threads and objects are looked at on the way; the run ends with code 1 if one of them grew after
-the first fifth, in which caches fill. Writes `bench/results/soak.json`, and the table of `docs/about/tested.md`.
+Memory, descriptors, threads and objects are looked at on the way; the command ends with code 1 if one of them grew
+after the first fifth, in which caches fill. Writes `bench/results/soak.json` and the table of `docs/about/tested.md`
+when the solves are over, and again after the steps. Takes about 40 minutes; `--solves 0` or `--steps 0` leaves out a
+part, whose earlier figures stay.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ import typer
 from bench.common.machine import describe
 from bench.common.pages import between, keep, markdown
 from bench.soak.measure import Held, growth, soak, solving, training
+from recipes import files
 
 ROOT = Path(__file__).parents[2]
 FILE, PAGE = ROOT / "bench" / "results" / "soak.json", ROOT / "docs" / "about" / "tested.md"
@@ -48,22 +52,30 @@ def section(results: dict[str, Any]) -> str:
 
 
 def main(solves: int = 100_000, steps: int = 10_000, write: bool = True) -> None:
-    """Run both, print, and write the figures."""
+    """Run both, print, and write the figures after each."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    runs: dict[str, list[Held]] = {}
-    for name, action, times in ("solves", solving(), solves), ("training steps", training(), steps):
-        runs[name] = []
-        for one in soak(action, times):
-            runs[name].append(one)
+    grown = {}
+    for name, action, times in ("solves", solving, solves), ("training steps", training, steps):
+        seen = []
+        for one in soak(action(), times):
+            seen.append(one)
             print(name, one, flush=True)
-    if write:
-        results = {**describe(), "runs": {name: [asdict(one) for one in seen] for name, seen in runs.items()}}
-        keep(results, FILE)
-        PAGE.write_text(between(PAGE.read_text(), COMMAND, section(results)))
-    if any(grew(seen) for seen in runs.values()):
-        print({name: growth(seen) for name, seen in runs.items()})
+        if seen and grew(seen):
+            grown[name] = growth(seen)
+        if seen and write:
+            _write(name, seen)
+    if grown:
+        print(grown)
         raise typer.Exit(1)
+
+
+def _write(name: str, seen: list[Held]) -> None:
+    """The figures of one run, beside those of the other, and the page."""
+    former = json.loads(FILE.read_text())["runs"] if FILE.exists() else {}
+    results = {**describe(), "runs": {**former, name: [asdict(one) for one in seen]}}
+    keep(results, FILE)
+    files.write(PAGE, between(PAGE.read_text(), COMMAND, section(results)))
 
 
 if __name__ == "__main__":

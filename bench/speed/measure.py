@@ -120,7 +120,7 @@ def test_training(benchmark: Any, length: int, width: int, bar: float | None, na
 @pytest.mark.parametrize("tile", [14, 15, 16, 17, 18, 19])
 def test_tile(benchmark: Any, monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
     """Why the tiles of the loop have the size that they have: T = 100,000, D = 8, without compiled kernels."""
-    monkeypatch.setattr("lds_iter.loop.iteration.TILE_ELEMENTS", 1 << tile)
+    monkeypatch.setattr("lds_iter.loop.tiles.TILE_ELEMENTS", 1 << tile)
     monkeypatch.setenv("LDS_ITER_CPU_KERNELS", "0")
     module, x = gru(100_000, 8, 1)
     with torch.no_grad():

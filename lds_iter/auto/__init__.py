@@ -2,6 +2,4 @@
 
 from lds_iter.auto.auto import CONTENDERS as CONTENDERS
 from lds_iter.auto.auto import Auto as Auto
-from lds_iter.auto.clock import AbstractClock as AbstractClock
-from lds_iter.auto.clock import WallClock as WallClock
-from lds_iter.auto.solving import ExternalKernel as ExternalKernel
+from lds_iter.auto.auto import wall_clock as wall_clock

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from lds_iter.auto.clock import AbstractClock, WallClock
 from lds_iter.auto.race import Race
-from lds_iter.auto.solving import ExternalKernel, Solving
+from lds_iter.auto.solving import Solving
 from lds_iter.auto.table import Table
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Observer, Problem
 from lds_iter.methods.base import LDSApproximation
@@ -20,6 +23,17 @@ from lds_iter.methods.trust_region import TrustRegion
 
 CONTENDERS = Newton(), QuasiNewton(), Picard(), TrustRegion(Newton())
 """The default contenders in the order of trial: fewest iterations first, the one for unstable recurrences last."""
+
+
+def wall_clock(like: Tensor) -> float:
+    """Seconds since some fixed moment, after all queued work is done.
+
+    Args:
+        like: a tensor of the device whose work it is.
+    """
+    if like.device.type != "cpu":
+        torch.accelerator.synchronize(like.device)
+    return time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -37,14 +51,13 @@ class Auto(AbstractStrategy):
     A solve loses at most `budget` of the time of step-by-step evaluation, and an iteration, on what shows no progress;
     on what shows progress and then fails, at most the time of the fastest way known.
 
-    Results are as exact as with any method: rows are accepted by the same rule, and the tolerance is the same. Which
-    method found them depends on measured times, so two runs may decide differently, and agree to the tolerance;
-    `Solution.decisions` tells. Threads may share an object. Copies, and objects from a pickle, know nothing yet.
+    Results are as exact as with any method. Which one found them depends on measured times; `Solution.decisions` tells.
+    Threads may share an object. Deep copies, and objects from a pickle, know nothing yet.
 
     Attributes:
         contenders: the methods, in the order in which they are tried, besides step-by-step evaluation.
         budget: share of the time of step-by-step evaluation that may be lost in one solve, in (0, 1].
-        clock: what time is measured with.
+        clock: gives seconds, as `wall_clock` does.
 
     Raises:
         TypeError, ValueError: for arguments that cannot work.
@@ -57,7 +70,8 @@ class Auto(AbstractStrategy):
 
     contenders: tuple[LDSApproximation, ...] = CONTENDERS
     budget: float = 0.1
-    clock: AbstractClock = field(default_factory=WallClock)
+    clock: Callable[[Tensor], float] = wall_clock
+    _base: tuple[str, Callable[[], Any] | None] = field(default=("step by step", None), init=False, compare=False)
     _table: Table = field(default_factory=Table, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -69,29 +83,28 @@ class Auto(AbstractStrategy):
             )
         if isinstance(self.budget, bool) or not isinstance(self.budget, int | float) or not 0 < self.budget <= 1:
             raise ValueError(f"`budget` must lie in (0, 1], a share of the time step by step, got {self.budget!r}.")
-        if not isinstance(self.clock, AbstractClock):
-            raise TypeError(f"`clock` must be a clock such as li.auto.WallClock(), got {self.clock!r}.")
+        if not callable(self.clock):
+            raise TypeError(f"`clock` must be a function of a tensor such as li.auto.wall_clock, got {self.clock!r}.")
 
     def run(self, problem: Problem, guess: Tensor, options: LoopOptions, observers: Sequence[Observer]) -> LoopState:
         """Solve a problem whose arguments have been checked, from a guess `(T, *batch, D)`."""
-        return self.run_beside(None, problem, guess, options, observers)
-
-    def run_beside(
-        self,
-        kernel: ExternalKernel | None,
-        problem: Problem,
-        guess: Tensor,
-        options: LoopOptions,
-        observers: Sequence[Observer] = (),
-    ) -> LoopState:
-        """Solve, with a kernel from outside in place of step-by-step evaluation.
-
-        While contenders are still to be tried the kernel is run to be timed, and its answer is not looked at. Where it
-        is to answer the results are `STOPPED`; so they are where `options.max_iters` has ended a sequence.
-        """
-        solving = Solving(self.contenders, self.clock, problem, guess, options, observers, kernel)
+        solving = Solving(self.contenders, self.clock, problem, guess, options, observers, *self._base)
         return Race(solving, self.budget, self._table).run()
 
+    def beside(self, name: str = "step by step", kernel: Callable[[], Any] | None = None) -> Auto:
+        """The same strategy, which learns with this one, with a kernel in place of step-by-step evaluation.
+
+        While contenders are still to be tried the kernel is called to be timed, and its answer is not looked at. Where
+        it is to answer the results are `STOPPED`; so they are where `max_iters` has ended a sequence.
+
+        Args:
+            name: of the kernel in decisions; problems beside kernels of different names are of different kinds.
+            kernel: evaluates the sequence, such as cuDNN's for a GRU.
+        """
+        strategy = copy.copy(self)
+        object.__setattr__(strategy, "_base", (name, kernel))
+        return strategy
+
     def for_adjoint(self) -> Auto:
-        """The same: the recurrence of a gradient is a kind of its own."""
-        return self
+        """The same without a kernel: the recurrence of a gradient is a kind of its own, which no kernel computes."""
+        return self.beside()

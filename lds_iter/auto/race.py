@@ -31,8 +31,8 @@ class Race:
 
     def __init__(self, solving: Solving, budget: float, table: Table) -> None:
         self.solving, self.length, self.budget, self.table = solving, solving.problem.length, budget, table
-        self.key = kind_of(solving.problem, None if solving.kernel is None else solving.kernel.name)
-        self.entry: Entry = table.find(self.key)
+        self.key = kind_of(solving.problem, solving.base)
+        self.entry = table.get(self.key, Entry())
 
     def run(self) -> LoopState:
         """The solve, from the guess to results; they are `STOPPED` where the kernel is to answer."""
@@ -40,10 +40,9 @@ class Race:
         if not self._at_once():
             untried, (place, record) = self.entry.untried(len(solving.contenders)), self.entry.best()
             if untried and (place == BASE or record.sure):  # an extrapolated record is no measure for others
-                self._race(untried)
-            else:
-                why = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
-                self._run_best(place, record, why)
+                self._try_all(untried)
+            if not solving.over:
+                self._run_best()
             self.table.put(self.key, self.entry)
         state = solving.state
         if solving.kernel and (not solving.over or bool((state.result == int(Result.MAX_ITERS)).any())):
@@ -57,7 +56,7 @@ class Race:
             return False
         if limit < self.length:
             solving.decide(0, f"`max_iters` = {limit} rules out going step by step")
-            solving.enter(0, solving.options.window)
+            solving.enter(0)
             solving.iterate(0, solving.options.window)
         elif solving.take_compiled_steps():
             solving.decide(BASE, "the recurrence has compiled steps")
@@ -66,73 +65,62 @@ class Race:
             solving.step_to(self.length)
         return solving.over
 
-    def _race(self, untried: list[int]) -> None:
-        """Try contenders, then continue from the rows that they accepted with the fastest way known."""
+    def _try_all(self, untried: list[int]) -> None:
+        """Try contenders against the fastest way known; where that is a method, one in a solve."""
         solving, seconds = self.solving, self._time_base()
         best, record = self.entry.best()
         allowed = min(self.budget * seconds, record.seconds)
         for place in untried:
             if solving.over:  # also by a rule of the user's, at the steps that were timed
                 return
-            self._try(place, record.seconds, allowed)
+            windows, row = self._windows(place), record.seconds / self.length
+            solving.decide(place, f"it is to be tried; {duration(row)} a row is what to beat", windows[0])
+            tried = Attempt(solving, place, windows, row, allowed, 2 if place in self.entry.records else 1).run()
+            if not solving.over or bool((solving.state.result == int(Result.SUCCESS)).all()):
+                self.entry = self.entry.noted(place, tried)
             if best != BASE or solving.lost > allowed:
-                break  # where a method is known to work, one attempt a solve
-        if not solving.over:
-            self._run_best(best, record, "nothing that was tried now is faster")
+                return
 
     def _time_base(self) -> float:
         """Seconds of all rows without a method. A few steps or the kernel are timed in every race until steps have
         computed all rows: a first time may be that of loading code, and the smallest counts."""
-        solving, known = self.solving, self.entry.records.get(BASE, PlaceRecord(math.inf, sure=False))
-        if solving.kernel is not None:
-            begin = solving.now()
-            solving.kernel.run()
-            known = known._replace(seconds=min(solving.now() - begin, known.seconds))
-        elif not known.sure:
-            solving.step_to(WARM_UP_STEPS)
-            seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS) / TIMED_STEPS * self.length
-            known = known._replace(seconds=min(seconds, known.seconds))
-        self.entry = self.entry.noted(BASE, known)
-        return known.seconds
+        solving, kernel, known = self.solving, self.solving.kernel, self.entry.records.get(BASE)
+        if known is None or not known.sure:
+            if kernel is None:
+                solving.step_to(WARM_UP_STEPS)
+                seconds = solving.step_to(WARM_UP_STEPS + TIMED_STEPS) / TIMED_STEPS * self.length
+            else:
+                begin = solving.now()
+                with torch.no_grad():
+                    kernel()
+                seconds = solving.now() - begin
+            self.entry = self.entry.noted(BASE, PlaceRecord(seconds, sure=False))
+        return self.entry.records[BASE].seconds
 
-    def _try(self, place: int, seconds: float, allowed: float) -> None:
-        """One attempt against a way that takes `seconds`; its record is kept."""
-        solving, widest, row_seconds = self.solving, self._widest(place), seconds / self.length
-        window = min(FIRST_WINDOWS_ROWS[0], widest)
-        solving.decide(place, f"it is to be tried; {duration(row_seconds)} a row is what to beat", window)
-        solving.enter(place, window)
-        fewest = 2 if place in self.entry.records else 1
-        record = Attempt(solving, place, widest, row_seconds, allowed, fewest).run()
-        if not solving.over or bool((solving.state.result == int(Result.SUCCESS)).all()):
-            self.entry = self.entry.noted(place, record)
-
-    def _run_best(self, place: int, record: PlaceRecord, why: str) -> None:
+    def _run_best(self) -> None:
         """Run the fastest way known, a method as by itself. When that takes longer than before, watch it, and fall back
         to the way without a method. What computes all rows has a new record."""
-        solving, begin, rows = self.solving, self.solving.now(), self.solving.rows
-        base, kernel = self.entry.records[BASE].seconds, solving.kernel
+        solving, rows, kernel = self.solving, self.length - self.solving.front, self.solving.kernel
+        base, (place, record) = self.entry.records[BASE].seconds, self.entry.best()
+        last = f"the last one took {record.evaluations} evaluations in {duration(record.seconds)}"
+        why = "nothing that was tried now is faster" if solving.decisions else last
         solving.decide(place, why, None, (record.seconds, base))
-        if place == BASE and kernel is not None:
-            return
         if place != BASE:
-            widest = self._widest(place)
-            solving.enter(place, widest)
-            solving.iterate(place, widest, math.ceil(WINNER_EVALUATIONS_RATIO * record.evaluations))
+            allowed = solving.lost + WINNER_EVALUATIONS_RATIO * record.seconds + self.budget * base
+            watched = math.ceil(WINNER_EVALUATIONS_RATIO * record.evaluations)
+            record = Attempt(solving, place, self._windows(place)[-1:], base / self.length, allowed, watched).run()
+            if rows == self.length:
+                self.entry = self.entry.noted(place, record._replace(sure=True))
             if not solving.over:
-                allowed = solving.lost + self.budget * base
-                Attempt(solving, place, widest, base / self.length, allowed, 1).run(())
-        won = place == BASE or solving.over
-        if not won and kernel is None:
-            solving.decide(BASE, f"{solving.contenders[place]} does not get on as it did")
-        if kernel is None:
-            solving.step_to(self.length)
-        seconds = (solving.now() - begin) * self.length / rows if won else math.inf
-        if place == BASE or rows == self.length:
-            evaluations = self.length if place == BASE else solving.state.count
-            self.entry = self.entry.repeated(place, PlaceRecord(seconds, evaluations))
+                solving.decide(BASE, f"{solving.contenders[place]} does not get on as it did")
+        if kernel is None and not solving.over:
+            seconds = solving.step_to(self.length) * self.length / rows
+            if place == BASE:
+                self.entry = self.entry.noted(BASE, PlaceRecord(seconds, self.length))
 
-    def _widest(self, place: int) -> int:
-        """Rows that a method may take at once."""
+    def _windows(self, place: int) -> list[int]:
+        """The windows of an attempt; the last one is of all rows that a method may take at once."""
         s0, most = self.solving.problem.s0, min(self.solving.options.window, self.length)
-        dense = max(FIRST_WINDOWS_ROWS[0], DENSE_NUMBERS // (s0.numel() * s0.shape[-1]))
-        return most if self.solving.contenders[place].runs_forward else min(most, dense)
+        if not self.solving.contenders[place].runs_forward:
+            most = min(most, max(FIRST_WINDOWS_ROWS[0], DENSE_NUMBERS // (s0.numel() * s0.shape[-1])))
+        return [*(rows for rows in FIRST_WINDOWS_ROWS if rows < most), most]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lds_iter.auto.clock import AbstractClock
 from lds_iter.auto.steps import accept_rows, front_of, take_steps
 from lds_iter.auto.table import BASE
 from lds_iter.loop.run import go_on
@@ -23,41 +22,30 @@ STEPS_PER_CHECK = 256
 """Sequential steps between two looks at whether their values are finite, and two calls of observers."""
 
 
-class ExternalKernel(Protocol):
-    """A kernel that evaluates the whole sequence by itself, such as cuDNN's for a GRU."""
-
-    @property
-    def name(self) -> str:
-        """What decisions call it; problems beside kernels of different names are of different kinds."""
-        ...
-
-    def run(self) -> Any:
-        """Evaluate the sequence. The call is timed; the caller may discard its result."""
-
-
 @dataclass
 class Solving:
-    """The solve that an attempt, and the race around it, work on.
+    """The solve that an attempt, and the race around it, work on; the first attributes are those of `Auto`.
 
     Attributes:
         state: of the loop.
         front: rows that the slowest sequence has accepted.
+        before: evaluations before the present method was entered.
         lost: seconds of attempts, less those that the rows accepted by them would have taken in the fastest known way.
-        before: evaluations by methods before the present one.
         decisions: so far.
     """
 
     contenders: tuple[LDSApproximation, ...]
-    clock: AbstractClock
+    clock: Callable[[Tensor], float]
     problem: Problem
     guess: Tensor
     options: LoopOptions
     observers: Sequence[Observer]
-    kernel: ExternalKernel | None
+    base: str
+    kernel: Callable[[], Any] | None
     state: LoopState = field(init=False)
     front: int = 0
-    lost: float = 0.0
     before: int = 0
+    lost: float = 0.0
     decisions: list[Decision] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -68,63 +56,46 @@ class Solving:
         """Whether every sequence has a result."""
         return not bool(self.state.running.any())
 
-    @property
-    def rows(self) -> int:
-        """Rows that the slowest sequence has still to accept."""
-        return self.problem.length - self.front
-
     def now(self) -> float:
         """Seconds on the clock."""
-        return self.clock.now(self.problem.s0)
+        return self.clock(self.problem.s0)
 
     def decide(self, place: int, why: str, window: int | None = None, seconds: tuple[float, ...] = ()) -> None:
         """Note a decision; `seconds`: for all rows, by the choice and without a method."""
-        choice = str(self.contenders[place]) if place != BASE else self.kernel.name if self.kernel else "step by step"
+        choice = self.base if place == BASE else str(self.contenders[place])
         choice += "" if window in (None, self.problem.length) else f" in windows of {window} rows"
-        times = (self.rows / self.problem.length * each for each in seconds)
+        times = ((1 - self.front / self.problem.length) * each for each in seconds)
         self.decisions.append(Decision(self.before + self.state.count, self.front, choice, why, *times))
 
-    def enter(self, place: int, window: int) -> None:
-        """Hand the rows that are not accepted yet to a method, which begins to count its iterations."""
-        self.change_window(window)
-        self.before += self.state.count
-        carry = self.contenders[place].init(self.state.states[1:])
-        self.state = replace(self.state, carry=carry, count=0)
+    def enter(self, place: int) -> None:
+        """Hand the rows that are not accepted yet to a method, which begins to count its iterations. They are the guess
+        again: another method may have left far worse states."""
+        state = take_proposal(self.state, self.problem.length, reuse=not self.observers)
+        self.before += state.count
+        if self.before:
+            times = torch.arange(len(self.guess), device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
+            rows = ((times >= state.frontier) & state.running).unsqueeze(-1)
+            states = torch.cat([state.states[:1], torch.where(rows, self.guess, state.states[1:])])
+            state = replace(state, states=states, proposal=None)
+        age = None if state.age is None else torch.zeros_like(state.age)
+        self.state = replace(state, carry=self.contenders[place].init(state.states[1:]), age=age, count=0)
 
-    def change_window(self, window: int) -> None:
-        """Take the pending update, and count the iterations of each row where not all are in the window."""
-        state, length = take_proposal(self.state, self.problem.length, reuse=not self.observers), self.problem.length
-        fresh = state.frontier.new_zeros((length, *state.frontier.shape), dtype=torch.int32)
-        age = (fresh if state.age is None else state.age) if window < length else None
-        self.state = replace(state, age=age)
-
-    def iterate(self, place: int, window: int, most: int | None = None) -> tuple[float, int]:
-        """Make at most `most` iterations. Returns the seconds that they took and the number of rows accepted."""
-        method, begin, front = self.contenders[place], self.now(), self.front
-        options = replace(self.options, window=window)
-        self.state = go_on(self.problem, method, self.state, options, self.observers, most)
-        self.front = front_of(self.state, self.problem.length)
-        return self.now() - begin, self.front - front
-
-    def restore_guess(self) -> None:
-        """Put the guess into the rows that are not accepted: a failed attempt may have left far worse states there."""
-        state = self.state
-        times = torch.arange(len(self.guess), device=self.guess.device).view(-1, *[1] * state.frontier.ndim)
-        rows = ((times >= state.frontier) & state.running).unsqueeze(-1)
-        states = torch.cat([state.states[:1], torch.where(rows, self.guess, state.states[1:])])
-        self.state = replace(state, states=states, proposal=None)
+    def iterate(self, place: int, window: int, most: int | None = None) -> float:
+        """Make at most `most` iterations; the seconds that they took."""
+        begin, options = self.now(), replace(self.options, window=window)
+        self._take(go_on(self.problem, self.contenders[place], self.state, options, self.observers, most))
+        return self.now() - begin
 
     def step_to(self, stop: int) -> float:
         """Evaluate step by step up to a row; the seconds that it took."""
-        begin, state, length = self.now(), self.state, self.problem.length
-        while bool(state.running.any()) and (first := front_of(state, length)) < stop:
-            last = min(stop, first + STEPS_PER_CHECK)
-            state = replace(state, states=state.states.clone()) if self.observers else state
-            state = self._shown(take_steps(self.problem, state, first, last))
-            if front_of(state, length) < last:  # the loop finds which sequences have a value that is not finite
-                state = replace(state, carry=None, age=None)
-                state = go_on(self.problem, Jacobi(), state, self.options, self.observers, 1)
-        self.state, self.front = state, front_of(state, length)
+        begin = self.now()
+        while not self.over and self.front < stop:
+            last = min(stop, self.front + STEPS_PER_CHECK)
+            state = replace(self.state, states=self.state.states.clone()) if self.observers else self.state
+            self._take(take_steps(self.problem, state, self.front, last), self.observers)
+            if self.front < last:  # the loop finds which sequences have a value that is not finite
+                state = replace(self.state, carry=None)
+                self._take(go_on(self.problem, Jacobi(), state, self.options, self.observers, 1))
         return self.now() - begin
 
     def take_compiled_steps(self) -> bool:
@@ -132,7 +103,7 @@ class Solving:
         own = own_steps(self.problem.f)
         states = None if own is None else own(self.problem.s0, self.problem.inputs)
         if states is not None:
-            self.state = self._shown(accept_rows(self.problem, self.state, states, 0))
+            self._take(accept_rows(self.problem, self.state, states, 0), self.observers)
             self.step_to(self.problem.length)  # from a value on that is not finite
         return states is not None
 
@@ -142,11 +113,7 @@ class Solving:
         typical = max(float(rows[:: max(1, len(rows) // 64)].abs().mean()), 1e-3)
         return max(self.options.atol + self.options.rtol * typical, torch.finfo(rows.dtype).eps * typical)
 
-    def largest_residual(self) -> float:
-        """Of the rows that were evaluated last, over all sequences that run."""
-        return float(self.state.residual.masked_fill(~self.state.running, 0).nan_to_num(torch.inf).max())
-
-    def _shown(self, state: LoopState) -> LoopState:
-        for observer in self.observers:
+    def _take(self, state: LoopState, observers: Sequence[Observer] = ()) -> None:
+        for observer in observers:
             state = observer(self.problem, state) or state
-        return state
+        self.state, self.front = state, front_of(state, self.problem.length)

@@ -61,50 +61,37 @@ class Entry:
         return [place for place in range(contenders) if place not in tried]
 
     def noted(self, place: int, record: PlaceRecord) -> Entry:
-        """The same entry with one more record. A failure that got no further than the one before is sure."""
-        before = self.records.get(place)
-        again = before is not None and before.seconds == math.inf and record.evaluations <= before.evaluations
-        return replace(self, records=self.records | {place: record._replace(sure=record.sure or again)})
-
-    def repeated(self, place: int, record: PlaceRecord) -> Entry:
-        """The entry after the winner ran again. Its smallest time counts until it is slow."""
-        before = self.records[place]
-        if before.sure and record.seconds > RACE_AGAIN_RATIO * before.seconds:
+        """The entry after one more run. Of times that are equally sure the smallest counts, until one is slow twice; a
+        failure that got no further than the one before is sure."""
+        before = self.records.get(place, PlaceRecord(math.inf))
+        if before.sure and RACE_AGAIN_RATIO * before.seconds < record.seconds:
             return Entry() if self.slow else replace(self, slow=True)
-        least = min(record.seconds, before.seconds) if before.sure else record.seconds
-        return replace(self.noted(place, record._replace(seconds=least)), slow=False)
+        again = before.seconds == record.seconds == math.inf and record.evaluations <= before.evaluations
+        least = min(record.seconds, before.seconds) if before.sure == record.sure else record.seconds
+        return Entry(self.records | {place: PlaceRecord(least, record.evaluations, record.sure or again)})
 
 
-class Table:
-    """Entries by kind."""
+class Table(dict[Any, Entry]):
+    """Entries by kind, the newest last."""
 
-    def __init__(self) -> None:
-        self._entries: dict[Any, Entry] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def find(self, key: Any) -> Entry:
-        """The entry of a kind; an empty one at first."""
-        return self._entries.get(key, Entry())
+    _lock = threading.Lock()
 
     def put(self, key: Any, entry: Entry) -> None:
         """Replace an entry, which is the newest then."""
         with self._lock:
-            self._entries.pop(key, None)
-            self._entries[key] = entry
-            if len(self._entries) > KINDS_KEPT:
-                del self._entries[next(iter(self._entries))]
+            self.pop(key, None)
+            self[key] = entry
+            if len(self) > KINDS_KEPT:
+                del self[next(iter(self))]
 
     def __reduce__(self) -> tuple[type[Table], tuple[()]]:
         return Table, ()
 
 
-def kind_of(problem: Problem, kernel: str | None) -> tuple[Any, ...]:
-    """The key of a kind: what problems must share. `kernel`: the name of a kernel beside them."""
+def kind_of(problem: Problem, base: str) -> tuple[Any, ...]:
+    """The key of a kind: what problems must share. `base`: the name of the way without a method."""
     f, s0 = without_derivatives(problem.f), problem.s0
     code = getattr(f, "__code__", None)  # of a function the place in its source, of an object the class
     name = type(f) if code is None else (code.co_filename, code.co_firstlineno, code.co_qualname)
     length = round(LENGTHS_PER_OCTAVE * math.log2(problem.length))
-    return name, length, tuple(s0.shape), s0.dtype, s0.device.type, torch.get_num_threads(), kernel
+    return name, length, tuple(s0.shape), s0.dtype, s0.device.type, torch.get_num_threads(), base

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lds_iter._torch import under_jvp
 from lds_iter.checks.arguments import (
@@ -22,11 +22,17 @@ from lds_iter.checks.arguments import (
 from lds_iter.checks.probes import check_f, check_transforms
 from lds_iter.checks.solving import Arguments, Options
 from lds_iter.derivatives.autodiff import with_derivatives
-from lds_iter.distributed.meeting import broadcast, group_of, meet, with_a_row
+from lds_iter.derivatives.under_autocast import keep_autocast
+from lds_iter.distributed.call import begun
+from lds_iter.distributed.meeting import Backwards, broadcast, group_of, meet, with_a_row
+from lds_iter.distributed.messages import Messages
+from lds_iter.distributed.rank_errors import SOLVE
 from lds_iter.distributed.shards import TimeShards
+from lds_iter.distributed.waiting import compiling
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.gradients.unroll import Unroll
 from lds_iter.guesses import Coarse
+from lds_iter.kernels.cpu.build import load_kernels
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.newton import Newton
@@ -91,34 +97,41 @@ def check_shared_arguments(
         mesh: whose ranks they are.
         options: the other arguments of `solve`.
     """
-    group, wrong, mine, own = group_of(mesh), None, {}, None
+    backwards = isinstance(mesh, Backwards)
+    group, wrong, mine, own = mesh.group if backwards else group_of(mesh), None, {}, None
+    messages = Messages(begun(group, SOLVE))
     try:
         options.check()
         check_shareable(f, method, guess, options.adjoint)
-        own = _own(f, s0, inputs, method, rtol, atol)
+        with compiling(messages.call):
+            own = _own(f, s0, inputs, method, rtol, atol)
         check_numbers(1, max_iters=max_iters, window=window)
         alike = vars(options) | {"callback": options.callback is not None, "window": window, "max_iters": max_iters}
-        mine = own.told() | {name: in_words(value) for name, value in alike.items()}
-    except Exception as error:  # the other ranks wait for this one
+        mine = own.told() | {"_key": messages.call.key} | {name: in_words(value) for name, value in alike.items()}
+    except BaseException as error:  # the other ranks wait for this one
         wrong = error
-    found = meet(group, mine, wrong)
+    found = meet(messages, mine, wrong)
     assert own is not None
-    shards = TimeShards(group, tuple(other["_rows"] for other in found), key=found[0]["_key"])
+    messages.call = dataclasses.replace(messages.call, key=found[0]["_key"])
+    shards = TimeShards(messages, tuple(other["_rows"] for other in found), backwards)
     if shards.length == 0:
         raise ValueError("`inputs` has T = 0 time steps on every rank of `mesh`; there is nothing to evaluate.")
-    start = broadcast(shards, s0)
+    with shards.telling():
+        start = broadcast(shards, s0)
+        inputs = with_a_row(shards, inputs) if 0 in shards.sizes else inputs
     s0 = s0 if shards.place == 0 and not shards.is_empty else start
-    inputs = with_a_row(shards, inputs) if 0 in shards.sizes else inputs
     given = torch.empty(0, device="cpu")
     try:
+        if shards.is_empty:  # as `check_f` does on other ranks: `f` may keep products of weights, with their graph
+            f(s0.unsqueeze(0), inputs)
         given = _guess_of(shards, f, s0, inputs, guess)
-    except Exception as error:
+    except BaseException as error:
         wrong = error
-    meet(group, {}, wrong)
+    meet(messages, {}, wrong)
     limits = check_numbers(shards.length, max_iters=max_iters, window=window)
     how = LoopOptions(*own.tolerances, limits["max_iters"], limits["window"])
     first = start.unsqueeze(0) if own.first is None else own.first.detach()
-    problem = Problem(with_derivatives(f), s0, inputs, shards.length, shards)
+    problem = Problem(with_derivatives(keep_autocast(f, s0)), s0, inputs, shards.length, shards)
     wanted = any(other["_wanted"] for other in found)
     return Arguments(problem, own.method, given, how, wanted, first, limits["max_iters"])
 
@@ -129,12 +142,14 @@ class _Own:
 
     Attributes:
         s0, rows, method: as given; `rows` time steps.
+        inputs: dtypes and shapes of one time step, in words.
         tolerances: rtol and atol.
         first: `f` of `s0` and the first row, `(1, *batch, D)`; None for a rank without time steps.
     """
 
     s0: Tensor
     rows: int
+    inputs: str
     method: LDSApproximation
     tolerances: tuple[float, float]
     first: Tensor | None
@@ -144,18 +159,21 @@ class _Own:
         graph = torch.is_grad_enabled()
         return {
             "s0": f"{self.s0.dtype} {tuple(self.s0.shape)} on {self.s0.device.type}",
+            "inputs": self.inputs,
             "method": in_words(self.method),
             "rtol": self.tolerances[0],
             "atol": self.tolerances[1],
             "torch.is_grad_enabled()": graph,
             "_rows": self.rows,
             "_wanted": graph and self.first is not None and self.first.requires_grad,
-            "_key": uuid.uuid4().hex,
         }
 
 
 def _own(f: Any, s0: Any, inputs: Any, method: Any, rtol: float | None, atol: float | None) -> _Own:
-    """Check the arguments of this rank."""
+    """Check the arguments of this rank, and compile what the solve runs: other ranks wait for the first message
+    longer than for those that follow."""
+    if isinstance(s0, Tensor) and s0.device.type == "cpu":
+        load_kernels("scan", "low_rank", "kalman")
     check_state(s0)
     rows = check_inputs(inputs, s0, least=0)
     relative, absolute = (check_tolerance(name, x, s0.dtype) for name, x in (("rtol", rtol), ("atol", atol)))
@@ -163,7 +181,16 @@ def _own(f: Any, s0: Any, inputs: Any, method: Any, rtol: float | None, atol: fl
     first = check_f(f, s0, inputs, rows) if rows else None
     if first is not None:
         check_transforms(first, s0, inputs)
-    return _Own(s0, rows, method, (relative, absolute), first)
+    return _Own(s0, rows, _step_in_words(inputs), method, (relative, absolute), first)
+
+
+def _step_in_words(inputs: Any) -> str:
+    """Dtypes and shapes of the inputs of one time step, in words."""
+
+    def leaf(x: Any) -> Any:
+        return f"{x.dtype} {tuple(x.shape[1:])}" if isinstance(x, Tensor) else in_words(x)
+
+    return f"{pytree.tree_map(leaf, inputs)} a time step"
 
 
 def _guess_of(shards: TimeShards, f: Any, s0: Tensor, inputs: Any, guess: Any) -> Tensor:

@@ -22,6 +22,7 @@ from lds_iter.checks.arguments import (
 )
 from lds_iter.checks.probes import check_f, check_transforms
 from lds_iter.derivatives.autodiff import with_derivatives
+from lds_iter.derivatives.under_autocast import keep_autocast
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.guesses import Guess
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, Problem
@@ -93,7 +94,7 @@ def check_arguments(
         given = guess(f, s0, inputs, length) if callable(guess) else guess
     check_guess(given, s0, length)
     options = LoopOptions(*tolerances, limits["max_iters"], limits["window"])
-    problem = Problem(with_derivatives(f), s0, inputs, length)
+    problem = Problem(with_derivatives(keep_autocast(f, s0)), s0, inputs, length)
     return Arguments(problem, approximation, given, options, first.requires_grad, first.detach(), limits["max_iters"])
 
 

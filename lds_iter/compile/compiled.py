@@ -23,7 +23,7 @@ from lds_iter.compile import graphs
 from lds_iter.compile.graphs import Graph
 from lds_iter.derivatives.autodiff import with_derivatives, without_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.linearization import linearize
+from lds_iter.derivatives.linearize import linearize
 from lds_iter.derivatives.refusals import Refusals
 from lds_iter.derivatives.traceable import RowDerivatives, TraceableDerivatives, refusal
 from lds_iter.loop.contract import linearized

@@ -17,7 +17,7 @@ from lds_iter._torch import kept
 from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
 from lds_iter.derivatives.forward_mode import per_column, push, push_twice
 from lds_iter.derivatives.pullback import Map, keepable, pullback, push_by_transposing, second_by_transposing
-from lds_iter.derivatives.refusals import Refusals
+from lds_iter.derivatives.refusals import Refusals, refusals_of
 from lds_iter.derivatives.reverse_mode import per_row
 from lds_iter.recurrence import Function, check_value, own_linearize
 
@@ -178,14 +178,18 @@ class Autodiff:
 
 
 def with_derivatives(f: Function, refusals: Refusals | None = None) -> Function:
-    """`f` itself where it knows its derivatives, else an `Autodiff` of it; `refusals`: what it has refused before."""
-    return f if own_linearize(f) is not None else Autodiff(f, refusals)
+    """`f` itself where it knows its derivatives, else an `Autodiff` of it.
+
+    Args:
+        f: see `solve`.
+        refusals: what it has refused before; what it keeps itself as `f.refusals` when None.
+    """
+    return f if own_linearize(f) is not None else Autodiff(f, refusals_of(f) if refusals is None else refusals)
 
 
 def refused(f: Function) -> dict[str, str]:
     """The ways that serve an `f` because it refused faster ones so far, and why, in torch's words."""
-    found = getattr(f, "refusals", None)
-    return found.words if isinstance(found, Refusals) else {}
+    return refusals_of(f).words
 
 
 def without_derivatives(f: Function) -> Function:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,25 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.derivatives.autodiff import FunctionDerivatives, with_derivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.linearize import linearize
+from lds_iter.derivatives.refusals import refusals_of
 from lds_iter.derivatives.structured import structure_of
+from lds_iter.distributed.over_time import OverTime
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.distributed.shared_scan import shared_reverse_scan, shared_scan
 from lds_iter.linear.cut import Cut, cut_scan
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.linear.transitions import AbstractTransition, Dense
-from lds_iter.recurrence import Function, check_value, own_linearize, take_rows
-
-
-def linearize(f: Function, prev: Tensor, inputs: Any) -> AbstractDerivatives:
-    """`f` and its derivatives at `prev`: the recurrence's own where it offers them, else by `torch.func`."""
-    own = own_linearize(f)
-    if own is None:
-        return FunctionDerivatives(f, prev, inputs)
-    derivatives = own(prev, inputs)
-    check_value(getattr(derivatives, "value", derivatives), prev, "`f.linearize(s, u).value`")
-    return derivatives
+from lds_iter.recurrence import Function
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,8 @@ class Linearization:
         """`d^2/de^2 f(prev + e v, u)` at e = 0, `(n, *batch, D)`: the second derivative of `f` along `v`."""
         if isinstance(self.derivatives, FunctionDerivatives):
             return self.derivatives.second(v)
-        return FunctionDerivatives(self._function(), self.prev, self.inputs).second(v)
+        f = self._function()
+        return FunctionDerivatives(f, self.prev, self.inputs, refusals_of(f)).second(v)
 
     def at(self, prev: Tensor) -> Linearization:
         """`f` at other states than the guess, in the same rows, for a line search or a predictor.
@@ -160,51 +153,10 @@ class Linearization:
         """
         return pytree.tree_map(lambda leaf: leaf[self._held], memory)
 
-    def largest(self, x: Tensor) -> Tensor:
-        """The largest of all rows, `(n, *batch, ...)` to `(*batch, ...)`, those that other processes hold included.
-
-        A method measures over time by this function and the next three; `x.amax(0)` would see this process's rows.
-        """
-        here = x.amax(0)
-        return here if self._shards is None else self._shards.largest(here)
-
-    def some(self, rows: Tensor) -> Tensor:
-        """Whether any row is true, bool, `(n, *batch)` to `(*batch)`."""
-        return self.largest(rows.to(torch.uint8)) > 0
-
-    def earlier(self, rows: Tensor) -> Tensor:
-        """True in each row after the first true one, bool, `(n, *batch)`."""
-        before = rows.cumsum(0) > rows
-        if self._shards is None:
-            return before
-        seen = self._shards.in_order(self._shards.gather(rows.any(0))[0])
-        return before | seen[: self._shards.place].any(0)
-
-    def previous(self, x: Tensor, first: Tensor) -> Tensor:
-        """Row t - 1 of `x`, `(n, *batch, ...)`, in place of row t; `first`, `(1, *batch, ...)`, in place of row 0."""
-        start = first if self._shards is None else self._shards.pass_on(x[-1:], first)
-        return torch.cat([start, x[:-1]])
-
-    def following(self, x: Tensor) -> Tensor:
-        """Row t + 1 of `x`, `(n, *batch, ...)`, in place of row t; zeros in place of the last row."""
-        none = torch.zeros_like(x[:1])
-        return torch.cat([x[1:], none if self._shards is None else self._shards.pass_on(x[:1], none, -1)])
-
     @property
-    def is_shared(self) -> bool:
-        """Whether other processes hold other rows of the same trajectory."""
-        return self._shards is not None
-
-    def from_earlier(self, *tensors: Tensor) -> list[Tensor]:
-        """What each process that holds earlier rows gives for these tensors, `(k, *shape)`; k = 0 for the first."""
-        if self._shards is None:
-            return [tensor[None][:0] for tensor in tensors]
-        gathered = self._shards.gather(*tensors)
-        return [self._shards.in_order(one)[: self._shards.place] for one in gathered]
-
-    def agreed(self, answer: Tensor) -> Tensor:
-        """The first process's answer to a question by which all decide; `(*batch)`. A clock tells each another time."""
-        return answer if self._shards is None else self._shards.of_first_rank(answer)
+    def over_time(self) -> OverTime:
+        """How to measure over time, `lin.over_time.largest(x)` and the like, whoever holds the other rows."""
+        return OverTime(self._shards, self.rows.start, self.length, self._end, self.active)
 
     def scan(self, transition: AbstractTransition, b: Tensor, *, reverse: bool = False) -> Tensor:
         """Solve `x_t = A_t x_{t-1} + b_t` with the accepted rows held fixed (`x = 0` there).
@@ -277,39 +229,3 @@ def keep_where(mask: Tensor, new: Any, old: Any) -> Any:
         return torch.where(mask.reshape((*mask.shape, *[1] * (one.ndim - mask.ndim))), one, other)
 
     return pytree.tree_map(kept, new, old)
-
-
-def linearization(f: Function, s0: Tensor, states: Tensor, inputs: Any) -> Linearization:
-    """`f` along any trajectory, outside of the loop: nothing is accepted, every row may move.
-
-    Args:
-        f: see `solve`.
-        s0: the state before the first step, `(*batch, D)`.
-        states: the trajectory, `(T, *batch, D)`.
-        inputs: a pytree of tensors that lead with T.
-    """
-    prev = torch.cat([s0.unsqueeze(0), states[:-1]])
-    return next(linearize_along(f, prev, states, inputs, rows=states.shape[0], iteration=0))
-
-
-def linearize_along(
-    f: Function, prev: Tensor, states: Tensor, inputs: Any, *, rows: int, iteration: int
-) -> Iterator[Linearization]:
-    """`f` along a trajectory outside of the loop, a stretch of rows at a time.
-
-    Args:
-        f: the recurrence.
-        prev: the states before each step, `(T, *batch, D)`.
-        states: the states after each step, `(T, *batch, D)`.
-        inputs: of all T steps.
-        rows: time steps of one linearization.
-        iteration: how many updates the rows pretend to have had.
-    """
-    f, length = with_derivatives(f), prev.shape[0]
-    everyone = torch.ones(prev.shape[1:-1], dtype=torch.bool, device=prev.device)
-    for first in range(0, length, rows):
-        some = slice(first, min(first + rows, length))
-        u = take_rows(inputs, some.start, some.stop)
-        derivatives = linearize(f, prev[some], u)
-        residual = derivatives.value - states[some]
-        yield Linearization(prev[some], states[some], residual, derivatives, u, some, length, iteration, everyone, _f=f)

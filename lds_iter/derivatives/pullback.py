@@ -21,6 +21,9 @@ Map = Callable[[Tensor], Tensor]
 PULLED = "J^T w by plain autograd"
 """The way that serves where `f` refuses `torch.func.vjp`."""
 
+SLOPED = "gradients by plain autograd"
+"""The way that serves where a function refuses `torch.func.grad`."""
+
 
 def pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool) -> Map:
     """`w -> J^T w` of `f` at `s`, as often as one likes.
@@ -31,7 +34,46 @@ def pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool) -> Map:
         refusals: of the function.
         attached: whether the products carry a graph, to `s` and whatever `f` depends on.
     """
-    return refusals.ask(PULLED, lambda: _first(torch.func.vjp(f, s)[1]), lambda: _by_autograd(f, s, attached))
+    return value_and_pullback(f, s, refusals, attached=attached)[1]
+
+
+def value_and_pullback(f: Map, s: Tensor, refusals: Refusals, *, attached: bool | None = None) -> tuple[Tensor, Map]:
+    """`f(s)`, and the products as `pullback` gives them, from one evaluation; with a graph where `f(s)` has one when
+    `attached` is None."""
+
+    def by_transform() -> tuple[Tensor, Map]:
+        value, pull = torch.func.vjp(f, s)  # pyright: ignore[reportAssignmentType]
+        return value, _first(pull)
+
+    return refusals.ask(
+        PULLED, by_transform, lambda: _by_autograd(f, s, _wanted(f, s) if attached is None else attached)
+    )
+
+
+def value_and_gradient(f: Map, s: Tensor, refusals: Refusals) -> tuple[Tensor, Tensor]:
+    """The numbers `f` gives for all rows of `s`, `(...)`, and their gradients, `(..., D)`.
+
+    Args:
+        f: from `(..., D)` to `(...)`.
+        s: `(..., D)`.
+        refusals: of the function.
+    """
+
+    def total(s: Tensor) -> tuple[Tensor, Tensor]:
+        value = f(s)
+        return value.sum(), value
+
+    def by_transform() -> tuple[Tensor, Tensor]:
+        gradient, value = torch.func.grad(total, has_aux=True)(s)
+        return value, gradient
+
+    def by_autograd() -> tuple[Tensor, Tensor]:
+        value, pull = _by_autograd(f, s, _wanted(f, s))
+        return value, pull(torch.ones_like(value))
+
+    if _torch.transformed():  # an error here may be about what happens around it
+        return by_transform()
+    return refusals.ask(SLOPED, by_transform, by_autograd)
 
 
 def push_by_transposing(f: Map, s: Tensor, v: Tensor, *, attached: bool) -> Tensor:
@@ -46,7 +88,7 @@ def push_by_transposing(f: Map, s: Tensor, v: Tensor, *, attached: bool) -> Tens
     w = _variable(v)
     with torch.inference_mode(False), torch.enable_grad():
         at = _variable_at(s, attached)
-        pulled = _grad(f(at), at, w, True)
+        pulled = _grad(_twice(f(at), at), at, w, True)
     return _grad(_twice(pulled, at), w, v, attached)
 
 
@@ -61,7 +103,7 @@ def second_by_transposing(f: Map, s: Tensor, v: Tensor, *, attached: bool) -> Te
     w = _variable(v)
     with torch.inference_mode(False), torch.enable_grad():
         at = _variable_at(s, attached)
-        bent = _grad(_twice(_grad(f(at), at, w, True), at), at, v, True)
+        bent = _grad(_twice(_grad(_twice(f(at), at), at, w, True), at), at, v, True)
     return _grad(_twice(bent, at), w, v, attached)
 
 
@@ -78,11 +120,16 @@ def _first(pull: Callable[[Tensor], tuple[Tensor]]) -> Map:
     return lambda w: pull(w)[0]
 
 
-def _by_autograd(f: Map, s: Tensor, attached: bool) -> Map:
+def _by_autograd(f: Map, s: Tensor, attached: bool) -> tuple[Tensor, Map]:
     with torch.inference_mode(False), torch.enable_grad():
         at = _variable_at(s, attached)
-        value = f(at)
-    return lambda w: _grad(value, at, w, attached)
+        value = _twice(f(at), at)  # `f` may be a derivative itself
+    return value if attached else value.detach(), lambda w: _grad(value, at, w, attached)
+
+
+def _wanted(f: Map, s: Tensor) -> bool:
+    """Whether what `f` gives at `s` carries a graph."""
+    return torch.is_grad_enabled() and (s.requires_grad or f(s).requires_grad)
 
 
 def _variable_at(s: Tensor, attached: bool) -> Tensor:
@@ -119,7 +166,8 @@ def _grad(value: Tensor, at: Tensor, w: Tensor, attached: bool) -> Tensor:
     if not value.requires_grad:
         return torch.zeros_like(at)
     with torch.inference_mode(False), torch.set_grad_enabled(attached):
-        found = torch.autograd.grad(
-            value, at, keepable(w), retain_graph=True, create_graph=attached, allow_unused=True
-        )[0]
+        w = keepable(w)
+        if attached and not w.requires_grad:  # of constants a `once_differentiable` gives another constant, silently
+            w = w.detach().requires_grad_()
+        found = torch.autograd.grad(value, at, w, retain_graph=True, create_graph=attached, allow_unused=True)[0]
     return torch.zeros_like(at) if found is None else found

@@ -7,6 +7,7 @@ much else refuse them. So the faster way is asked first, and where it refuses, t
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,6 +22,10 @@ NOT_REFUSALS = (
 )
 """Words of errors after which no other way is tried."""
 
+KINDS = RuntimeError, AssertionError
+"""Kinds of errors that refusals come as. `torch.func` trips over its own assertions where one of its transforms is
+around a function that refuses another one."""
+
 BOTH_REFUSED = (
     "`f` refuses this derivative in forward mode and in reverse mode. In order of likelihood: a fused kernel in it can "
     "be differentiated once and not twice (attention: call it within torch.nn.attention.sdpa_kernel(SDPBackend.MATH); "
@@ -30,11 +35,19 @@ BOTH_REFUSED = (
 )
 
 
-def reason(error: RuntimeError) -> str | None:
+def reason(error: Exception) -> str | None:
     """Torch's words for a refusal, the first sentence; None for errors that are none."""
     if isinstance(error, torch.OutOfMemoryError) or any(words in str(error) for words in NOT_REFUSALS):
         return None
+    if isinstance(error, AssertionError) and not _of_torch(error):
+        return None
     return str(error).partition("\n")[0].partition(". ")[0]
+
+
+def _of_torch(error: Exception) -> bool:
+    """Whether it was raised in code of torch itself."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].f_globals.get("__name__", "").startswith("torch.")
 
 
 class Refusals:
@@ -59,19 +72,32 @@ class Refusals:
             RuntimeError: where both ways are refused.
         """
         if way in self.words:
-            return other()
+            return _instead(other, None)
         try:
             return preferred()
-        except RuntimeError as error:
+        except KINDS as error:
             found = reason(error)
             if found is None:
                 raise
             words, refused = found, error
-        try:
-            answer = other()
-        except RuntimeError as error:
-            if BOTH_REFUSED not in getattr(error, "__notes__", ()):
-                error.add_note(BOTH_REFUSED)
-            raise error from refused
+        answer = _instead(other, refused)
         self.words[way] = words
         return answer
+
+
+def _instead(other: Callable[[], T], refused: Exception | None) -> T:
+    """What the other way gives; its error says that there is none."""
+    try:
+        return other()
+    except KINDS as error:
+        if reason(error) is not None and BOTH_REFUSED not in getattr(error, "__notes__", ()):
+            error.add_note(BOTH_REFUSED)
+        if refused is None:
+            raise
+        raise error from refused
+
+
+def refusals_of(f: object) -> Refusals:
+    """What a function has refused so far, where it keeps that; else an empty record."""
+    found = getattr(f, "refusals", None)
+    return found if isinstance(found, Refusals) else Refusals()

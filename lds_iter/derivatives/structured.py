@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.closed_form import AbstractDerivatives, ElementwiseDerivatives
+from lds_iter.derivatives.pullback import value_and_pullback
+from lds_iter.derivatives.refusals import refusals_of
 from lds_iter.linear.transitions import AbstractTransition, BlockDiagonal, Diagonal
 
 
@@ -99,10 +101,10 @@ def blockwise(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, size: 
     width = s.shape[-1]
     if isinstance(size, bool) or not isinstance(size, int) or size < 1 or width % size:
         raise ValueError(f"`size` must be a whole number that divides the state's width D = {width}, got {size!r}.")
-    value, pull = torch.func.vjp(lambda s: f(s, inputs), s)  # pyright: ignore[reportAssignmentType]
+    value, pull = value_and_pullback(lambda s: f(s, inputs), s, refusals_of(f))
     # A one at place i of every block: the product is row i of every block.
     seeds = torch.eye(size, dtype=s.dtype, device=s.device).repeat(1, width // size)
-    rows = [pull(seed.expand_as(value))[0] for seed in seeds]
+    rows = [pull(seed.expand_as(value)) for seed in seeds]
     if size == 1:
         return StructuredDerivatives(value, Diagonal(rows[0]))
     blocks = torch.stack([row.unflatten(-1, (-1, size)) for row in rows], -2)

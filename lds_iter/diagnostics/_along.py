@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.checks import check_f, check_inputs, check_state
-from lds_iter.derivatives.linearization import Linearization, linearize_along
+from lds_iter.derivatives.along import linearize_along
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.linear.transitions import Zero
 from lds_iter.methods.base import TransitionApproximation
 from lds_iter.recurrence import detached, take_rows

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.auto.clock import WallClock
+from lds_iter.auto import wall_clock
 from lds_iter.checks import checked_method
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop.state import AbstractStrategy
@@ -197,9 +197,9 @@ def _named(methods: Sequence[Solver] | Mapping[str, Solver]) -> dict[str, Solver
 
 def _timed(run: Callable[[], Any], like: Tensor, repeats: int) -> tuple[Any, float]:
     """What it returns, and the seconds of the fastest of some runs."""
-    clock, fastest, found = WallClock(), float("inf"), None
+    fastest, found = float("inf"), None
     for _ in range(repeats):
-        begun = clock.now(like)
+        begun = wall_clock(like)
         found = run()
-        fastest = min(fastest, clock.now(like) - begun)
+        fastest = min(fastest, wall_clock(like) - begun)
     return found, fastest

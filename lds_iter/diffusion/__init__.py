@@ -16,4 +16,5 @@ from lds_iter.diffusion.schedule import Schedule as Schedule
 from lds_iter.diffusion.schedule import SchedulerNotMapped as SchedulerNotMapped
 from lds_iter.diffusion.secant import Secant as Secant
 from lds_iter.diffusion.settings import Settings as Settings
+from lds_iter.diffusion.shared_rows import SharedRows as SharedRows
 from lds_iter.diffusion.structured import Structured as Structured

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lds_iter.diffusion.conditioning import appended, mapped
 from lds_iter.diffusion.replicas import calls_of, in_lanes
+from lds_iter.diffusion.shared_rows import SharedRows
 from lds_iter.errors import note_source, shapes_of
 
 
@@ -80,6 +81,12 @@ class Network:
             timesteps: `(N,)`.
             places: which sample of the batch each belongs to, int64 `(N,)`.
         """
+        if isinstance(self.model, SharedRows):
+            return self.model.spread(self._in_pieces, images, timesteps, places)
+        return self._in_pieces(images, timesteps, places)
+
+    def _in_pieces(self, images: Tensor, timesteps: Tensor, places: Tensor) -> Tensor:
+        """The same by this process, in calls that fit memory."""
         limit = self.max_batch or len(images)
         if self.unconditional is not None:
             limit = max(1, limit // 2)

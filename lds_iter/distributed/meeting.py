@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,8 +11,22 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.distributed.messages import Messages, all_gathered
 from lds_iter.distributed.shards import TimeShards
-from lds_iter.distributed.waiting import finished
+from lds_iter.distributed.waiting import finished, telling
+from lds_iter.errors import RankError
+
+
+@dataclass(frozen=True)
+class Backwards:
+    """The ranks of a group in opposite order: for a trajectory that runs from the last rank to the first, as that of
+    the second direction of a layer does.
+
+    Attributes:
+        group: each rank gives its rows with the latest time first.
+    """
+
+    group: dist.ProcessGroup
 
 
 def group_of(mesh: Any) -> dist.ProcessGroup:
@@ -45,23 +60,27 @@ def group_of(mesh: Any) -> dist.ProcessGroup:
     return mesh
 
 
-def meet(group: dist.ProcessGroup, mine: dict[str, Any], error: Exception | None = None) -> list[dict[str, Any]]:
+def meet(messages: Messages, mine: dict[str, Any], error: BaseException | None = None) -> list[dict[str, Any]]:
     """What all ranks have been given. An error of one rank's ends the meeting of all, which stay in step.
 
     Args:
-        group: of the ranks.
+        messages: of the solve that begins.
         mine: what this rank has, by the names of arguments; names that begin with an underscore may differ.
         error: what is wrong with this rank's arguments, or None.
 
     Raises:
         ValueError: on every rank, where the arguments of two ranks differ, or those of another rank are wrong.
-        Exception: `error`.
+        RankError: where another rank was interrupted, failed otherwise or is gone.
+        BaseException: `error`.
     """
-    told = {"_error": None if error is None else f"{type(error).__name__}: {error}", **mine}
-    found = _objects(group, told)
+    words = None if error is None else f"{type(error).__name__}: {str(error).strip() or 'no message'}"
+    with telling(messages.call):
+        found = _objects(messages, {"_error": words, "_interrupted": not isinstance(error, Exception | None), **mine})
     if error is not None:
         raise error
     for rank, other in enumerate(found):
+        if other["_interrupted"]:
+            raise RankError(f"Rank {rank} of `mesh` was interrupted before the solve began: {other['_error']}", rank)
         if other["_error"] is not None:
             raise ValueError(f"Rank {rank} of `mesh` has arguments that cannot work: {other['_error']}")
     for name, value in found[0].items():
@@ -77,9 +96,8 @@ def meet(group: dist.ProcessGroup, mine: dict[str, Any], error: Exception | None
 def broadcast(shards: TimeShards, tensor: Tensor) -> Tensor:
     """The tensor of the rank that holds the first time step; of the same shape on all ranks."""
     room = tensor.detach().clone(memory_format=torch.contiguous_format)
-    finished(
-        dist.broadcast(room, group=shards.group, group_src=shards.holders[0], async_op=True), shards.group, shards.key
-    )
+    call = shards.messages.call
+    finished(dist.broadcast(room, group=call.group, group_src=shards.holders[0], async_op=True), call, "a broadcast")
     return room
 
 
@@ -96,14 +114,13 @@ def with_a_row(shards: TimeShards, inputs: Any) -> Any:
     return pytree.tree_map(leaf, inputs)
 
 
-def _objects(group: dist.ProcessGroup, value: Any) -> list[Any]:
+def _objects(messages: Messages, value: Any) -> list[Any]:
     """A value of each rank, as JSON: numbers, words, lists and dicts of them."""
-    size = dist.get_world_size(group)
-    everyone = TimeShards(group, (1,) * size)
-    device = torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
-    message = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8).to(device)
-    (sizes,) = everyone.gather(torch.tensor([len(message)], device=device))
-    room = message.new_zeros(int(sizes.max()))
-    room[: len(message)] = message
-    (found,) = everyone.gather(room)
-    return [json.loads(bytes(row[: int(n)].tolist())) for row, n in zip(found, sizes, strict=True)]
+    device = torch.device("cpu" if messages.call.waits_on_host else "cuda")
+    text = json.dumps(value).encode()
+    given = torch.tensor([len(text)], device=device)
+    found = messages.all_gather(given.view(torch.uint8), "arguments", patient=True)
+    sizes = found.contiguous().view(given.dtype).flatten().tolist()
+    room = torch.frombuffer(bytearray(text.ljust(max(sizes))), dtype=torch.uint8).to(device)
+    rows = all_gathered(messages.call, room, "arguments")  # as large on every rank, as all know now
+    return [json.loads(bytes(row[:size].tolist())) for row, size in zip(rows, sizes, strict=True)]

@@ -16,19 +16,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from lds_iter.distributed.waiting import finished, telling
+from lds_iter.distributed.call import begun
+from lds_iter.distributed.messages import Messages
+from lds_iter.distributed.waiting import telling
 
 ALIGNMENT = 8
 """Bytes: tensors of several dtypes share a message, each at a multiple of this."""
-
-WORDS_BYTES = 256
-"""Bytes of the words by which ranks compare what they have."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +34,19 @@ class TimeShards:
     """The time steps of one trajectory over the ranks of a process group.
 
     Attributes:
-        group: of torch.distributed.
+        messages: to the other ranks of the process group.
         sizes: time steps of each rank, in the order of the group; some may be 0, not all.
         backwards: whether time runs from the last rank to the first, as it does for an adjoint.
-        key: of the solve, by which its ranks tell each other of errors.
-        agreed: what all ranks are known to have in common; see `agree`.
     """
 
-    group: dist.ProcessGroup
+    messages: Messages
     sizes: tuple[int, ...]
     backwards: bool = False
-    key: str = "meeting"
-    agreed: set[str] = field(default_factory=set, compare=False, repr=False)
 
     @functools.cached_property
     def rank(self) -> int:
         """The number of this process in the group."""
-        return dist.get_rank(self.group)
+        return self.messages.call.rank
 
     @functools.cached_property
     def holders(self) -> tuple[int, ...]:
@@ -93,14 +87,19 @@ class TimeShards:
         place = self.holders.index(self.rank) + step
         return self.holders[place] if 0 <= place < len(self.holders) else None
 
-    def gather(self, *tensors: Tensor) -> list[Tensor]:
-        """The same tensors of all ranks, `(ranks, *shape)` each, in one message. Every rank gives the same shapes."""
+    def gather(self, *tensors: Tensor, what: str = "numbers") -> list[Tensor]:
+        """The same tensors of all ranks, `(ranks, *shape)` each, in one message.
+
+        Args:
+            tensors: of the same shapes on every rank.
+            what: what they are, in words that are the same on every rank.
+
+        Raises:
+            ValueError: on every rank, where one sends something else.
+        """
         parts = [tensor.detach().contiguous() for tensor in tensors]
         message = torch.cat([_bytes(part) for part in parts])
-        answers = message.new_empty(len(self.sizes), len(message))
-        finished(
-            dist.all_gather(list(answers.unbind()), message, group=self.group, async_op=True), self.group, self.key
-        )
+        answers = self.messages.all_gather(message, f"{what} {_layout(parts)}")
         found, start = [], 0
         for part in parts:
             size = part.numel() * part.element_size()
@@ -129,15 +128,12 @@ class TimeShards:
             step: the direction.
         """
         target, source = self.neighbour(step), self.neighbour(-step)
-        message = _bytes(row.detach().contiguous())
-        ranks = range(len(self.sizes))
-        sent, received = ([len(message) * (rank == other) for rank in ranks] for other in (target, source))
-        answer = message.new_empty(sum(received))
-        work = dist.all_to_all_single(answer, message[: sum(sent)], received, sent, group=self.group, async_op=True)
-        finished(work, self.group, self.key)
-        if source is None:
+        row = row.detach().contiguous()
+        what = f"a row {_layout([row])} for the rank {'after' if step > 0 else 'before'}"
+        answer = self.messages.pass_on(_bytes(row), what, target, source)
+        if answer is None:
             return instead
-        return answer[: row.numel() * row.element_size()].view(row.dtype).view(row.shape)
+        return answer[: row.numel() * row.element_size()].contiguous().view(row.dtype).view(row.shape)
 
     def largest(self, x: Tensor) -> Tensor:
         """The largest over the holders, number by number; NaN where there is one."""
@@ -153,31 +149,16 @@ class TimeShards:
 
     def telling(self) -> AbstractContextManager[None]:
         """A context that tells the other ranks of an error in it, so that none waits for this rank."""
-        return telling(self.group, self.key)
+        return telling(self.messages.call)
 
-    def agree(self, what: str, mine: str) -> None:
-        """Make sure, once, that all ranks have the same, so that they can read each other's messages.
-
-        Args:
-            what: for the message of an error.
-            mine: what this rank has, in words.
+    def during(self, name: str) -> TimeShards:
+        """The same in another call than `solve`.
 
         Raises:
-            ValueError: on every rank, where they differ.
+            RankError: when the group has failed before.
         """
-        if mine in self.agreed:
-            return
-        words = mine.encode()[:WORDS_BYTES].ljust(WORDS_BYTES)
-        device = torch.device("cuda") if dist.get_backend(self.group) == "nccl" else torch.device("cpu")
-        (found,) = self.gather(torch.tensor(list(words), dtype=torch.uint8, device=device))
-        texts = [bytes(row.tolist()).decode(errors="replace").rstrip() for row in found]
-        for rank, text in enumerate(texts):
-            if text != texts[0]:
-                raise ValueError(
-                    f"`mesh`: {what} must be the same on every rank, got {texts[0]} on rank 0 and {text} on rank "
-                    f"{rank}. A method chooses it by what all ranks know, not by the numbers of its own rows."
-                )
-        self.agreed.add(mine)
+        call = self.messages.call
+        return replace(self, messages=Messages(begun(call.group, name, call.key)))
 
     def whole(self, x: Tensor) -> Tensor:
         """All time steps, `(T, ...)`, of which every rank gives its own rows, `(rows, ...)`."""
@@ -189,6 +170,10 @@ class TimeShards:
 
 def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def _layout(parts: Sequence[Tensor]) -> str:
+    return ", ".join(f"{str(part.dtype).removeprefix('torch.')} {tuple(part.shape)}" for part in parts)
 
 
 def _bytes(tensor: Tensor) -> Tensor:

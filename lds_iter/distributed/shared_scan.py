@@ -78,8 +78,8 @@ def _carried(shards: TimeShards, folded: AbstractTransition, last: Tensor) -> Te
     """
     batch = last.shape[1:-1]
     folded = map_leaves(lambda leaf: leaf.expand(1, *batch, *leaf.shape[1 + len(batch) :]), folded)
-    shards.agree("the structure of the transitions", _signature(folded))
-    *found, ends = (shards.in_order(x.squeeze(1)) for x in shards.gather(*leaves(folded), last))
+    gathered = shards.gather(*leaves(folded), last, what=f"transitions {_signature(folded)} and")
+    *found, ends = (shards.in_order(x.squeeze(1)) for x in gathered)
     before = shards.place
     if before == 0:
         return None
@@ -103,7 +103,6 @@ def _grows(one: AbstractTransition) -> bool:
 
 
 def _signature(transition: AbstractTransition) -> str:
-    """A structure in words: two ranks with the same words can read each other's numbers."""
+    """A structure in words, without the shapes of its leaves."""
     inner = [_signature(value) for value in vars(transition).values() if isinstance(value, AbstractTransition)]
-    shapes = [f"{leaf.dtype} {tuple(leaf.shape)}" for leaf in leaves(transition)]
-    return f"{type(transition).__name__}({', '.join(inner or shapes)})"
+    return f"{type(transition).__name__}({', '.join(inner)})"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.distributed.rank_errors import BACKWARD
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.loop.state import LoopState, Problem
 from lds_iter.recurrence import take_rows
@@ -60,7 +61,7 @@ def shared_adjoint(problem: Problem, shards: TimeShards, states: Tensor, g: Tens
         states: the solution, `(n, *batch, D)`.
         g: the gradients of the states.
     """
-    first = shards.holders[0]
+    shards, first = shards.during(BACKWARD), shards.holders[0]
     backward = shards.reversed([size - (rank == first) for rank, size in enumerate(shards.sizes)])
     gathered = shards.gather(g.isfinite().all(), g.abs().amax((0, -1)), g[-1])
     finite, largest, ends = (shards.in_order(one) for one in gathered)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.mcmc.mass import Root
 from lds_iter.mcmc.target import Target
 
@@ -50,6 +51,11 @@ class Leapfrog:
         """The gradient with respect to `y`, `(n, *batch, D)`."""
         return self.root.transposed(self.target.value_and_gradient(self.origin + self.root.times(y))[1])
 
+    @property
+    def refusals(self) -> Refusals:
+        """Those of the target, which all moves share."""
+        return self.target.refusals
+
     def linearize(self, s: Tensor, inputs: Any) -> LeapfrogDerivatives:  # noqa: ARG002
         """Value and derivatives by those of the gradient alone."""
         return LeapfrogDerivatives(self, s)
@@ -61,7 +67,7 @@ class LeapfrogDerivatives(AbstractDerivatives):
     def __init__(self, leapfrog: Leapfrog, s: Tensor) -> None:
         y, v = separate(s)
         self._size = leapfrog.size
-        self._pull = FunctionDerivatives(lambda y, _: leapfrog.pull(y), y + self._size * v, None)
+        self._pull = FunctionDerivatives(lambda y, _: leapfrog.pull(y), y + self._size * v, None, leapfrog.refusals)
         self.value = join(y + self._size * v, v + self._size * self._pull.value)
 
     def jvp(self, v: Tensor) -> Tensor:

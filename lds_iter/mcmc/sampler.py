@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.carries.packing import Packing, as_tensors, make_packing
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.mcmc.acceptance import MoveInfo
 from lds_iter.mcmc.target import LogDensity, Target, make_target
 from lds_iter.methods.arguments import check_count, check_instance
@@ -104,6 +105,11 @@ class Chain:
     def __call__(self, s: Tensor, noise: Any) -> Tensor:
         return self.sampler.move(self.target, s, noise)[0]
 
+    @property
+    def refusals(self) -> Refusals:
+        """Those of the target, which all solves of a chain share."""
+        return self.target.refusals
+
 
 def chain_and_noise(
     sampler: AbstractSampler, x0: Any, num_samples: int, chains: int | None, generator: torch.Generator | None
@@ -111,6 +117,7 @@ def chain_and_noise(
     """The chain of what users ask for, checked, and the noise of all its moves; without gradients."""
     check_instance("sampler", sampler, AbstractSampler, "li.mcmc.hmc(logdensity, 0.1)")
     check_count("num_samples", num_samples, least=1)
+    _check_generator(generator, x0)
     x0 = as_tensors(x0)
     if chains is not None:
         check_count("chains", chains, least=1)
@@ -118,6 +125,15 @@ def chain_and_noise(
     with torch.no_grad():
         chain = sampler.bind(pytree.tree_map(lambda leaf: leaf.detach(), x0), chains=True)
         return chain, sampler.noise(num_samples, chain.start, generator)
+
+
+def _check_generator(generator: torch.Generator | None, x0: Any) -> None:
+    device = next((leaf.device for leaf in pytree.tree_leaves(x0) if isinstance(leaf, Tensor)), None)
+    if generator is not None and device is not None and generator.device.type != device.type:
+        raise ValueError(
+            f"`generator` must be on the device of `x0`, {device}, got one on {generator.device}. Type "
+            f"torch.Generator({device.type!r}).manual_seed(0)."
+        )
 
 
 def normal(length: int, like: Tensor, generator: torch.Generator | None) -> Tensor:

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lds_iter.carries.packing import Packing
+from lds_iter.derivatives.over_rows import over_rows
+from lds_iter.derivatives.pullback import value_and_gradient
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.errors import note_source, shapes_of
 
 LogDensity = Callable[[Any], Tensor]
 """From a position, a tensor or a pytree of tensors, to the log of its density, up to a constant."""
+
+FOR_ALL_POSITIONS = (
+    "`logdensity` is called for all positions at once by torch.func.vmap. In order of likelihood: it checks arguments "
+    "(type validate_args=False for torch.distributions); it branches on a value (type torch.where); it draws random "
+    "numbers. One that takes positions with any leading dimensions, (..., D) to (...), is called without vmap."
+)
+"""For errors of `torch.func.vmap`."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +34,13 @@ class Target:
         packing: how a position lies in `(..., D)`.
         logdensity: of the user; None for a sampler that asks for none.
         batched: whether `logdensity` takes any number of leading dimensions itself; else vmap calls it.
+        refusals: what `logdensity` has refused of autodiff, in all moves.
     """
 
     packing: Packing
     logdensity: LogDensity | None
     batched: bool
+    refusals: Refusals = field(default_factory=Refusals, repr=False, compare=False)
 
     def value(self, s: Tensor) -> Tensor:
         """The log density of positions `(..., D)`, of shape `(...)`."""
@@ -48,26 +60,11 @@ class Target:
             raise
 
     def _sloped(self, s: Tensor) -> tuple[Tensor, Tensor]:
-        def total(s: Tensor) -> tuple[Tensor, Tensor]:
-            value = self._one(s)
-            return value.sum(), value
-
-        gradient, value = torch.func.grad(total, has_aux=True)(s)
-        return value, gradient
+        return value_and_gradient(self._one, s, self.refusals)
 
     def _mapped(self, function: Callable[[Tensor], Any], s: Tensor) -> Any:
         lead = s.shape[:-1]
-        try:
-            found = torch.func.vmap(function)(s.reshape(-1, s.shape[-1]))
-        except RuntimeError as error:
-            if "vmap" in str(error):
-                error.add_note(
-                    "`logdensity` is called for all positions at once by torch.func.vmap. In order of likelihood: it "
-                    "checks arguments (type validate_args=False for torch.distributions); it branches on a value (type "
-                    "torch.where); it draws random numbers. One that takes positions with any leading dimensions, "
-                    "(..., D) to (...), is called without vmap."
-                )
-            raise
+        found = over_rows("logdensity", function, (s.reshape(-1, s.shape[-1]),), self.refusals, FOR_ALL_POSITIONS)
         if isinstance(found, Tensor):
             return found.reshape(lead + found.shape[1:])
         return tuple(part.reshape(lead + part.shape[1:]) for part in found)

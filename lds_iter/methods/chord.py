@@ -79,7 +79,7 @@ def _none(due: bool | Tensor, lin: Linearization) -> bool:
     """Whether the host knows that no row is due. On an accelerator it does not look, and the answer is False."""
     if isinstance(due, bool):
         return not due
-    return _torch.on_host(due) and not bool(lin.some(due.squeeze(-1)).any())
+    return _torch.on_host(due) and not bool(lin.over_time.some(due.squeeze(-1)).any())
 
 
 def _renewed(kept: Kept, fresh: AbstractTransition, lin: Linearization, due: bool | Tensor) -> AbstractTransition:

@@ -79,7 +79,7 @@ class Filter(KalmanForm):
     """The estimate of `d_t` from the rows up to t: what ELK's released code and published figures are."""
 
     def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
-        done = None if lin.is_shared else compiled.filtered(transition, lin.residual, precision, lin._behind)
+        done = None if lin.over_time.is_shared else compiled.filtered(transition, lin.residual, precision, lin._behind)
         return _by_scans(_filtered, lin, transition, precision) if done is None else done
 
 
@@ -88,7 +88,7 @@ class Smoother(KalmanForm):
     """The estimate of `d_t` from all rows: the Levenberg-Marquardt step, which minimises the damped sum of squares."""
 
     def update(self, lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
-        done = None if lin.is_shared else compiled.smoothed(transition, lin.residual, precision, lin._behind)
+        done = None if lin.over_time.is_shared else compiled.smoothed(transition, lin.residual, precision, lin._behind)
         return _by_scans(_smoothed, lin, transition, precision) if done is None else done
 
 
@@ -147,7 +147,7 @@ class LevenbergMarquardt(Dampable):
 
         def damped(k: Tensor) -> Tensor:
             if k.ndim == lin.residual.ndim - 1:  # in a sequence no row may have a weight of 0, or all
-                k = torch.where(lin.largest(k) > 0, k.clamp(min=LEAST_DAMPING), 0)
+                k = torch.where(lin.over_time.largest(k) > 0, k.clamp(min=LEAST_DAMPING), 0)
             return self.form.update(lin, transition, k / (1 - k))
 
         return damped, carry
@@ -190,14 +190,14 @@ def _by_scans(
     if precision.ndim < lin.residual.ndim - 1:
         return run(lin, transition, precision)
     root = torch.where(precision > 0, precision, 1).sqrt().unsqueeze(-1)
-    change = root / lin.previous(root, root[:1])
+    change = root / lin.over_time.previous(root, root[:1])
     return run(replace(lin, residual=root * lin.residual), transition.scaled(change), precision) / root
 
 
 def _gains(lin: Linearization, transition: Gainable, precision: Tensor) -> tuple[Gainable, Gainable]:
     """`G_t` and `K_t`; I and 0 up to the frontier row, and in sequences without damping."""
     q = torch.where(lin._behind, precision.unsqueeze(-1), 0)
-    return kalman_gains(transition, q, lin.from_earlier if lin.is_shared else None)
+    return kalman_gains(transition, q, lin.over_time.from_earlier if lin.over_time.is_shared else None)
 
 
 def _filtered(lin: Linearization, transition: Gainable, precision: Tensor) -> Tensor:
@@ -210,5 +210,5 @@ def _smoothed(lin: Linearization, transition: Gainable, precision: Tensor) -> Te
     keep, gain = _gains(lin, transition, precision)
     filtered = lin.scan(keep.after(transition), keep.mv(lin.residual))
     back = transition.transpose()
-    ahead = lin.following(lin.scan(back.after(keep), back.mv(filtered), reverse=True))
+    ahead = lin.over_time.following(lin.scan(back.after(keep), back.mv(filtered), reverse=True))
     return filtered - gain.mv(ahead)

@@ -81,11 +81,11 @@ class Switch(LDSApproximation):
         return Switched(unknown < 0, none, none.clone(), unknown.clone(), rule, first, second)
 
     def update(self, lin: Linearization, carry: Switched) -> tuple[Tensor, Switched]:
-        largest = lin.largest(lin.residual.abs().amax(-1))
+        largest = lin.over_time.largest(lin.residual.abs().amax(-1))
         seen = _Seen(carry.iterations, largest, carry.moved[None, ..., None])
         now, rule = answer_of(self.when, seen, carry.rule)
         rule = lin.keep(rule, carry.rule)
-        done = carry.done | (lin.agreed(now) & lin.active)
+        done = carry.done | (lin.over_time.agreed(now) & lin.active)
         early, late = lin.active & ~done, lin.active & done
         first, second, d = carry.first, carry.second, torch.zeros_like(lin.residual)
         if _some(early, lin):
@@ -95,7 +95,7 @@ class Switch(LDSApproximation):
             given = replace(lin, active=late, iteration=_own_count(lin, carry.since, late), entered=late & ~carry.done)
             proposal, second = self.second.update(given, carry.second)
             d = torch.where(late[..., None], proposal, d)
-        moved = lin.keep(lin.largest(d.abs().masked_fill(~lin.open, 0).amax(-1)), carry.moved)
+        moved = lin.keep(lin.over_time.largest(d.abs().masked_fill(~lin.open, 0).amax(-1)), carry.moved)
         return d, Switched(done, carry.iterations + lin.active, carry.since + late, moved, rule, first, second)
 
 

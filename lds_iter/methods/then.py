@@ -105,4 +105,4 @@ def _some(lin: Linearization) -> bool:
 
 def _for(rows: Tensor, lin: Linearization) -> Linearization:
     """The linearization restricted to sequences that have one of these rows open; the others keep their carry."""
-    return replace(lin, active=lin.active & lin.some((rows & lin.open).squeeze(-1)))
+    return replace(lin, active=lin.active & lin.over_time.some((rows & lin.open).squeeze(-1)))

@@ -157,10 +157,10 @@ class TrustRegion(LDSApproximation):
         good, trusted, whole = _trial(lin, damped, carry, idle, scale.residual)
         d, k = damped(_per_row(carry.k, trusted & ~good, lin)), carry.k
         size = scale.sizes(d, lin).masked_fill(trusted, 0)
-        largest = lin.largest(size)
+        largest = lin.over_time.largest(size)
         rejected = ~(largest <= self.reject) & lin.active & ~good
         far = ~(size <= self.relax)  # what is not finite too
-        lost = rejected & (lin.earlier(far) | ~size.isfinite()) & ~trusted
+        lost = rejected & (lin.over_time.earlier(far) | ~size.isfinite()) & ~trusted
         d = torch.where(lost.unsqueeze(-1), lin.residual, d)
         size = torch.where(lost, scale.sizes(lin.residual, lin), size)
         relaxed = ((largest < self.relax) | good) & lin.active
@@ -177,7 +177,7 @@ class TrustRegion(LDSApproximation):
 
 def _per_row(k: Tensor, trusted: Tensor, lin: Linearization) -> Tensor:
     """The damping of each row, `(n, *batch)`, where some rows of a sequence are trusted, else as it is."""
-    if _torch.on_host(trusted) and not bool(lin.some(trusted).any()):
+    if _torch.on_host(trusted) and not bool(lin.over_time.some(trusted).any()):
         return k
     return torch.where(trusted, 0, k)
 
@@ -203,12 +203,12 @@ def _trial(
     whole = damped(torch.zeros_like(carry.k))
     with torch.no_grad():  # it only decides
         states = lin.states + whole
-        after = (lin.at(lin.previous(states, lin.prev[:1])).value - states).abs().amax(-1)
+        after = (lin.at(lin.over_time.previous(states, lin.prev[:1])).value - states).abs().amax(-1)
     closed = ~lin.open.squeeze(-1)
     enough = torch.where(carry.residual.isinf(), NEARLY_LINEAR, ENOUGH)
-    good = ~lin.some(~((after <= enough * now) | closed)) & wanted
+    good = ~lin.over_time.some(~((after <= enough * now) | closed)) & wanted
     bad = ~((after <= ENOUGH_OF_A_ROW * now) | closed)
-    return good, good | (~(bad | lin.earlier(bad)) & idle & wanted), whole
+    return good, good | (~(bad | lin.over_time.earlier(bad)) & idle & wanted), whole
 
 
 def _shortening(size: Tensor, step: float) -> Tensor:
@@ -235,7 +235,8 @@ class _Scale:
         low = torch.where(inside, value, torch.inf).amin(0)
         residual = lin.residual.nan_to_num(0, 0, 0).abs().amax(-1, keepdim=True).masked_fill(~lin.open, 0).amax(0)
         width = high.shape[-1]
-        high, low, residual = lin.largest(torch.cat([high, -low, residual], -1)[None]).split([width, width, 1], -1)
+        parts = lin.over_time.largest(torch.cat([high, -low, residual], -1)[None])
+        high, low, residual = parts.split([width, width, 1], -1)
         return _Scale(residual.squeeze(-1), (high + low).amax(-1))
 
     def sizes(self, d: Tensor, lin: Linearization) -> Tensor:

@@ -9,9 +9,10 @@ from lds_iter.nn.layers import RNN as RNN
 from lds_iter.nn.layers import ParallelLayers as ParallelLayers
 from lds_iter.nn.lstm import LSTMRecurrence as LSTMRecurrence
 from lds_iter.nn.options import SolveOptions as SolveOptions
-from lds_iter.nn.options import fixed_method as fixed_method
 from lds_iter.nn.parallelize import parallelize as parallelize
 from lds_iter.nn.parallelize import sequentialize as sequentialize
 from lds_iter.nn.recurrent import Recurrent as Recurrent
 from lds_iter.nn.rnn import RNNRecurrence as RNNRecurrence
+from lds_iter.nn.suited import fixed_method as fixed_method
+from lds_iter.nn.suited import shared_method as shared_method
 from lds_iter.nn.warm_start import WarmStart as WarmStart

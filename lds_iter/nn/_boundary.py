@@ -28,14 +28,9 @@ reach 0.93 of its speed there, and 0.57 to 0.83 on two threads."""
 
 def torch_is_faster(module: torch.nn.RNNBase, input: Any) -> bool:
     """Whether torch's kernel for an LSTM is faster than compiled steps. The first test of a forward."""
-    if not (
-        module.mode == "LSTM"
-        and isinstance(input, Tensor)
-        and input.dtype == torch.float32
-        and input.device.type == "cpu"
-        and module.proj_size == 0
-        and 2 <= input.dim() <= 3
-    ):
+    if module.mode != "LSTM" or module.proj_size or not isinstance(input, Tensor) or not 2 <= input.dim() <= 3:
+        return False
+    if input.dtype != torch.float32 or input.device.type != "cpu":
         return False
     length, batch = (input.shape[0], 1) if input.dim() == 2 else input.shape[:2]
     if module.batch_first and input.dim() == 3:
@@ -44,9 +39,8 @@ def torch_is_faster(module: torch.nn.RNNBase, input: Any) -> bool:
         return True
     if not torch.is_grad_enabled():
         return batch > 1 or (module.hidden_size >= WIDE_LSTM_UNITS and torch.get_num_threads() > 1)
-    return module.hidden_size >= (
-        MATRIX_UNITS if batch in FEW_SEQUENCES else WIDE_LSTM_UNITS if batch == 1 else math.inf
-    )
+    narrowest = MATRIX_UNITS if batch in FEW_SEQUENCES else WIDE_LSTM_UNITS if batch == 1 else math.inf
+    return module.hidden_size >= narrowest
 
 
 @dataclass(frozen=True)

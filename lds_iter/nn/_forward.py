@@ -16,6 +16,7 @@ from lds_iter.nn._boundary import Sequences
 from lds_iter.nn._plan import HALF, MALFORMED, SAVED, WATCHED, LayerOutcome, Part, Plan
 from lds_iter.nn._recorded import saves_elsewhere, watched
 from lds_iter.nn._sequences import reverse
+from lds_iter.nn._shared import by_ranks, shared_sequences
 from lds_iter.nn._ways import Way, by_method, by_race, by_steps
 from lds_iter.nn._weights import layer_weights
 from lds_iter.nn.cell import CellRecurrence
@@ -43,14 +44,22 @@ def forward_pass(
         input: the input that `forward` was given.
         hx: the initial states that `forward` was given.
     """
+    if options.mesh is not None:
+        batch, shards = shared_sequences(module, options.mesh, input, hx)
+        return _carried_out(module, batch, by_ranks(module, options, shards))
     batch = Sequences.of(module, input, hx)
     if batch is None:
         return LayerOutcome(None, MALFORMED)
     plan = _way(module, options, auto, cache, batch)
     if isinstance(plan, Plan):
         return LayerOutcome(None, plan)
+    return _carried_out(module, batch, plan)
+
+
+def _carried_out(module: torch.nn.RNNBase, batch: Sequences, way: Way) -> LayerOutcome:
+    """The outcome of a forward by one way."""
     with _full_precision(batch.x):
-        results, parts = _stack(module, batch, plan)
+        results, parts = _stack(module, batch, way)
     solutions = tuple(part.solution for part in parts if part.solution is not None)
     if results is None:
         return LayerOutcome(None, parts[-1].plan, solutions)

@@ -34,6 +34,7 @@ class Plan:
 
 BY_STEPS = Plan(Route.STEPS, "on a CPU compiled code takes a step in less time than a solve takes an iteration")
 BY_METHOD = Plan(Route.SOLVE, "a method was given")
+BY_RANKS = Plan(Route.SOLVE, "the ranks of `mesh` share the time steps")
 RACE = Plan(Route.SOLVE, "on an accelerator `Auto` has found a solve to be faster than torch's kernel")
 LOST = Plan(Route.KERNEL, "on an accelerator `Auto` has found torch's kernel to be faster than a solve")
 HALF = Plan(Route.KERNEL, "in half precision torch's kernel of an accelerator computes what a solve cannot")

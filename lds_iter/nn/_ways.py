@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +15,11 @@ from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.nn._beside import BesideKernel, TorchKernel
 from lds_iter.nn._gradient import Once, solved, stepped, stepped_along
 from lds_iter.nn._masked import Masked
 from lds_iter.nn._plan import BY_METHOD, BY_STEPS, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, Part
 from lds_iter.nn._sequences import Lengths, last_rows
-from lds_iter.nn._weights import layer_weights
+from lds_iter.nn._weights import WEIGHT_NAMES, layer_weights
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.options import SolveOptions
@@ -83,8 +83,9 @@ def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOpt
         if not _finite(s0, u):
             return Part(None, NOT_FINITE)
         layer, backward = divmod(place, 2 if module.bidirectional else 1)
-        kernel = TorchKernel(module, layer_weights(module, layer, bool(backward)), x, start)
-        solution = _solution_of(f, s0, u, lengths, options, BesideKernel(auto, kernel), None, None)
+        kernel = partial(torch_kernel, module, layer_weights(module, layer, bool(backward)), x, start)
+        beside = auto.beside(f"the kernel of torch.nn.{module.mode.partition('_')[0]}", kernel)
+        solution = _solution_of(f, s0, u, lengths, options, beside, None, None)
         if solution.failed:
             return Part(None, OVER_BUDGET, solution.light())
         if not bool((solution.result == Result.STOPPED).any()):
@@ -96,6 +97,28 @@ def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOpt
         return Part((Once.apply(ONCE, output), final), LOST)  # pyright: ignore[reportArgumentType]
 
     return way
+
+
+def torch_kernel(
+    module: torch.nn.RNNBase, weights: dict[str, Tensor], x: Tensor, start: tuple[Tensor, ...]
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Evaluate one layer and direction by torch's own kernel.
+
+    Args:
+        module: the layer of torch, for its kind.
+        weights: by torch's names.
+        x: the input, `(T, B, D_in)`.
+        start: the states before the first step, `(B, D)` each.
+
+    Returns:
+        The output `(T, B, D)` and the final states `(B, D)`, with a graph if autograd records.
+    """
+    flat = [weights[name] for name in WEIGHT_NAMES if name in weights]
+    first: Any = tuple(state.unsqueeze(0).contiguous() for state in start)
+    first = first if isinstance(module, torch.nn.LSTM) else first[0]
+    function: Any = getattr(torch, module.mode.lower())  # such as torch.rnn_tanh
+    output, *final = function(x, first, flat, "bias_ih" in weights, 1, 0.0, module.training, False, False)
+    return output, tuple(state[0] for state in final)
 
 
 def _solution_of(

@@ -13,6 +13,7 @@ from lds_iter.compile.compiled import CompileCache
 from lds_iter.errors import warn_of_slowness
 from lds_iter.methods.spelling import check_names
 from lds_iter.nn._boundary import torch_is_faster
+from lds_iter.nn._failures import explain_fallback
 from lds_iter.nn._forward import forward_pass
 from lds_iter.nn._plan import FASTER, OVER_BUDGET, LayerOutcome, Plan
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
@@ -22,11 +23,10 @@ from lds_iter.nn.options import (
     Option,
     SolveOptions,
     cache_for,
-    default_auto,
-    explain_fallback,
     lasting,
     restored,
 )
+from lds_iter.nn.suited import default_auto
 from lds_iter.solution import Solution
 
 OF_TORCH = (*list(inspect.signature(torch.nn.RNNBase.__init__).parameters)[2:], "nonlinearity")
@@ -45,13 +45,15 @@ class ParallelLayers(torch.nn.RNNBase):
     Gradients are exact and may be differentiated again. Torch's kernel answers while a call is recorded or transformed:
     tracing, scripting, exporting, `torch.fx`, `torch.func`, forward-mode derivatives, meta and fake tensors.
 
+    With `mesh=mesh["time"]` the ranks of `torch.distributed` share the time steps: see `SolveOptions.mesh`.
+
     The constructor takes the arguments of the layer of `torch.nn`, and those of `SolveOptions` by name; each of these
     is an attribute too, and may be changed at any time.
 
     Args:
         arguments: those of the layer of `torch.nn`, by position.
         named_arguments: those of the layer of `torch.nn`, and `method`, `rtol`, `atol`, `window`, `max_iters`,
-            `warm_start`, `compiler`; see `SolveOptions`.
+            `warm_start`, `compiler`, `mesh`; see `SolveOptions`.
 
     Attributes:
         options: the `SolveOptions`.
@@ -66,7 +68,7 @@ class ParallelLayers(torch.nn.RNNBase):
 
     # Defaults on the class: `parallelize` turns a module of `torch.nn` into one of these without calling `__init__`.
     options: SolveOptions = SolveOptions()
-    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in OPTION_NAMES)
+    method, rtol, atol, window, max_iters, warm_start, compiler, mesh = (Option() for _ in OPTION_NAMES)
     last_solution: tuple[Solution, ...] = ()
     last_plan: Plan | None = None
     _auto: Auto | None = None
@@ -82,13 +84,14 @@ class ParallelLayers(torch.nn.RNNBase):
     @untraced
     def forward(self, input: Any, hx: Any = None) -> Any:
         """As in `torch.nn`: returns the output and the final states."""
-        if self.options.method is None and torch_is_faster(self, input):
+        alone = self.options.mesh is None
+        if alone and self.options.method is None and torch_is_faster(self, input):
             if self.last_plan is not FASTER:
                 self._remember(LayerOutcome(None, FASTER))
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
         if traced_as_leaf(self, input):
             return as_leaf(self, input, hx)
-        if recorded(input, hx):
+        if alone and recorded(input, hx):
             return super().forward(input, hx)  # pyright: ignore[reportAttributeAccessIssue]
         outcome = forward_pass(self, self.options, self._chooser, self._compiled(), input, hx)
         self._remember(outcome)

@@ -1,4 +1,4 @@
-"""How a layer solves: its options, the method that suits its shape, and the words of a fallback."""
+"""How a layer solves: its options, as attributes of the layer too."""
 
 from __future__ import annotations
 
@@ -6,31 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-import torch
-
-from lds_iter.auto import Auto
 from lds_iter.checks import checked_method
 from lds_iter.compile.compiled import CompileCache
-from lds_iter.kernels.cpu.build import function
+from lds_iter.distributed.meeting import group_of
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.methods.block_newton import BlockNewton
-from lds_iter.methods.newton import Newton
-from lds_iter.methods.picard import Picard
-from lds_iter.methods.quasi_newton import QuasiNewton
 from lds_iter.methods.spelling import Composable
-from lds_iter.methods.trust_region import TrustRegion
 from lds_iter.nn.warm_start import WarmStart
-from lds_iter.solution import Result, Solution
-
-NARROWEST_UNITS = 8
-"""Up to this hidden size the full Jacobian of an RNN or GRU is cheap enough for `Newton()`: at initialisation on a CPU
-it is well ahead of quasi-Newton for an RNN and level for a GRU, and behind for both at twice the size."""
-
-NARROW_COMPILED_UNITS = 64
-"""The same where compiled code multiplies by the Jacobian without forming it, for an LSTM too: its products with one
-row after the other take as long as a second evaluation, and iterations are half or fewer. Beyond, the matrices leave
-the first-level cache, and those products are what other threads wait for."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +28,14 @@ class SolveOptions(Composable):
             before the layer falls back. `Auto` needs none.
         warm_start: start from the states that each sample had last time.
         compiler: runs the solves compiled, as `Compiled` does with such an argument: `torch.compile`. Needs a `method`.
+        mesh: a one-dimensional `DeviceMesh`, such as `mesh["time"]`, or a `ProcessGroup`, whose ranks share the time
+            steps. Each rank gives its consecutive time steps and gets their outputs; the initial state is that of the
+            first rank (for the backward direction, of the last), and the final state comes to every rank. Without a
+            `method` that of `shared_method` solves, and a solve that does not converge raises `SolveError`. A
+            `ProcessGroup` keeps the layer from being copied and pickled, a `DeviceMesh` does not.
 
     Raises:
-        TypeError: when `method` or `warm_start` is something else.
+        TypeError: when `method`, `warm_start` or `mesh` is something else, and for `Auto` with a `mesh`.
         ValueError: for a `window` or `max_iters` that is no whole number, and for a `compiler` without a method.
     """
 
@@ -59,6 +46,7 @@ class SolveOptions(Composable):
     max_iters: int = 100
     warm_start: WarmStart | None = None
     compiler: Callable[..., Any] | None = None
+    mesh: Any = None
 
     def __post_init__(self) -> None:
         if self.method is not None:
@@ -78,6 +66,22 @@ class SolveOptions(Composable):
                 "`compiler` needs a `method` such as li.QuasiNewton(): the default runs compiled code already, and "
                 "`Auto` measures what is worth its time, uncompiled."
             )
+        self._check_mesh()
+
+    def _check_mesh(self) -> None:
+        """Check that there is a mesh of one dimension, and nothing that cannot work with it."""
+        if self.mesh is None:
+            return
+        group_of(self.mesh)
+        if isinstance(self.method, AbstractStrategy):
+            raise TypeError(
+                f"`mesh` needs one method for all ranks, got {type(self.method).__name__}, which chooses by the clock "
+                "of each. Type method=li.QuasiNewton(), or leave `method` out."
+            )
+        if self.compiler is not None:
+            raise ValueError(
+                "`mesh` runs iterations that talk to other ranks, which no compiled graph holds. Leave `compiler` out."
+            )
 
     def limit(self, length: int, method: LDSApproximation | AbstractStrategy) -> int | None:
         """The updates that so many time steps may take; None where `Auto` knows when to go step by step."""
@@ -89,7 +93,7 @@ class SolveOptions(Composable):
 OPTION_NAMES = tuple(field.name for field in fields(SolveOptions))
 
 
-FOUND_WHILE_RUNNING = ("last_solution", "last_plan", "_auto", "_cache")
+FOUND_WHILE_RUNNING = ("last_solution", "last_plan", "_auto", "_cache", "_refusals")
 """The attributes that a layer sets while it runs, which are not copied or pickled with it."""
 
 
@@ -126,72 +130,3 @@ def restored(state: dict[str, Any]) -> dict[str, Any]:
     """The state of an unpickled layer; one of a version without `options` has them one by one."""
     single = {name: state.pop(name) for name in OPTION_NAMES if name in state}
     return {"options": SolveOptions(**single), **state} if single else state
-
-
-def fixed_method(module: torch.nn.Module) -> LDSApproximation:
-    """The one method that suits a fresh layer or cell best, as far as shape and device tell.
-
-    Args:
-        module: a layer or cell of `torch.nn` or `li.nn` with a `hidden_size`.
-
-    Returns:
-        `Newton()` up to a hidden size of 64 on a CPU with compiled kernels; elsewhere, and with a projection,
-        `BlockNewton(2)` for an LSTM, `Newton()` for an RNN or GRU up to a hidden size of 8. `QuasiNewton()` above, for
-        an LSTM `BlockNewton(2)`.
-
-    Raises:
-        ValueError: when `module` has no `hidden_size`.
-
-    Example:
-        >>> layer = li.nn.GRU(3, 256)
-        >>> layer.method = li.nn.fixed_method(layer)
-        >>> layer.method
-        QuasiNewton()
-    """
-    lstm, width = isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell), getattr(module, "hidden_size", None)
-    if not isinstance(width, int):
-        raise ValueError(f"`module` needs a `hidden_size`, which {type(module).__name__} has not. Type li.Newton().")
-    if width <= (NARROW_COMPILED_UNITS if _compiled(module) else 0 if lstm else NARROWEST_UNITS):
-        return Newton()
-    return BlockNewton(2) if lstm else QuasiNewton()
-
-
-def _compiled(module: torch.nn.Module) -> bool:
-    """Whether compiled kernels serve the products with its Jacobian."""
-    on_host = all(parameter.device.type == "cpu" for parameter in module.parameters())
-    return (
-        on_host
-        and not getattr(module, "proj_size", 0)
-        and function("scan", "diagonal_scan", torch.float32, 8) is not None
-    )
-
-
-FOR_PAIRS = Newton(), BlockNewton(2), Picard(), TrustRegion(Newton())
-"""What `Auto` tries for an LSTM, whose state is a pair of numbers for each unit, in this order."""
-
-
-def default_auto(module: object) -> Auto:
-    """A strategy of a layer's own, which learns from one forward to the next."""
-    return Auto(FOR_PAIRS) if isinstance(module, torch.nn.LSTM | torch.nn.LSTMCell) else Auto()
-
-
-def explain_fallback(who: str, where: str, solution: Solution, instead: str) -> str:
-    """What fell back, and what to type.
-
-    Args:
-        who: the layer.
-        where: which part of it.
-        solution: the one that failed.
-        instead: what was computed in its place.
-    """
-    failed = solution.result != Result.SUCCESS
-    return (
-        f"`{who}` did not converge{where}: {int(failed.sum())} of {failed.numel()} sequence(s), residual up to "
-        f"{float(solution.residual.max()):.2g}, after {int(solution.iterations.max())} iterations. {instead}, as it "
-        "will be whenever this happens (shown once per module). In order of likelihood:\n"
-        "  - a trained network far from its guess: type layer.method = li.TrustRegion(li.Newton())\n"
-        "  - the same, with states too wide for a Jacobian: "
-        "layer.method = li.Then(li.Jacobi(), li.QuasiNewton(), 16)\n"
-        "  - long memory: layer.window = 200, or layer.max_iters = 1000\n"
-        "  - dynamics that cannot be parallelized: layer.method = None, the default"
-    )

@@ -32,7 +32,8 @@ def parallelize(module: M, method: LDSApproximation | AbstractStrategy | None = 
     Args:
         module: the model, or a layer itself.
         method: for all layers; the default of each when None.
-        options: the others of `SolveOptions`: `rtol`, `atol`, `window`, `max_iters`, `warm_start`, `compiler`.
+        options: the others of `SolveOptions`: `rtol`, `atol`, `window`, `max_iters`, `warm_start`, `compiler`,
+            `mesh`.
 
     Returns:
         The same object.

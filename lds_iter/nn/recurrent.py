@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 from lds_iter._torch import untraced
 from lds_iter.auto import Auto
 from lds_iter.compile.compiled import CompileCache, Compiled
+from lds_iter.derivatives.autodiff import with_derivatives
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.errors import warn_of_slowness
 from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
@@ -19,19 +21,20 @@ from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import check_names
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
 from lds_iter.nn._cell_problem import CellProblem, cell_problem
+from lds_iter.nn._failures import explain_fallback
 from lds_iter.nn._gradient import Once, solved, stepped
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
+from lds_iter.nn._shared import check_not_recorded, met, padded_to_a_row, solved_by_ranks
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.options import (
     OPTION_NAMES,
     Option,
     SolveOptions,
     cache_for,
-    default_auto,
-    explain_fallback,
     lasting,
     restored,
 )
+from lds_iter.nn.suited import default_auto
 from lds_iter.recurrence import take_rows
 from lds_iter.solution import Solution
 from lds_iter.solve import solve
@@ -82,10 +85,11 @@ class Recurrent(torch.nn.Module):
     """
 
     options: SolveOptions = SolveOptions()
-    method, rtol, atol, window, max_iters, warm_start, compiler = (Option() for _ in OPTION_NAMES)
+    method, rtol, atol, window, max_iters, warm_start, compiler, mesh = (Option() for _ in OPTION_NAMES)
     last_solution: Solution | None = None
     _auto: Auto | None = None
     _cache: CompileCache | None = None
+    _refusals: Refusals | None = None
     _warned: bool = False
 
     def __init__(self, cell: Callable[..., Any], *, batch_first: bool = False, **options: Any) -> None:
@@ -111,21 +115,50 @@ class Recurrent(torch.nn.Module):
         """
         if traced_as_leaf(self, input):
             return as_leaf(self, input, state)
+        if self.options.mesh is not None:
+            return self._of_ranks(input, state)
         check_input(self.cell, input)
+        given = self._arranged(input, state)
+        with torch.autocast(input.device.type, enabled=False):
+            problem = cell_problem(self.cell, *given)
+            found = self._states(problem, len(given[0]), recorded(*pytree.tree_leaves(given)))
+            states = problem.unpack(found)
+        return self._as_given(input, states, pytree.tree_map(lambda leaf: leaf[-1].clone(), states))
+
+    def _arranged(self, input: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """The inputs, `(T, B, ...)`, and the state before the first step, `(B, ...)`."""
         single = input.dim() == 2
         x = input.unsqueeze(1) if single else input.transpose(0, 1) if self.batch_first else input
         if single and state is not None:
             state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, state)
-        state = zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
-        with torch.autocast(x.device.type, enabled=False):
-            problem = cell_problem(self.cell, x.contiguous(), state)
-            states = problem.unpack(self._states(problem, x.shape[0], recorded(x, *pytree.tree_leaves(state))))
-        final = pytree.tree_map(lambda leaf: leaf[-1].clone(), states)
-        if single:
+        return x.contiguous(), zeros(self.cell, x) if state is None else check_states(self.cell, state, x)
+
+    def _as_given(self, input: Tensor, states: Any, final: Any) -> tuple[Any, Any]:
+        """States and final state in the form that the input has."""
+        if input.dim() == 2:
             return pytree.tree_map(lambda leaf: leaf.squeeze(1), states), pytree.tree_map(lambda leaf: leaf[0], final)
         if self.batch_first:
             states = pytree.tree_map(lambda leaf: leaf.transpose(0, 1), states)
         return states, final
+
+    def _of_ranks(self, input: Tensor, state: Any) -> tuple[Any, Any]:
+        """The states of this rank's time steps, and the last one of all, where the ranks of a mesh share them."""
+
+        def prepare() -> tuple[CellProblem, int, dict[str, Any]]:
+            check_not_recorded(input, state)
+            given, rows = padded_to_a_row(input, 1 if self.batch_first and input.dim() > 2 else 0)
+            check_input(self.cell, given)
+            x, start = self._arranged(given, state)
+            return cell_problem(self.cell, x[:rows], start), rows, {"layer": repr(self), "batch": x.shape[1]}
+
+        with torch.autocast(input.device.type, enabled=False):
+            problem, shards = met(self.options.mesh, prepare)
+            who = f"Recurrent({type(self.cell).__name__})"
+            found, self.last_solution = solved_by_ranks(
+                problem.f, problem.s0, problem.inputs, shards, self.options, (self, 0), who
+            )
+        states, final = problem.unpack(found[0]), problem.unpack(found[1].unsqueeze(0))
+        return self._as_given(input, states, pytree.tree_map(lambda leaf: leaf[0], final))
 
     def _states(self, problem: CellProblem, length: int, stepwise: bool) -> Tensor:
         """All states of the recurrence, `(T, B, D)`."""
@@ -156,7 +189,7 @@ class Recurrent(torch.nn.Module):
         length = pytree.tree_leaves(inputs)[0].shape[0]
         guess = None if options.warm_start is None else options.warm_start.recall((self, 0), length, s0)
         return solve(
-            f if cache is None else Compiled(f, cache),
+            with_derivatives(f, self._refused()) if cache is None else Compiled(f, cache),
             s0,
             inputs,
             method,
@@ -173,11 +206,14 @@ class Recurrent(torch.nn.Module):
             self.options.warm_start.remember((self, 0), states.detach())
 
     def _strategy(self) -> LDSApproximation | AbstractStrategy:
-        if self.options.method is not None:
-            return self.options.method
-        if self._auto is None:
-            self._auto = default_auto(self.cell)
-        return self._auto
+        self._auto = self._auto or default_auto(self.cell)
+        return self._auto if self.options.method is None else self.options.method
+
+    def _refused(self) -> Refusals:
+        """What the cell has refused of autodiff, in all forwards so far."""
+        if self._refusals is None:
+            self._refusals = Refusals()
+        return self._refusals
 
     def _compiled(self) -> CompileCache | None:
         """The compiled iterations of the present compiler."""

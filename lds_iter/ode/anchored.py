@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.ode.field import Field
 from lds_iter.ode.implicit import AbstractImplicit
@@ -122,6 +123,11 @@ class Attached:
         unmet = self.method.equation(self.field, t, h, s, after)
         return after - (inverse @ unmet.unsqueeze(-1)).squeeze(-1)
 
+    @property
+    def refusals(self) -> Refusals:
+        """Those of the field."""
+        return self.field.refusals
+
 
 def attached(
     method: AbstractImplicit, field: Field, s0: Tensor, steps: tuple[Tensor, Tensor], states: Tensor
@@ -129,5 +135,8 @@ def attached(
     """An implicit method around its solution as a recurrence, and its inputs."""
     with torch.no_grad():
         before = torch.cat([s0.unsqueeze(0), states[:-1]])
-        left = FunctionDerivatives(lambda after, u: method.equation(field, *u, after), states, (*steps, before))  # pyright: ignore[reportCallIssue]
+        left = FunctionDerivatives(
+            lambda after, u: method.equation(field, *u, after),  # pyright: ignore[reportCallIssue]
+            states, (*steps, before), field.refusals,
+        )  # fmt: skip
         return Attached(method, field), (*steps, states, torch.linalg.inv_ex(left.jacobian())[0])

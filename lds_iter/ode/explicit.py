@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.ode.field import Field
 
 
@@ -54,6 +55,11 @@ class ExplicitStep:
 
     def __call__(self, s: Tensor, times: tuple[Tensor, Tensor]) -> Tensor:
         return self.method.step(self.field, *times, s)
+
+    @property
+    def refusals(self) -> Refusals:
+        """Those of the field, which all solves of these steps share."""
+        return self.field.refusals
 
 
 EULER = ExplicitRungeKutta((), (1.0,), (), 1)

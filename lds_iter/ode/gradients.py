@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from lds_iter.derivatives.autodiff import FunctionDerivatives
+from lds_iter.derivatives.pullback import pullback
+from lds_iter.derivatives.refusals import refusals_of
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.linear.transitions import Dense
 from lds_iter.ode.stopping import RELATIVE_FLOOR_ULPS, STALLED_ULPS
@@ -62,7 +64,7 @@ def adjoint(f: Function, states: Tensor, inputs: Any, g: Tensor, near: Transitio
         if near is not None:
             found = _refined(f, states[some], u, g[some], last, near(states[some], states[after], u))
         if found is None:
-            jacobian = FunctionDerivatives(f, states[some], u).jacobian()
+            jacobian = FunctionDerivatives(f, states[some], u, refusals_of(f)).jacobian()
             found = linear_scan(Dense(jacobian.mT), g[some], last, reverse=True)
         parts.append(found)
     return torch.cat(parts[::-1])
@@ -77,12 +79,12 @@ def _refined(f: Function, states: Tensor, u: Any, g: Tensor, last: Tensor, near:
         last: `l` behind the stretch, `(*batch, D)`.
         near: the approximate Jacobians.
     """
-    pull = torch.func.vjp(lambda s: f(s, u), states)[1]
+    pull = pullback(lambda s: f(s, u), states, refusals_of(f), attached=False)
     transposed = near.transpose()
     found, before = linear_scan(transposed, g, last, reverse=True), math.inf
     unit = torch.finfo(g.dtype).eps
     for _ in range(CORRECTIONS):
-        residual = g + pull(torch.cat([found[1:], last.unsqueeze(0)]))[0] - found
+        residual = g + pull(torch.cat([found[1:], last.unsqueeze(0)])) - found
         size = float((residual.abs().amax((0, -1)) / found.abs().amax((0, -1)).clamp(min=unit**2)).max())
         if size <= RELATIVE_FLOOR_ULPS * unit or (before / 2 <= size <= STALLED_ULPS * unit):
             return found

@@ -114,5 +114,8 @@ def _with_gradient(rule: Method, field: Field, s0: Tensor, steps: Grid, states: 
     if isinstance(rule, ExplicitRungeKutta):
         near = MidpointJacobian(field, rule).along
         return with_gradient(ExplicitStep(field, rule), s0, steps.steps, states, near)
+    first = [step[:1] for step in steps.steps]
+    if not rule.equation(field, *first, s0.unsqueeze(0), states[:1]).requires_grad:  # pyright: ignore[reportCallIssue]
+        return states
     f, inputs = attached(rule, field, s0, steps.steps, states)
     return with_gradient(f, s0, inputs, states)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import linearize_along
+from lds_iter.derivatives.along import linearize_along
 from lds_iter.linear.transitions import leaves
 from lds_iter.methods.base import StatefulTransition, TransitionApproximation
 from lds_iter.methods.jacobi import Jacobi

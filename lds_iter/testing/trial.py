@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearization import Linearization, linearization
+from lds_iter.derivatives.along import linearization
+from lds_iter.derivatives.linearization import Linearization
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import Function
 from lds_iter.solution import Solution

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lds_iter as li
+from recipes.files import reading
 
 DIGITS = Path(__file__).parent / "digits"
 """The network that `recipes.diffusion.train` has made, and the scheduler it was trained under."""
@@ -116,7 +117,10 @@ def load(model: str, device: str) -> tuple[Any, dict[str, Any]]:
 def _check_kind(where: Path) -> None:
     """The network of a folder is one of images alone."""
     config = where / "unet" / "config.json"
-    kind = json.loads(config.read_text()).get("_class_name", "UNet2DModel") if config.exists() else "UNet2DModel"
+    kind = "UNet2DModel"
+    if config.exists():
+        with reading(config, f"Choose another --model, such as {str(DIGITS)!r}."):
+            kind = json.loads(config.read_text()).get("_class_name", kind)
     if kind != "UNet2DModel":
         raise ValueError(
             f"The network in {str(where)!r} is a `{kind}`, which wants a text: this program needs a `UNet2DModel`. "

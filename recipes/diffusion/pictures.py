@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from recipes.canvas import pyplot, save
+from recipes.files import whole
 
 
 def gallery(images: Tensor, path: Path) -> None:
@@ -78,8 +79,8 @@ def animation(iterates: Sequence[Tensor], path: Path, columns: int = 5, enlarge:
             (255 * strip).astype(np.uint8), np.ones((enlarge, enlarge, *([1] * (strip.ndim - 2))), np.uint8)
         )
         frames.append(Image.fromarray(pixels))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames[0].save(path, save_all=True, append_images=[*frames[1:], frames[-1], frames[-1]], duration=700, loop=0)
+    with whole(path) as fresh:
+        frames[0].save(fresh, save_all=True, append_images=[*frames[1:], frames[-1], frames[-1]], duration=700, loop=0)
 
 
 def _spread(length: int, columns: int) -> Tensor:

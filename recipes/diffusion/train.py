@@ -7,6 +7,8 @@ precision, and the scheduler it was trained under. Ten minutes on one core with 
 from __future__ import annotations
 
 import copy
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from recipes.command_line import in_one_line
 from recipes.diffusion.choices import DIGITS, NO_CLASS
+from recipes.files import whole
 
 
 def digits() -> TensorDataset:
@@ -87,8 +90,12 @@ def main(steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = DIGI
     denoiser = Denoiser(steps)
     trainer = pl.Trainer(max_steps=steps, accelerator="auto", devices=1, logger=False, enable_checkpointing=False)
     trainer.fit(denoiser, loader)
-    denoiser.average.half().save_pretrained(folder / "unet", variant="fp16")
-    denoiser.scheduler.save_pretrained(folder / "scheduler")
+    with tempfile.TemporaryDirectory() as fresh:
+        denoiser.average.half().save_pretrained(Path(fresh) / "unet", variant="fp16")
+        denoiser.scheduler.save_pretrained(Path(fresh) / "scheduler")
+        for made in Path(fresh).glob("*/*"):
+            with whole(folder / made.relative_to(fresh)) as place:
+                shutil.copyfile(made, place)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,10 @@ def main(
     device: Annotated[str, typer.Option(help=f"{', '.join(DEVICES)}.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads for torch; its own choice when left out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    time_shards: Annotated[
+        int | None, typer.Option(min=1, help="Under torchrun: so many processes share the time steps, the others the "
+                                 "batch. Checkpoints may be resumed by another number of processes.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for checkpoints, logs and the picture.")] = Path("out/gru"),
 ) -> None:  # fmt: skip
     """Train a stack of GRU layers on a long real series, in parallel over time, with pytorch-lightning."""
@@ -74,11 +78,17 @@ def main(
         raise typer.BadParameter(f"There is no file {data}: --data must be glucose, eigenworms, or a .ts file.")
     if threads is not None:
         torch.set_num_threads(threads)
-    _check_folders([out / name for name in names], resume)
-    check_folder(out)
     from recipes.gru.training import Limits, Setup  # Lightning takes seconds to import
 
     setup = Setup(data, length, crops, width, layers, batch, learning_rate, seed)
+    if time_shards is not None:
+        options = Options(tolerance, window, li.nn.WarmStart() if warm_start else None)
+        _train_shared(
+            names, setup, Limits(epochs, steps, device), options, shards=time_shards, resume=resume, folder=out
+        )
+        return
+    _check_folders([out / name for name in names], resume)
+    check_folder(out)
     console = Console(width=None if Console().is_terminal else 120)
     series = _load(setup, out)
     console.print(f"[bold]{series.title}[/bold]\n{series.about}", soft_wrap=True)
@@ -89,6 +99,37 @@ def main(
         _train(name, series, setup, Limits(epochs, steps, device), options=options, folder=out / name)
         runs.append(read_run(name, out / name))
     _report(series, runs, console, out)
+
+
+def _train_shared(
+    names: list[str], setup: Setup, limits: Limits, options: Options, *, shards: int, resume: bool, folder: Path
+) -> None:
+    """A training by all processes of torchrun; the first one reports."""
+    from recipes.gru.shared import SharedRun, check_shards, whole_checkpoints
+    from recipes.gru.training import SetupChanged
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    if len(names) > 1:
+        raise typer.BadParameter("trains with one solver; leave --compare out.", param_hint="--time-shards")
+    where = folder / f"{names[0]}-shared"
+    there = bool(whole_checkpoints(where))
+    try:
+        check_shards(shards, names[0], setup)
+        if there != resume:
+            words = "holds a run already; type --resume, or another --out" if there else "holds no run to resume"
+            raise ValueError(f"{where} {words}.")
+        check_folder(where)
+        series = _load(setup, folder)
+        run = SharedRun.begin(series, setup, limits, options, solver=names[0], shards=shards, folder=where)
+        rows = run.train(limits, resume=resume)
+    except (SetupChanged, ValueError) as error:
+        fail(error)
+    if run.fabric.is_global_zero:
+        print(f"{series.title}: {run.mesh.shape[0]} x {shards} ranks of batch x time")
+        for row in rows:
+            held_out = f", held out {row['held_out_loss']:.6f}" if "held_out_loss" in row else ""
+            print(f"step {row['step']}: loss {row['loss']:.6f}{held_out}")
+    torch.distributed.destroy_process_group()
 
 
 def _load(setup: Setup, out: Path) -> Series:

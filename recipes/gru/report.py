@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from recipes.canvas import COLOURS, MARKERS, pyplot, save
+from recipes.files import whole_lines
 from recipes.gru.tasks import AbstractTask, Series
 
 
@@ -59,12 +60,11 @@ def read_run(name: str, folder: Path) -> Run:
     run = Run(name, {}, {})
     logs = sorted(folder.glob("version_*/metrics.csv"), key=lambda path: int(path.parent.name.split("_")[1]))
     for log in logs:
-        with log.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("loss"):
-                    run.steps[int(row["step"])] = _step(row)
-                if row.get("held_out_loss"):
-                    run.held_out[int(row["step"])] = (float(row["held_out_loss"]), float(row["held_out_measure"]))
+        for row in csv.DictReader(whole_lines(log)):
+            if row.get("loss"):
+                run.steps[int(row["step"])] = _step(row)
+            if row.get("held_out_loss"):
+                run.held_out[int(row["step"])] = (float(row["held_out_loss"]), float(row["held_out_measure"]))
     return run
 
 

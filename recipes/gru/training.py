@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, RichProgressBar
 from pytorch_lightning.loggers import CSVLogger
 
+from recipes.gru.checkpoints import WholeCheckpoints
 from recipes.gru.data import SeriesData
 from recipes.gru.model import SeriesNetwork
 from recipes.gru.solvers import AbstractSolver, Options
@@ -166,6 +167,7 @@ def _trainer(setup: Setup, limits: Limits, folder: Path, callbacks: list[Callbac
         num_sanity_val_steps=0,
         enable_model_summary=False,
         enable_progress_bar=bars,
+        plugins=[WholeCheckpoints()],
         logger=CSVLogger(str(folder), name="", flush_logs_every_n_steps=1),
         callbacks=[StepClock(), KeepSetup(setup), latest, best, *callbacks],
     )

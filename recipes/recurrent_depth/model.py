@@ -25,8 +25,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lds_iter.depth import View
+from recipes.files import reading, whole
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
+CURE = "Take it from the repository again, or type: python -m recipes.recurrent_depth.train"
 
 
 @dataclass(frozen=True)
@@ -162,18 +164,23 @@ def save(model: RecurrentDepth, path: Path, about: dict[str, str]) -> None:
     from safetensors.torch import save_file
 
     weights = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
-    save_file(weights, path, {"shape": json.dumps(asdict(model.shape)), **about})
+    with whole(path) as fresh:
+        save_file(weights, fresh, {"shape": json.dumps(asdict(model.shape)), **about})
 
 
 def load(path: Path = WEIGHTS) -> RecurrentDepth:
-    """The trained model in float32, for evaluation; its weights carry no gradient."""
+    """The trained model in float32, for evaluation; its weights carry no gradient.
+
+    Raises:
+        BrokenFile: where the file is not whole, or of another model.
+    """
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:
+    with reading(path, CURE), safe_open(path, "pt") as file:
         shape = Shape(**json.loads(file.metadata()["shape"]))
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    model = RecurrentDepth(shape)
-    model.load_state_dict(weights)
+        model = RecurrentDepth(shape)
+        model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 
 
@@ -181,5 +188,5 @@ def about(path: Path = WEIGHTS) -> dict[str, str]:
     """The metadata of saved weights: how they were trained, and to which losses."""
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as file:
+    with reading(path, CURE), safe_open(path, "pt") as file:
         return file.metadata()

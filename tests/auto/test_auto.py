@@ -144,6 +144,34 @@ def test_a_contender_whose_first_iterations_load_code_is_tried_again():
     assert [decision.choice for decision in solution.decisions] == ["Newton()"]
 
 
+@dataclass(frozen=True)
+class Numbered(li.LDSApproximation):
+    """Picard's update or none, which notes the number of each of its iterations."""
+
+    moves: bool
+    seen: list[int] = field(default_factory=list, compare=False)
+
+    def init(self, guess):
+        return None
+
+    def update(self, lin, carry):
+        self.seen.append(lin.iteration)
+        d, _ = li.Picard().update(lin, None)
+        return d * self.moves, None
+
+
+def test_every_contender_counts_its_own_iterations():
+    """`Then` and `Switch` go by them; steps that were timed before do not count."""
+    f, s0, u = problem(gain=0.3, length=2000)
+    counted = Counted(f, row=0.0001)
+    contenders = Numbered(moves=False), Numbered(moves=True)
+    auto = li.Auto(contenders, clock=CountedClock(counted))
+    for method, stepped in zip(contenders, (26, 0), strict=True):  # one a solve, as the first spends the budget
+        assert li.solve(counted, s0, u, auto).decisions[0].row == stepped
+        assert len(method.seen) > 1
+        assert method.seen == list(range(len(method.seen)))
+
+
 def test_a_recurrence_with_compiled_steps_is_not_raced():
     f, s0, u = problem()
 
@@ -267,20 +295,20 @@ class Kernel:
 
     seconds: float
     spent: list[float] = field(default_factory=list)
-    name: str = "a kernel"
 
-    def run(self):
+    def __call__(self):
+        assert not torch.is_grad_enabled()  # a timing leaves no graph
         self.spent.append(self.seconds)
 
 
 @dataclass(frozen=True)
-class Both(li.auto.AbstractClock):
+class Both:
     """What recurrence and kernel have spent."""
 
     counted: Counted
     kernel: Kernel
 
-    def now(self, like):
+    def __call__(self, like):
         return self.counted.spent + sum(self.kernel.spent)
 
 
@@ -291,12 +319,12 @@ def test_beside_a_kernel_the_faster_one_answers(seconds, chosen):
     auto = li.Auto(clock=Both(counted, kernel))
     options = LoopOptions(1e-10, 1e-10, 2000, 2000)
     for _ in range(9):
-        state = auto.run_beside(kernel, Problem(counted, s0, u, 2000), u * 0, options)
+        state = auto.beside("a kernel", kernel).run(Problem(counted, s0, u, 2000), u * 0, options, ())
         if not chosen:
             torch.testing.assert_close(state.states[1:], loop(f, s0, u), **STATES)
     assert bool((state.result == li.Result.STOPPED).all()) is chosen
     runs = len(kernel.spent)
-    auto.run_beside(kernel, Problem(counted, s0, u, 2000), u * 0, options)
+    auto.beside("a kernel", kernel).run(Problem(counted, s0, u, 2000), u * 0, options, ())
     assert len(kernel.spent) == runs  # once all were tried it is not timed any more
 
 
@@ -309,7 +337,7 @@ def test_what_cannot_work_is_refused():
             li.Auto(wrong)
     with pytest.raises(ValueError, match="`budget` must lie in"):
         li.Auto(budget=0)
-    with pytest.raises(TypeError, match="`clock` must be a clock"):
+    with pytest.raises(TypeError, match="`clock` must be a function"):
         li.Auto(clock=3)
 
 

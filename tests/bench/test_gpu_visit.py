@@ -1,12 +1,15 @@
 """The visit to a GPU: its order, its clock, its file, its worker, and every stage on the CPU at tiny size."""
 
+import importlib.util
 import json
+import subprocess
 import sys
 
 import pytest
 import torch
 import typer
 
+from bench.edge import sine
 from bench.gpu.__main__ import main
 from bench.gpu.page import page, report
 from bench.gpu.record import Record, outcome
@@ -169,6 +172,56 @@ def test_a_page_of_the_guide_runs_on_the_device_and_says_what_it_lacks(tmp_path)
     with pytest.raises(ModuleNotFoundError):
         guide.run(TINY, text)
     assert "README.md" in guide.rows(TINY)
+
+
+BARE = """
+import importlib.machinery, importlib.metadata, json, re, sys
+names, todo = set(), sys.argv[1:]
+while todo:  # what these need, they have
+    name = todo.pop().lower().replace("_", "-")
+    if name not in names:
+        names.add(name)
+        try:
+            needed = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        todo += [re.match(r"[\\w.-]+", one).group() for one in needed if "extra ==" not in one]
+there = importlib.metadata.packages_distributions()
+absent = {name for name, of in there.items() if not names & {one.lower().replace("_", "-") for one in of}}
+absent.discard("lds_iter")
+found = importlib.machinery.PathFinder.find_spec
+importlib.machinery.PathFinder.find_spec = classmethod(
+    lambda cls, name, *rest: None if name.partition(".")[0] in absent else found(name, *rest)
+)
+from bench.gpu.stages import STAGES, rows_of
+from bench.gpu.stages.base import Where
+from bench.gpu.worker import answer
+import bench.gpu.__main__, bench.gpu.page, bench.edge.problems
+where = Where("cpu", tiny=True)
+rows = {stage.name: list(stage.rows(where)) for stage in STAGES}
+solved = answer("correctness", "solve: Newton()", where)["state"]
+print(json.dumps([solved, sorted(rows), len(bench.edge.problems.sine(10, 1).inputs), "diffusers" in absent]))
+"""
+
+THERE = "torch", "triton", "pytest", "hypothesis", "jax", "typer", "tqdm", "pytorch-lightning", "torchdiffeq"
+
+
+def test_a_machine_with_few_packages_suffices():
+    """All stages say their rows, a solve runs, and the sine wave has its weights, without anything else installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", BARE, *THERE], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    solved, stages, steps, diffusers_absent = json.loads(done.stdout.splitlines()[-1])
+    assert (solved, stages, steps) == ("done", sorted(stage.name for stage in STAGES), 10)
+    assert diffusers_absent or importlib.util.find_spec("diffusers") is None
+
+
+def test_the_weights_of_the_sine_wave_are_read_as_safetensors_reads_them():
+    load_file = pytest.importorskip("safetensors.torch").load_file
+    found, expected = sine.read_weights(sine.WEIGHTS), load_file(sine.WEIGHTS)
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 QUICK = "correctness", "gru", "deer", "diffusion"

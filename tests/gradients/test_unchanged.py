@@ -133,3 +133,18 @@ def test_unroll_reaches_the_guess_and_the_parameters_of_a_method():
     by_share, by_guess = torch.autograd.grad(solution.states.sum(), (share, guess))
     assert by_share != 0
     assert by_guess.abs().sum() > 0
+
+
+def test_a_sequence_that_failed_is_no_change():
+    """The gradient of the other one is right."""
+    layer, (s0, u) = linear(), problem(30, (2,))
+    u[20, 1] = 99.0
+
+    def f(s, u):
+        return torch.where(u > 90, torch.nan, torch.tanh(layer(s) + u))
+
+    s0.requires_grad_()
+    states = li.solve(f, s0, u, throw=False).states
+    (found,) = torch.autograd.grad(states.sum(), s0)
+    (wanted,) = torch.autograd.grad(li.sequential(f, s0, u)[:, 0].sum(), s0)
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-9, atol=1e-9)  # converged to 1e-10

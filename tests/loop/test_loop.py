@@ -12,7 +12,7 @@ from problems import CLOSE, problem
 
 import lds_iter as li
 from lds_iter.linear import registry
-from lds_iter.loop import iteration
+from lds_iter.loop import tiles
 
 SOME = [li.Newton(), li.QuasiNewton(), li.Picard(), li.Jacobi(), Noise()]
 WINDOWS = [None, 1, 7, 30]
@@ -88,7 +88,7 @@ def test_a_window_bounds_the_rows_per_evaluation_and_the_wasted_work():
 def test_tiles_on_a_cpu_change_nothing_but_rounding(name, tile, monkeypatch):
     s0, u = problem(45, (2,))
     f = tanh_rnn(4)
-    monkeypatch.setattr(iteration, "TILE_ELEMENTS", 4 * tile)
+    monkeypatch.setattr(tiles, "TILE_ELEMENTS", 4 * tile)
     solution = li.solve(f, s0, u, {**METHODS, **ADVERSARIES}[name], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(solution.states, loop(f, s0, u), **CLOSE)
 

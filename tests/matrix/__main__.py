@@ -24,6 +24,7 @@ from environment import Failed, interpreter, made, tested, wheel  # noqa: E402
 from rows import Row, rows  # noqa: E402
 
 from bench.common import pages  # noqa: E402
+from recipes.files import write  # noqa: E402
 
 RESULT = Path(__file__).with_name("result.json")
 PAGE = ROOT / "docs" / "about" / "tested.md"
@@ -94,8 +95,8 @@ def _keep(row: Row, outcome: dict) -> None:
         results[row.name] = outcome
     names = [row.name for row in rows(pinned_torch())]
     results = {name: results[name] for name in names if name in results}
-    RESULT.write_text(json.dumps(results, indent=1) + "\n")
-    PAGE.write_text(pages.between(PAGE.read_text(), COMMAND, section(results)))
+    write(RESULT, json.dumps(results, indent=1) + "\n")
+    write(PAGE, pages.between(PAGE.read_text(), COMMAND, section(results)))
 
 
 def section(results: dict[str, dict]) -> str:

@@ -34,6 +34,11 @@ LIMIT_SECONDS = 1500
 
 SHOW = "import importlib.metadata as m; print('\\n'.join(sorted(f'{d.name}=={d.version}' for d in m.distributions())))"
 WHERE = "import lds_iter; print(lds_iter.__file__)"
+SOLVES = (
+    "import torch, lds_iter as li; "
+    "assert li.solve(lambda s, u: torch.tanh(0.5 * s + u), torch.zeros(4), torch.randn(1000, 4)).converged"
+)
+"""What the package must do with no more than it requires."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +146,14 @@ def made(row: Row, wheel: Path, folder: Path) -> Environment:
     """An environment with the wheel, its requirements and the tools of the tests.
 
     Raises:
-        Failed: where there is no such Python, or something cannot be installed.
+        Failed: where there is no such Python, something cannot be installed, or the package does not solve before the
+            tools are there.
     """
     run([uv(), "venv", "--quiet", "--python", interpreter(row.python), str(folder / "venv")])
     environment = Environment(uv(), folder / "venv", folder / "venv" / "bin" / "python")
     environment.install("--requirement", str(requirements(row, folder)))
     environment.install("--no-deps", str(wheel))
+    run([str(environment.python), "-W", "ignore", "-c", SOLVES], folder)
     have = environment.versions()
     missing = [tool for tool in TOOLS if tool not in have]
     if missing:

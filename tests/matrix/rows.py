@@ -39,7 +39,7 @@ class Row:
         python: as in 3.11.
         torch: a version, or `NEWEST`; empty where the resolution decides.
         extra: of the package, empty for none.
-        lowest: whether every requirement of the package and the extra is taken at its minimum.
+        lowest: whether every requirement of the package and the extra, but a torch that is named, is at its minimum.
         tests: files and folders of tests, and options of pytest.
     """
 
@@ -51,13 +51,18 @@ class Row:
 
     @property
     def name(self) -> str:
-        what = f"torch {self.torch}" if self.torch else "lowest of " + (self.extra or "the package")
-        return f"Python {self.python}, {what}"
+        words = [f"Python {self.python}"]
+        if self.torch:
+            words.append(f"torch {self.torch}")
+        if self.lowest:
+            words.append("lowest of " + (self.extra or ("the rest" if self.torch else "the package")))
+        return ", ".join(words)
 
 
 def rows(short: str) -> list[Row]:
-    """All rows; `short` is the torch of `constraints.txt`, whose row CI runs."""
+    """All rows; `short` is the torch of `constraints.txt`, which is at hand where CI runs one of its rows."""
     newest = [Row(python, NEWEST) for python in ("3.11", "3.12", "3.13", "3.14")]
     others = [Row("3.12", "2.10.0"), Row("3.13", "2.11.0"), Row("3.14", "2.12.1"), Row("3.12", "2.14.1")]
     lowest = [Row("3.11", "", extra, lowest=True, tests=tests) for extra, tests in OF_EXTRA.items()]
-    return [Row("3.11", short), *newest, *others, Row("3.14", "2.9.0"), *lowest]
+    rest = Row("3.11", short, lowest=True)
+    return [Row("3.11", short), *newest, *others, Row("3.14", "2.9.0"), rest, *lowest]

@@ -16,7 +16,7 @@ import lds_iter as li
 from bench import composed
 from bench.edge.problems import lorenz, sine
 from lds_iter import _torch
-from lds_iter.derivatives.linearization import linearize_along
+from lds_iter.derivatives.along import linearize_along
 
 F64 = torch.float64
 exactly = partial(torch.testing.assert_close, rtol=0, atol=0)

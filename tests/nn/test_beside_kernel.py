@@ -1,6 +1,7 @@
 """Where `Auto` and torch's kernel meet: what a layer makes of each decision. The decisions are given here."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,12 +9,12 @@ from layers import KINDS, pair
 
 import lds_iter as li
 from lds_iter.loop.run import run
-from lds_iter.nn._beside import TorchKernel
+from lds_iter.loop.state import AbstractStrategy
 from lds_iter.nn._forward import recurrence_of
 from lds_iter.nn._plan import LOST, RACE
 from lds_iter.nn._recorded import saves_elsewhere
 from lds_iter.nn._sequences import Lengths
-from lds_iter.nn._ways import by_race
+from lds_iter.nn._ways import by_race, torch_kernel
 from lds_iter.nn._weights import layer_weights
 from lds_iter.nn.options import SolveOptions
 
@@ -21,13 +22,19 @@ OPTIONS = SolveOptions(rtol=1e-12, atol=1e-12)
 
 
 @dataclass(frozen=True)
-class Decided:
+class Decided(AbstractStrategy):
     """In place of an `Auto`, one that has decided."""
 
     for_kernel: bool
+    kernel: partial | None = None
 
-    def run_beside(self, kernel, problem, guess, options, observers=()):
-        kernel.run()  # to be timed
+    def beside(self, name, kernel):
+        assert name in {"the kernel of torch.nn." + kind for kind in KINDS}
+        return replace(self, kernel=kernel)
+
+    def run(self, problem, guess, options, observers):
+        with torch.no_grad():
+            self.kernel()  # to be timed
         state = run(problem, li.Newton(), guess, options, observers)
         stopped = torch.full_like(state.result, int(li.Result.STOPPED))
         return replace(state, result=stopped) if self.for_kernel else state
@@ -82,11 +89,10 @@ def test_timing_the_kernel_leaves_no_graph_and_fires_no_hook(kind):
     theirs, _, x, start = arguments(kind)
     seen = []
     theirs.weight_hh_l0.register_hook(seen.append)
-    kernel = TorchKernel(theirs, layer_weights(theirs, 0, False), x.requires_grad_(), start)
-    output, _ = kernel.run()
+    with torch.no_grad():
+        output, _ = torch_kernel(theirs, layer_weights(theirs, 0, False), x.requires_grad_(), start)
     assert not output.requires_grad
     assert seen == []
-    assert kernel.name == f"the kernel of torch.nn.{kind}"
 
 
 def test_checkpointing_is_noticed():

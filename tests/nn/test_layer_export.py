@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from abilities import compiles
 from layers import KINDS, METHODS, pair
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -32,13 +33,21 @@ def models(kind, method=None):
 @pytest.mark.filterwarnings("ignore")  # torch's own, of what a trace makes constant, and that it is deprecated
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_tracing_scripting_and_exporting(kind, method):
+def test_tracing_and_exporting(kind, method):
     theirs, ours, x = models(kind, method)
     expected = theirs(x)
     assert torch.equal(torch.jit.trace(ours, x)(x), expected)
     assert torch.equal(torch.export.export(ours, (x,)).module()(x), expected)
     assert torch.equal(make_fx(ours)(x[:, :5])(x[:, :5]), theirs(x[:, :5]))
-    assert torch.equal(torch.jit.script(copy.deepcopy(ours))(x), expected)
+
+
+@compiles
+@pytest.mark.filterwarnings("ignore")  # torch's own, that it is deprecated
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scripting(kind, method):
+    theirs, ours, x = models(kind, method)
+    assert torch.equal(torch.jit.script(copy.deepcopy(ours))(x), theirs(x))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -33,7 +33,7 @@ class SineProblem:
 
     @cached_property
     def problem(self) -> Any:
-        """A `bench.edge.problems.EdgeProblem`; its weights need safetensors, which may not be there."""
+        """A `bench.edge.problems.EdgeProblem`."""
         from bench.edge.problems import sine
 
         return sine(self.length, self.seed)

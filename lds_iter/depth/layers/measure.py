@@ -11,6 +11,7 @@ from torch import Tensor
 from lds_iter.depth.layers.recurrence import DepthRecurrence
 from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.linearization import Linearization
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import take_rows
@@ -99,10 +100,10 @@ def growth_per_layer(problem: DepthRecurrence, exact: Tensor, *, directions: int
     prev = torch.cat([problem.s0.unsqueeze(0), exact[:-1]])
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(directions, *problem.s0.shape, generator=generator, device="cpu").to(problem.s0)
-    growth = []
+    growth, refusals = [], Refusals()
     for t in range(prev.shape[0]):
         inputs = take_rows(problem.inputs, t, t + 1)
-        step = FunctionDerivatives(problem.f, prev[t : t + 1], inputs)
+        step = FunctionDerivatives(problem.f, prev[t : t + 1], inputs, refusals)
         pushed = torch.stack([step.jvp(direction.unsqueeze(0))[0] for direction in v])
         scale = pushed.flatten(1).norm(dim=1) / v.flatten(1).norm(dim=1)
         growth.append(scale.log())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lds_iter.derivatives.autodiff import FunctionDerivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
+from lds_iter.derivatives.refusals import Refusals
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
 from lds_iter.recurrence import own_linearize
@@ -88,15 +89,17 @@ class Layers:
 
     Attributes:
         f: the layers of a `DepthRecurrence`.
+        refusals: what they have refused of autodiff in this solve.
     """
 
     f: Callable[[Tensor, Any], Tensor]
+    refusals: Refusals = field(default_factory=Refusals, repr=False, compare=False)
 
     def __call__(self, s: Tensor, inputs: Any) -> Tensor:
         return self.f(s, inputs)
 
     def linearize(self, s: Tensor, inputs: Any) -> AbstractDerivatives:
-        return FittingDerivatives(FunctionDerivatives(self.f, s, inputs), s.shape)
+        return FittingDerivatives(FunctionDerivatives(self.f, s, inputs, self.refusals), s.shape)
 
 
 class FittingDerivatives(AbstractDerivatives):

@@ -12,8 +12,9 @@ two. To add one:
 3. Let the same parametrised test run over both, with `LDS_ITER_CPU_KERNELS` 1 and 0.
 
 The compiler is `$CXX`, or the first of c++, g++, clang++. `cache` says where libraries are kept and which are loaded;
-their names tell source, compiler, flags and processor. A kernel that cannot be built is missing, which is logged once
-as a warning of the logger `lds_iter`; `status` explains. A kernel that runs out of memory raises MemoryError.
+their names tell source, compiler, flags and processor. Where a kernel cannot be built, one that the wheel brought along
+serves, see `prebuilt`. Without that it is missing, which is logged once as a warning of the logger `lds_iter`; `status`
+explains. A kernel that runs out of memory raises MemoryError.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ from typing import Any
 
 import torch
 
-from lds_iter.kernels.cpu import cache
+from lds_iter.kernels.cpu import cache, prebuilt
+from lds_iter.kernels.cpu.prebuilt import HERE, source_text
 
 SWITCH = "LDS_ITER_CPU_KERNELS"
 """The environment variable that turns the kernels off (0 or off); read at every use."""
 
-HERE = Path(__file__).parent
 COMMON = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-shared", "-fPIC")
 """Not -ffast-math: inf and NaN must come through, and linking with it changes how the process treats denormals."""
 
@@ -78,6 +79,13 @@ def function(source: str, name: str, dtype: torch.dtype, integers: int, reals: i
     if dtype not in _ENDINGS or not enabled():
         return None
     return _function(source, name + _ENDINGS[dtype], integers, reals)
+
+
+def load_kernels(*sources: str) -> None:
+    """Load kernels before they are used, and compile those that are missing; see `function` for their sources."""
+    if enabled():
+        for source in sources:
+            _library(source)
 
 
 def status() -> dict[str, str]:
@@ -128,6 +136,9 @@ def _library(source: str) -> ctypes.CDLL | BuildError:
     try:
         return _build(source)
     except (BuildError, OSError, RuntimeError, ValueError, subprocess.SubprocessError) as error:
+        ready = prebuilt.load(source)
+        if ready is not None:
+            return ready
         reason = error if isinstance(error, BuildError) else BuildError(str(error))
         _warn_once(str(reason))
         return reason
@@ -154,7 +165,7 @@ def _build(source: str) -> ctypes.CDLL:
 
 def _build_in(where: Path, source: str) -> ctypes.CDLL:
     compiler, version = _compiler(os.environ.get("CXX", ""))
-    text = b"".join(path.read_bytes() for path in [HERE / f"{source}.cpp", *sorted(HERE.glob("*.h"))])
+    text = source_text(source)
     cache.remove_stale(where)
     errors: list[str] = []
     for flags in TRIES:

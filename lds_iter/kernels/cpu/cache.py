@@ -59,7 +59,7 @@ def find(source: str, key: str, where: Path) -> Path | None:
     """The library made of `source`, if there is one that is whole and trusted; others of that name are removed."""
     for path in sorted(where.glob(f"{source}-{key}-*.so")):
         with contextlib.suppress(OSError):  # gone, or of a disk that cannot be written
-            if _whose(path) is None and path.stem.rsplit("-", 1)[1] == _content(path):
+            if _whose(path) is None and path.stem.rsplit("-", 1)[1] == content(path):
                 return path
             path.unlink()
     return None
@@ -67,7 +67,7 @@ def find(source: str, key: str, where: Path) -> Path | None:
 
 def keep(made: Path, source: str, key: str, where: Path) -> Path:
     """Put a new library, a file on the same disk, where `find` finds it."""
-    target = where / f"{source}-{key}-{_content(made)}.so"
+    target = where / f"{source}-{key}-{content(made)}.so"
     made.chmod(0o700)
     _sync(made)
     made.replace(target)
@@ -131,7 +131,8 @@ def _whose(path: Path) -> str | None:
     return f"others can write to {path}" if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) else None
 
 
-def _content(path: Path) -> str:
+def content(path: Path) -> str:
+    """A hash of the bytes of a library, which its name holds."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:24]
 
 

@@ -22,6 +22,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 import torch  # noqa: E402
 from fuzz.running import Outcome, one_thread, run_chunk, run_seed  # noqa: E402
 
+from recipes.files import write  # noqa: E402
+
 RESULT = Path(__file__).with_name("result.json")
 CHUNK = 50
 """Seeds that a process takes at a time."""
@@ -60,7 +62,7 @@ def _campaign(options: argparse.Namespace) -> int:
         for outcomes in pool.map(run_chunk, chunks):  # raises where a process has died of a case
             for outcome in outcomes:
                 _count(tally, outcome)
-            _write(options.result, tally)
+            write(options.result, json.dumps(tally, indent=2) + "\n")
             minutes, done = (time.monotonic() - begin) / 60, tally["cases"] - before
             rate = f"{minutes:.1f} minutes, {done / minutes:.0f} a minute"
             print(f"{tally['cases']} of {options.cases} cases, failures: {tally['failures']}; {rate}", flush=True)
@@ -106,13 +108,6 @@ def _count(tally: dict, outcome: Outcome) -> None:
         print(f"{outcome}\n    again: python tests/contract/fuzz --repeat {outcome.seed}", flush=True)
         if len(tally["failed"]) < SHOWN:
             tally["failed"].append(str(outcome))
-
-
-def _write(path: Path, tally: dict) -> None:
-    """All of it or nothing, whenever the process ends."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(tally, indent=2) + "\n")
-    beside.replace(path)
 
 
 def _code() -> str:

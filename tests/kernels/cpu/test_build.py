@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import pwd
 import re
 import stat
 import subprocess
@@ -174,12 +175,19 @@ def test_a_relative_cache_is_ignored(given, tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
-@pytest.mark.parametrize("blocked", ["a file in the way", "nothing can be made there", "no home"])
+def nobody(number):
+    raise KeyError(f"uid not found: {number}")
+
+
+@pytest.mark.parametrize("blocked", ["a file in the way", "nothing can be made there", "no home", "a relative home"])
 def test_where_no_cache_can_be_made_a_private_folder_serves(blocked, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("")
-    given = {"a file in the way": str(tmp_path / "file"), "nothing can be made there": "/proc/nowhere", "no home": ""}
-    monkeypatch.setenv("XDG_CACHE_HOME", given[blocked])
-    monkeypatch.setenv("HOME", "relative" if blocked == "no home" else str(tmp_path))
+    given = {"a file in the way": str(tmp_path / "file"), "nothing can be made there": "/proc/nowhere"}
+    monkeypatch.setenv("XDG_CACHE_HOME", given.get(blocked, ""))
+    monkeypatch.setenv("HOME", "relative" if blocked == "a relative home" else str(tmp_path))
+    if blocked == "no home":  # of a user of a container that no list knows
+        monkeypatch.delenv("HOME")
+        monkeypatch.setattr(pwd, "getpwuid", nobody)
     cache.private.cache_clear()
     made = cache.folder()
     assert made.name.startswith("lds_iter-")

@@ -3,13 +3,16 @@
 By Triton's interpreter, whose numbers wrap around as those of a GPU do, on memory that takes room where it is touched.
 """
 
+import ast
+from pathlib import Path
+
 import pytest
 import torch
 
 import lds_iter as li
 
 pytest.importorskip("triton", reason="the kernels need Triton, which is made for Linux")
-from triton.runtime.interpreter import GridExecutor
+from triton.runtime.interpreter import GridExecutor, interpreter_builder
 
 from lds_iter.kernels.triton.cells import gru_step, lstm_step, rnn_step
 from lds_iter.kernels.triton.scans import block_scan, dense_scan, single_pass
@@ -134,3 +137,104 @@ def test_steps_and_iterations_count_their_programs_on_one_side(monkeypatch):
         found = grids(monkeypatch, run)
         assert found[0][0] >= batch
         assert all(len(grid) == 1 and grid[0] <= PLACES for grid in found)
+
+
+FEW = 4
+"""Time steps that fit one program, so that no program waits for another."""
+
+CELLS = {
+    "GRU step": (lambda s, u, w, rest: gru_step.step(s[1:], (u[0], u[1], u[2]), w[:48], w[0])[0], 1),
+    "LSTM step": (lambda s, u, w, rest: lstm_step.step(s[1:], u, w)[0], 2),
+    "RNN step": (lambda s, u, w, rest: rnn_step.step(s[1:], u[0], w[:16], False)[0], 1),
+    "GRU iteration": (lambda s, u, w, rest: gru_step.gru_iteration(s, (u[0], u[1], u[2]), w[:48], w[0], **rest), 1),
+    "LSTM iteration": (lambda s, u, w, rest: lstm_step.lstm_iteration(s, u, w, **rest), 2),
+    "RNN iteration": (lambda s, u, w, rest: rnn_step.rnn_iteration(s, u[0], w[:16], False, **rest), 1),
+}
+"""Each launch of a cell at a width of 16, from `(n + 1, B, K D)` states, and K."""
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_of_sequences_that_lie_beyond_32_bits(name, sparse, monkeypatch):
+    """Of a batch of forty million sequences the last one alone is computed, as a batch of its own is."""
+    run, size = CELLS[name]
+    batch, width = 40_000_000, 16
+    states = torch.randn(FEW + 1, 1, size * width)
+    u, weight = [torch.randn(FEW, 1, width) for _ in range(4)], torch.randn(4 * width, width) / 8
+
+    def last_of(tensor):
+        """A tensor of the whole batch, contiguous, whose last sequence this is."""
+        shape = (tensor.shape[0], batch, tensor.shape[-1])
+        whole = sparse(shape, (batch * shape[-1], shape[-1], 1), tensor.dtype)
+        whole[:, -1:] = tensor
+        return whole
+
+    def rest(states, new):
+        lo, hi = (sparse((states.shape[1],), (1,), torch.int64) for _ in range(2))
+        hi[-1] = FEW
+        return {"new": new, "s0": states[0], "start": 0, "lo": lo, "hi": hi, "rtol": 0.0, "atol": 1e-5}
+
+    new = torch.zeros_like(states[1:])
+    found = run(states, u, weight, rest(states, new))
+    expected = new if name.endswith("iteration") else found
+    new = last_of(torch.zeros_like(states[1:]))
+    states, u = last_of(states), [last_of(each) for each in u]
+    assert states.numel() > 2**31
+    with monkeypatch.context() as patched:
+        only_the_last(patched, batch, sparse)
+        found = run(states, u, weight, rest(states, new))
+    found = new if name.endswith("iteration") else found
+    torch.testing.assert_close(found[:, -1:].clone(), expected, **CLOSE)
+    assert expected.abs().sum() > 0
+
+
+def only_the_last(monkeypatch, batch, sparse):
+    """Of the programs of a launch the last one runs, and takes the last ticket; results are files with holes."""
+    at, sides, call = interpreter_builder.set_grid_idx, interpreter_builder.set_grid_dim, GridExecutor.__call__
+
+    def one(self, *given, **named):
+        assert self.grid == (batch,)
+        self.grid = (1,)
+        call(self, *given, **named)
+
+    def tickets(words, *, dtype, device):
+        made = sparse((words,), (1,), dtype).to(device)
+        made[0] = batch - 1
+        return made
+
+    monkeypatch.setattr(interpreter_builder, "set_grid_dim", lambda x, y, z: sides(batch, y, z))
+    monkeypatch.setattr(interpreter_builder, "set_grid_idx", lambda x, y, z: at(batch - 1, y, z))
+    monkeypatch.setattr(GridExecutor, "__call__", one)
+    monkeypatch.setattr(torch, "empty_like", lambda like: sparse(like.shape, like.stride(), like.dtype))
+    monkeypatch.setattr(torch, "zeros", tickets)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_ten_million_steps_of_a_cell_fit_the_grid(name, monkeypatch):
+    run, size = CELLS[name]
+    states, u = empty(STEPS + 1, 3, size * 16), [empty(STEPS, 3, 16)] * 4
+    weight, lo = empty(64, 16), torch.zeros(3, dtype=torch.int64)
+    rest = {"new": states[1:], "s0": states[0], "start": 0, "lo": lo, "hi": lo + STEPS, "rtol": 0.0, "atol": 1e-5}
+    monkeypatch.setattr(torch, "zeros", lambda words, **named: lo)
+    monkeypatch.setattr(torch, "empty_like", lambda like: like)
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda like, *shape, **named: like[:1])
+    found = grids(monkeypatch, lambda: run(states, u, weight, rest))
+    assert found
+    for grid in found:
+        assert len(grid) == 1
+        assert grid[0] <= PLACES
+
+
+def test_no_launch_is_left_out():
+    """The modules that launch kernels are those of this file, and each launches what is tested here."""
+    launching = {
+        path.stem: sum(
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Subscript) for node in ast.walk(ast.parse(text))
+        )
+        for path in (Path(li.__file__).parent / "kernels" / "triton").rglob("*.py")
+        if "triton.jit" in (text := path.read_text())
+    }
+    launching = {name: count for name, count in launching.items() if count}
+    assert launching == {
+        "single_pass": 1, "block_scan": 2, "dense_scan": 1,
+        "gru_step": 1, "lstm_step": 1, "rnn_step": 1, "settling": 2,
+    }  # fmt: skip

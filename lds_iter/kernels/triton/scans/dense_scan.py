@@ -112,7 +112,7 @@ def scan_(
     n, batch, width = x.shape
     chunks = triton.cdiv(n, length)
     accumulate = torch.promote_types(torch.promote_types(a.dtype, x.dtype), torch.float32)
-    precision = products or _precision(a.dtype, accumulate)
+    precision = products or precision_of(a.dtype, accumulate)
     last = x.new_empty((chunks - 1, batch, width), dtype=accumulate)
     which = {"PRODUCTS": products is not None, "PRECISION": precision}
     if chunks > 1:
@@ -122,7 +122,8 @@ def scan_(
     _launch(a, x, initial, last, last, reverse, chunks, length, APPLY=True, **which)
 
 
-def _precision(dtype: torch.dtype, accumulate: torch.dtype) -> str:
+def precision_of(dtype: torch.dtype, accumulate: torch.dtype) -> str:
+    """The precision of the products, whatever `torch.set_float32_matmul_precision` allows elsewhere."""
     if accumulate == torch.float64:
         return "ieee"
     return "tf32x3" if dtype == torch.float32 else "tf32"

@@ -4,6 +4,7 @@
     map                      the numbers of a sequence's map, D^2 + D for Newton      all-gather
     state                    D numbers a sequence                                     to the next rank
 
+Each message begins with 8 more bytes, which say what it holds.
 Counts are differences of solves that take different numbers of iterations, so what a solve sends once drops out.
 """
 
@@ -34,9 +35,16 @@ FEW, MANY = 2, 6
 NUMBER_BYTES, WORD_BYTES = 4, 8
 """Of a number of a state, float32; each tensor in a message is filled up to a multiple of the second."""
 
+NAME_BYTES = 8
+"""With which each message begins."""
+
 FRONTIER_NUMBERS = 8
 """Of a sequence, float64: the frontier, whether all rows are accepted, whether `f` is broken, the largest residual of
 accepted rows, and twice two residuals of open rows."""
+
+SETTLED = 5
+"""Messages to the next rank before all that follow are of iterations alike: two hold `s0`, and the first two iterations
+tell the ranks which message follows which."""
 
 GATHERED, PASSED = "c10d::allgather_", "c10d::alltoall_base_"
 """Operations. The second is the last of an iteration."""
@@ -67,9 +75,10 @@ class Sent:
 
 
 def formula(kind: Kind, width: int, batch: int) -> tuple[int, int, int]:
-    """Bytes of the frontier, of the map and of the state, as the guide has them; for an even batch."""
-    maps = batch * NUMBER_BYTES * kind.sent(width)
-    return batch * FRONTIER_NUMBERS * 8, maps, batch * NUMBER_BYTES * width
+    """Bytes of the frontier, of the map and of the state, as the guide has them; an odd batch may send 4 bytes more."""
+    numbers = batch * FRONTIER_NUMBERS * 8, batch * NUMBER_BYTES * kind.sent(width), batch * NUMBER_BYTES * width
+    frontier, maps, state = (NAME_BYTES + size for size in numbers)
+    return frontier, maps, state
 
 
 def in_sockets(kind: Kind, width: int, batch: int, rank: int, ranks: int) -> int:
@@ -109,7 +118,7 @@ def _of_one(group: dist.ProcessGroup, kind: Kind, width: int, batch: int) -> Sen
         with torch.no_grad(), messages:
             li.solve(f, s0, inputs, kind.method, mesh=group, max_iters=iterations, rtol=0, atol=0, throw=False)
         written.append(_written(group) - before)
-    one, *others = messages.iterations[2:-1]  # before: arguments and s0 are compared, then structures
+    one, *others = messages.iterations[SETTLED:-1]
     assert others and all(other == one for other in others), "an iteration sends other messages than the next"
     gathers = tuple(size for name, size in one if name == GATHERED)
     passed = [size for name, size in one if name == PASSED]

@@ -51,13 +51,13 @@ class Forecast:
     fits: bool
 
 
-def alone(kind: str, length: float, batch: float, found: Works) -> Forecast:
+def alone(kind: str, length: float, batch: int, found: Works) -> Forecast:
     """On one GPU without a mesh."""
     work = found[kind, WIDTH, False]
     return Forecast(on_gpus(kind, WIDTH, work, length, batch, 1, None), fits(work, WIDTH, length, batch, 1))
 
 
-def shared(kind: str, length: float, batch: float, fleet: Fleet, found: Works) -> Forecast:
+def shared(kind: str, length: float, batch: int, fleet: Fleet, found: Works) -> Forecast:
     """With the time steps spread over the GPUs."""
     work = found[kind, WIDTH, True]
     seconds = on_gpus(kind, WIDTH, work, length, batch, fleet.ranks, NETWORKS[fleet.network])

@@ -36,16 +36,16 @@ Amounts = tuple[float, float, float, float, float]
 """How much of each of `Costs` an iteration takes, in their order."""
 
 
-def local(work: Work, length: float, batch: float = 1) -> Amounts:
+def local(work: Work, length: float, batch: int = 1) -> Amounts:
     """Of one rank's own `length` time steps of so many sequences. `work` is of one sequence."""
     return work.launched(length), batch * work.moved(length), batch * length * work.flops_a_step, 0, 0
 
 
-def messages(kind: str, width: int, batch: float, ranks: int) -> Amounts:
+def messages(kind: str, width: int, batch: int, ranks: int) -> Amounts:
     """Of what ranks tell each other, over links that are all alike."""
     if ranks < 2:
         return 0, 0, 0, 0, 0
-    frontier, maps, state = (batch / 2 * size for size in formula(KINDS[kind], width, 2))
+    frontier, maps, state = formula(KINDS[kind], width, batch)
     others = ranks - 1
     return 0, 2 * others * maps, 0, 2 * others + 1, others * (frontier + maps) + state
 
@@ -145,7 +145,7 @@ are several). Rates: NVLink 4 of an H100, 380 of 450 GB/s as measured (NVIDIA/nc
 
 
 def on_gpus(
-    kind: str, width: int, work: Work, length: float, batch: float, ranks: int, network: Network | None
+    kind: str, width: int, work: Work, length: float, batch: int, ranks: int, network: Network | None
 ) -> float:
     """Seconds of an iteration on `ranks` GPUs; `network` None: one GPU without a mesh."""
     launched, moved, flops, *_ = local(work, length / ranks, batch)
@@ -155,12 +155,12 @@ def on_gpus(
     launched += work.scans * GPU_SCAN_OPERATIONS
     if network is None:
         return seconds((launched, moved, flops, 0, 0), H100)
-    frontier, maps, state = (batch / 2 * size for size in formula(KINDS[kind], width, 2))
+    frontier, maps, state = formula(KINDS[kind], width, batch)
     told = network.gather(ranks, frontier) + network.gather(ranks, maps) + network.hop(ranks, state)
     carried = 2 * (ranks - 1) * maps
     return seconds((launched + GPU_SCAN_OPERATIONS, moved + carried, flops, 0, 0), H100) + told
 
 
-def fits(work: Work, width: int, length: float, batch: float, ranks: int) -> bool:
+def fits(work: Work, width: int, length: float, batch: int, ranks: int) -> bool:
     """Whether an iteration, and as many inputs as states, have room in the memory of the GPUs without a window."""
     return batch * length / ranks * (work.alive_a_step + NUMBER_BYTES * width) <= H100_BYTES

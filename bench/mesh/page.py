@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.common.pages import markdown
-from bench.mesh.forecast import FLEETS, LENGTHS, WIDTH, Forecast, batches, crossing, forecasts
+from bench.mesh.forecast import BATCH_LENGTH, FLEETS, LENGTHS, WIDTH, Forecast, batches, crossing, forecasts
 from bench.mesh.model import Costs
 from bench.mesh.work import Work
 
@@ -30,24 +30,32 @@ def section(results: dict[str, Any]) -> str:
     """What the command writes into the page."""
     machine, found = results["machine"], works(results)
     where = f"{machine['device']}, a thread a rank, torch {machine['torch']}, gloo, float32, one sequence."
-    return "\n\n".join(
-        [
-            f"### Bytes of an iteration\n\nTwo sequences, D = {SHOWN_WIDTH}: frontier, map and state.",
-            counts(results["counts"]) + "\n" + sockets(results["counts"]),
-            f"### Time of an iteration\n\n{where}",
-            times(results["rows"], found, results["cores"]),
-            fitted(results["fit"]),
-            f"### On GPUs\n\nMilliseconds of an iteration, one sequence, D = {WIDTH}; in brackets how many times as fast "
-            "as one GPU; \\* needs a window, the rest fits. *Full matrices:*",
-            expected("Newton, dense", found),
-            "*A diagonal:*",
-            expected("QuasiNewton", found),
-            "### From which T on it beats one GPU",
-            crossings(found),
-            "### Beside a batch\n\nHow many times as fast as a batch spread over the same GPUs, T = 10,000,000.",
-            beside(found),
-        ]
-    )
+    parts = [
+        f"### Bytes of an iteration\n\nTwo sequences, D = {SHOWN_WIDTH}: frontier, map and state.",
+        counts(results["counts"]),
+        sockets(results["counts"]),
+        f"### Time of an iteration\n\n{where}",
+        times(results["rows"], found, results["cores"]),
+        fitted(results["fit"]),
+        f"### On GPUs\n\nMilliseconds of an iteration, one sequence, D = {WIDTH}; in brackets how many times as fast as "
+        "one GPU; \\* does not fit without a window. The last column: in "
+        "fewer iterations than these, the fastest beats a loop of 1 us a step. *Full matrices:*",
+        expected("Newton, dense", found),
+        "*A diagonal:*",
+        expected("QuasiNewton", found),
+        "### From which T on it beats one GPU",
+        crossings(found),
+        f"### Beside a batch\n\nHow many times as fast as whole sequences on each of the same P GPUs, T = "
+        f"{BATCH_LENGTH:,}. *No*: it is not faster.",
+        beside(found),
+    ]
+    return "\n\n".join(part.strip() for part in parts)
+
+
+def _figures(x: float, digits: int = 2) -> str:
+    """A number of so many digits, without an exponent."""
+    places = digits - 1 - math.floor(math.log10(x)) if x else 0
+    return f"{round(x, places):,.{max(0, places)}f}"
 
 
 def counts(rows: Sequence[dict[str, Any]]) -> str:
@@ -84,14 +92,14 @@ def times(rows: Sequence[dict[str, Any]], found: dict[tuple[str, int, bool], Wor
         ms = {row["ranks"]: 1e3 * row["seconds"] for row in here if row["length"] == longest}
         alone, shared = (found[kind, width, shares].moved(1) for shares in (False, True))
         lines.append(
-            [kind, str(width), f"{longest:,}", *(f"{ms[ranks]:.3g}" for ranks in sorted(ms)), f"{alone:,.0f}",
-             f"{shared:,.0f}"]
+            [kind, str(width), f"{longest:,}", *(_figures(ms[ranks]) for ranks in sorted(ms)),
+             f"{alone:,.0f} / {shared:,.0f}"]
         )  # fmt: skip
         gains.append((ms[0] / ms[2], f"{kind}, D = {width}"))
     gain, case = max(gains)
-    head = ["method", "D", "T", "no mesh (ms)", "P = 1", "P = 2", "P = 4", "bytes a step, no mesh", "in a mesh"]
+    head = ["method", "D", "T", "no mesh (ms)", "P = 1", "P = 2", "P = 4", "bytes a step, no mesh / mesh"]
     return markdown(head, lines) + (
-        f"\nThis machine has {cores} cores, so four ranks share them. The best of two ranks is {gain:.2g} times as fast "
+        f"\nThis machine has {cores} cores, so four ranks share them. The best of two ranks is {_figures(gain)} times as fast "
         f"as one process without a mesh ({case}).\n"
     )
 
@@ -99,12 +107,12 @@ def times(rows: Sequence[dict[str, Any]], found: dict[tuple[str, int, bool], Wor
 def fitted(fit: dict[str, Any]) -> str:
     """The costs and how far the model is off."""
     costs = Costs(**fit["costs"])
-    rate = f"{1e-9 / costs.memory:.3g} GB/s" if costs.memory else "free"
-    compute = f"{1e-9 / costs.flop:.3g} GFLOP/s" if costs.flop else "free"
-    link = f"{1e-9 / costs.link:.3g} GB/s" if costs.link else "free, beside the hops"
+    rate = f"{_figures(1e-9 / costs.memory)} GB/s" if costs.memory else "free"
+    compute = f"{_figures(1e-9 / costs.flop)} GFLOP/s" if costs.flop else "free"
+    link = f"{_figures(1e-6 / costs.link)} MB/s" if costs.link else "free, beside the hops"
     words = (
-        f"Fitted: {1e6 * costs.launch:.3g} us an operation, memory {rate}, products {compute}, "
-        f"{1e6 * costs.hop:.3g} us a hop, links {link}."
+        f"Fitted: {_figures(1e6 * costs.launch)} us an operation, memory {rate}, products {compute}, "
+        f"{_figures(1e6 * costs.hop)} us a hop, links {link}."
     )
     names = {
         "fitted": "fitted to", "lengths": "lengths left out of the fit",
@@ -119,20 +127,20 @@ def fitted(fit: dict[str, Any]) -> str:
 
 def expected(kind: str, found: dict[tuple[str, int, bool], Work]) -> str:
     """Milliseconds on GPUs, and within how many iterations that is faster than steps in sequence."""
-    head = ["T", "1 GPU", *(fleet.name for fleet in FLEETS), "iterations against steps of 1 us"]
+    head = ["T", "1 GPU", *(fleet.name for fleet in FLEETS), "iterations"]
     lines = []
     for length in LENGTHS:
         alone, *rest = forecasts(kind, length, found)
         best = min(one.seconds for one in (alone, *rest))
         lines.append(
-            [f"{length:,}", _ms(alone), *(f"{_ms(one)} ({alone.seconds / one.seconds:.2g})" for one in rest),
-             f"{length * STEP_SECONDS / best:,.0f}"]
+            [f"{length:,}", _ms(alone), *(f"{_ms(one)} ({_figures(alone.seconds / one.seconds)})" for one in rest),
+             _figures(length * STEP_SECONDS / best)]
         )  # fmt: skip
     return markdown(head, lines)
 
 
 def _ms(one: Forecast) -> str:
-    return f"{float(f'{1e3 * one.seconds:.2g}'):,g}" + ("" if one.fits else " \\*")
+    return _figures(1e3 * one.seconds) + ("" if one.fits else " \\*")
 
 
 def crossings(found: dict[tuple[str, int, bool], Work]) -> str:
@@ -145,13 +153,13 @@ def crossings(found: dict[tuple[str, int, bool], Work]) -> str:
 
 
 def _length(length: float) -> str:
-    return "never" if math.isinf(length) else f"{float(f'{length:.2g}'):,.0f}"
+    return "never" if math.isinf(length) else _figures(length)
 
 
 def beside(found: dict[tuple[str, int, bool], Work]) -> str:
     """Gains over a batch that is spread over the GPUs."""
     lines = []
     for words, gains in batches(found):
-        lines.append([words, *(f"{gain:.2g}" if gain > 1 else "never" for gain in gains)])
+        lines.append([words, *(_figures(gain) if gain > 1 else "no" for gain in gains)])
     head = ["sequences", *(f"{kind}, {fleet.name}" for kind in ("full", "diagonal") for fleet in FLEETS[1:4])]
     return markdown(head, lines)

@@ -23,7 +23,9 @@ def picture(results: dict[str, Any], path: Path) -> Path:
             fleets = [Fleet(ranks, "NVLink" if ranks <= 8 else "InfiniBand") for ranks in RANKS]
             gains = [one / shared(kind, length, 1, fleet, found).seconds for fleet in fleets]
             ax.loglog(RANKS, gains, color=colour, marker=marker, markersize=5)
-            ax.text(RANKS[-1] * 1.2, gains[-1], f"T = 1e{len(str(length)) - 1}", color=colour, va="center", fontsize=9)
+            ax.text(
+                RANKS[-1] * 1.2, gains[-1], f"$T = 10^{len(str(length)) - 1}$", color=colour, va="center", fontsize=9
+            )
         ax.axhline(1, color="#808080", linewidth=1)
         ax.plot(RANKS, RANKS, color="#808080", linewidth=1, linestyle=":")
         ax.set(title=title, xlabel="GPUs", xlim=(1.7, 6000), ylim=(0.1, 1500))

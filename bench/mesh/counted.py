@@ -15,6 +15,7 @@ import socket
 import struct
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -119,7 +120,8 @@ def _of_one(group: dist.ProcessGroup, kind: Kind, width: int, batch: int) -> Sen
             li.solve(f, s0, inputs, kind.method, mesh=group, max_iters=iterations, rtol=0, atol=0, throw=False)
         written.append(_written(group) - before)
     one, *others = messages.iterations[SETTLED:-1]
-    assert others and all(other == one for other in others), "an iteration sends other messages than the next"
+    assert others, "too few iterations to compare"
+    assert all(other == one for other in others), "an iteration sends other messages than the next"
     gathers = tuple(size for name, size in one if name == GATHERED)
     passed = [size for name, size in one if name == PASSED]
     assert len(gathers) + len(passed) == len(one), f"messages of another kind: {one}"
@@ -131,11 +133,11 @@ def _written(group: dist.ProcessGroup) -> int:
     dist.barrier(group)
     time.sleep(SETTLED_SECONDS)
     found = 0
-    for name in os.listdir("/proc/self/fd"):
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+            if not str(path.readlink()).startswith("socket:"):
                 continue
-            with socket.socket(fileno=os.dup(int(name))) as connection:
+            with socket.socket(fileno=os.dup(int(path.name))) as connection:
                 told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
         except OSError:  # closed meanwhile, or a socket of another kind
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bench.mesh.model import NETWORKS, fits, on_gpus
+from bench.mesh.model import fits, on_gpus
+from bench.mesh.network import NETWORKS
 from bench.mesh.work import Work
 
 LENGTHS = 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000

@@ -21,6 +21,12 @@ FIRST, LAST = 2, 8
 METHODS = "Newton, dense", "QuasiNewton"
 RANKS = 1, 2, 4
 
+PARTS = 64, 16, 4, 1
+"""Of the longest trajectory, timed each."""
+
+SHORTEST = 16
+"""Time steps: a trajectory shorter than `LAST` is solved before the timed iterations end."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -36,8 +42,8 @@ def cases(most: int) -> list[Case]:
     found = []
     for kind in METHODS:
         for width in 4, 16, 64:
-            longest = most // (width**2 if kind == "Newton, dense" else 4 * width)
-            found += [Case(kind, longest // part, width) for part in (64, 16, 4, 1)]
+            longest = max(SHORTEST * PARTS[0], most // (width**2 if kind == "Newton, dense" else 4 * width))
+            found += [Case(kind, longest // part, width) for part in PARTS]
     return found
 
 

@@ -37,9 +37,9 @@ def section(results: dict[str, Any]) -> str:
         f"### Time of an iteration\n\n{where}",
         times(results["rows"], found, results["cores"]),
         fitted(results["fit"]),
-        f"### On GPUs\n\nMilliseconds of an iteration, one sequence, D = {WIDTH}; in brackets how many times as fast as "
-        "one GPU; \\* does not fit without a window. The last column: in "
-        "fewer iterations than these, the fastest beats a loop of 1 us a step. *Full matrices:*",
+        f"### On GPUs\n\nMilliseconds of an iteration, one sequence, D = {WIDTH}; in brackets how many times as fast "
+        "as one GPU; \\* does not fit without a window. In fewer iterations than the last column says, the fastest "
+        "beats a loop over time that takes 1 us a step. *Full matrices:*",
         expected("Newton, dense", found),
         "*A diagonal:*",
         expected("QuasiNewton", found),
@@ -99,8 +99,8 @@ def times(rows: Sequence[dict[str, Any]], found: dict[tuple[str, int, bool], Wor
     gain, case = max(gains)
     head = ["method", "D", "T", "no mesh (ms)", "P = 1", "P = 2", "P = 4", "bytes a step, no mesh / mesh"]
     return markdown(head, lines) + (
-        f"\nThis machine has {cores} cores, so four ranks share them. The best of two ranks is {_figures(gain)} times as fast "
-        f"as one process without a mesh ({case}).\n"
+        f"\nThis machine has {cores} cores, so four ranks share them. The best of two ranks is {_figures(gain)} times "
+        f"as fast as one process without a mesh ({case}).\n"
     )
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 from bench.mesh.forecast import LENGTHS, Fleet, alone, shared
 from bench.mesh.page import works
-from recipes.canvas import COLOURS, MARKERS, pyplot, save
+from recipes.canvas import COLOURS, label, pyplot, save
 
 RANKS = [2**k for k in range(1, 11)]
+NODE = 8
+"""GPUs that NVLink joins."""
 TITLES = {"Newton, dense": "full matrices", "QuasiNewton": "a diagonal"}
 
 
@@ -18,19 +20,17 @@ def picture(results: dict[str, Any], path: Path) -> Path:
     found = works(results)
     figure = pyplot().figure(figsize=(10, 3.8), layout="constrained")
     for ax, (kind, title) in zip(figure.subplots(1, 2, sharey=True), TITLES.items(), strict=True):
-        for length, colour, marker in zip(LENGTHS, COLOURS, MARKERS, strict=False):
+        for length, colour in zip(LENGTHS, COLOURS, strict=False):
             one = alone(kind, length, 1, found).seconds
-            fleets = [Fleet(ranks, "NVLink" if ranks <= 8 else "InfiniBand") for ranks in RANKS]
+            fleets = [Fleet(ranks, "NVLink" if ranks <= NODE else "InfiniBand") for ranks in RANKS]
             gains = [one / shared(kind, length, 1, fleet, found).seconds for fleet in fleets]
-            ax.loglog(RANKS, gains, color=colour, marker=marker, markersize=5)
-            ax.text(
-                RANKS[-1] * 1.2, gains[-1], f"$T = 10^{len(str(length)) - 1}$", color=colour, va="center", fontsize=9
-            )
+            ax.loglog(RANKS, gains, color=colour, label=f"T = {length:,}")
         ax.axhline(1, color="#808080", linewidth=1)
         ax.plot(RANKS, RANKS, color="#808080", linewidth=1, linestyle=":")
-        ax.set(title=title, xlabel="GPUs", xlim=(1.7, 6000), ylim=(0.1, 1500))
+        ax.set(title=title, xlabel="GPUs", xlim=(1.7, 1200), ylim=(0.1, 1500))
         ax.set_xticks([2, 8, 64, 1024], ["2", "8", "64", "1,024"])
         ax.minorticks_off()
         ax.grid(visible=True)
+        label(ax)
     figure.axes[0].set_ylabel("times as fast as one GPU")
     return save(figure, path)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 import lds_iter as li
 from bench.lowrank.measure import DeltaHead
+from lds_iter.linear import times
 
 GAIN, SEEN = 0.9, 0.5
 """Of the network's weights, and of what its derivatives see of them. Derivatives are too small on purpose: a solve then
@@ -75,7 +76,7 @@ class Rotation(li.AbstractTransition):
         return Rotation(self.a, -self.b)
 
     def scaled(self, factor: float | Tensor) -> Rotation:
-        return Rotation(li.linear.times(factor, self.a), li.linear.times(factor, self.b))
+        return Rotation(times(factor, self.a), times(factor, self.b))
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ FREE = ("aten::empty", "aten::_unsafe_view", "aten::detach")
 """Operations that neither read nor write memory, besides views."""
 
 SHORT, LONG = 2**9, 2**12
-"""Time steps at which is counted; what lies in between gives the cost of a step and of a doubling. Longer shares are evaluated
-in tiles on a CPU where no mesh is given."""
+"""Time steps at which is counted; what lies in between gives the cost of a step and of a doubling. Longer shares are
+evaluated in tiles on a CPU where no mesh is given."""
 
 
 @dataclass(frozen=True)

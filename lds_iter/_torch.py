@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -98,6 +98,17 @@ def untraced(function: Callable[P, R]) -> Callable[P, R]:
         return disabled(*args, **kwargs) if "torch._dynamo" in sys.modules else function(*args, **kwargs)
 
     return called
+
+
+def autocast_is_on(device: str) -> bool:
+    """Whether autocast is on for a type of device; some have none."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
+    """All operations where a tensor lives in full precision; entered only if autocast is on, for it takes a while."""
+    device = tensor.device.type
+    return torch.autocast(device, enabled=False) if autocast_is_on(device) else nullcontext()
 
 
 def has_tangent(tensor: Tensor) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter._torch import without_autocast
 from lds_iter.checks import check_arguments
 from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.linearization import Linearization
@@ -142,7 +143,8 @@ def iterate(now: Iterate) -> Iterate:
     Returns:
         The next iterate; `now` stays as it is.
     """
-    return replace(now, state=iteration.iterate(now.problem, now.method, now.state, now.options))
+    with without_autocast(now.states):
+        return replace(now, state=iteration.iterate(now.problem, now.method, now.state, now.options))
 
 
 def finish(now: Iterate) -> Solution:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced
+from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced, without_autocast
 from lds_iter.checks import (
     Arguments,
     Options,
@@ -25,7 +25,6 @@ from lds_iter.checks import (
 )
 from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.autodiff import refused
-from lds_iter.derivatives.under_autocast import without_autocast
 from lds_iter.distributed.rank_errors import ESTIMATE
 from lds_iter.distributed.shared_scan import shared_scan
 from lds_iter.errors import SolveError, explain_failure

@@ -6,13 +6,13 @@ a backward pass mostly runs after autocast has ended, and would differentiate an
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lds_iter._torch import autocast_is_on
 from lds_iter.derivatives.autodiff import Autodiff
 from lds_iter.recurrence import Function
 
@@ -56,18 +56,8 @@ class UnderAutocast:
 
 def keep_autocast(f: Function, s0: Tensor) -> Function:
     """`f`, which autocast, if it is on where `s0` lives, stays on for, wherever `f` is called later."""
-    if not _is_on(s0.device.type):
+    if not autocast_is_on(s0.device.type):
         return f
     if isinstance(f, Autodiff):
         return Autodiff(UnderAutocast(f.f, s0.device.type), f.refusals)
     return UnderAutocast(f, s0.device.type)
-
-
-def without_autocast(s0: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """All operations in full precision; entered only if autocast is on, for it costs as much as several of them."""
-    device = s0.device.type
-    return torch.autocast(device, enabled=False) if _is_on(device) else contextlib.nullcontext()
-
-
-def _is_on(device: str) -> bool:
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # some devices have none

@@ -90,7 +90,7 @@ def _solved(
         KeyboardInterrupt: with the solution reached.
     """
     length = problem.length
-    bound = settings.residual(length, clipped=recurrence.clipping is not None)
+    bound = settings.residual(length, careful=recurrence.guided or recurrence.clipping is not None)
     options = LoopOptions(0.0, bound, length, settings.window or length)
     recorder = Recorder() if watch.record else None
     with progress_bar(length, watch.progress) as bar:

@@ -164,6 +164,7 @@ class ParallelPipeline:
             widened(facts.first),
             stride=self.settings.stride(schedule),
             reuse=self.settings.radius(schedule, guided=guided),
+            guided=guided,
             between=between_steps(loop),
         )
         found = denoise(recurrence, facts.first, inputs, self.settings, watch, guess)

@@ -50,6 +50,7 @@ class Denoising:
             evaluated again; the output is extended along the move by the slope of Gaussian images. 0: evaluate all that
             has moved.
         between: what happens to the samples before each step, in the scheduler's units; None for nothing.
+        guided: whether the model's outputs are extrapolated from several predictions, which multiplies errors.
     """
 
     def __init__(
@@ -62,8 +63,9 @@ class Denoising:
         stride: int = 1,
         reuse: float = 0.0,
         between: Between | None = None,
+        guided: bool = False,
     ) -> None:
-        self.table, self.clipping, self.between = table, clip, between
+        self.table, self.clipping, self.between, self.guided = table, clip, between, guided
         self._evaluate = evaluate
         self.shape = noise.shape[1:]
         self.slots, self.width = table.model.shape[1], self.shape.numel()

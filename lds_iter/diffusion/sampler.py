@@ -191,5 +191,6 @@ class ParallelSampler:
             widened(task.noise),
             stride=settings.stride(schedule),
             reuse=settings.radius(schedule, guided=guided),
+            guided=guided,
         )
         return recurrence, inputs, network

@@ -26,8 +26,10 @@ GUIDED_NOISY_REUSE = 0.01
 """Under guidance and added noise. With 0.05 two runs in thirty miss their tolerance, by up to 1.6 times, and smaller
 residuals do not help; with 0.01 rounds are the same, and work is a tenth more."""
 
-RESIDUAL, CLIPPED_RESIDUAL = 5.0, 2.0
-"""Tolerances that a residual may have, without and with clipping: what is clipped in the last iterate stays so."""
+RESIDUAL, CAREFUL_RESIDUAL = 5.0, 2.0
+"""Tolerances that a residual may have. The second one under clipping, since what is clipped in the last iterate stays
+so, and under guidance, which multiplies errors: with 5.0 one of twelve runs by UniPC is off by twice its tolerance, and
+with 2.0 none; that takes half a round more."""
 
 SUMMED_RESIDUAL = 250.0
 """Tolerances that all residuals may have together: in more than fifty steps they add up."""
@@ -45,8 +47,8 @@ class Settings:
         method: `Secant()`, `Structured()`, `li.Picard()`, or any other method of `li.solve`.
         window: steps evaluated at once beyond the first one that is not exact yet; all when None.
         tol: the error to aim at, in units of the noise level (a sample has size 1 at every step). It bounds the
-            residuals: they may be `5 * tol`, where the scheduler clips `2 * tol`, and in many steps, where they add up,
-            `250 * tol / T`.
+            residuals: they may be `5 * tol`, under guidance or clipping `2 * tol`, and in many steps, where they add
+            up, `250 * tol / T`.
         thin: in the first round about so many steps are evaluated and the rest interpolated, in the next twice as many,
             and so on until all are. 0 evaluates all of them from the first round on, as is always done where the
             scheduler adds noise. None: one of three for 20 steps, one of five for 50, one of ten for 250
@@ -97,9 +99,9 @@ class Settings:
             reuse = FEW_STEPS_REUSE if len(schedule) <= FEW_STEPS else REUSE
         return reuse * self.tol
 
-    def residual(self, steps: int, *, clipped: bool) -> float:
-        """How large residuals may stay at the end of so many steps."""
-        return self.tol * min(CLIPPED_RESIDUAL if clipped else RESIDUAL, SUMMED_RESIDUAL / steps)
+    def residual(self, steps: int, *, careful: bool) -> float:
+        """How large residuals may stay at the end of so many steps; `careful`: under guidance or clipping."""
+        return self.tol * min(CAREFUL_RESIDUAL if careful else RESIDUAL, SUMMED_RESIDUAL / steps)
 
 
 def warn_of_clipping(scheduler: Any, schedule: Schedule, *, guided: bool) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
+from lds_iter._torch import without_autocast
 from lds_iter.linear.arguments import check_scan_arguments
 from lds_iter.linear.registry import kernel_of, operator_of, register_scan
 from lds_iter.linear.transitions import (
@@ -100,7 +101,9 @@ def _scan(transition: AbstractTransition, b: Tensor, initial: Tensor | None, out
     elif out is not b:
         out.copy_(b)
     scan = kernel_of(type(transition), b.device.type).forward or reference_scan
-    if scan(transition, out, initial) is not None:
+    with without_autocast(b):
+        returned = scan(transition, out, initial)
+    if returned is not None:
         raise TypeError(
             f"The scan registered for {type(transition).__name__} returns a value. It must write the solution into its "
             "second argument, in place (`x.copy_(solution)`), and return None."
@@ -219,9 +222,10 @@ class _DifferentiableScan(torch.autograd.Function):
         # Row t multiplies by A_{t+1}^T; the last row has no successor, so its matrix meets a zero initial value.
         shifted = map_leaves(lambda leaf: torch.cat([leaf[1:], leaf[:1]]), transposed)
         adjoint = linear_scan(shifted, grad, reverse=True)
-        before = take(transposed, slice(0, 1)).mv(adjoint[:1])[0] if ctx.has_initial else None
         wanted = [leaf for leaf in flat if leaf.requires_grad]
-        with torch.enable_grad():
+        with without_autocast(grad):
+            before = take(transposed, slice(0, 1)).mv(adjoint[:1])[0] if ctx.has_initial else None
+        with torch.enable_grad(), without_autocast(grad):
             product = transition.mv(torch.cat([initial.unsqueeze(0), x[:-1]]))
             found = (
                 torch.autograd.grad(product, wanted, adjoint, create_graph=again, allow_unused=True) if wanted else ()

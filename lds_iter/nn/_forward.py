@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lds_iter._torch import without_autocast
 from lds_iter.auto import Auto
 from lds_iter.compile.compiled import CompileCache
 from lds_iter.nn._boundary import Sequences
@@ -58,7 +58,7 @@ def forward_pass(
 
 def _carried_out(module: torch.nn.RNNBase, batch: Sequences, way: Way) -> LayerOutcome:
     """The outcome of a forward by one way."""
-    with _full_precision(batch.x):
+    with without_autocast(batch.x):
         results, parts = _stack(module, batch, way)
     solutions = tuple(part.solution for part in parts if part.solution is not None)
     if results is None:
@@ -81,12 +81,6 @@ def _way(
     if batch.dtype.itemsize < 4:
         return HALF
     return SAVED if saves_elsewhere() else by_race(module, batch.lengths, options, auto())
-
-
-def _full_precision(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """A context without autocast, entered only if autocast is on: it costs as much as several operations."""
-    device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else contextlib.nullcontext()
 
 
 def _stack(

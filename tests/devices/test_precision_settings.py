@@ -102,3 +102,36 @@ def test_a_generator_of_another_device_is_refused_by_name():
     sampler = li.mcmc.hmc(lambda x: -x.square().sum(-1) / 2, 0.3)
     with pytest.raises(ValueError, match=r"`generator` must be on the device"):
         li.mcmc.sample(sampler, torch.zeros(2, device="meta"), 4, generator=torch.Generator("cpu"))
+
+
+@pytest.mark.parametrize("structure", [li.Dense, li.Diagonal])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_scans_and_their_gradients_keep_full_precision_under_autocast(structure, reverse):
+    shape = (12, 3, 3) if structure is li.Dense else (12, 3)
+    numbers = 0.5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    b = torch.randn(12, 3, generator=torch.Generator().manual_seed(1))
+
+    def found() -> list[torch.Tensor]:
+        a, inhomogeneous, initial = (x.clone().requires_grad_() for x in (numbers, b, b[0]))
+        x = li.linear_scan(structure(a), inhomogeneous, initial, reverse=reverse)
+        return [x, *torch.autograd.grad(x.square().sum(), (a, inhomogeneous, initial))]
+
+    plain = found()
+    with torch.autocast("cpu", torch.bfloat16):
+        under = found()
+    torch.testing.assert_close(under, plain, rtol=0, atol=0)
+
+
+def test_an_iteration_by_hand_keeps_its_scans_in_full_precision_under_autocast():
+    f = lambda s, u: torch.tanh(0.9 * s.roll(1, -1) + u)  # noqa: E731
+    u = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+
+    def second() -> torch.Tensor:
+        now = li.start(f, torch.zeros(4), u, li.Newton())
+        with torch.no_grad():
+            return li.iterate(li.iterate(now)).states
+
+    plain = second()
+    with torch.autocast("cpu", torch.bfloat16):
+        under = second()
+    torch.testing.assert_close(under, plain, rtol=0, atol=0)

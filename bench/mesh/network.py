@@ -72,4 +72,5 @@ NETWORKS = {
     "Ethernet": Network(8, 12.5e9, 20.3e-6),
 }
 """Rates: NVLink 4 of an H100, 370 of 450 GB/s (NVIDIA/nccl-tests issue 212); NDR, 400 Gb/s a GPU; 100 Gb/s. A hop by
-Ethernet is estimated at 23 us, half of 46 us, an all-reduce of 8 bytes between two hosts (facebookresearch/param issue 40)."""
+Ethernet is estimated at 23 us, half of 46 us, an all-reduce of 8 bytes between two hosts (facebookresearch/param issue
+40)."""

@@ -55,6 +55,7 @@ COMPARISONS = (
     Comparison("bench.generation", devices=CPU),
     Comparison("bench.diffusion", devices=CPU),
     Comparison("bench.diffusion_tolerance", quick=("--only", "LMS", "--no-write"), devices=CPU),
+    Comparison("bench.mesh", quick=("--rounds", "1", "--most", "1", "--out", str(QUICK)), devices=CPU),
     Comparison("bench.gradients", quick=("--no-write", "--width", "4", "--length", "100"), devices=CPU),
     Comparison("bench.speed", devices=CPU),
     Comparison("bench.cpu", devices=CPU),

@@ -17,6 +17,7 @@ import torch
 
 from bench.curves import page as curves
 from bench.map import page as maps
+from bench.mesh import picture as mesh
 from docs.drawing.curves import forms, window
 from docs.drawing.lead import lead
 from docs.drawing.maps import chaos, convergence
@@ -24,7 +25,7 @@ from docs.drawing.style import PICTURES, draw
 from docs.drawing.training import gru_torch
 from docs.drawing.trust import trust_region
 
-RESULTS = Path(__file__).parent.parent / "bench" / "results" / "cpu-2-threads"
+RESULTS = Path(__file__).parent.parent / "bench" / "results"
 
 
 def measured(name: str) -> Any:
@@ -40,13 +41,20 @@ DRAWN = {
     "forms": partial(draw, "forms", forms),
     "trust-region": partial(draw, "trust-region", trust_region),
     "map-forward": lambda: maps.picture(
-        measured("map"), PICTURES / "map-forward.svg", training=False
+        measured("cpu-2-threads/map"),
+        PICTURES / "map-forward.svg",
+        training=False,
     ),
     "map-training": lambda: maps.picture(
-        measured("map"), PICTURES / "map-training.svg", training=True
+        measured("cpu-2-threads/map"),
+        PICTURES / "map-training.svg",
+        training=True,
     ),
     "curves": lambda: curves.picture(
-        measured("curves")["tables"], PICTURES / "curves.svg"
+        measured("cpu-2-threads/curves")["tables"], PICTURES / "curves.svg"
+    ),
+    "time-sharding": lambda: mesh.picture(
+        measured("mesh"), PICTURES / "time-sharding.svg"
     ),
     "gru-torch": lambda: gru_torch(PICTURES / "gru-torch.svg"),
 }

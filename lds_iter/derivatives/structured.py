@@ -17,6 +17,7 @@ from torch import Tensor
 from lds_iter.derivatives.closed_form import AbstractDerivatives, ElementwiseDerivatives
 from lds_iter.derivatives.pullback import value_and_pullback
 from lds_iter.derivatives.refusals import refusals_of
+from lds_iter.linear.low_rank import LowRank
 from lds_iter.linear.transitions import AbstractTransition, BlockDiagonal, Diagonal
 
 
@@ -52,6 +53,11 @@ class StructuredDerivatives(AbstractDerivatives):
         return self.transition.dense(self.value).matrix
 
     def diagonal(self) -> Tensor:
+        if isinstance(self.transition, Diagonal):
+            return self.transition.diagonal.expand_as(self.value)
+        if isinstance(self.transition, LowRank):
+            plus = (self.transition.u * self.transition.v).sum(-1)
+            return (self.transition.diagonal + plus).expand_as(self.value)
         return self.block_diagonal(1)[..., 0, 0]
 
     def block_diagonal(self, size: int) -> Tensor:

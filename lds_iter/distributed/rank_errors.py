@@ -10,8 +10,8 @@ LONGER = "For a longer wait type torch.distributed.init_process_group(..., timeo
 
 IN_STEP = (
     "Every rank makes the same calls in the same order: `solve`, `.backward()`, and in a callback `progress.states` "
-    "and `progress.update`. A method chooses the structure of its transitions by what all ranks know (`lin.largest`), "
-    "not by the numbers of its own rows."
+    "and `progress.update`. A method chooses the structure of its transitions by what all ranks know "
+    "(`lin.over_time.largest`), not by the numbers of its own rows."
 )
 
 

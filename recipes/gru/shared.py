@@ -25,6 +25,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from recipes import files
 from recipes.gru.data import InOrder, Shuffled
 from recipes.gru.model import SeriesNetwork
 from recipes.gru.solvers import SOLVERS, Options
@@ -161,7 +162,7 @@ class SharedRun:
         model, optimizer = get_state_dict(self.model, self.optimizer)
         save({"model": model, "optimizer": optimizer}, checkpoint_id=self.folder / f"step-{step:06d}")
         if self.fabric.is_global_zero:
-            (self.folder / "setup.json").write_text(json.dumps(asdict(self.setup)))
+            files.write(self.folder / "setup.json", json.dumps(asdict(self.setup)))
             for old in whole_checkpoints(self.folder)[:-1]:
                 shutil.rmtree(old)
         dist.barrier()
@@ -181,7 +182,7 @@ class SharedRun:
     def _write(self, rows: list[dict[str, float]]) -> None:
         """The steps of this start of the run, as `metrics.csv`."""
         if self.fabric.is_global_zero:
-            with (self.folder / "metrics.csv").open("w", newline="") as file:
+            with files.whole(self.folder / "metrics.csv") as fresh, fresh.open("w", newline="") as file:
                 writer = csv.DictWriter(file, ["step", "loss", "held_out_loss"])
                 writer.writeheader()
                 writer.writerows(rows)

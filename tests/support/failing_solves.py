@@ -73,8 +73,8 @@ TRANSITIONS = {
     "diagonal": lambda lin: li.Diagonal(torch.full_like(lin.prev, 0.1)),
     "dense": lambda lin: li.Dense(torch.eye(lin.prev.shape[-1]).expand(*lin.prev.shape, -1) * 0.1),
     "own": lambda lin: Halving(torch.full_like(lin.prev, 0.1)),
-    "looks": lambda lin: li.Diagonal(lin.largest(lin.prev).clamp(max=0.1).expand(lin.prev.shape)),
-    "passes": lambda lin: li.Diagonal(lin.previous(lin.prev, lin.prev[:1]).clamp(max=0.1)),
+    "looks": lambda lin: li.Diagonal(lin.over_time.largest(lin.prev).clamp(max=0.1).expand(lin.prev.shape)),
+    "passes": lambda lin: li.Diagonal(lin.over_time.previous(lin.prev, lin.prev[:1]).clamp(max=0.1)),
     "narrow": lambda lin: li.Diagonal(torch.full_like(lin.prev[..., :1], 0.1)),
 }
 """By name; the first three are of one method. "looks" and "passes" send messages that others do not expect."""

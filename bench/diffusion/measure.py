@@ -33,7 +33,7 @@ IN_BETWEEN = (3.5e-2, 1.1e-2, 3.5e-3)
 ORDERS = (8, 20)
 """Of ParaTAA's equations, beside T."""
 GOAL = 1e-3
-NEWTON_STEPS = 250
+NEWTON_STEPS = 50
 """Newton's method is run up to so many: it evaluates every step 65 times a round, on images of 64 numbers."""
 LONG = (("DDIM", 1000), ("DDPM", 100), ("DDPM", 250), ("DDPM", 1000))
 PEERS = {"ParaTAA, order 8", "ParaTAA, order 20", "ParaTAA, order T", "SRDS"}

@@ -123,8 +123,8 @@ def page(results: dict[str, Any]) -> str:
             parts.append(f"## {scheduler}, error {bar:g}\n\n{table(rows, scheduler, bar)}\n")
     parts.append(
         f"## Against ParaDiGMS\n\nRounds and work divided by ParaDiGMS's. The aim is at most {AIM:g} of its rounds, "
-        f"with less work. {ratios(rows)}\n\nWhere Newton's method, which has the whole derivative of the network, does not "
-        "reach the aim, no estimate of that derivative will.\n"
+        f"with less work. {ratios(rows)}\n\nWhere Newton's method, which has the whole derivative of the network, does "
+        "not reach the aim, no estimate of that derivative will.\n"
     )
     marks = f"<!-- begin: {TOLERANCE_COMMAND} -->\n<!-- end: {TOLERANCE_COMMAND} -->\n"
     before = PAGE.read_text() if PAGE.exists() else ""

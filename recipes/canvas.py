@@ -7,8 +7,6 @@ import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recipes.files import write
-
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -101,6 +99,8 @@ def save(figure: Any, path: Path, dpi: int = 120) -> Path:
     Returns:
         The path.
     """
+    from recipes.files import write  # the builder of the guide reads this module by its path, and saves nothing
+
     svg = vector(figure, dpi)
     write(path, svg)
     write(path.with_stem(f"{path.stem}-dark"), dark(svg))

@@ -1,6 +1,8 @@
 """The notebooks: of the format, made of their sources as these stand, running, and shown in the guide."""
 
 import importlib
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -54,3 +56,11 @@ def test_the_guide_shows_a_notebook(path):
     assert len(pictures) == 2 * drawn == 2 * page.count(".svg#both")
     assert all(svg.startswith("<?xml") for svg in pictures.values())
     assert f"notebooks/{path.stem}.md\n" in (ROOT / "mkdocs.yml").read_text()
+
+
+def test_the_builder_of_the_guide_reads_its_hooks_from_anywhere(tmp_path):
+    """It has no root of the repository on its path."""
+    hooks = (ROOT / "docs" / name for name in ("hooks.py", "notebook_pages.py"))
+    for hook in hooks:
+        code = f"import runpy; runpy.run_path({str(hook)!r})"
+        subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, check=True)

@@ -17,22 +17,20 @@ from torch.autograd import Function
 from torch.nn.utils.rnn import PackedSequence
 
 from lds_iter.distributed.call import begun
-from lds_iter.distributed.meeting import Backwards, broadcast, group_of, meet
+from lds_iter.distributed.meeting import broadcast, group_of, meet
 from lds_iter.distributed.messages import Messages
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.errors import SolveError
-from lds_iter.guesses import repeat_initial
 from lds_iter.nn._boundary import Sequences
 from lds_iter.nn._failures import explain_shared_failure
 from lds_iter.nn._plan import BY_RANKS, Part
 from lds_iter.nn._recorded import recorded
-from lds_iter.nn._ways import Start, Way
+from lds_iter.nn._solve_with import solve_with
+from lds_iter.nn._ways import Start, Way, solve_arguments
 from lds_iter.nn.cell import CellRecurrence
-from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.options import SolveOptions
 from lds_iter.nn.suited import shared_method
 from lds_iter.solution import Solution
-from lds_iter.solve import solve
 
 R = TypeVar("R")
 
@@ -153,10 +151,8 @@ def by_ranks(module: torch.nn.RNNBase, options: SolveOptions, shards: TimeShards
         layer, backward = divmod(place, 2 if module.bidirectional else 1)
         ordered = shards.reversed(shards.sizes) if backward else shards
         first = ordered.place == 0 and not ordered.is_empty
-        projected = isinstance(f, LSTMRecurrence) and f.projection is not None and first
-        u = f.inputs(x, start[0]) if projected else f.inputs(x)  # pyright: ignore[reportCallIssue]
+        s0, u = solve_arguments(f, x, start, holds_first=first)
         who = f"{type(module).__name__}, layer {layer}{', backward' if backward else ''}"
-        s0 = f.spec.pack(start, f.weights)
         (states, last), solution = solved_by_ranks(f, s0, u, ordered, options, (module, place), who)
         return Part((f.spec.output(states, f.weights), f.spec.final(last, f.weights)), BY_RANKS, solution)
 
@@ -187,23 +183,8 @@ def solved_by_ranks(
     Raises:
         SolveError: on every rank, where a sequence does not converge.
     """
-    method, memory = options.method or shared_method(where[0]), options.warm_start
-    guess = None if memory is None else memory.recall(where, max(1, shards.sizes[shards.rank]), s0)
-    group = shards.messages.call.group
-    order: Any = Backwards(group) if shards.backwards else group
-    solution = solve(
-        f,
-        s0,
-        inputs,
-        method,
-        guess=repeat_initial if guess is None else guess,
-        rtol=options.rtol,
-        atol=options.atol,
-        window=options.window,
-        max_iters=options.limit(shards.length, method),
-        throw=False,
-        mesh=order,
-    )
+    method, memory = shared_method(where[0]) if options.method is None else options.method, options.warm_start
+    solution = solve_with(options, method, f, s0, inputs, shards.sizes[shards.rank], where=where, shards=shards)
     if not solution.converged:
         raise SolveError(explain_shared_failure(who, solution), solution.light())
     states: Any = EndOnAll.apply(shards, solution.states)

@@ -12,19 +12,18 @@ from torch.utils import _pytree as pytree
 
 from lds_iter.auto import Auto
 from lds_iter.compile.compiled import CompileCache, Compiled
-from lds_iter.guesses import repeat_initial
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.nn._gradient import Once, solved, stepped, stepped_along
 from lds_iter.nn._masked import Masked
 from lds_iter.nn._plan import BY_METHOD, BY_STEPS, LOST, NO_STEPS, NOT_FINITE, OVER_BUDGET, RACE, Part
 from lds_iter.nn._sequences import Lengths, last_rows
+from lds_iter.nn._solve_with import solve_with
 from lds_iter.nn._weights import WEIGHT_NAMES, layer_weights
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.lstm import LSTMRecurrence
 from lds_iter.nn.options import SolveOptions
 from lds_iter.solution import Result, Solution
-from lds_iter.solve import solve
 
 ONCE = "Give the layer a method, such as layer.method = li.QuasiNewton()."
 
@@ -40,7 +39,7 @@ def by_steps(lengths: Lengths | None) -> Way:
         mask = None if lengths is None else lengths.mask
         states = stepped_along(f, f.spec.pack(start, f.weights), x, mask)
         if states is None:
-            states = stepped(f, *_begin(f, x, start), mask)
+            states = stepped(f, *solve_arguments(f, x, start), mask)
         return Part(None, NO_STEPS) if states is None else Part(_results(f, states, lengths), BY_STEPS)
 
     return way
@@ -56,14 +55,15 @@ def by_method(
     """Solve in parallel over time, by a method."""
 
     def way(place: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
-        s0, u = _begin(f, x, start)
+        s0, u = solve_arguments(f, x, start)
         if not _finite(s0, u):
             return Part(None, NOT_FINITE)
         memory, where = options.warm_start, (module, place)
-        guess = None if memory is None else memory.recall(where, x.shape[0], s0)
 
         def run(f: CellRecurrence, s0: Tensor, u: Any) -> Solution:
-            return _solution_of(f, s0, u, lengths, options, method, cache, guess)
+            masked, inputs = _masked(f, u, lengths)
+            compiled = masked if cache is None else Compiled(masked, cache)
+            return solve_with(options, method, compiled, s0, inputs, x.shape[0], where=where)
 
         states, solution = solved(f, s0, u, run)
         if not solution.converged:
@@ -79,13 +79,14 @@ def by_race(module: torch.nn.RNNBase, lengths: Lengths | None, options: SolveOpt
     """Evaluate by a solve or by torch's kernel, whichever `Auto` finds to be faster."""
 
     def way(place: int, f: CellRecurrence, x: Tensor, start: Start) -> Part:
-        s0, u = _begin(f, x, start)
+        s0, u = solve_arguments(f, x, start)
         if not _finite(s0, u):
             return Part(None, NOT_FINITE)
         layer, backward = divmod(place, 2 if module.bidirectional else 1)
         kernel = partial(torch_kernel, module, layer_weights(module, layer, bool(backward)), x, start)
         beside = auto.beside(f"the kernel of torch.nn.{module.mode.partition('_')[0]}", kernel)
-        solution = _solution_of(f, s0, u, lengths, options, beside, None, None)
+        masked, inputs = _masked(f, u, lengths)
+        solution = solve_with(options, beside, masked, s0, inputs, x.shape[0])
         if solution.failed:
             return Part(None, OVER_BUDGET, solution.light())
         if not bool((solution.result == Result.STOPPED).any()):
@@ -121,39 +122,22 @@ def torch_kernel(
     return output, tuple(state[0] for state in final)
 
 
-def _solution_of(
-    f: CellRecurrence,
-    s0: Tensor,
-    u: Any,
-    lengths: Lengths | None,
-    options: SolveOptions,
-    method: LDSApproximation | AbstractStrategy,
-    cache: CompileCache | None,
-    guess: Tensor | None,
-) -> Solution:
-    masked = f if lengths is None else Masked(f)
-    return solve(
-        masked if cache is None else Compiled(masked, cache),
-        s0,
-        u if lengths is None else (u, lengths.mask),
-        method,
-        guess=repeat_initial if guess is None else guess,
-        rtol=options.rtol,
-        atol=options.atol,
-        window=options.window,
-        max_iters=options.limit(u[0].shape[0] if isinstance(u, tuple) else u.shape[0], method),
-        throw=False,
-    )
+def _masked(f: CellRecurrence, u: Any, lengths: Lengths | None) -> tuple[CellRecurrence | Masked, Any]:
+    """The recurrence and its inputs, with the padding of packed sequences left alone."""
+    return (f, u) if lengths is None else (Masked(f), (u, lengths.mask))
 
 
 def _finite(s0: Tensor, u: Any) -> bool:
     return all(bool(leaf.detach().sum().isfinite()) for leaf in pytree.tree_leaves((s0, u)))
 
 
-def _begin(f: CellRecurrence, x: Tensor, start: Start) -> tuple[Tensor, Any]:
-    """The state before the first step, and the inputs of the recurrence."""
+def solve_arguments(f: CellRecurrence, x: Tensor, start: Start, *, holds_first: bool = True) -> tuple[Tensor, Any]:
+    """The state before the first step, and the inputs of the recurrence.
+
+    `holds_first`: whether this process holds the first step, where a projection takes part of the state as it is.
+    """
     s0 = f.spec.pack(start, f.weights)
-    if isinstance(f, LSTMRecurrence) and f.projection is not None:
+    if isinstance(f, LSTMRecurrence) and f.projection is not None and holds_first:
         return s0, f.inputs(x, start[0])
     return s0, f.inputs(x)
 

@@ -9,15 +9,12 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter._torch import untraced
+from lds_iter._torch import untraced, without_autocast
 from lds_iter.auto import Auto
 from lds_iter.compile.compiled import CompileCache, Compiled
 from lds_iter.derivatives.autodiff import with_derivatives
 from lds_iter.derivatives.refusals import Refusals
 from lds_iter.errors import warn_of_slowness
-from lds_iter.guesses import repeat_initial
-from lds_iter.loop.state import AbstractStrategy
-from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import check_names
 from lds_iter.nn._cell_arguments import check_cell, check_input, check_states, zeros
 from lds_iter.nn._cell_problem import CellProblem, cell_problem
@@ -25,6 +22,7 @@ from lds_iter.nn._failures import explain_fallback
 from lds_iter.nn._gradient import Once, solved, stepped
 from lds_iter.nn._recorded import as_leaf, recorded, traced_as_leaf
 from lds_iter.nn._shared import check_not_recorded, met, padded_to_a_row, solved_by_ranks
+from lds_iter.nn._solve_with import solve_with
 from lds_iter.nn.cell import CellRecurrence
 from lds_iter.nn.options import (
     OPTION_NAMES,
@@ -37,7 +35,6 @@ from lds_iter.nn.options import (
 from lds_iter.nn.suited import default_auto
 from lds_iter.recurrence import take_rows
 from lds_iter.solution import Solution
-from lds_iter.solve import solve
 
 LOOP = "For a cell of your own call it in a loop: `for x_t in x: state = layer.cell(x_t, state)`."
 
@@ -119,7 +116,7 @@ class Recurrent(torch.nn.Module):
             return self._of_ranks(input, state)
         check_input(self.cell, input)
         given = self._arranged(input, state)
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input):
             problem = cell_problem(self.cell, *given)
             found = self._states(problem, len(given[0]), recorded(*pytree.tree_leaves(given)))
             states = problem.unpack(found)
@@ -146,14 +143,17 @@ class Recurrent(torch.nn.Module):
 
         def prepare() -> tuple[CellProblem, int, dict[str, Any]]:
             check_not_recorded(input, state)
-            given, rows = padded_to_a_row(input, 1 if self.batch_first and input.dim() > 2 else 0)
+            by_batch = self.batch_first and isinstance(input, Tensor) and input.dim() > 2
+            given, rows = padded_to_a_row(input, 1 if by_batch else 0)
             check_input(self.cell, given)
             x, start = self._arranged(given, state)
-            return cell_problem(self.cell, x[:rows], start), rows, {"layer": repr(self), "batch": x.shape[1]}
+            with without_autocast(x):
+                problem = cell_problem(self.cell, x[:rows], start)
+            return problem, rows, {"layer": repr(self), "batch": x.shape[1]}
 
-        with torch.autocast(input.device.type, enabled=False):
-            problem, shards = met(self.options.mesh, prepare)
-            who = f"Recurrent({type(self.cell).__name__})"
+        problem, shards = met(self.options.mesh, prepare)
+        who = f"Recurrent({type(self.cell).__name__})"
+        with without_autocast(input):
             found, self.last_solution = solved_by_ranks(
                 problem.f, problem.s0, problem.inputs, shards, self.options, (self, 0), who
             )
@@ -185,29 +185,18 @@ class Recurrent(torch.nn.Module):
         return _step_by_step(f, s0, inputs, length)
 
     def _solve(self, f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Solution:
-        options, cache, method = self.options, self._compiled(), self._strategy()
-        length = pytree.tree_leaves(inputs)[0].shape[0]
-        guess = None if options.warm_start is None else options.warm_start.recall((self, 0), length, s0)
-        return solve(
-            with_derivatives(f, self._refused()) if cache is None else Compiled(f, cache),
-            s0,
-            inputs,
-            method,
-            guess=repeat_initial if guess is None else guess,
-            rtol=options.rtol,
-            atol=options.atol,
-            window=options.window,
-            max_iters=options.limit(length, method),
-            throw=False,
-        )
+        options, cache, rows = self.options, self._compiled(), pytree.tree_leaves(inputs)[0].shape[0]
+        method = self._chooser() if options.method is None else options.method
+        known = with_derivatives(f, self._refused()) if cache is None else Compiled(f, cache)
+        return solve_with(options, method, known, s0, inputs, rows, where=(self, 0))
 
     def _remember(self, states: Any) -> None:
         if self.options.warm_start is not None:
             self.options.warm_start.remember((self, 0), states.detach())
 
-    def _strategy(self) -> LDSApproximation | AbstractStrategy:
+    def _chooser(self) -> Auto:
         self._auto = self._auto or default_auto(self.cell)
-        return self._auto if self.options.method is None else self.options.method
+        return self._auto
 
     def _refused(self) -> Refusals:
         """What the cell has refused of autodiff, in all forwards so far."""

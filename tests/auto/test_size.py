@@ -11,7 +11,7 @@ CHOOSES = {
     "_boundary.py": ("torch_is_faster",),
     "suited.py": ("default_auto",),
     "layers.py": ("_chooser",),
-    "recurrent.py": ("_strategy",),
+    "recurrent.py": ("_chooser",),
 }
 """What of `nn` chooses between steps, solves and torch's kernel."""
 

@@ -58,6 +58,7 @@ TOLD = {  # by rank 0 and by rank 1, which is the one that differs
     "traced": ("A layer with `mesh` cannot be traced",) * 2,
     "twice": ("The gradient of a layer with `mesh` cannot be differentiated again",) * 2,
     "cell": ("Rank 1 of `mesh` has arguments that cannot work: ValueError: `input` must end", "`input` must end"),
+    "cell, no tensor": ("Rank 1 of `mesh` has arguments that cannot work: TypeError: `input` must", "`input` must be"),
     "auto": ("`mesh` needs one method for all ranks, got Auto",) * 2,
     "compiler": ("`mesh` runs iterations that talk to other ranks, which no compiled graph holds",) * 2,
     "mesh": ("`mesh` must have one dimension, that of time, got 2",) * 2,

@@ -40,6 +40,7 @@ def refusals(group):
         "traced": lambda: torch.func.vmap(lambda one: layer(one)[0])(x[None]),
         "twice": twice,
         "cell": lambda: cell(x[..., :2] if last else x),
+        "cell, no tensor": lambda: cell("x" if last else x),
         "auto": lambda: layer_of("GRU", group, method=li.Auto()),
         "compiler": lambda: layer_of("GRU", group, method=li.Newton(), compiler=torch.compile),
         "mesh": lambda: li.nn.GRU(2, 3, mesh=mesh),

@@ -86,6 +86,10 @@ class Recurrence(Protocol):
     def __call__(self, s: Tensor, inputs: Any) -> Tensor: ...
 
 
+EVALUATED_PARTS = "linearize", "steps", "fused_iteration", "solve_adjoint", "iterate", "iterate_adjoint"
+"""The parts that evaluate `f`, for wrappers that do something around every evaluation."""
+
+
 def own_linearize(f: Any) -> Callable[[Tensor, Any], Any] | None:
     """The closed-form derivatives of a recurrence, `(s, inputs) -> AbstractDerivatives`."""
     return getattr(f, "linearize", None)

@@ -131,7 +131,7 @@ def test_transitions_copy_and_pickle(name):
 
 def test_every_public_class_is_tried():
     public = {
-        name for name, cls in vars(li).items()
+        name for name, cls in inspect.getmembers(li)
         if inspect.isclass(cls) and not inspect.isabstract(cls) and cls.__module__.startswith("lds_iter")
     }  # fmt: skip
     tried = set(MADE)

@@ -51,9 +51,20 @@ def test_importing_the_package_writes_nothing_and_imports_next_to_nothing_but_it
 
 
 def test_public_names_are_explicit_and_importable():
-    public = [name for name in vars(li) if not name.startswith("_")]
-    assert {"solve", "sequential", "Newton", "Solution", "linear_scan", "ravel", "fold"} <= set(public)
+    public = [name for name in dir(li) if not name.startswith("_")]
+    assert {"solve", "sequential", "Newton", "Solution", "linear_scan", "ravel", "fold", "verify", "ode"} <= set(public)
+    assert [name for name in public if not hasattr(li, name)] == []
+    with pytest.raises(AttributeError, match="module 'lds_iter' has no attribute 'slove'"):
+        li.slove  # noqa: B018
     assert li.__version__.count(".") == 2
+
+
+def test_what_most_programs_do_without_is_loaded_when_it_is_asked_for():
+    names = ("depth", "diagnostics", "diffusion", "mcmc", "ode", "testing")
+    rooms = f"{{name for name in {names} if f'lds_iter.{{name}}' in sys.modules}}"
+    code = f"import sys, lds_iter as li; print({rooms}); li.verify, li.compare, li.ode.odeint; print(sorted({rooms}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n['diagnostics', 'ode', 'testing']\n"
 
 
 def test_depth_works_from_the_package_alone_and_without_transformers():

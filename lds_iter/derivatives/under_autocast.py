@@ -14,10 +14,7 @@ from torch import Tensor
 
 from lds_iter._torch import autocast_is_on
 from lds_iter.derivatives.autodiff import Autodiff
-from lds_iter.recurrence import Function
-
-EVALUATED_PARTS = "linearize", "steps", "fused_iteration", "solve_adjoint", "iterate", "iterate_adjoint"
-"""What else of a recurrence is evaluated; see `lds_iter.recurrence`."""
+from lds_iter.recurrence import EVALUATED_PARTS, Function
 
 
 class UnderAutocast:

@@ -123,7 +123,7 @@ def public_names() -> list[str]:
     """What lds_iter/__init__.py exports, read from its source; a module stands for the names it exports itself."""
     names: list[str] = []
     for module in (li, li.nn, li.diagnostics, li.depth, li.mcmc, li.testing):
-        for node in ast.parse(Path(inspect.getfile(module)).read_text()).body:
+        for node in ast.walk(ast.parse(Path(inspect.getfile(module)).read_text())):
             if isinstance(node, ast.ImportFrom):
                 names += [f"{module.__name__}.{alias.asname or alias.name}" for alias in node.names]
     return [name for name in names if not inspect.ismodule(resolve(name))]

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import lds_iter as li
+from lds_iter.loop.iteration import iterate
 
 PACKAGE = Path(li.__file__).parent
 LOOP = ("loop/iteration.py", "loop/tiles.py", "loop/frontier.py", "loop/run.py", "loop/state.py", "linear/cut.py")
@@ -64,9 +65,7 @@ def one_iteration() -> Moves:
     f = lambda s, u: torch.tanh(0.9 * s.roll(1, -1) + u)  # noqa: E731
     with torch.no_grad():
         now = li.iterate(li.start(f, torch.zeros(4), torch.randn(64, 4), li.QuasiNewton()))
-        moves = watched(lambda: li.iterate(now))
-    moves.files = [name for name in moves.files if name != "by_hand.py"]
-    return moves
+        return watched(lambda: iterate(now.problem, now.method, now.state, now.options))
 
 
 def training_step() -> Moves:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,9 @@ import torch
 import typer
 from torch import Tensor
 
+from lds_iter.auto import wall_clock
 from recipes.command_line import check_folder, in_one_line
+from recipes.devices import DeviceName
 from recipes.diffusion.choices import DIGITS, MethodName, SchedulerName, load, method, null_class, scheduler
 
 app = typer.Typer(add_completion=False)
@@ -34,7 +35,7 @@ def main(
         bool | None, typer.Option("--clip/--no-clip", help="Clip images; left out: as the model, not under guidance.")
     ] = None,
     model: Annotated[str, typer.Option(help="Folder or hub id with unet/ and scheduler/.")] = str(DIGITS),
-    device: Annotated[str, typer.Option(help="Such as cpu or cuda.")] = "cpu",
+    device: DeviceName = "cpu",
     max_batch: Annotated[int | None, typer.Option(min=1, help="Most images per call of the network.")] = 512,
     threads: Annotated[int, typer.Option(min=1, help="For torch.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
@@ -86,7 +87,7 @@ def _task(
 
     size, generator = unet.config.sample_size, torch.Generator().manual_seed(seed)
     height, width = (size, size) if isinstance(size, int) else size
-    noise = torch.randn(samples, unet.config.in_channels, height, width, generator=generator)
+    noise = torch.randn(samples, unet.config.in_channels, height, width, generator=generator, device="cpu")
     noise = noise.to(device) * float(getattr(prepared(sampler.scheduler, steps)[0], "init_noise_sigma", 1.0))
     classes = unet.config.get("num_class_embeds")
     if not classes:
@@ -109,9 +110,9 @@ def _timed(
     options: dict[str, Any],
 ) -> Any:
     """Run, and print a line at once."""
-    start = time.perf_counter()
+    start = wall_clock(noise)
     sampled = run(noise, steps, conditioning, generator=torch.Generator().manual_seed(seed + 1), **options)
-    work, seconds = sampled.work, time.perf_counter() - start
+    work, seconds = sampled.work, wall_clock(noise) - start
     print(
         f"{name}: {work.rounds} rounds (sequential calls of the model), {work.evaluations / samples:.1f} evaluations "
         f"per sample, {seconds:.2f} s",

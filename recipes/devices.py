@@ -41,7 +41,10 @@ def device_of(name: str, dtype: torch.dtype = torch.float32) -> torch.device:
 
 def of_trainer(device: torch.device) -> dict[str, Any]:
     """The arguments by which Lightning's `Trainer` computes on a device."""
-    return {"accelerator": device.type, "devices": 1 if device.type == "cpu" or device.index is None else [device.index]}
+    return {
+        "accelerator": device.type,
+        "devices": 1 if device.type == "cpu" or device.index is None else [device.index],
+    }
 
 
 def pins(device: torch.device) -> bool:

@@ -73,7 +73,9 @@ class Threefry:
 
     def integers(self, shape: tuple[int, ...], bound: int) -> Tensor:
         """Integers in `[0, bound)`: two words each, as `jax.random.randint`."""
-        high, low = ((a ^ b) for a, b in (self.split(i)._words(torch.arange(math.prod(shape), device="cpu")) for i in range(2)))
+        high, low = (
+            (a ^ b) for a, b in (self.split(i)._words(torch.arange(math.prod(shape), device="cpu")) for i in range(2))
+        )
         shift = pow(2**16 % bound, 2) % bound
         return ((high % bound * shift + low % bound) % bound).view(shape)
 

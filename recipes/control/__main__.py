@@ -75,7 +75,7 @@ def played(w: Tensor, gains: Tensor, rest: int) -> tuple[Tensor, Tensor]:
         swung = li.sequential(OpenLoop(DT), torch.tensor(HANGING, dtype=torch.float64, device=w.device), w)
         turns = 2 * math.pi * (swung[-1, 1] / (2 * math.pi)).round()
         swung[:, 1] -= turns
-        chance = torch.Generator().manual_seed(1)
+        chance = torch.Generator("cpu").manual_seed(1)
         pushes = (2 * torch.randn(rest, generator=chance, dtype=torch.float64, device="cpu")).to(w.device)
         controller = ClosedLoop(gains, DT)
         held = li.sequential(controller, swung[-1], pushes)

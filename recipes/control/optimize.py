@@ -61,7 +61,7 @@ def swing_up(
         device: where to compute.
     """
     simulator, s0 = OpenLoop(dt), torch.tensor(HANGING, dtype=torch.float64, device=device)
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator("cpu").manual_seed(seed)
     w = (0.1 * torch.randn(length, generator=chance, dtype=torch.float64, device="cpu")).to(device).requires_grad_()
     adam, guess = torch.optim.Adam([w], 0.05), s0.expand(length, 4)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(adam, times)
@@ -84,7 +84,7 @@ def hold(
     Args:
         times, length, dt, parallel, seed, device: as `swing_up` has them; the seed is that of the pushes.
     """
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator("cpu").manual_seed(seed)
     pushes = (2 * torch.randn(length, generator=chance, dtype=torch.float64, device="cpu")).to(device)
     s0 = torch.tensor([0, 0.1, 0, 0], dtype=torch.float64, device=device)
     weights = torch.tensor([1.0, 10.0, 0.1, 0.1], dtype=torch.float64, device=device)

@@ -85,7 +85,7 @@ def _task(
     """Noise as the scheduler wants it, the classes if the network knows any, and the options of guidance."""
     from lds_iter.diffusion.schedule import prepared
 
-    size, generator = unet.config.sample_size, torch.Generator().manual_seed(seed)
+    size, generator = unet.config.sample_size, torch.Generator("cpu").manual_seed(seed)
     height, width = (size, size) if isinstance(size, int) else size
     noise = torch.randn(samples, unet.config.in_channels, height, width, generator=generator, device="cpu")
     noise = noise.to(device) * float(getattr(prepared(sampler.scheduler, steps)[0], "init_noise_sigma", 1.0))
@@ -111,7 +111,7 @@ def _timed(
 ) -> Any:
     """Run, and print a line at once."""
     start = wall_clock(noise)
-    sampled = run(noise, steps, conditioning, generator=torch.Generator().manual_seed(seed + 1), **options)
+    sampled = run(noise, steps, conditioning, generator=torch.Generator("cpu").manual_seed(seed + 1), **options)
     work, seconds = sampled.work, wall_clock(noise) - start
     print(
         f"{name}: {work.rounds} rounds (sequential calls of the model), {work.evaluations / samples:.1f} evaluations "
@@ -148,7 +148,7 @@ def _film(
     alone = dict(options)
     if "unconditional" in alone:
         alone["unconditional"] = {name: value[:1] for name, value in alone["unconditional"].items()}
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator("cpu").manual_seed(seed + 1)
     iterates = filmed(sampler, noise[:1], steps, first, alone, generator)[: rounds + 1]
     _show(out / "diffusion-film.svg", lambda path: film_strip(iterates, path))
     _show(out / "diffusion-film.gif", lambda path: animation(iterates, path))

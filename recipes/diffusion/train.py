@@ -82,9 +82,7 @@ class Denoiser(pl.LightningModule):
 
 
 @in_one_line
-def main(
-    steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = DIGITS, device: DeviceName = "cpu"
-) -> None:
+def main(steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = DIGITS, device: DeviceName = "cpu") -> None:
     """Train for so many steps and write the averaged weights to a folder."""
     place = device_of(device)
     torch.set_num_threads(1)

@@ -62,7 +62,7 @@ class SeriesNetwork(pl.LightningModule):
             return self(x)
 
     def _account(self) -> dict[str, Tensor | float]:
-        """How the layers were solved; nothing when torch evaluated them. Numbers stay on the device until they are logged."""
+        """How the layers were solved, in numbers on the device; nothing when torch evaluated them."""
         if not isinstance(self.gru, li.nn.GRU):
             return {}
         solutions = self.gru.last_solution

@@ -87,18 +87,14 @@ def counts(problem: Problem, width: int, step: float, guess: Guess = li.repeat_i
             yield Count(name, width, step, len(truth), most, error, estimate, seconds, loop)
 
 
-def mixtures(
-    widths: Sequence[int], steps: Sequence[float], length: int, device: torch.device = CPU
-) -> Iterator[Count]:
+def mixtures(widths: Sequence[int], steps: Sequence[float], length: int, device: torch.device = CPU) -> Iterator[Count]:
     """Two anisotropic Gaussians in D dimensions, for every D and every eps."""
     for width in widths:
         for step in steps:
             yield from counts(mixture_langevin(width, length, step, device=device), width, step)
 
 
-def two_wells(
-    length: int, chains: int, step: float = 0.01, device: torch.device = CPU
-) -> tuple[list[Count], Tensor]:
+def two_wells(length: int, chains: int, step: float = 0.01, device: torch.device = CPU) -> tuple[list[Count], Tensor]:
     """Two wells in the plane; the counts, and the states of all chains by Newton's method, `(length, chains, 2)`.
 
     The guess is random, as the paper has it: the start lies on the ridge between the wells, and along a guess of the

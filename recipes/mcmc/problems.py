@@ -128,7 +128,7 @@ def breast_cancer() -> tuple[Tensor, Tensor]:
 
 
 def hierarchical_schools(device: torch.device | str = "cpu") -> Callable[[dict[str, Tensor]], Tensor]:
-    """The eight schools as a hierarchical model for a gradient sampler, of one position: mu, log tau, and z; float64."""
+    """The eight schools as a hierarchical model for a gradient sampler; a position has mu, log tau and z, float64."""
     means, errors = (torch.tensor(numbers, dtype=torch.float64, device=device) for numbers in (MEANS, ERRORS))
 
     def logdensity(position: dict[str, Tensor]) -> Tensor:

@@ -26,7 +26,7 @@ def two_bodies(count: int, points: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     Returns:
         The times `(points)` and the states `(points, count, 8)`, float64.
     """
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator("cpu").manual_seed(seed)
     angle = 2 * math.pi * torch.rand(count, generator=chance, dtype=torch.float64, device="cpu")
     radius = 0.5 + torch.rand(count, generator=chance, dtype=torch.float64, device="cpu")
     speed = (0.25 / radius).sqrt() * (1 + 0.1 * torch.randn(count, generator=chance, dtype=torch.float64, device="cpu"))

@@ -73,7 +73,7 @@ def _network(x: Tensor, labels: Tensor, hidden: int, criterion: Callable[[Tensor
         weight, bias, out, constant = (part.view(shape) for part, shape in parts)
         return torch.tanh(rows @ weight + bias) @ out + constant
 
-    chance = torch.Generator().manual_seed(0)
+    chance = torch.Generator("cpu").manual_seed(0)
     drawn = [torch.randn(shape, generator=chance, dtype=x.dtype, device="cpu") for shape in shapes]
     start = [part / len(part) ** 0.5 * (part.ndim > 1) for part in drawn]
     return Task(predict, criterion, (x, labels), torch.cat([part.flatten() for part in start]))

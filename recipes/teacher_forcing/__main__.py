@@ -52,7 +52,8 @@ def main(
     strengths, counts = [step.alpha for step in taken], [int(step.iterations) for step in taken]
     console.print(
         f"forcing {max(strengths):g} at most, {strengths[-1]:g} at last; iterations "
-        f"{max(counts)} at most, {sum(counts) / len(counts):.1f} on average; loss {taken[0].loss:.3g} to {taken[-1].loss:.3g}"
+        f"{max(counts)} at most, {sum(counts) / len(counts):.1f} on average; "
+        f"loss {taken[0].loss:.3g} to {taken[-1].loss:.3g}"
     )
     with torch.no_grad():
         free = li.sequential(Forced(network, 0.0), data[0], data[:-1])

@@ -28,7 +28,7 @@ def lorenz(length: int, seed: int = 0, transient: int = 500) -> Tensor:
         seed: of the start.
         transient: rows before the first.
     """
-    chance = torch.Generator().manual_seed(seed)
+    chance = torch.Generator("cpu").manual_seed(seed)
     drawn = torch.randn(3, generator=chance, dtype=torch.float64, device="cpu")
     y = torch.tensor([1.0, 1.0, 25.0], dtype=torch.float64, device="cpu") + drawn
     times = DT * torch.arange(length + transient, dtype=torch.float64, device="cpu")

@@ -44,7 +44,7 @@ class ByDiagonal:
 
 
 class WordModel(torch.nn.Module, ABC):
-    """Reads a word letter by letter, and says after each where the five things are. Its weights are drawn on the CPU."""
+    """Reads a word letter by letter, and says after each where the five things are; drawn on the CPU."""
 
     @property
     def device(self) -> torch.device:

@@ -26,9 +26,7 @@ class Stage:
     accuracy: float
 
 
-def words_of(
-    group: str, length: int, count: int, generator: torch.Generator, device: torch.device = CPU
-) -> Tensor:
+def words_of(group: str, length: int, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
     """Random words, int64 `(length, count)`, on a device; the generator is one of the CPU."""
     return put(torch.randint(len(elements(group)), (length, count), generator=generator, device="cpu"), device)
 
@@ -46,7 +44,7 @@ def train(
         patience: steps at most at a length.
         rate: of Adam.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), rate)
     length, steps = min(2, longest), 0
     while True:

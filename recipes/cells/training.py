@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 import lds_iter as li
 from lds_iter.auto import wall_clock
 from recipes.cells.cells import CELLS
+from recipes.devices import CPU
 
 
 class Reader(torch.nn.Module):
@@ -81,7 +82,9 @@ def train(
         rate: of Adam.
     """
     torch.manual_seed(0)
-    model = Reader(cell, x.shape[-1], units, len(x)).to(x.device)
+    with CPU:
+        model = Reader(cell, x.shape[-1], units, len(x))
+    model.to(x.device)
     optimizer, losses, iterations = torch.optim.Adam(model.parameters(), rate), [], []
     for _ in range(steps):
         loss = (model(x) - y).square().mean()

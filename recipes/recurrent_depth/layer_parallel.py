@@ -92,7 +92,9 @@ def train(
 ) -> Stack:
     """A stack trained on the topics of pydoc."""
     torch.manual_seed(seed)
-    model = Stack(depth, Shape(width=width, heads=4, expansion=2)).to(device)
+    with CPU:
+        model = Stack(depth, Shape(width=width, heads=4, expansion=2))
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
     pieces = Pieces(encode(topics()[0]), CONTEXT, steps * BATCH, seed)
     for step in range(steps):

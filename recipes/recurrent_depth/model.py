@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lds_iter.depth import View
+from recipes.devices import CPU
 from recipes.files import reading, whole
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
@@ -179,7 +180,7 @@ def load(path: Path = WEIGHTS) -> RecurrentDepth:
     with reading(path, CURE), safe_open(path, "pt") as file:
         shape = Shape(**json.loads(file.metadata()["shape"]))
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        with torch.device("cpu"):
+        with CPU:
             model = RecurrentDepth(shape)
         model.load_state_dict(weights)
     return model.eval().requires_grad_(False)

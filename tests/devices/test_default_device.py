@@ -115,7 +115,7 @@ HERE = Path(li.__file__).parents[1]
 def test_every_creation_call_says_its_device(folder):
     """The rule behind it, for what no test here reaches: `device=` stands in every call that makes a tensor anew."""
     calls = {"zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "tensor", "rand", "randn"}
-    calls |= {"randint", "randperm", "tril_indices", "triu_indices"}
+    calls |= {"randint", "randperm", "tril_indices", "triu_indices", "as_tensor", "asarray"}
     paths = list((HERE / folder).rglob("*.py"))
     forgotten = [
         f"{path.name}:{node.lineno} {ast.unparse(node)}"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lds_iter.auto import wall_clock
 from recipes.command_line import check_folder, in_one_line
-from recipes.devices import DeviceName
+from recipes.devices import DeviceName, device_of
 from recipes.diffusion.choices import DIGITS, MethodName, SchedulerName, load, method, null_class, scheduler
 
 app = typer.Typer(add_completion=False)
@@ -44,6 +44,7 @@ def main(
     from lds_iter.diffusion import ParallelSampler, SchedulerNotMapped
     from recipes.diffusion.pictures import comparison, gallery
 
+    device_of(device)
     torch.set_num_threads(threads)
     if not math.isfinite(tol):
         raise typer.BadParameter("must be a finite number.", param_hint="--tol")

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +15,11 @@ from bench.edge import sine
 from bench.gpu.__main__ import main
 from bench.gpu.page import page, report
 from bench.gpu.record import Record, outcome
-from bench.gpu.stages import STAGES, guide
+from bench.gpu.runner import InProcess, Worker
+from bench.gpu.stages import STAGES, correctness, guide
 from bench.gpu.stages.base import NotHere, Stage, Where
-from bench.gpu.visit import NO_TIME, Clock, Visit
-from bench.gpu.worker import InProcess, Worker, answer
+from bench.gpu.visit import CUT_OFF, NO_ROWS, NO_TIME, Clock, Visit
+from bench.gpu.worker import after, answer
 
 MACHINE = {"device": "d", "torch": "t", "python": "p", "cpu": "c", "threads": 1}
 TINY = Where("cpu", tiny=True)
@@ -50,10 +53,22 @@ def visited(record, seconds, *stages):
     return hands.done
 
 
+def test_the_first_row_of_every_stage_comes_first(tmp_path):
+    record = Record(tmp_path / "gpu.json", MACHINE)
+    a, b = stage("a", 10, "1 x", "1 y"), stage("b", 10, "1 x", "1 y")
+    assert visited(record, 20, a, b) == ["a 1 x", "b 1 x", "a 1 y", "b 1 y"]
+
+
+def test_first_rows_take_a_quarter_of_the_time_and_the_row_at_hand(tmp_path):
+    record = Record(tmp_path / "gpu.json", MACHINE)
+    a, b, c = stage("a", 10, "1 x", "1 y"), stage("b", 10, "9 x"), stage("c", 10, "1 x")
+    assert visited(record, 20, a, b, c) == ["a 1 x", "b 9 x", "a 1 y", "c 1 x"]
+
+
 def test_a_stage_ends_when_its_share_is_used_up_and_what_is_left_goes_to_those_who_had_none(tmp_path):
     record = Record(tmp_path / "gpu.json", MACHINE)
     a, b = stage("a", 10, "6 x", "6 y", "6 z"), stage("b", 10, "1 x")
-    assert visited(record, 20, a, b) == ["a 6 x", "a 6 y", "b 1 x", "a 6 z"]
+    assert visited(record, 24, a, b) == ["a 6 x", "a 6 y", "b 1 x", "a 6 z"]
     assert record.state("a", "6 z") == "done"
 
 
@@ -67,19 +82,98 @@ def test_rows_without_time_are_written_down_with_the_reason_and_run_by_the_next_
     assert visited(Record(file, MACHINE), 20, a, b) == ["b 1 z bad"]  # what failed is tried again, last
 
 
+class Looking(Hands):
+    """Compares the file with what has been done, while a row runs."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def run(self, stage, row, seconds):
+        rows = json.loads(self.file.read_text())["stages"]["a"]
+        assert [name for name in rows if rows[name]["state"] == "done"] == [name[2:] for name in self.done]
+        assert rows[row] == {"state": "failed", "error": CUT_OFF}
+        return super().run(stage, row, seconds)
+
+
 def test_every_row_is_in_the_file_before_the_next_one_runs(tmp_path):
     record = Record(tmp_path / "gpu.json", MACHINE)
-
-    class Looking(Hands):
-        def run(self, stage, row, seconds):
-            known = json.loads(record.file.read_text())["stages"]["a"] if record.file.exists() else {}
-            assert len(known) == len(self.done)
-            return super().run(stage, row, seconds)
-
-    hands = Looking()
+    hands = Looking(record.file)
     rows = stage("a", 1, "0 x", "0 y", "0 z")
     Visit(TINY, lambda: hands, record, Clock(9, hands.now), lambda line: None).run([rows])
     assert len(hands.done) == 3
+    assert {row["state"] for row in record.stages["a"].values()} == {"done"}
+
+
+class Leaving(Hands):
+    """The visit ends while a row runs."""
+
+    def run(self, stage, row, seconds):
+        if row == "1 leaves":
+            raise KeyboardInterrupt
+        return super().run(stage, row, seconds)
+
+
+def test_a_row_during_which_the_visit_ended_comes_last_in_the_next_one(tmp_path):
+    """It may have taken the machine with it."""
+    file, leaving = tmp_path / "gpu.json", Leaving()
+    rows = stage("a", 1, "1 leaves", "1 x")
+    with pytest.raises(KeyboardInterrupt):
+        Visit(TINY, lambda: leaving, Record(file, MACHINE), Clock(9, leaving.now), lambda line: None).run([rows])
+    assert json.loads(file.read_text())["stages"]["a"]["1 leaves"]["error"] == CUT_OFF
+    assert visited(Record(file, MACHINE), 9, rows) == ["a 1 x", "a 1 leaves"]
+
+
+class Raising(Hands):
+    """No process can be started for one row."""
+
+    def run(self, stage, row, seconds):
+        if row == "1 x":
+            raise BlockingIOError("no more processes")
+        return super().run(stage, row, seconds)
+
+
+def test_a_runner_that_raises_and_a_stage_without_a_list_cost_themselves_alone(tmp_path):
+    record, hands, said = Record(tmp_path / "gpu.json", MACHINE), Raising(), []
+    none = Stage("none", "none", 1, lambda where: {}["no such page"])
+    stages = none, stage("a", 1, "1 x", "1 y")
+    Visit(TINY, lambda: hands, record, Clock(9, hands.now), said.append).run(stages)
+    assert hands.done == ["a 1 y"]
+    assert outcome(record.stages["a"]["1 x"]) == "failed: BlockingIOError: no more processes"
+    assert outcome(record.stages["none"][NO_ROWS]) == "failed: KeyError: 'no such page'"
+    assert len(said) == 3
+
+
+def test_a_disk_that_is_full_costs_the_file_alone(tmp_path, monkeypatch):
+    def full(*row):
+        raise OSError("No space left on device")
+
+    record, said, hands = Record(tmp_path / "gpu.json", MACHINE), [], Hands()
+    monkeypatch.setattr(record, "put", full)
+    Visit(TINY, lambda: hands, record, Clock(9, hands.now), said.append).run([stage("a", 1, "1 x", "1 y")])
+    assert hands.done == ["a 1 x", "a 1 y"]
+    assert any("No space" in line for line in said)
+    assert any("a: 1 y: yes" in line for line in said)
+
+
+def test_stages_whose_rows_run_alone_share_a_process_and_no_other_does(tmp_path):
+    """What rows leave behind that run at once, the pages of the guide, does not reach those that are timed."""
+    started, closed = [], []
+
+    class Counted(Hands):
+        def close(self):
+            closed.append(self)
+
+    def start():
+        started.append(Counted())
+        return started[-1]
+
+    several = Stage("b", "b", 1, lambda where: dict.fromkeys(("0 x", "0 y"), dict), workers=2)
+    stages = stage("a", 1, "0 x"), several, stage("c", 1, "0 x"), stage("d", 1, "0 x")
+    Visit(TINY, start, Record(tmp_path / "gpu.json", MACHINE), Clock(9, lambda: 0.0), lambda line: None, 2).run(stages)
+    assert [hands.done for hands in started if "a 0 x" in hands.done] == [["a 0 x"]]
+    assert [hands.done for hands in started if "c 0 x" in hands.done] == [["c 0 x", "d 0 x"]]
+    assert set(started) == set(closed)
 
 
 def test_several_workers_share_the_rows(tmp_path):
@@ -90,10 +184,14 @@ def test_several_workers_share_the_rows(tmp_path):
     assert sorted(hands.done) == [f"a 0 {n}" for n in range(9)]
 
 
-def test_a_file_of_another_device_is_left_alone(tmp_path):
+@pytest.mark.parametrize("other", [{"device": "other"}, {"torch": "other"}], ids=str)
+def test_a_file_of_another_device_or_torch_is_left_alone(other, tmp_path):
     Record(tmp_path / "gpu.json", MACHINE).put("a", "x", {"state": "done"})
     with pytest.raises(ValueError, match="`--out`"):
-        Record(tmp_path / "gpu.json", MACHINE | {"device": "other"})
+        Record(tmp_path / "gpu.json", MACHINE | other)
+    (tmp_path / "gpu.json").write_text("no JSON")
+    with pytest.raises(ValueError, match="`--out`"):
+        Record(tmp_path / "gpu.json", MACHINE)
 
 
 def test_the_file_stays_within_its_limit(tmp_path, monkeypatch):
@@ -111,7 +209,10 @@ for line in sys.stdin:
     row = json.loads(line)["row"]
     if row == "hangs": time.sleep(60)
     if row == "dies": sys.stderr.write("last words"); os._exit(7)
-    print(json.dumps({"state": "done", "pid": os.getpid()}), flush=True)
+    if row == "is killed": os.kill(os.getpid(), 9)
+    if row == "breaks off": print('{"state": "do', end=""); os._exit(0)
+    lost = {"device_lost": True} if row == "loses the device" else {}
+    print(json.dumps({"state": "done", "pid": os.getpid(), **lost}), flush=True)
 """
 
 
@@ -119,15 +220,100 @@ def test_a_worker_that_hangs_or_dies_costs_its_row_alone(tmp_path):
     worker = Worker([sys.executable, "-c", WORKER], tmp_path / "log")
     first = worker.run("a", "x", 30)
     assert worker.run("a", "y", 30) == first  # the same process
-    assert "no end after" in worker.run("a", "hangs", 0.2)["error"]
+    assert outcome(worker.run("a", "hangs", 0.2)).startswith("failed: no end after")
     second = worker.run("a", "x", 30)
     assert second["state"] == "done"
     assert second != first
-    died = worker.run("a", "dies", 30)["error"]
-    assert "ended with 7" in died
-    assert "last words" in died
-    assert worker.run("a", "x", 30)["state"] == "done"
+    died = worker.run("a", "dies", 30)
+    assert outcome(died) == "failed: its process ended with 7"
+    assert "last words" in died["error"]
+    assert outcome(worker.run("a", "is killed", 30)) == "failed: its process ended with -9"
+    assert outcome(worker.run("a", "breaks off", 30)) == "failed: its process ended with 0"
+    lost = worker.run("a", "loses the device", 30)
+    assert worker.run("a", "x", 30)["pid"] != lost["pid"]
     worker.close()
+
+
+def test_a_row_after_which_the_device_does_not_answer_has_failed(monkeypatch):
+    """A kernel that wrote where it must not is found out when the host waits for it, which may be after the row."""
+    found = after({"state": "done", "line": "1.2 ms", "ms": 1.2}, "CUDA error: an illegal memory access")
+    assert outcome(found) == "failed: 1.2 ms; the device was lost: CUDA error: an illegal memory access"
+    assert found["ms"] == 1.2
+
+    def broken():
+        raise RuntimeError(
+            "CUDA error: an illegal memory access was encountered\nFor debugging pass CUDA_LAUNCH_BLOCKING"
+        )
+
+    monkeypatch.setattr("bench.gpu.stages.rows_of", lambda stage, where: {"x": broken})
+    said = "failed: RuntimeError: CUDA error: an illegal memory access was encountered"
+    assert outcome(answer("a", "x", TINY)) == said
+    assert outcome(after(answer("a", "x", TINY), "it is")) == f"{said}; the device was lost: it is"
+
+
+BAD_ROWS = """
+import os, sys, time
+import bench.gpu.stages, bench.gpu.worker
+def raises(): raise ValueError("a row that raises")
+def dies(): os.kill(os.getpid(), 11)
+def hangs(): time.sleep(60)
+rows = {"raises": raises, "dies": dies, "hangs": hangs, "works": dict}
+bench.gpu.stages.rows_of = lambda stage, where: rows
+bench.gpu.worker.main("cpu", "tiny")
+"""
+
+
+@pytest.mark.slow
+def test_rows_that_raise_die_or_hang_leave_the_others_and_a_whole_report(tmp_path, monkeypatch):
+    monkeypatch.setattr("bench.gpu.visit.LONGEST_ROW", 20.0)  # a start included, on a machine that is busy
+    record = Record(tmp_path / "gpu.json", MACHINE)
+    rows = stage("gru", 1, "raises", "dies", "hangs", "works")
+    worker = Worker([sys.executable, "-c", BAD_ROWS], tmp_path / "log")
+    Visit(TINY, lambda: worker, record, Clock(300), lambda line: None).run([rows])
+    kept = json.loads(record.file.read_text())["stages"]["gru"]
+    assert outcome(kept["raises"]) == "failed: ValueError: a row that raises"
+    assert outcome(kept["dies"]) == "failed: its process ended with -11"
+    assert "Segmentation fault" in kept["dies"]["error"]
+    assert outcome(kept["hangs"]) == "failed: no end after 20 s; its process was killed"
+    assert "in hangs" in kept["hangs"]["error"]  # the log says where it was
+    assert kept["works"]["state"] == "done"
+    assert "4 rows: 3 failed, 1 done" in report(MACHINE, record.stages)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker sees that its input ended, after its row")
+@pytest.mark.slow
+def test_a_visit_that_is_killed_takes_its_workers_along(tmp_path):
+    """One that hangs would keep the device from the next visit."""
+    code = (
+        "import sys; from pathlib import Path; from bench.gpu.runner import Worker; "
+        f"worker = Worker([sys.executable, '-c', {BAD_ROWS!r}], Path({str(tmp_path / 'log')!r})); "
+        "worker.run('a', 'works', 60); print(worker.process.pid, flush=True); worker.run('a', 'hangs', 60)"
+    )
+    visit = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(visit.stdout.readline())
+    assert alive(pid)
+    visit.kill()
+    visit.wait()
+    visit.stdout.close()
+    for _ in range(100):
+        if not alive(pid):
+            return
+        time.sleep(0.1)
+    pytest.fail("the worker is still there")
+
+
+def alive(pid):
+    """Whether it runs, and does not only wait for somebody to ask how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_file_of_the_librarys_tests_is_counted_as_far_as_it_got():
+    assert correctness.tested("tests/test_trust.py", 60)["line"].endswith("passed, 0 failed")
+    with pytest.raises(AssertionError, match=r"0 passed, 0 failed, stopped after 0\.01 s"):
+        correctness.tested("tests/test_trust.py", 0.01)
 
 
 def test_what_a_row_raises_is_its_outcome(monkeypatch):
@@ -275,4 +461,5 @@ def test_a_whole_visit_by_workers(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     main(minutes=2, only="deer", out=tmp_path, tiny=True, write_page=False)
     assert set(json.loads((tmp_path / "gpu.json").read_text())["stages"]) == {"deer"}
-    assert "3 done" in (tmp_path / "gpu.txt").read_text()
+    assert "5 done" in (tmp_path / "gpu.txt").read_text()
+    assert list((tmp_path / "gpu-logs").iterdir())

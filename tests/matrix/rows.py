@@ -16,7 +16,7 @@ CORE = (
     "tests/kernels/cpu/test_cpu_kernels.py::test_scans_on_poisoned_memory",
     "tests/kernels/cpu/test_cpu_kernels.py::test_a_forked_process_can_scan",
 )
-"""Every public object, names and imports, answers of all methods, export of layers, compiled kernels: about a minute."""
+"""Public objects, names, imports, answers of all methods, export of layers, compiled kernels: about a minute."""
 
 OF_EXTRA = {
     "": CORE,

@@ -64,7 +64,6 @@ def one_iteration() -> Moves:
     """One plain iteration in the middle of a solve: a function of the user's, quasi-Newton, a CPU."""
     f = lambda s, u: torch.tanh(0.9 * s.roll(1, -1) + u)  # noqa: E731
     with torch.no_grad():
-    with torch.no_grad():
         start = li.start(f, torch.zeros(4, device="cpu"), torch.randn(64, 4, device="cpu"), li.QuasiNewton())
         now = li.iterate(start)
         return watched(lambda: iterate(now.problem, now.method, now.state, now.options))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretended import AWAY, Pretended
+from pretended import AWAY, pretended
 from recipe_cores import COMPUTE
 from typer.testing import CliRunner
 
@@ -38,15 +38,16 @@ def assert_same(found, expected):
 
 
 @pytest.fixture
-def pretended(monkeypatch):
+def away(monkeypatch):
+    """While it is entered, the pretended device is there, and never busy."""
     monkeypatch.setattr(torch.accelerator, "synchronize", lambda device: None)
-    return Pretended()
+    return pretended()
 
 
 @pytest.mark.parametrize("compute", COMPUTE)
-def test_a_recipe_computes_on_its_device(compute, pretended):
+def test_a_recipe_computes_on_its_device(compute, away):
     expected = numbers(compute, CPU)
-    with pretended:
+    with away:
         assert_same(numbers(compute, AWAY), expected)
 
 
@@ -56,9 +57,9 @@ def test_a_recipe_creates_nothing_on_the_default_device(compute):
         assert numbers(compute, CPU)
 
 
-def test_tensors_of_two_devices_do_not_meet(pretended):
+def test_tensors_of_two_devices_do_not_meet(away):
     """So the tests above can fail."""
-    with pretended:
+    with away:
         x = torch.ones(3, device=AWAY)
         assert (x + 1).device.type == AWAY.type
         assert (x * torch.ones((), device="cpu")).tolist() == [1, 1, 1]

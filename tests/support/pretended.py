@@ -1,14 +1,16 @@
 """A device that is not there: its tensors say that they are elsewhere, and have their numbers on the CPU.
 
 torch has no kernels for the device `lazy` and nothing to start, and runs its backward passes in the calling thread.
-While a `Pretended` is entered, an operation on tensors of that device runs on the CPU, and fails where it would on a
+While `pretended()` is entered, an operation on tensors of that device runs on the CPU, and fails where it would on a
 GPU: when tensors of both devices meet, or when one is asked for its memory.
 """
 
+import contextlib
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -36,11 +38,45 @@ class Away(Tensor):
         return _run(func, args, kwargs or {})
 
 
-class Pretended(TorchDispatchMode):
-    """While it is entered, the device is there."""
-
+class _Operations(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _run(func, args, kwargs or {})
+
+
+class _Calls(TorchFunctionMode):
+    """What torch does in C++ beside its operations: tensors of lists, and lists of tensors."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        given = dict(kwargs or {})
+        if func in (torch.tensor, torch.as_tensor) and torch.device(given.get("device") or "cpu").type == AWAY.type:
+            wanted = given.pop("requires_grad", False)
+            return func(*args, **{**given, "device": "cpu"}).to(AWAY).requires_grad_(wanted)
+        if func is Tensor.new_tensor and isinstance(args[0], Away):
+            return args[0].inner.new_tensor(*args[1:], **given).to(AWAY)
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Away):
+            args = args[0], pytree.tree_map_only(list, _as_index, args[1], is_leaf=_is_list), *map(_as_value, args[2:])
+        if func is Tensor.tolist and isinstance(args[0], Away):
+            return args[0].inner.tolist()
+        return func(*args, **given)
+
+
+def _is_list(index: Any) -> bool:
+    return isinstance(index, list)
+
+
+def _as_index(index: list[Any]) -> Tensor:
+    return torch.tensor(index, device="cpu").to(AWAY)
+
+
+def _as_value(value: Any) -> Any:
+    return value if isinstance(value, Tensor) else torch.tensor(value, device="cpu")
+
+
+@contextlib.contextmanager
+def pretended():
+    """While it is entered, the device is there."""
+    with _Calls(), _Operations():
+        yield
 
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -52,6 +88,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     inner_args, inner_kwargs = pytree.tree_map_only(Away, lambda tensor: tensor.inner, (args, kwargs))
     if wanted is not None:
         inner_kwargs["device"] = torch.device("cpu")
+    if func._schema.name == "aten::_efficientzerotensor":  # has no memory, and kernels that know it by its device
+        func = torch.ops.aten.zeros.default
     found = func(*inner_args, **inner_kwargs)
     written = _written(func, args, kwargs)
     if written:  # in place: the numbers have changed, and the tensors are those that were given

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from lds_iter._torch import autocast_is_on
 from lds_iter.nn._sequences import Lengths, like_input, time_first
 
 SHORT_STEPS = 500
@@ -136,7 +137,7 @@ def _mixes(*tensors: Tensor) -> bool:
     """Whether torch accepts these tensors together although their dtypes differ: autocast casts all but float64."""
     device = tensors[0].device.type
     floating = all(tensor.is_floating_point() and tensor.dtype != torch.float64 for tensor in tensors)
-    return torch.is_autocast_enabled(device) and floating
+    return autocast_is_on(device) and floating
 
 
 def _output_dtype(module: torch.nn.RNNBase, weight: Tensor, x: Tensor, given: tuple[Tensor, ...] | None) -> torch.dtype:

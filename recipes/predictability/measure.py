@@ -78,14 +78,15 @@ def point(
     solution = li.solve(*problem, guess=start, rtol=0, atol=atol, record=record, throw=False)
     states = solution.states if truth is None else truth
     found = li.diagnostics.lyapunov(*problem, states, prefix=None)
-    iterations, rows = int(solution.iterations), torch.full_like(states[:, 0], atol)
+    iterations = int(solution.iterations)
+    rows = torch.full((len(states),), atol, dtype=torch.float64, device="cpu")  # a history is on the CPU
     return Point(
         label,
         float(found.largest),
         float(found.error),
         iterations,
         states.shape[0],
-        None if solution.history is None else counts_by_length(solution.history, rows).clamp(max=iterations).cpu(),
+        None if solution.history is None else counts_by_length(solution.history, rows).clamp(max=iterations),
         solution.converged,
         None if truth is None else float((solution.states - truth).abs().max()),
     )
@@ -167,11 +168,11 @@ def wells(seeds: int, length: int, device: torch.device = CPU) -> Langevin:
     solution = li.solve(*problem, watching, guess=two_well_guess, rtol=0, atol=atol, record=True)
     assert solution.history is not None
     truth = li.sequential(*problem)
-    rows = torch.full_like(truth[..., 0], atol)
+    rows = torch.full((length, seeds), atol, dtype=torch.float64, device="cpu")
     return Langevin(
         torch.stack(watching.exponents).cpu(),
         torch.stack(watching.merits).cpu(),
-        counts_by_length(solution.history, rows).cpu(),
+        counts_by_length(solution.history, rows),
         solution.iterations.cpu(),
         float((solution.states - truth).abs().max()),
     )

@@ -55,6 +55,8 @@ class _Calls(TorchFunctionMode):
             return args[0].inner.new_tensor(*args[1:], **given).to(AWAY)
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Away):
             args = args[0], pytree.tree_map_only(list, _as_index, args[1], is_leaf=_is_list), *map(_as_value, args[2:])
+        if func in (Tensor.__matmul__, Tensor.matmul, torch.matmul) and isinstance(args[0], Away) and args[0].ndim == 1:
+            return (args[0].unsqueeze(0) @ args[1]).squeeze(0)  # torch changes the shape in place, where nobody sees it
         if func is Tensor.tolist and isinstance(args[0], Away):
             return args[0].inner.tolist()
         return func(*args, **given)

@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-assets.txt Makefile | cksum | cut -d' ' -f1)
 
+# Looks where pip was told to look; torch itself comes by pip, which knows every way to say so.
+UV = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv
+
 .PHONY: setup demo test test-slow fuzz matrix sbom wheel conda lint docs browser browser-tests pictures serve bench clean
 .DEFAULT_GOAL := help
 
@@ -14,9 +17,9 @@ setup: $(READY)  ## make .venv and install everything that development needs
 
 $(READY):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements-assets.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt torch uv
+	$(UV) pip install --quiet --python $(VENV) --constraint constraints.txt --editable '.[dev]'
+	$(UV) pip install --quiet --python $(VENV) --no-deps --compile-bytecode --requirement requirements-assets.txt
 	rm -f $(VENV)/.ready-*
 	touch $@
 
@@ -37,7 +40,7 @@ matrix: $(READY)  ## the wheel in empty environments: each Python, torch from ol
 
 sbom: $(READY)  ## all that an installed package brings with it, with versions and licences: out/sbom.cdx.json (CycloneDX)
 	$(BIN)/uv venv --quiet --clear out/sbom
-	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python out/sbom --constraint constraints.txt .
+	$(UV) pip install --quiet --python out/sbom --constraint constraints.txt .
 	$(BIN)/uv tool run --quiet --from cyclonedx-bom==7.5.0 cyclonedx-py environment --pyproject pyproject.toml \
 		--output-reproducible --output-file out/sbom.cdx.json out/sbom/bin/python
 	rm -r out/sbom

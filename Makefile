@@ -7,7 +7,7 @@ READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-
 # Looks where pip was told to look; torch itself comes by pip, which knows every way to say so.
 UV = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv
 
-.PHONY: setup demo test test-slow fuzz matrix sbom wheel conda lint docs browser browser-tests pictures serve bench clean
+.PHONY: setup demo test test-slow test-all fuzz matrix matrix-row sbom wheel conda lint docs browser browser-tests pictures serve bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -32,11 +32,18 @@ test: $(READY)  ## all tests, on two processes
 test-slow: $(READY)  ## the tests of minutes: real networks and long problems, on two processes
 	$(BIN)/python -m pytest -m slow --numprocesses 2
 
+test-all: $(READY)  ## both in one run, which imports and collects once
+	$(BIN)/python -m pytest -m 'not browser' --numprocesses 2
+
 fuzz: $(READY)  ## 100,000 random cases against the laws of the loop, on two processes; about an hour; goes on where it was cut off
 	OMP_NUM_THREADS=1 $(BIN)/python tests/contract/fuzz --cases 100000 --processes 2
 
 matrix: $(READY)  ## the wheel in empty environments: each Python, torch from oldest to newest, all minimum versions; an hour
 	$(BIN)/python tests/matrix
+
+# It must solve there with no more than it requires, before the tools of the tests come in.
+matrix-row: $(READY)  ## a row of it: outside of the checkout, with all that the wheel requires but torch at its minimum
+	$(BIN)/python tests/matrix --only "lowest of the rest" --quick --without-result
 
 sbom: $(READY)  ## all that an installed package brings with it, with versions and licences: out/sbom.cdx.json (CycloneDX)
 	$(BIN)/uv venv --quiet --clear out/sbom

@@ -7,6 +7,9 @@ READY := $(VENV)/.ready-$(shell cat pyproject.toml constraints.txt requirements-
 # Looks where pip was told to look; torch itself comes by pip, which knows every way to say so.
 UV = UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv
 
+# One thread a process, also where a test starts one; memory stays with a process, for new pages cost more than sums.
+TEST = OMP_NUM_THREADS=1 MALLOC_MMAP_THRESHOLD_=100000000000 MALLOC_TRIM_THRESHOLD_=100000000000 $(BIN)/python -m pytest
+
 .PHONY: setup demo test test-slow test-all fuzz matrix matrix-row sbom wheel conda lint docs browser browser-tests pictures serve bench clean
 .DEFAULT_GOAL := help
 
@@ -27,13 +30,13 @@ demo: $(READY)  ## evaluate real trained GRUs by every method, against torch.nn.
 	$(BIN)/python -m recipes.pretrained
 
 test: $(READY)  ## all tests, on two processes
-	$(BIN)/python -m pytest --numprocesses 2
+	$(TEST) --numprocesses 2
 
 test-slow: $(READY)  ## the tests of minutes: real networks and long problems, on two processes
-	$(BIN)/python -m pytest -m slow --numprocesses 2
+	$(TEST) -m slow --numprocesses 2
 
 test-all: $(READY)  ## both in one run, which imports and collects once
-	$(BIN)/python -m pytest -m 'not browser' --numprocesses 2
+	$(TEST) -m 'not browser' --numprocesses 2
 
 fuzz: $(READY)  ## 100,000 random cases against the laws of the loop, on two processes; about an hour; goes on where it was cut off
 	OMP_NUM_THREADS=1 $(BIN)/python tests/contract/fuzz --cases 100000 --processes 2

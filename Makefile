@@ -22,7 +22,7 @@ $(READY):
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt torch uv
 	$(UV) pip install --quiet --python $(VENV) --constraint constraints.txt --editable '.[dev]'
-	$(UV) pip install --quiet --python $(VENV) --no-deps --compile-bytecode --requirement requirements-assets.txt
+	$(UV) pip install --quiet --python $(VENV) --no-deps --requirement requirements-assets.txt
 	rm -f $(VENV)/.ready-*
 	touch $@
 

@@ -75,6 +75,7 @@ from lds_iter.methods import TransitionApproximation as TransitionApproximation
 from lds_iter.methods import Trust as Trust
 from lds_iter.methods import TrustRegion as TrustRegion
 from lds_iter.methods import Where as Where
+from lds_iter.plain_loop import sequential as sequential
 from lds_iter.recurrence import fold as fold
 from lds_iter.recurrence import ravel as ravel
 from lds_iter.solution import AdjointCounts as AdjointCounts
@@ -83,7 +84,6 @@ from lds_iter.solution import History as History
 from lds_iter.solution import Progress as Progress
 from lds_iter.solution import Result as Result
 from lds_iter.solution import Solution as Solution
-from lds_iter.solve import sequential as sequential
 from lds_iter.solve import solve as solve
 
 if typing.TYPE_CHECKING:

@@ -15,10 +15,11 @@ from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.loop import iteration, state
+from lds_iter.loop.notes import explained
 from lds_iter.loop.state import AbstractStrategy, LoopOptions, LoopState, Problem
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.solution import Result, Solution
-from lds_iter.solve import explained, solution_of
+from lds_iter.solve import solution_of
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter._torch import has_tangent, no_tangents, under_jvp, untraced, without_autocast
+from lds_iter._torch import no_tangents, under_jvp, untraced, without_autocast
 from lds_iter.checks import (
     Arguments,
     Options,
     check_arguments,
     check_ends,
-    check_problem,
     check_shared_arguments,
     checked_method,
     last_inputs,
@@ -35,7 +33,7 @@ from lds_iter.guesses import Guess, repeat_initial
 from lds_iter.linear.cut import Cut
 from lds_iter.linear.linear_scan import linear_scan
 from lds_iter.loop.contract import versions
-from lds_iter.loop.notes import note_on_derivatives
+from lds_iter.loop.notes import explained
 from lds_iter.loop.observers import Recorder, all_resets, calls, progress_bar, stops
 from lds_iter.loop.run import Interrupted
 from lds_iter.loop.state import AbstractStrategy, LoopState, Observer, Problem
@@ -44,30 +42,12 @@ from lds_iter.methods.advice import advice
 from lds_iter.methods.base import LDSApproximation, StatefulTransition
 from lds_iter.methods.newton import Newton
 from lds_iter.methods.rules import AbstractRule, asked
-from lds_iter.methods.spelling import spelled
-from lds_iter.recurrence import check_value, detached, own_steps, take_rows
+from lds_iter.recurrence import detached
 from lds_iter.solution import Decision, Progress, Result, Solution
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
     from torch.distributed.device_mesh import DeviceMesh
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def explained(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorator: explain an unknown keyword by the nearest one, and an error inside of a derivative by its cause."""
-
-    @functools.wraps(function)
-    def noted(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except RuntimeError as error:
-            note_on_derivatives(error)
-            raise
-
-    return spelled(noted)
 
 
 @untraced
@@ -219,54 +199,6 @@ def interruption(problem: Problem, interrupted: Interrupted) -> BaseException:
     error.solution = solution_of(problem, state, None)  # pyright: ignore[reportAttributeAccessIssue]
     error.add_note("The states reached are in the attribute `solution` of this exception.")
     return error
-
-
-@explained
-def sequential(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any) -> Tensor:
-    """The plain loop over time, `s_t = f(s_{t-1}, u_t)`: the reference, and the way out that always works.
-
-    Differentiable by ordinary autograd, any number of times. Where no gradient is wanted and `f` has compiled steps,
-    these run.
-
-    Args:
-        f, s0, inputs: see `solve`.
-
-    Returns:
-        The states `(T, *batch, D)`.
-
-    Raises:
-        TypeError, ValueError: for arguments that cannot work.
-    """
-    length, _, first = check_problem(f, s0, inputs, None, None)
-    if not torch.is_grad_enabled() and not has_tangent(first):
-        return _without_graph(f, s0, inputs, length)
-    states, s = [], s0.unsqueeze(0)
-    for t in range(length):
-        s = _stepped(f, s, inputs, t)
-        states.append(s)
-    return torch.cat(states)
-
-
-def _without_graph(f: Callable[[Tensor, Any], Tensor], s0: Tensor, inputs: Any, length: int) -> Tensor:
-    """The same where no gradient is wanted: by compiled steps where `f` has them, else into one tensor."""
-    own = own_steps(f)
-    done = None if own is None else own(s0, inputs)
-    if done is not None:
-        return done
-    states, s = s0.new_empty(length, *s0.shape), s0.unsqueeze(0)
-    for t in range(length):
-        states[t : t + 1] = _stepped(f, s, inputs, t)
-        s = states[t : t + 1]
-    return states
-
-
-def _stepped(f: Callable[[Tensor, Any], Tensor], s: Tensor, inputs: Any, t: int) -> Tensor:
-    """One step; an error inside of it gets a note of when."""
-    try:
-        return check_value(f(s, take_rows(inputs, t, t + 1)), s)
-    except Exception as error:
-        error.add_note(f"This came up in the plain loop, at time step {t} (counted from 0).")
-        raise
 
 
 def solution_of(problem: Problem, state: LoopState, recorder: Recorder | None) -> Solution:

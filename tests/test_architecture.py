@@ -22,7 +22,7 @@ FLOORS = [
     ["gradients"],
     ["compile"],
     ["checks"],
-    ["solve"],
+    ["plain_loop", "solve"],
     ["by_hand", "carries"],
     ["diagnostics"],
     ["testing"],

@@ -1,8 +1,9 @@
 """Recurrences from the literature, each a function that returns `(f, s0, inputs)` as `li.solve` takes them.
 
-A problem is a function of its arguments alone. Where a source publishes its program, which is in JAX, its very numbers
-are drawn: `Threefry` is the generator of JAX (0.5 and later, `jax_threefry_partitionable`), so that counts can be
-compared seed by seed. The GRUs, whose parameters flax and PyTorch draw, share the distributions only.
+A problem is a function of its arguments alone, and made on the CPU; functions with an argument `device` move it there.
+Where a source publishes its program, which is in JAX, its very numbers are drawn: `Threefry` is the generator of JAX
+(0.5 and later, `jax_threefry_partitionable`), so that counts can be compared seed by seed. The GRUs, whose parameters
+flax and PyTorch draw, share the distributions only.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class Threefry:
 
     def split(self, index: int) -> Threefry:
         """`jax.random.split(key, n)[index]`, the same for every n."""
-        words = self._words(torch.tensor([index]))
+        words = self._words(torch.tensor([index], device="cpu"))
         return Threefry(*[int(word) for word in words])
 
     def uniform(self, shape: tuple[int, ...], low: float, high: float, dtype: torch.dtype) -> Tensor:
         """Numbers in `[low, high)` of dtype float32 or float64."""
-        first, second = self._words(torch.arange(math.prod(shape)))
+        first, second = self._words(torch.arange(math.prod(shape), device="cpu"))
         if dtype == torch.float32:
             unit = (((first ^ second) >> 9) | 0x3F800000).to(torch.int32).view(dtype) - 1
         else:
@@ -72,7 +73,9 @@ class Threefry:
 
     def integers(self, shape: tuple[int, ...], bound: int) -> Tensor:
         """Integers in `[0, bound)`: two words each, as `jax.random.randint`."""
-        high, low = ((a ^ b) for a, b in (self.split(i)._words(torch.arange(math.prod(shape))) for i in range(2)))
+        high, low = (
+            (a ^ b) for a, b in (self.split(i)._words(torch.arange(math.prod(shape), device="cpu")) for i in range(2))
+        )
         shift = pow(2**16 % bound, 2) % bound
         return ((high % bound * shift + low % bound) % bound).view(shape)
 
@@ -95,7 +98,7 @@ def normal_guess(seed: int, stream: int = 1) -> Callable[..., Tensor]:
     """A guess policy: independent N(0, 1) numbers, from the given stream of the seed's key."""
 
     def guess(f: Any, s0: Tensor, inputs: Any, length: int) -> Tensor:  # noqa: ARG001
-        return Threefry.seeded(seed).split(stream).normal((length, *s0.shape), s0.dtype)
+        return Threefry.seeded(seed).split(stream).normal((length, *s0.shape), s0.dtype).to(s0.device)
 
     return guess
 
@@ -104,7 +107,7 @@ def uniform_guess(seed: int, stream: int = 5) -> Callable[..., Tensor]:
     """A guess policy: independent U(-1, 1) numbers, from the given stream of the seed's key."""
 
     def guess(f: Any, s0: Tensor, inputs: Any, length: int) -> Tensor:  # noqa: ARG001
-        return Threefry.seeded(seed).split(stream).uniform((length, *s0.shape), -1, 1, s0.dtype)
+        return Threefry.seeded(seed).split(stream).uniform((length, *s0.shape), -1, 1, s0.dtype).to(s0.device)
 
     return guess
 
@@ -112,7 +115,7 @@ def uniform_guess(seed: int, stream: int = 5) -> Callable[..., Tensor]:
 def two_well_guess(f: Any, s0: Tensor, inputs: Any, length: int) -> Tensor:  # noqa: ARG001
     """The guess policy for `two_well_langevin`: N(0, 1) numbers, each batch mate's from the seed of its index."""
     draws = [Threefry.seeded(mate).split(0).normal((length, s0.shape[-1]), s0.dtype) for mate in range(s0.shape[0])]
-    return torch.stack(draws, 1)
+    return torch.stack(draws, 1).to(s0.device)
 
 
 def orthogonal_gru(width: int, length: int, seed: int = 0) -> Problem:
@@ -122,27 +125,27 @@ def orthogonal_gru(width: int, length: int, seed: int = 0) -> Problem:
     standard deviations), biases zero. float32. Lim, Zhu, Selfridge, Kasim, ICLR 2024; machine-discovery/deer,
     `experiments/01_speed_benchmark/seq1d.py`.
     """
-    generator = torch.Generator().manual_seed(seed)
-    weight_hh, weight_ih = torch.empty(3, width, width), torch.empty(3, width, width)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    weight_hh, weight_ih = (torch.empty(3, width, width, device="cpu") for _ in range(2))
     # 0.8796 is the standard deviation of N(0, 1) cut at two.
     deviation = math.sqrt(1 / width) / 0.87962566103423978
     for gate in range(3):
         init.orthogonal_(weight_hh[gate], generator=generator)
         init.trunc_normal_(weight_ih[gate], std=deviation, a=-2 * deviation, b=2 * deviation, generator=generator)
     gru = GRURecurrence(weight_ih.flatten(0, 1), weight_hh.flatten(0, 1))
-    x = torch.randn(length, width, generator=generator)
-    return Problem(gru, torch.zeros(width), gru.inputs(x))
+    x = torch.randn(length, width, generator=generator, device="cpu")
+    return Problem(gru, torch.zeros(width, device="cpu"), gru.inputs(x))
 
 
 def default_gru(width: int, length: int, seed: int = 0) -> Problem:
     """`torch.nn.GRU` as PyTorch initialises it, U(-D^-1/2, D^-1/2); D inputs N(0, 1), h_0 = 0. float32."""
-    generator = torch.Generator().manual_seed(seed)
-    module = torch.nn.GRU(width, width).requires_grad_(False)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    module = torch.nn.GRU(width, width, device="cpu").requires_grad_(False)
     for parameter in module.parameters():
         parameter.uniform_(-(width**-0.5), width**-0.5, generator=generator)
     gru = GRURecurrence.from_module(module)
-    x = torch.randn(length, width, generator=generator)
-    return Problem(gru, torch.zeros(width), gru.inputs(x))
+    x = torch.randn(length, width, generator=generator, device="cpu")
+    return Problem(gru, torch.zeros(width, device="cpu"), gru.inputs(x))
 
 
 def word_problem(length: int, seed: int = 0, start: Tensor | None = None) -> Problem:
@@ -153,8 +156,8 @@ def word_problem(length: int, seed: int = 0, start: Tensor | None = None) -> Pro
     keeps all norms. float32. lindermanlab/parallelizing_with_lds, `src/s5_word.py`
     (the first sequence of its batch).
     """
-    start = torch.eye(5) if start is None else start
-    matrices = torch.stack([torch.eye(5)[list(order)] for order in permutations(range(5))])
+    start = torch.eye(5, device="cpu") if start is None else start
+    matrices = torch.stack([torch.eye(5, device="cpu")[list(order)] for order in permutations(range(5))])
     words = Threefry.seeded(seed).split(0).integers((length,), 120)
 
     def f(s: Tensor, u: Tensor) -> Tensor:
@@ -202,12 +205,14 @@ class MeanFieldDerivatives(li.AbstractDerivatives):
 
     def block_diagonal(self, size: int) -> Tensor:
         count = self._weight.shape[0] // size
-        own = torch.arange(count)
+        own = torch.arange(count, device=self._weight.device)
         blocks = self._weight.view(count, size, count, size)[own, :, own]
         return blocks * self._slope.unflatten(-1, (count, size)).unsqueeze(-2)
 
 
-def mean_field_rnn(gain: float, width: int = 100, length: int = 1000, seed: int = 0) -> Problem:
+def mean_field_rnn(
+    gain: float, width: int = 100, length: int = 1000, seed: int = 0, device: torch.device | str = "cpu"
+) -> Problem:
     """A random network that turns chaotic at a gain of about 1 (later under a drive): `s' = W tanh(s) + u`. float64.
 
     `W_ij ~ N(0, gain^2 / D)` with `W_ii = 0`; the drive is `u_t = a sin(w t + p)` per coordinate, a ~ U(0, 0.2),
@@ -222,11 +227,14 @@ def mean_field_rnn(gain: float, width: int = 100, length: int = 1000, seed: int 
     s0 = key.split(3).uniform((width,), -1, 1, dtype)
     weight = key.split(4).normal((width, width), dtype) * gain / math.sqrt(width)
     weight.fill_diagonal_(0)
-    times = torch.arange(length, dtype=dtype).unsqueeze(-1)
-    return Problem(MeanFieldRNN(weight), s0, amplitude * torch.sin(frequency * times + phase))
+    times = torch.arange(length, dtype=dtype, device="cpu").unsqueeze(-1)
+    drive = amplitude * torch.sin(frequency * times + phase)
+    return Problem(MeanFieldRNN(weight.to(device)), s0.to(device), drive.to(device))
 
 
-def mixture_langevin(width: int = 32, length: int = 1000, step: float = 1e-5, seed: int = 0) -> Problem:
+def mixture_langevin(
+    width: int = 32, length: int = 1000, step: float = 1e-5, seed: int = 0, device: torch.device | str = "cpu"
+) -> Problem:
     """Unadjusted Langevin dynamics on two anisotropic Gaussians: `s' = s + e grad log p(s) + sqrt(2 e) u`. float32.
 
     Means 1 and 0 in every coordinate, `log p_k = -(s - m_k)^T L_k (s - m_k)` (no half), `L_k` Wishart with D + 1
@@ -235,24 +243,28 @@ def mixture_langevin(width: int = 32, length: int = 1000, step: float = 1e-5, se
     """
     key, dtype = Threefry.seeded(seed), torch.float32
     factors = torch.stack([key.split(index).normal((width + 1, width), dtype) for index in (3, 4)])
-    means = torch.stack([torch.ones(width), torch.zeros(width)])
-    score = _mixture_score(means, 2 * factors.mT @ factors, torch.zeros(2))
-    noise = key.split(0).normal((length, width), dtype)
-    return Problem(_langevin(score, step), torch.zeros(width), noise)
+    zeros = torch.zeros(2, width, device=device)
+    means = torch.stack([zeros[0] + 1, zeros[1]])
+    score = _mixture_score(means, (2 * factors.mT @ factors).to(device), zeros[:, 0])
+    noise = key.split(0).normal((length, width), dtype).to(device)
+    return Problem(_langevin(score, step), zeros[0], noise)
 
 
-def two_well_langevin(seeds: int = 20, length: int = 10_000, step: float = 0.01) -> Problem:
+def two_well_langevin(
+    seeds: int = 20, length: int = 10_000, step: float = 0.01, device: torch.device | str = "cpu"
+) -> Problem:
     """Unadjusted Langevin dynamics between two wells of the plane, one batch mate per noise seed. float64.
 
     Means (-1.4, 0) and (1.6, 0), variances (.45, .45) and (.54, .45), weights .49 and .51, u ~ N(0, 1), s_0 = 0.
     "Predictability enables parallelization ..." figure 3; `src/examples/two_well.py` of its code.
     """
-    means = torch.tensor([[-1.4, 0.0], [1.6, 0.0]], dtype=torch.float64)
-    variances = torch.tensor([[0.45, 0.45], [0.54, 0.45]], dtype=torch.float64)
-    weights = torch.tensor([0.49, 0.51], dtype=torch.float64)
+    dtype = torch.float64
+    means = torch.tensor([[-1.4, 0.0], [1.6, 0.0]], dtype=dtype, device=device)
+    variances = torch.tensor([[0.45, 0.45], [0.54, 0.45]], dtype=dtype, device=device)
+    weights = torch.tensor([0.49, 0.51], dtype=dtype, device=device)
     score = _mixture_score(means, torch.diag_embed(1 / variances), weights.log() - variances.log().sum(-1) / 2)
-    noise = [Threefry.seeded(seed).split(1).normal((length, 2), torch.float64) for seed in range(seeds)]
-    return Problem(_langevin(score, step), torch.zeros(seeds, 2, dtype=torch.float64), torch.stack(noise, 1))
+    noise = torch.stack([Threefry.seeded(seed).split(1).normal((length, 2), dtype) for seed in range(seeds)], 1)
+    return Problem(_langevin(score, step), torch.zeros(seeds, 2, dtype=dtype, device=device), noise.to(device))
 
 
 def _langevin(score: Callable[[Tensor], Tensor], step: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import lds_iter as li
+from lds_iter.loop.iteration import iterate
 
 PACKAGE = Path(li.__file__).parent
 LOOP = ("loop/iteration.py", "loop/tiles.py", "loop/frontier.py", "loop/run.py", "loop/state.py", "linear/cut.py")
@@ -63,15 +64,14 @@ def one_iteration() -> Moves:
     """One plain iteration in the middle of a solve: a function of the user's, quasi-Newton, a CPU."""
     f = lambda s, u: torch.tanh(0.9 * s.roll(1, -1) + u)  # noqa: E731
     with torch.no_grad():
-        now = li.iterate(li.start(f, torch.zeros(4), torch.randn(64, 4), li.QuasiNewton()))
-        moves = watched(lambda: li.iterate(now))
-    moves.files = [name for name in moves.files if name != "by_hand.py"]
-    return moves
+        start = li.start(f, torch.zeros(4, device="cpu"), torch.randn(64, 4, device="cpu"), li.QuasiNewton())
+        now = li.iterate(start)
+        return watched(lambda: iterate(now.problem, now.method, now.state, now.options))
 
 
 def training_step() -> Moves:
     """Forward and backward of a layer as it comes, the second time."""
-    layer, x = li.nn.GRU(3, 8), torch.randn(400, 1, 3)
+    layer, x = li.nn.GRU(3, 8), torch.randn(400, 1, 3, device="cpu")
 
     def step() -> None:
         layer(x)[0].square().mean().backward()

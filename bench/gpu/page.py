@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.common.pages import markdown
@@ -16,17 +16,18 @@ COMMAND = "python -m bench.gpu"
 Stages = dict[str, dict[str, dict[str, Any]]]
 
 
-def counts(rows: dict[str, dict[str, Any]]) -> str:
+def counts(rows: Mapping[Any, dict[str, Any]]) -> str:
     """How many rows ended how."""
     return ", ".join(f"{number} {state}" for state, number in Counter(row["state"] for row in rows.values()).items())
 
 
 def report(machine: dict[str, Any], stages: Stages) -> str:
     """A visit in plain text: what failed first, then every row."""
-    lines = [f"{machine['device']}; torch {machine['torch']}, Python {machine['python']}", ""]
-    failed = [(stage, name, row) for stage, rows in stages.items() for name, row in rows.items()
-              if row["state"] == FAILED]  # fmt: skip
-    lines += [f"FAILED {stage}: {name}\n    {outcome(row)}" for stage, name, row in failed]
+    every = {(stage, name): row for stage, rows in stages.items() for name, row in rows.items()}
+    said = ", ".join(f"{name} {value}" for name, value in machine.items() if name != "device")
+    lines = [machine["device"], said, f"{len(every)} rows: {counts(every)}", ""]
+    lines += [f"FAILED {stage}: {name}\n    {outcome(row)}"
+              for (stage, name), row in every.items() if row["state"] == FAILED]  # fmt: skip
     for stage in STAGES:
         if rows := stages.get(stage.name):
             lines += ["", f"{stage.title} ({counts(rows)})"]

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recipes.files import write
+from recipes.files import reading, write
 
 LARGEST_BYTES = 8 << 20
 """Of the file. A row that does not fit is kept without its figures."""
 
 TEXT_CHARACTERS = 2000
 """Of an error's text."""
+
+LINE_CHARACTERS = 200
+"""Of what the report says of a row that was not done."""
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
@@ -21,22 +24,23 @@ class Record:
     """The rows of a visit, by stage and name; what a former visit wrote is read again.
 
     A row is `{"state": "done", "seconds": s, ...figures}`, `{"state": "failed", "error": text}` or `{"state":
-    "skipped", "reason": text}`.
+    "skipped", "reason": text}`; `line` is what the report says of it, by default the last line of the text.
 
     Args:
         file: where they are kept.
         machine: what `bench.common.machine.describe` says.
 
     Raises:
-        ValueError: when the file is of another device.
+        ValueError: when the file is of another device or torch, or of no visit at all.
     """
 
     def __init__(self, file: Path, machine: dict[str, Any]) -> None:
         self.file, self.machine = file, machine
         self.stages: dict[str, dict[str, dict[str, Any]]] = {}
         if file.exists():
-            kept = json.loads(file.read_text())
-            before, now = kept["machine"]["device"], machine["device"]
+            with reading(file, "Give another `--out`, or move the file away."):
+                kept = json.loads(file.read_text())
+            before, now = (f"{one['device']} and torch {one['torch']}" for one in (kept["machine"], machine))
             if before != now:
                 raise ValueError(f"{file} is of {before}, this is {now}: give another `--out`, or move the file away.")
             self.stages = kept["stages"]
@@ -51,19 +55,13 @@ class Record:
         self.stages.setdefault(stage, {})[name] = row
         if len(self._text()) > LARGEST_BYTES:
             self.stages[stage][name] = {"state": FAILED, "error": f"{len(json.dumps(row))} bytes did not fit the file"}
-        self._write()
+        write(self.file, self._text())  # at once or not at all: a visit that is cut off leaves a whole file
 
     def _text(self) -> str:
         return json.dumps({"machine": self.machine, "stages": self.stages}, indent=1) + "\n"
 
-    def _write(self) -> None:
-        """At once or not at all, so that a visit that is cut off leaves a whole file."""
-        write(self.file, self._text())
-
 
 def outcome(row: dict[str, Any]) -> str:
     """What became of a row, in one line."""
-    if row["state"] == DONE:
-        return row.get("line", "done")
-    said = row.get("reason") or row.get("error", "").strip().rpartition("\n")[2][:200]
-    return f"{row['state']}: {said}"
+    said = row.get("line") or row.get("reason") or row.get("error", "").strip().rpartition("\n")[2]
+    return said or DONE if row["state"] == DONE else f"{row['state']}: {said[:LINE_CHARACTERS]}"

@@ -16,13 +16,14 @@ from lds_iter.carries.step import ScannedStep, UserStep
 from lds_iter.checks import check_inputs, check_tolerance
 from lds_iter.gradients.adjoints import AbstractAdjoint
 from lds_iter.guesses import repeat_initial
+from lds_iter.loop.notes import explained
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.arguments import check_count
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.rules import AbstractRule
 from lds_iter.recurrence import detached, take_rows
 from lds_iter.solution import Progress
-from lds_iter.solve import explained, solve
+from lds_iter.solve import solve
 
 
 @explained

@@ -120,14 +120,7 @@ def check_shared_arguments(
         start = broadcast(shards, s0)
         inputs = with_a_row(shards, inputs) if 0 in shards.sizes else inputs
     s0 = s0 if shards.place == 0 and not shards.is_empty else start
-    given = torch.empty(0, device="cpu")
-    try:
-        if shards.is_empty:  # as `check_f` does on other ranks: `f` may keep products of weights, with their graph
-            f(s0.unsqueeze(0), inputs)
-        given = _guess_of(shards, f, s0, inputs, guess)
-    except BaseException as error:
-        wrong = error
-    meet(messages, {}, wrong)
+    given = _agreed_guess(shards, f, s0, inputs, guess)
     limits = check_numbers(shards.length, max_iters=max_iters, window=window)
     how = LoopOptions(*own.tolerances, limits["max_iters"], limits["window"])
     first = start.unsqueeze(0) if own.first is None else own.first.detach()
@@ -191,6 +184,19 @@ def _step_in_words(inputs: Any) -> str:
         return f"{x.dtype} {tuple(x.shape[1:])}" if isinstance(x, Tensor) else in_words(x)
 
     return f"{pytree.tree_map(leaf, inputs)} a time step"
+
+
+def _agreed_guess(shards: TimeShards, f: Any, s0: Tensor, inputs: Any, guess: Any) -> Tensor:
+    """The guess of this rank's rows. Where that of a rank is wrong, all ranks raise together."""
+    given, wrong = torch.empty(0, device="cpu"), None
+    try:
+        if shards.is_empty:  # as `check_f` does on other ranks: `f` may keep products of weights, with their graph
+            f(s0.unsqueeze(0), inputs)
+        given = _guess_of(shards, f, s0, inputs, guess)
+    except BaseException as error:  # the other ranks wait for this one
+        wrong = error
+    meet(shards.messages, {}, wrong)
+    return given
 
 
 def _guess_of(shards: TimeShards, f: Any, s0: Tensor, inputs: Any, guess: Any) -> Tensor:

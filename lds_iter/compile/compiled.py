@@ -21,9 +21,8 @@ from lds_iter import _torch
 from lds_iter._torch import StopFlag
 from lds_iter.compile import graphs
 from lds_iter.compile.graphs import Graph
-from lds_iter.derivatives.autodiff import with_derivatives, without_derivatives
+from lds_iter.derivatives.autodiff import linearize, with_derivatives, without_derivatives
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.linearize import linearize
 from lds_iter.derivatives.refusals import Refusals
 from lds_iter.derivatives.traceable import RowDerivatives, TraceableDerivatives, refusal
 from lds_iter.loop.contract import linearized

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.autodiff import with_derivatives
+from lds_iter.derivatives.autodiff import linearize, with_derivatives
 from lds_iter.derivatives.linearization import Linearization
-from lds_iter.derivatives.linearize import linearize
 from lds_iter.recurrence import Function, take_rows
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lds_iter._torch import kept
 from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
-from lds_iter.derivatives.forward_mode import per_column, push, push_twice
+from lds_iter.derivatives.forward_mode import own, own_block, per_column, push, push_twice, whole
 from lds_iter.derivatives.pullback import Map, keepable, pullback, push_by_transposing, second_by_transposing
 from lds_iter.derivatives.refusals import Refusals, refusals_of
 from lds_iter.derivatives.reverse_mode import per_row
@@ -112,25 +112,6 @@ class FunctionDerivatives(AbstractDerivatives):
         return per_row(self._f, s, inputs, keep, copies, lambda f, s: pullback(f, s, self._refusals, attached=attached))
 
 
-def whole(line: Tensor, e: Tensor) -> Tensor:  # noqa: ARG001
-    """All of a row or column of a Jacobian."""
-    return line
-
-
-def own(line: Tensor, e: Tensor) -> Tensor:
-    """The number of row or column i at place i, where `e` is the i-th unit vector."""
-    return (line * e).sum(-1)
-
-
-def own_block(size: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """The numbers of row or column i that lie in its own block along the diagonal."""
-
-    def taken(line: Tensor, e: Tensor) -> Tensor:
-        return (line.unflatten(-1, (-1, size)) * e.unflatten(-1, (-1, size)).sum(-1, keepdim=True)).sum(-2)
-
-    return taken
-
-
 class Autodiff:
     """A plain function as a recurrence with derivatives by autodiff, which remembers what the function refuses.
 
@@ -195,3 +176,15 @@ def refused(f: Function) -> dict[str, str]:
 def without_derivatives(f: Function) -> Function:
     """The function that an `Autodiff` is of."""
     return f.f if isinstance(f, Autodiff) else f
+
+
+def linearize(f: Function, prev: Tensor, inputs: Any) -> AbstractDerivatives:
+    """`f` and its derivatives at `prev`: the recurrence's own where it offers them, else by autodiff."""
+    if isinstance(f, Autodiff):
+        return f.linearize(prev, inputs)
+    own_derivatives = own_linearize(f)
+    if own_derivatives is None:
+        return FunctionDerivatives(f, prev, inputs, refusals_of(f))
+    derivatives = own_derivatives(prev, inputs)
+    check_value(getattr(derivatives, "value", derivatives), prev, "`f.linearize(s, u).value`")
+    return derivatives

@@ -80,3 +80,22 @@ def per_column(f: Map, s: Tensor, keep: Callable[[Tensor, Tensor], Tensor]) -> T
     basis = torch.eye(width, dtype=s.dtype, device=s.device)
     product = torch.func.vmap(lambda e: keep(push(f, s, e.expand_as(s)), e), chunk_size=min(chunk, width))
     return product(basis)
+
+
+def whole(line: Tensor, e: Tensor) -> Tensor:  # noqa: ARG001
+    """All of a row or column of a Jacobian."""
+    return line
+
+
+def own(line: Tensor, e: Tensor) -> Tensor:
+    """The number of row or column i at place i, where `e` is the i-th unit vector."""
+    return (line * e).sum(-1)
+
+
+def own_block(size: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The numbers of row or column i that lie in its own block along the diagonal."""
+
+    def taken(line: Tensor, e: Tensor) -> Tensor:
+        return (line.unflatten(-1, (-1, size)) * e.unflatten(-1, (-1, size)).sum(-1, keepdim=True)).sum(-2)
+
+    return taken

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lds_iter.derivatives.autodiff import FunctionDerivatives
+from lds_iter.derivatives.autodiff import FunctionDerivatives, linearize
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.linearize import linearize
 from lds_iter.derivatives.refusals import refusals_of
 from lds_iter.derivatives.structured import structure_of
 from lds_iter.distributed.over_time import OverTime

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lds_iter._torch import no_vmap_fallback
-from lds_iter.derivatives.autodiff import own, own_block, whole
 from lds_iter.derivatives.closed_form import CHUNK_ELEMENTS, AbstractDerivatives
+from lds_iter.derivatives.forward_mode import own, own_block, whole
 from lds_iter.derivatives.pullback import Map, push_by_transposing
 from lds_iter.derivatives.refusals import reason
 from lds_iter.derivatives.reverse_mode import per_row

@@ -15,9 +15,9 @@ from lds_iter.derivatives.along import linearize_along
 from lds_iter.derivatives.linearization import Linearization
 from lds_iter.linear.transitions import Zero
 from lds_iter.methods.base import TransitionApproximation
+from lds_iter.plain_loop import sequential
 from lds_iter.recurrence import detached, take_rows
 from lds_iter.solution import Solution
-from lds_iter.solve import sequential
 
 LATE = sys.maxsize
 """The age that rows pretend to have, so that a method that begins with another one (`Then`) shows its later self."""

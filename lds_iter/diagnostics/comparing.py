@@ -13,11 +13,13 @@ from torch import Tensor
 from lds_iter.auto import wall_clock
 from lds_iter.checks import checked_method
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.loop.notes import explained
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
+from lds_iter.plain_loop import sequential
 from lds_iter.recurrence import Function, detached
 from lds_iter.solution import Result, Solution, duration
-from lds_iter.solve import explained, sequential, solve
+from lds_iter.solve import solve
 
 Solver = LDSApproximation | AbstractStrategy
 COLUMNS_OF_A_COMPARISON = ("method", "result", "iterations", "evaluations", "seconds", "error")

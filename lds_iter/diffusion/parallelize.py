@@ -150,7 +150,8 @@ class ParallelPipeline:
 
     def _solved(self, loop: Loop, watch: Watch, guess: Tensor | None) -> Sampled:
         scheduler, facts = ready(loop), loop.facts
-        times = torch.stack([torch.as_tensor(time) for time in facts.times]).cpu()
+        own = (time if isinstance(time, Tensor) else torch.as_tensor(time, device="cpu") for time in facts.times)
+        times = torch.stack(list(own)).cpu()
         schedule = schedule_of(scheduler, times, facts.options)
         table, guided = Coefficients.of(schedule, widened(facts.first)), is_guided(loop)
         warn_of_clipping(scheduler, schedule, guided=guided)

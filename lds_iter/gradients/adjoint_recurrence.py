@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter import _torch
+from lds_iter.derivatives.autodiff import linearize
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.linearize import linearize
 from lds_iter.derivatives.structured import StructuredDerivatives, structure_of
 from lds_iter.gradients.shared_adjoint import shared_adjoint
 from lds_iter.gradients.unchanged import Unchanged

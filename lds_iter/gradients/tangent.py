@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from torch.utils import _pytree as pytree
 
 from lds_iter import _torch
-from lds_iter.derivatives.linearize import linearize
+from lds_iter.derivatives.autodiff import linearize
 from lds_iter.linear.registry import operator_of
 from lds_iter.linear.transitions import Dense
 from lds_iter.recurrence import Function

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lds_iter.derivatives.autodiff import linearize
 from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.linearization import Linearization
-from lds_iter.derivatives.linearize import linearize
 from lds_iter.errors import source_is_named
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import Function

@@ -19,13 +19,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lds_iter.derivatives.linearize import linearize
 from lds_iter.loop.frontier import OpenRows
 from lds_iter.loop.sharing import own_share
 from lds_iter.loop.state import LoopOptions, LoopState, Problem, Proposal, take_proposal
 from lds_iter.loop.tiles import Extent, Measured, by_tiles, within_tolerance
 from lds_iter.methods.base import LDSApproximation
-from lds_iter.recurrence import IterationRequest, own_fused_iteration
+from lds_iter.recurrence import IterationRequest
 from lds_iter.solution import Result
 
 
@@ -119,7 +118,7 @@ def _fused(
     problem: Problem, method: LDSApproximation, state: LoopState, options: LoopOptions, extent: Extent, room: Tensor
 ) -> Measured | None:
     """The iteration computed by the recurrence's own code; None where it has none, or leaves this case to the loop."""
-    own = own_fused_iteration(problem.f)
+    own = problem.fused_iteration
     if own is None or torch.is_grad_enabled() or problem.shards is not None:
         return None
     start, stop, rows = extent.start, extent.stop, extent.rows
@@ -136,7 +135,7 @@ def _fused(
     measured = Measured(rows, excess, found.residual, found.accepted, found.broken, found.resets)
     if found.finite:
         return measured
-    value = linearize(problem.f, states[:-1], inputs).value
+    value = problem.f(states[:-1], inputs)
     new, _, resets = rows.repair(proposal[1:], proposal[1:], states[1:], value, problem.s0)
     _, broken = rows.with_frontier(new, value, start)
     return replace(measured, broken=broken, resets=resets)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lds_iter.errors import note_source, shapes_of, source_is_named
+from lds_iter.methods.spelling import spelled
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 PRODUCT = re.compile(r"mat1 and mat2 shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)")
 CELL = re.compile(r"inconsistent \w+_size: got (\d+),? expected (\d+)")
@@ -99,3 +105,17 @@ def note_on_derivatives(error: RuntimeError) -> None:
             "`.eval()`); it calls an operation without a derivative. `li.Jacobi()` and `li.Picard()` need "
             "none; an `f` may also bring its own, by a method `linearize`."
         )
+
+
+def explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorator: explain an unknown keyword by the nearest one, and an error inside of a derivative by its cause."""
+
+    @functools.wraps(function)
+    def noted(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except RuntimeError as error:
+            note_on_derivatives(error)
+            raise
+
+    return spelled(noted)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,7 +14,7 @@ from lds_iter import _torch
 from lds_iter.distributed.shards import TimeShards
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.spelling import Composable
-from lds_iter.recurrence import Function, take_rows
+from lds_iter.recurrence import Function, IterationRequest, IterationResult, own_fused_iteration, take_rows
 from lds_iter.solution import Decision, Result
 
 
@@ -28,6 +28,7 @@ class Problem:
         inputs: a pytree of tensors, `(T, ...)`, or of the rows that this process holds.
         length: T.
         shards: which processes hold which time steps; None where this one holds all.
+        fused_iteration: the iteration that `f` computes itself, looked up once; None where it has none.
     """
 
     f: Function
@@ -35,6 +36,12 @@ class Problem:
     inputs: Any
     length: int
     shards: TimeShards | None = None
+    fused_iteration: Callable[[IterationRequest], IterationResult | None] | None = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fused_iteration", own_fused_iteration(self.f))
 
     @property
     def held(self) -> slice:

@@ -41,7 +41,8 @@ def root_of(inverse_mass_matrix: Tensor | None) -> Root:
     """
     if inverse_mass_matrix is None:
         return Root(None)
-    matrix = torch.as_tensor(inverse_mass_matrix)
+    device = inverse_mass_matrix.device if isinstance(inverse_mass_matrix, Tensor) else "cpu"
+    matrix = torch.as_tensor(inverse_mass_matrix, device=device)
     if matrix.ndim == 1 and bool((matrix > 0).all()):
         return Root(matrix.sqrt())
     if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1]:

@@ -36,8 +36,12 @@ def check_input(cell: Any, input: Any) -> None:
         )
     if input.numel() == 0:
         raise ValueError(f"`input` is empty, {tuple(input.shape)}: there is nothing to evaluate.")
-    if not isinstance(cell, torch.nn.RNNCellBase):
-        return
+    if isinstance(cell, torch.nn.RNNCellBase):
+        _check_input_of_torchs(cell, input)
+
+
+def _check_input_of_torchs(cell: Any, input: Tensor) -> None:
+    """The same for what is known of torch's cells: dtype, device, dimensions, width."""
     dtype = cell.weight_hh.dtype
     if input.dtype != dtype:
         raise TypeError(f"`input` must be {dtype} like the weights of the cell, got {input.dtype}: input.to({dtype}).")

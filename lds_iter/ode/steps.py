@@ -21,9 +21,10 @@ from lds_iter.ode.methods import Method
 from lds_iter.ode.midpoint import MidpointJacobian
 from lds_iter.ode.spans import ATTEMPT_ITERATIONS, Span, Spans
 from lds_iter.ode.stopping import AtRounding, per_step
+from lds_iter.plain_loop import sequential
 from lds_iter.recurrence import ravel
 from lds_iter.solution import Progress, Result, Solution
-from lds_iter.solve import sequential, solve
+from lds_iter.solve import solve
 
 COARSE_TOLERANCE = 1e-4
 """Of the solutions on coarser grids: an iteration there costs a tenth of the one on the finer grid that it saves."""

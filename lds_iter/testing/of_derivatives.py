@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lds_iter.derivatives.autodiff import linearize
 from lds_iter.derivatives.closed_form import AbstractDerivatives
-from lds_iter.derivatives.linearize import linearize
 from lds_iter.methods.spelling import spelled
 from lds_iter.recurrence import Function
 from lds_iter.testing.findings import Examination, Findings, Measurements

@@ -57,6 +57,7 @@ def check_transition(transition: AbstractTransition, like: Tensor, *, seed: int 
         look.note(f"{len(like)} row(s) are few to check by; 4 or more show mistakes in the order of rows.")
     with torch.no_grad():
         _check_products(look, transition, like, seed)
+        _check_structure(look, transition, like, seed)
         _check_factors(look, transition, like, seed)
         _check_purity(look, transition, like, seed)
     return look.ended(throw)
@@ -118,6 +119,17 @@ def _check_products(look: Examination, a: AbstractTransition, like: Tensor, seed
     ) as measured:
         near(measured, c.after(b).after(a).mv(x), c.mv(b.mv(a.mv(x))), "(c b) a", 16 * part)
         near(measured, c.after(b.after(a)).mv(x), c.mv(b.mv(a.mv(x))), "c (b a)", 16 * part)
+    sizes = [sum(leaf.numel() for leaf in leaves(made)) for made in (a, a.after(b))]
+    if sizes[1] > sizes[0]:
+        look.note(
+            f"A product of two has {sizes[1]:,} numbers where each has {sizes[0]:,}. The scan from `after` composes up "
+            "to n of them, so memory grows with it: register a scan of your own with `li.register_scan`."
+        )
+
+
+def _check_structure(look: Examination, a: AbstractTransition, like: Tensor, seed: int) -> None:
+    x, y = random_vectors(like, seed, 2)
+    part = room(a, like)
     with look.law(
         "transpose is the adjoint",
         "y . (A x) = (A^T y) . x, which the gradient of a scan relies on",
@@ -131,14 +143,8 @@ def _check_products(look: Examination, a: AbstractTransition, like: Tensor, seed
         "`after` and `transpose` return the type that they are of",
         "Return your own class; a product that leaves the structure cannot be scanned.",
     ) as measured:
-        for name, made in ("after", a.after(b)), ("transpose", a.transpose()):
+        for name, made in ("after", a.after(_shuffled(a, like, seed))), ("transpose", a.transpose()):
             measured.true(type(made) is type(a), f"`{name}` returns {type(made).__name__}")
-    sizes = [sum(leaf.numel() for leaf in leaves(made)) for made in (a, a.after(b))]
-    if sizes[1] > sizes[0]:
-        look.note(
-            f"A product of two has {sizes[1]:,} numbers where each has {sizes[0]:,}. The scan from `after` composes up "
-            "to n of them, so memory grows with it: register a scan of your own with `li.register_scan`."
-        )
 
 
 def _check_factors(look: Examination, a: AbstractTransition, like: Tensor, seed: int) -> None:

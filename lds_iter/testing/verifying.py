@@ -10,11 +10,12 @@ from torch import Tensor
 
 from lds_iter.checks import check_arguments
 from lds_iter.guesses import Guess, repeat_initial
+from lds_iter.loop.notes import explained
 from lds_iter.loop.state import AbstractStrategy
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.recurrence import Function, detached
 from lds_iter.solution import Result, Solution
-from lds_iter.solve import explained, solve
+from lds_iter.solve import solve
 from lds_iter.testing.plainly import plain_loop
 
 SLACK = 16.0

@@ -14,13 +14,15 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from recipes.canvas import label, pyplot, save
 from recipes.cells.cells import CELLS
 from recipes.cells.training import Trained, train
 from recipes.command_line import check_choice, check_folder, fail, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.gru.glucose import load_glucose
-from recipes.gru.tasks import stack
+from recipes.gru.tasks import Sample, stack
 from recipes.pretrained.networks import AssetMissing
 
 EXACT = 1e-4
@@ -37,27 +39,32 @@ def main(
     crops: Annotated[int, typer.Option(min=1, help="series of a batch")] = 4,
     units: Annotated[int, typer.Option(min=1, help="of a cell")] = 16,
     steps: Annotated[int, typer.Option(min=1, help="of training")] = 30,
+    device: DeviceName = "cpu",
     out: Annotated[Path, typer.Option(help="folder of the picture")] = Path("out/cells"),
 ) -> None:
     """Train every cell, compare it with its loop over time, draw the losses."""
     for name in cell:
         check_choice("--cell", name, CELLS)
+    place = device_of(device)
     check_folder(out)
     try:
         series = load_glucose(length, crops)
     except (AssetMissing, ValueError) as error:
         fail(error)
-    (x, y), held_out = (stack(some) for some in (series.train, series.held_out))
+    (x, y), held_out = (time_first(some, place) for some in (series.train, series.held_out))
     console, found = Console(), {}
     console.print(f"{series.title}; {length:,} steps, {crops} series to learn from, {units} units, {steps} steps")
     for name in cell:
-        found[name] = train(
-            name, x.transpose(0, 1), y.transpose(0, 1), (held_out[0].transpose(0, 1), held_out[1].transpose(0, 1)),
-            units=units, steps=steps,
-        )  # fmt: skip
+        found[name] = train(name, x, y, held_out, units=units, steps=steps)
         console.print(f"{name}: loss {found[name].losses[0]:.3f} to {found[name].losses[-1]:.3f}")
     console.print(table(found))
     console.print(f"picture: {picture(found, out)}")
+
+
+def time_first(samples: list[Sample], device: torch.device) -> tuple[Tensor, Tensor]:
+    """A batch of samples on the device, `(T, B, features)` and `(T, B, 1)`."""
+    x, y = stack(samples)
+    return x.transpose(0, 1).to(device), y.transpose(0, 1).to(device)
 
 
 def table(found: dict[str, Trained]) -> Table:

@@ -34,7 +34,7 @@ class UnitCell(torch.nn.Module, ABC):
         super().__init__()
         self.hidden_size = units * self.size
         self.of_input = torch.nn.Linear(features, self.gates * units)
-        self.own = torch.nn.Parameter(torch.randn(self.recurrent, units) * 0.5)
+        self.own = torch.nn.Parameter(0.5 * torch.randn(self.recurrent, units, device=self.of_input.weight.device))
 
     def inputs(self, x: Tensor) -> Tensor:
         """What the input adds to each gate, `(T, B, gates * units)`."""
@@ -145,7 +145,7 @@ class DeltaRule(torch.nn.Module):
         self.hidden_size = units
         self.keys = torch.nn.Linear(features, units)
         self.of_input = torch.nn.Linear(features, 2)
-        self.decay = torch.nn.Parameter(3 + torch.randn(units))
+        self.decay = torch.nn.Parameter(3 + torch.randn(units, device=self.keys.weight.device))
 
     def inputs(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`k`, `beta` and `v` of all time steps."""

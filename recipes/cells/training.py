@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 import lds_iter as li
+from lds_iter.auto import wall_clock
 from recipes.cells.cells import CELLS
+from recipes.devices import CPU
 
 
 class Reader(torch.nn.Module):
@@ -74,14 +75,16 @@ def train(
 
     Args:
         cell: its name in `CELLS`.
-        x, y: `(T, B, features)` and `(T, B, 1)`.
+        x, y: `(T, B, features)` and `(T, B, 1)`, on the device to train on.
         held_out: the same of series not trained on.
         units: of the cell.
         steps: of Adam.
         rate: of Adam.
     """
     torch.manual_seed(0)
-    model = Reader(cell, x.shape[-1], units, len(x))
+    with CPU:
+        model = Reader(cell, x.shape[-1], units, len(x))
+    model.to(x.device)
     optimizer, losses, iterations = torch.optim.Adam(model.parameters(), rate), [], []
     for _ in range(steps):
         loss = (model(x) - y).square().mean()
@@ -89,22 +92,24 @@ def train(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(loss.detach())
         iterations.append(_iterations(model))
     x, y = held_out
     with torch.no_grad():
-        begin = time.perf_counter()
+        begin = wall_clock(x)
         found = model.layer(x)[0]
-        between = time.perf_counter()
+        between = wall_clock(x)
         exact = one_by_one(model.layer.cell, x)
-        end = time.perf_counter()
+        end = wall_clock(x)
         error = float((found - exact).abs().max() / exact.abs().max())
         missed = float((model.read(found) - y).square().mean())
     iterations.append(_iterations(model))
-    return Trained(losses, iterations, missed, error, between - begin, end - between)
+    counts = torch.stack(iterations).tolist()
+    return Trained(torch.stack(losses).tolist(), counts, missed, error, between - begin, end - between)
 
 
-def _iterations(model: Reader) -> int:
+def _iterations(model: Reader) -> Tensor:
+    """The most of the batch in the last forward; not read yet, which would wait for the device."""
     solution = model.layer.last_solution
     assert solution is not None
-    return int(solution.iterations.max())
+    return solution.iterations.max()

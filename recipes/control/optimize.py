@@ -11,6 +11,7 @@ from torch import Tensor
 
 import lds_iter as li
 from recipes.control.cart_pole import STRONGEST, ClosedLoop, OpenLoop
+from recipes.devices import CPU
 
 HANGING = (0.0, math.pi, 0.0, 0.0)
 """The pole hangs down at rest."""
@@ -21,16 +22,16 @@ class Improvement:
     """A step of an optimization.
 
     Attributes:
-        cost: before it.
+        cost: before it, a number on the device, so that nothing waits for it before it is read.
         controls: after it: the `w` of all forces, or the gains.
         states: that the cost is of, `(T, 4)`.
-        iterations: of the solve; 0 when sequential.
+        iterations: of the solve, likewise; 0 when sequential.
     """
 
-    cost: float
+    cost: Tensor
     controls: Tensor
     states: Tensor
-    iterations: int
+    iterations: Tensor | int
 
 
 def swing_cost(states: Tensor, w: Tensor) -> Tensor:
@@ -41,12 +42,14 @@ def swing_cost(states: Tensor, w: Tensor) -> Tensor:
         w: of the forces, `(T)`.
     """
     place, angle, speed, turn = states.unbind(-1)
-    late = torch.linspace(0, 1, len(states), dtype=states.dtype).pow(4)
+    late = torch.linspace(0, 1, len(states), dtype=states.dtype, device=states.device).pow(4)
     bad = 1 - angle.cos() + 0.1 * place.square() + 0.05 * late * (speed.square() + turn.square())
     return (late * bad).mean() / late.mean() + 1e-3 * torch.tanh(w).square().mean() + 0.01 * place.square().mean()
 
 
-def swing_up(times: int, length: int, dt: float, *, parallel: bool = True, seed: int = 0) -> Iterator[Improvement]:
+def swing_up(
+    times: int, length: int, dt: float, *, parallel: bool = True, seed: int = 0, device: torch.device = CPU
+) -> Iterator[Improvement]:
     """Improve the forces of all steps by Adam, from a start near none.
 
     Args:
@@ -55,11 +58,11 @@ def swing_up(times: int, length: int, dt: float, *, parallel: bool = True, seed:
         dt: seconds.
         parallel: all steps of the simulator at once; otherwise one after the other.
         seed: of the start.
+        device: where to compute.
     """
-    simulator, s0 = OpenLoop(dt), torch.tensor(HANGING, dtype=torch.float64)
-    chance = torch.Generator().manual_seed(seed)
-    w = 0.1 * torch.randn(length, generator=chance, dtype=torch.float64)
-    w.requires_grad_()
+    simulator, s0 = OpenLoop(dt), torch.tensor(HANGING, dtype=torch.float64, device=device)
+    chance = torch.Generator("cpu").manual_seed(seed)
+    w = (0.1 * torch.randn(length, generator=chance, dtype=torch.float64, device="cpu")).to(device).requires_grad_()
     adam, guess = torch.optim.Adam([w], 0.05), s0.expand(length, 4)
     fall = torch.optim.lr_scheduler.CosineAnnealingLR(adam, times)
     for _ in range(times):
@@ -70,37 +73,40 @@ def swing_up(times: int, length: int, dt: float, *, parallel: bool = True, seed:
         adam.step()
         fall.step()
         guess = states.detach()
-        yield Improvement(float(cost.detach()), w.detach().clone(), guess, count)
+        yield Improvement(cost.detach(), w.detach().clone(), guess, count)
 
 
-def hold(times: int, length: int, dt: float, *, parallel: bool = True, seed: int = 0) -> Iterator[Improvement]:
+def hold(
+    times: int, length: int, dt: float, *, parallel: bool = True, seed: int = 0, device: torch.device = CPU
+) -> Iterator[Improvement]:
     """Improve the gains of a feedback that holds the pole upright against random pushes, by Adam.
 
     Args:
-        times, length, dt, parallel, seed: as `swing_up` has them; the seed is that of the pushes.
+        times, length, dt, parallel, seed, device: as `swing_up` has them; the seed is that of the pushes.
     """
-    chance = torch.Generator().manual_seed(seed)
-    pushes = 2 * torch.randn(length, generator=chance, dtype=torch.float64)
-    s0 = torch.tensor([0, 0.1, 0, 0], dtype=torch.float64)
-    gains = torch.tensor([-0.1, -4.0, -0.2, -0.8], dtype=torch.float64, requires_grad=True)
+    chance = torch.Generator("cpu").manual_seed(seed)
+    pushes = (2 * torch.randn(length, generator=chance, dtype=torch.float64, device="cpu")).to(device)
+    s0 = torch.tensor([0, 0.1, 0, 0], dtype=torch.float64, device=device)
+    weights = torch.tensor([1.0, 10.0, 0.1, 0.1], dtype=torch.float64, device=device)
+    gains = torch.tensor([-0.1, -4.0, -0.2, -0.8], dtype=torch.float64, device=device, requires_grad=True)
     adam, guess = torch.optim.Adam([gains], 0.02), s0.expand(length, 4)
     for _ in range(times):
         adam.zero_grad()
         controller = ClosedLoop(gains, dt)
         states, count = _simulated(controller, s0, pushes, guess, parallel=parallel)
-        cost = (states.square() * torch.tensor([1.0, 10.0, 0.1, 0.1], dtype=torch.float64)).sum(-1).mean()
+        cost = (states.square() * weights).sum(-1).mean()
         cost = cost + 1e-3 * controller.force(states).square().mean() / STRONGEST
         cost.backward()
         adam.step()
         guess = states.detach()
-        yield Improvement(float(cost.detach()), gains.detach().clone(), guess, count)
+        yield Improvement(cost.detach(), gains.detach().clone(), guess, count)
 
 
 def _simulated(
     simulator: OpenLoop | ClosedLoop, s0: Tensor, inputs: Tensor, guess: Tensor, *, parallel: bool
-) -> tuple[Tensor, int]:
+) -> tuple[Tensor, Tensor | int]:
     """The states, and iterations."""
     if not parallel:
         return li.sequential(simulator, s0, inputs), 0
     solution = li.solve(simulator, s0, inputs, guess=guess, rtol=1e-9, atol=1e-9)
-    return solution.states, int(solution.iterations)
+    return solution.states, solution.iterations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,9 @@ import torch
 import typer
 from torch import Tensor
 
+from lds_iter.auto import wall_clock
 from recipes.command_line import check_folder, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.diffusion.choices import DIGITS, MethodName, SchedulerName, load, method, null_class, scheduler
 
 app = typer.Typer(add_completion=False)
@@ -34,7 +35,7 @@ def main(
         bool | None, typer.Option("--clip/--no-clip", help="Clip images; left out: as the model, not under guidance.")
     ] = None,
     model: Annotated[str, typer.Option(help="Folder or hub id with unet/ and scheduler/.")] = str(DIGITS),
-    device: Annotated[str, typer.Option(help="Such as cpu or cuda.")] = "cpu",
+    device: DeviceName = "cpu",
     max_batch: Annotated[int | None, typer.Option(min=1, help="Most images per call of the network.")] = 512,
     threads: Annotated[int, typer.Option(min=1, help="For torch.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
@@ -43,6 +44,7 @@ def main(
     from lds_iter.diffusion import ParallelSampler, SchedulerNotMapped
     from recipes.diffusion.pictures import comparison, gallery
 
+    device_of(device)
     torch.set_num_threads(threads)
     if not math.isfinite(tol):
         raise typer.BadParameter("must be a finite number.", param_hint="--tol")
@@ -84,9 +86,9 @@ def _task(
     """Noise as the scheduler wants it, the classes if the network knows any, and the options of guidance."""
     from lds_iter.diffusion.schedule import prepared
 
-    size, generator = unet.config.sample_size, torch.Generator().manual_seed(seed)
+    size, generator = unet.config.sample_size, torch.Generator("cpu").manual_seed(seed)
     height, width = (size, size) if isinstance(size, int) else size
-    noise = torch.randn(samples, unet.config.in_channels, height, width, generator=generator)
+    noise = torch.randn(samples, unet.config.in_channels, height, width, generator=generator, device="cpu")
     noise = noise.to(device) * float(getattr(prepared(sampler.scheduler, steps)[0], "init_noise_sigma", 1.0))
     classes = unet.config.get("num_class_embeds")
     if not classes:
@@ -109,9 +111,9 @@ def _timed(
     options: dict[str, Any],
 ) -> Any:
     """Run, and print a line at once."""
-    start = time.perf_counter()
-    sampled = run(noise, steps, conditioning, generator=torch.Generator().manual_seed(seed + 1), **options)
-    work, seconds = sampled.work, time.perf_counter() - start
+    start = wall_clock(noise)
+    sampled = run(noise, steps, conditioning, generator=torch.Generator("cpu").manual_seed(seed + 1), **options)
+    work, seconds = sampled.work, wall_clock(noise) - start
     print(
         f"{name}: {work.rounds} rounds (sequential calls of the model), {work.evaluations / samples:.1f} evaluations "
         f"per sample, {seconds:.2f} s",
@@ -147,7 +149,7 @@ def _film(
     alone = dict(options)
     if "unconditional" in alone:
         alone["unconditional"] = {name: value[:1] for name, value in alone["unconditional"].items()}
-    generator = torch.Generator().manual_seed(seed + 1)
+    generator = torch.Generator("cpu").manual_seed(seed + 1)
     iterates = filmed(sampler, noise[:1], steps, first, alone, generator)[: rounds + 1]
     _show(out / "diffusion-film.svg", lambda path: film_strip(iterates, path))
     _show(out / "diffusion-film.gif", lambda path: animation(iterates, path))

@@ -85,7 +85,7 @@ def animation(iterates: Sequence[Tensor], path: Path, columns: int = 5, enlarge:
 
 def _spread(length: int, columns: int) -> Tensor:
     """Which steps are shown: from the middle, before which an image is noise, to the last."""
-    return torch.linspace(length // 2, length - 1, min(columns, length)).round().long().unique()
+    return torch.linspace(length // 2, length - 1, min(columns, length), device="cpu").round().long().unique()
 
 
 def _shown(image: Tensor) -> np.ndarray:

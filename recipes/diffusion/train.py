@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from recipes.command_line import in_one_line
+from recipes.devices import DeviceName, device_of, of_trainer, pins
 from recipes.diffusion.choices import DIGITS, NO_CLASS
 from recipes.files import whole
 
@@ -31,8 +32,8 @@ def digits() -> TensorDataset:
     from sklearn.datasets import load_digits
 
     data: Any = load_digits()
-    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
-    return TensorDataset(images, torch.tensor(data.target))
+    images = torch.tensor(data.images, dtype=torch.float32, device="cpu").unsqueeze(1) / 8 - 1
+    return TensorDataset(images, torch.tensor(data.target, device="cpu"))
 
 
 def network() -> UNet2DModel:
@@ -81,14 +82,16 @@ class Denoiser(pl.LightningModule):
 
 
 @in_one_line
-def main(steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = DIGITS) -> None:
+def main(steps: int = 3000, batch: int = 128, seed: int = 0, folder: Path = DIGITS, device: DeviceName = "cpu") -> None:
     """Train for so many steps and write the averaged weights to a folder."""
+    place = device_of(device)
     torch.set_num_threads(1)
     pl.seed_everything(seed)
     data = digits()
-    loader = DataLoader(data, batch, sampler=RandomSampler(data, num_samples=steps * batch))
+    sampler = RandomSampler(data, num_samples=steps * batch)
+    loader = DataLoader(data, batch, sampler=sampler, pin_memory=pins(place))
     denoiser = Denoiser(steps)
-    trainer = pl.Trainer(max_steps=steps, accelerator="auto", devices=1, logger=False, enable_checkpointing=False)
+    trainer = pl.Trainer(max_steps=steps, logger=False, enable_checkpointing=False, **of_trainer(place))
     trainer.fit(denoiser, loader)
     with tempfile.TemporaryDirectory() as fresh:
         denoiser.average.half().save_pretrained(Path(fresh) / "unet", variant="fp16")

@@ -96,7 +96,7 @@ def classification(name: str, train: Cases, test: Cases, length: int) -> Series:
 
     def samples(cases: Cases) -> list[Sample]:
         standard = (np.nan_to_num((case[:, :length] - mean) / spread) for case in cases[0])
-        targets = (torch.tensor(labels.index(label)) for label in cases[1])
+        targets = (torch.tensor(labels.index(label), device="cpu") for label in cases[1])
         pairs = zip(standard, targets, strict=True)
         return [(torch.from_numpy(x.T.copy()).float(), target) for x, target in pairs]
 

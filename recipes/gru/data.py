@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from recipes.devices import CPU, pinned
 from recipes.gru.tasks import Sample, Series, stack
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -19,19 +20,30 @@ class Shuffled:
 
     Where to begin is read off the trainer's count of steps, which a checkpoint restores, so a run that is resumed in
     the middle of an epoch sees the batches that it would have seen.
+
+    Args:
+        samples: to learn from.
+        batch: samples in one.
+        seed: of the order.
+        steps_taken: gives the count of steps.
+        device: where the batches, which are made on the CPU, will go.
     """
 
-    def __init__(self, samples: list[Sample], batch: int, seed: int, steps_taken: Callable[[], int]) -> None:
+    def __init__(
+        self, samples: list[Sample], batch: int, seed: int, steps_taken: Callable[[], int], device: torch.device = CPU
+    ) -> None:
         self._samples, self._batch, self._seed, self._steps_taken = samples, batch, seed, steps_taken
+        self._device = device
 
     def __len__(self) -> int:
         return -(-len(self._samples) // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, done = divmod(self._steps_taken(), len(self))
-        order = torch.randperm(len(self._samples), generator=torch.Generator().manual_seed(self._seed + 7919 * epoch))
+        chance = torch.Generator("cpu").manual_seed(self._seed + 7919 * epoch)
+        order = torch.randperm(len(self._samples), generator=chance, device="cpu")
         for names in order.split(self._batch)[done:]:
-            yield (names, *stack([self._samples[name] for name in names.tolist()]))
+            yield _batch(self._samples, names, names, self._device)
 
     def state_dict(self) -> dict[str, int]:
         """Tells Lightning that this loader can be resumed; there is nothing to keep besides the trainer's count."""
@@ -44,15 +56,20 @@ class Shuffled:
 class InOrder:
     """The held-out batches, always the same; their names are negative."""
 
-    def __init__(self, samples: list[Sample], batch: int) -> None:
-        self._samples, self._batch = samples, batch
+    def __init__(self, samples: list[Sample], batch: int, device: torch.device = CPU) -> None:
+        self._samples, self._batch, self._device = samples, batch, device
 
     def __len__(self) -> int:
         return -(-len(self._samples) // self._batch)
 
     def __iter__(self) -> Iterator[Batch]:
-        for names in torch.arange(len(self._samples)).split(self._batch):
-            yield (-1 - names, *stack([self._samples[name] for name in names.tolist()]))
+        for names in torch.arange(len(self._samples), device="cpu").split(self._batch):
+            yield _batch(self._samples, names, -1 - names, self._device)
+
+
+def _batch(samples: list[Sample], chosen: Tensor, names: Tensor, device: torch.device) -> Batch:
+    x, y = stack([samples[number] for number in chosen.tolist()])
+    return pinned(names, device), pinned(x, device), pinned(y, device)
 
 
 class SeriesData(pl.LightningDataModule):
@@ -63,10 +80,14 @@ class SeriesData(pl.LightningDataModule):
         self._series, self._batch, self._seed = series, batch, seed
 
     def train_dataloader(self) -> Shuffled:
-        return Shuffled(self._series.train, self._batch, self._seed, self._steps_taken)
+        return Shuffled(self._series.train, self._batch, self._seed, self._steps_taken, self._place)
 
     def val_dataloader(self) -> InOrder:
-        return InOrder(self._series.held_out, self._batch)
+        return InOrder(self._series.held_out, self._batch, self._place)
+
+    @property
+    def _place(self) -> torch.device:
+        return CPU if self.trainer is None else self.trainer.strategy.root_device
 
     def _steps_taken(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_step

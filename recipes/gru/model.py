@@ -61,12 +61,13 @@ class SeriesNetwork(pl.LightningModule):
         with nullcontext() if memory is None else memory.samples(names):
             return self(x)
 
-    def _account(self) -> dict[str, float]:
-        """How the layers were solved; nothing when torch evaluated them."""
+    def _account(self) -> dict[str, Tensor | float]:
+        """How the layers were solved, in numbers on the device; nothing when torch evaluated them."""
         if not isinstance(self.gru, li.nn.GRU):
             return {}
         solutions = self.gru.last_solution
-        counts = {f"iterations_{n}": float(s.iterations.max()) for n, s in enumerate(solutions, 1)}
-        residual = max((float(solution.residual.max()) for solution in solutions), default=float("nan"))
+        counts = {f"iterations_{n}": s.iterations.max().float() for n, s in enumerate(solutions, 1)}
+        largest = [solution.residual.max() for solution in solutions]
+        residual = torch.stack(largest).max() if largest else float("nan")
         solved = bool(solutions) and all(solution.converged for solution in solutions)
         return {**counts, "residual": residual, "fell_back": float(not solved)}

@@ -26,6 +26,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from recipes import files
+from recipes.devices import put
 from recipes.gru.data import InOrder, Shuffled
 from recipes.gru.model import SeriesNetwork
 from recipes.gru.solvers import SOLVERS, Options
@@ -115,6 +116,7 @@ class SharedRun:
         last = last if limits.steps is None else min(last, limits.steps)
         rows: list[dict[str, float]] = []
         while step < last:
+            losses: list[Tensor] = []
             for _, x, y in loader:
                 loss = self._loss(model, self._part(x), self._part(y), x.shape[1])
                 optimizer.zero_grad()
@@ -122,9 +124,11 @@ class SharedRun:
                 self.fabric.clip_gradients(model, optimizer, max_norm=CLIP)
                 optimizer.step()
                 step += 1
-                rows.append({"step": step, "loss": self._mean(loss)})
+                losses.append(self._mean(loss))
                 if step == last:
                     break
+            means = torch.stack(losses).tolist()
+            rows += [{"step": number, "loss": mean} for number, mean in enumerate(means, step + 1 - len(means))]
             rows[-1]["held_out_loss"] = self._held_out()
             self._save(step)
             self._write(rows)
@@ -133,28 +137,28 @@ class SharedRun:
     def _part(self, x: Tensor) -> Tensor:
         """The sequences and time steps of this rank, of `(B, T, features)`."""
         (batch, time), (row, column) = self.mesh.shape, self.mesh.get_coordinate() or (0, 0)
-        return x.tensor_split(batch)[row].tensor_split(time, 1)[column].to(self.fabric.device)
+        return put(x.tensor_split(batch)[row].tensor_split(time, 1)[column], self.fabric.device)
 
     def _loss(self, model: torch.nn.Module, x: Tensor, y: Tensor, length: int) -> Tensor:
         """The loss of this rank's time steps, of which the mean over all ranks is that of all."""
         return self.series.task.loss(model(x), y) * (x.shape[1] * self.mesh.shape[1] / length)
 
-    def _mean(self, loss: Tensor) -> float:
-        """The mean over all ranks."""
+    def _mean(self, loss: Tensor) -> Tensor:
+        """The mean over all ranks, a number on the device."""
         total = loss.detach().clone()
         dist.all_reduce(total)
-        return float(total / world_size())
+        return total / world_size()
 
     def _held_out(self) -> float:
         """The loss on the held-out samples; ranks that share the batch all evaluate the same."""
         with torch.no_grad():
             losses = [self._mean(self._loss(self.model, x, y, length)) for x, y, length in self._held_out_parts()]
-        return sum(losses) / len(losses)
+        return sum(torch.stack(losses).tolist()) / len(losses)
 
     def _held_out_parts(self) -> Iterator[tuple[Tensor, Tensor, int]]:
         shards, column = self.mesh.shape[1], (self.mesh.get_coordinate() or (0, 0))[1]
         for _, *both in InOrder(self.series.held_out, 1):
-            x, y = (one.tensor_split(shards, 1)[column].to(self.fabric.device) for one in both)
+            x, y = (put(one.tensor_split(shards, 1)[column], self.fabric.device) for one in both)
             yield x, y, both[0].shape[1]
 
     def _save(self, step: int) -> None:

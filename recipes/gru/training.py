@@ -85,7 +85,9 @@ class StepClock(Callback):
             torch.cuda.synchronize(pl_module.device)
         self._seconds += time.perf_counter() - self._started
         # float64, so that the sum of many steps keeps its milliseconds
-        pl_module.log("seconds", torch.tensor(self._seconds, dtype=torch.float64), on_step=True, on_epoch=False)
+        pl_module.log(
+            "seconds", torch.tensor(self._seconds, dtype=torch.float64, device="cpu"), on_step=True, on_epoch=False
+        )
 
     def state_dict(self) -> dict[str, float]:
         return {"seconds": self._seconds}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from recipes.canvas import AMBER, label, pyplot, save
 from recipes.command_line import check_folder, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.langevin.measure import LIMIT, WIDEST, Count, mixtures, two_well_density, two_wells
 
 app = typer.Typer(add_completion=False)
@@ -42,6 +43,7 @@ def main(
     length: Annotated[int, typer.Option(min=2, help="Steps in the mixtures, T.")] = 1000,
     wells_length: Annotated[int, typer.Option(min=2, help="Steps between the two wells.")] = 10_000,
     chains: Annotated[int, typer.Option(min=1, help="Chains between the two wells.")] = 4,
+    device: DeviceName = "cpu",
     out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("out/langevin"),
 ) -> None:
     """Count iterations of every method, compare with the loop, draw."""
@@ -49,13 +51,14 @@ def main(
     if max(dimensions) > max(WIDEST.values()):
         raise typer.BadParameter(f"--widths must be at most {max(WIDEST.values())}, got {max(dimensions)}.")
     sizes = numbers(steps, "--steps")
+    place = device_of(device, torch.float64)
     check_folder(out)
     console = Console(width=None if Console().is_terminal else 120)
-    found = list(mixtures(dimensions, sizes, length))
+    found = list(mixtures(dimensions, sizes, length, place))
     console.print(_table(f"Mixtures of two Gaussians, T = {length:,}", found))
-    wells, states = two_wells(wells_length, chains)
+    wells, states = two_wells(wells_length, chains, device=place)
     console.print(_table(f"Two wells, {chains} chains, T = {wells_length:,}", wells))
-    console.print(f"picture: {_draw(found, states, out / 'langevin.svg')}", soft_wrap=True)
+    console.print(f"picture: {_draw(found, states.cpu(), out / 'langevin.svg')}", soft_wrap=True)
 
 
 def _table(title: str, rows: Iterable[Count]) -> Table:
@@ -85,7 +88,7 @@ def _draw(found: Sequence[Count], states: Tensor, path: Path) -> Path:
     label(left)
     middle.plot(states[:, :2, 0], linewidth=0.5, rasterized=True)
     middle.set(xlabel="step", ylabel="first coordinate", title="two wells, two chains")
-    grid = torch.linspace(-4.5, 5, 200, dtype=torch.float64)
+    grid = torch.linspace(-4.5, 5, 200, dtype=torch.float64, device="cpu")
     right.hist(states[..., 0].flatten().tolist(), bins=60, density=True, alpha=0.5, label="all chains")
     right.plot(grid, two_well_density(grid), label="density", color=AMBER)
     right.set(xlabel="first coordinate", title="what is sampled")

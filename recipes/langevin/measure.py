@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,8 @@ from torch import Tensor
 
 import lds_iter as li
 from bench.common.problems import Problem, mixture_langevin, two_well_guess, two_well_langevin
+from lds_iter.auto import wall_clock
+from recipes.devices import CPU
 
 Guess = Callable[..., Tensor]
 
@@ -68,42 +69,38 @@ class Count:
     loop_seconds: float
 
 
-def timed(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """What it returns, and seconds."""
-    begin = time.perf_counter()
-    return run(), time.perf_counter() - begin
-
-
 def counts(problem: Problem, width: int, step: float, guess: Guess = li.repeat_initial) -> Iterator[Count]:
     """Every method on one problem, from a guess as `li.solve` takes it."""
     with torch.no_grad():
-        truth, loop = timed(lambda: li.sequential(*problem))
+        begin = wall_clock(problem.s0)
+        truth = li.sequential(*problem)
+        loop = wall_clock(truth) - begin
         for name, method in methods(problem).items():
             if width > WIDEST[name]:
                 continue
-            begin = time.perf_counter()
+            begin = wall_clock(truth)
             found = li.solve(*problem, method, guess=guess, rtol=0, atol=TOLERANCE, max_iters=LIMIT, throw=False)
-            seconds = time.perf_counter() - begin
+            seconds = wall_clock(truth) - begin
             estimate = float(found.error_estimate(li.Picard()).abs().max())
             most = int(found.iterations.max()) if found.converged else None
             error = float((found.states - truth).abs().max())
             yield Count(name, width, step, len(truth), most, error, estimate, seconds, loop)
 
 
-def mixtures(widths: Sequence[int], steps: Sequence[float], length: int) -> Iterator[Count]:
+def mixtures(widths: Sequence[int], steps: Sequence[float], length: int, device: torch.device = CPU) -> Iterator[Count]:
     """Two anisotropic Gaussians in D dimensions, for every D and every eps."""
     for width in widths:
         for step in steps:
-            yield from counts(mixture_langevin(width, length, step), width, step)
+            yield from counts(mixture_langevin(width, length, step, device=device), width, step)
 
 
-def two_wells(length: int, chains: int, step: float = 0.01) -> tuple[list[Count], Tensor]:
+def two_wells(length: int, chains: int, step: float = 0.01, device: torch.device = CPU) -> tuple[list[Count], Tensor]:
     """Two wells in the plane; the counts, and the states of all chains by Newton's method, `(length, chains, 2)`.
 
     The guess is random, as the paper has it: the start lies on the ridge between the wells, and along a guess of the
     start alone every Jacobian expands.
     """
-    problem = two_well_langevin(chains, length, step)
+    problem = two_well_langevin(chains, length, step, device)
     with torch.no_grad():
         states = li.solve(*problem, guess=two_well_guess).states
     return list(counts(problem, 2, step, two_well_guess)), states

@@ -37,7 +37,7 @@ def as_arviz(posterior: dict[str, Tensor], sample_stats: dict[str, Tensor] | Non
     """
     arviz = load_arviz()
     groups = {"posterior": posterior, "sample_stats": sample_stats or {}}
-    arrays = {name: {key: part.numpy() for key, part in group.items()} for name, group in groups.items() if group}
+    arrays = {name: {key: part.cpu().numpy() for key, part in group.items()} for name, group in groups.items() if group}
     return arviz.from_dict(**arrays) if arviz.__version__ < "1" else arviz.from_dict(arrays)
 
 

@@ -18,6 +18,7 @@ from rich.console import Console
 import lds_iter as li
 from recipes.canvas import pyplot, save
 from recipes.command_line import check_choice, check_folder, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.neural_ode.data import two_bodies
 from recipes.neural_ode.model import Hamiltonian
 from recipes.neural_ode.training import SOLVERS, train
@@ -38,10 +39,12 @@ def main(
     rate: Annotated[float, typer.Option(min=0, help="of Adam")] = 0.01,
     solver: Annotated[str, typer.Option(help="parallel or sequential")] = "parallel",
     compare: Annotated[int, typer.Option(min=0, help="epochs to train by torchdiffeq, too")] = 0,
+    device: DeviceName = "cpu",
     out: Annotated[Path, typer.Option(help="folder of the picture")] = Path("out/neural_ode"),
 ) -> None:
     """Simulate, train, draw."""
     check_choice("--solver", solver, SOLVERS)
+    place = device_of(device, torch.float64)
     check_folder(out)
     times, states = two_bodies(count, points)
 
@@ -50,7 +53,7 @@ def main(
         func, start = Hamiltonian(width), time.perf_counter()
         losses = train(
             func, times, states, solver=solver, epochs=epochs, batch=batch, first=first or None, growth=growth,
-            rate=rate,
+            rate=rate, device=place,
         )  # fmt: skip
         seconds = time.perf_counter() - start
         Console().print(f"{solver}: {len(losses)} steps in {seconds:.1f} s, loss {losses[0]:.3g} to {losses[-1]:.3g}")

@@ -26,12 +26,12 @@ def two_bodies(count: int, points: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     Returns:
         The times `(points)` and the states `(points, count, 8)`, float64.
     """
-    chance = torch.Generator().manual_seed(seed)
-    angle = 2 * math.pi * torch.rand(count, generator=chance, dtype=torch.float64)
-    radius = 0.5 + torch.rand(count, generator=chance, dtype=torch.float64)
-    speed = (0.25 / radius).sqrt() * (1 + 0.1 * torch.randn(count, generator=chance, dtype=torch.float64))
+    chance = torch.Generator("cpu").manual_seed(seed)
+    angle = 2 * math.pi * torch.rand(count, generator=chance, dtype=torch.float64, device="cpu")
+    radius = 0.5 + torch.rand(count, generator=chance, dtype=torch.float64, device="cpu")
+    speed = (0.25 / radius).sqrt() * (1 + 0.1 * torch.randn(count, generator=chance, dtype=torch.float64, device="cpu"))
     place = radius * torch.stack([angle.cos(), angle.sin()])
     turn = speed * torch.stack([-angle.sin(), angle.cos()])
     y0 = torch.cat([place, -place, turn, -turn]).T.contiguous()
-    t = torch.linspace(0, END, points, dtype=torch.float64)
+    t = torch.linspace(0, END, points, dtype=torch.float64, device="cpu")
     return t, li.ode.odeint(gravity, y0, t, options={"substeps": max(1, 2000 // points)})

@@ -11,6 +11,7 @@ import torchdiffeq
 from torch import Tensor
 
 import lds_iter as li
+from recipes.devices import CPU, of_trainer, pins
 
 Solver = Callable[..., Any]
 
@@ -34,9 +35,11 @@ class NeuralODE(pl.LightningModule):
         self, func: torch.nn.Module, times: Tensor, solve: Solver, *, first: int | None, growth: int, rate: float
     ) -> None:
         super().__init__()
-        self.func, self.times, self.solve = func, times, solve
+        self.func, self.solve = func, solve
+        self.times: Tensor
+        self.register_buffer("times", times, persistent=False)  # which goes where the parameters go
         self.first, self.growth, self.rate = first, growth, rate
-        self.losses: list[float] = []
+        self.losses: list[Tensor] = []
 
     @property
     def length(self) -> int:
@@ -50,7 +53,7 @@ class NeuralODE(pl.LightningModule):
         observed = batch[0].transpose(0, 1)[: self.length]
         found = self.solve(self.func, observed[0], self.times[: self.length], method="rk4")
         loss = (found - observed).square().mean()
-        self.losses.append(float(loss.detach()))
+        self.losses.append(loss.detach())
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -60,14 +63,14 @@ class NeuralODE(pl.LightningModule):
 
 def train(
     func: torch.nn.Module, times: Tensor, states: Tensor, *, solver: str, epochs: int, batch: int,
-    first: int | None = None, growth: int = 20, rate: float = 3e-3,
+    first: int | None = None, growth: int = 20, rate: float = 3e-3, device: torch.device = CPU,
 ) -> list[float]:  # fmt: skip
     """Train `func` on states `(N, count, D)`; returns the loss of every step."""
     data = torch.utils.data.TensorDataset(states.transpose(0, 1))
     module = NeuralODE(func, times, SOLVERS[solver], first=first, growth=growth, rate=rate)
     trainer = pl.Trainer(
-        max_epochs=epochs, accelerator="auto", devices=1, logger=False, enable_checkpointing=False,
-        enable_model_summary=False, enable_progress_bar=False,
+        max_epochs=epochs, logger=False, enable_checkpointing=False, enable_model_summary=False,
+        enable_progress_bar=False, **of_trainer(device),
     )  # fmt: skip
-    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=batch))
-    return module.losses
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=batch, pin_memory=pins(device)))
+    return torch.stack(module.losses).tolist()

@@ -7,16 +7,18 @@ trained with blocks per parameter, 100 steps at a time, for its whole Jacobians 
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from torch import Tensor
 
 import lds_iter as li
+from lds_iter.auto import wall_clock
 from recipes.command_line import check_choice, check_folder, fail, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.optimizer.curvature import GaussNewton, PerParameter
 from recipes.optimizer.problems import TASKS, Task
 from recipes.optimizer.report import picture
@@ -49,6 +51,7 @@ def main(
     window: Annotated[int, typer.Option(min=0, help="Steps at a time; 0 for all, or for 100 of the network.")] = 0,
     method: Annotated[str, typer.Option(help="newton, blocks per parameter, or gauss, for sgd.")] = "",
     tunings: Annotated[int, typer.Option(min=0, help="Improvements of the learning rates.")] = 10,
+    device: DeviceName = "cpu",
     out: Annotated[Path, typer.Option(help="Folder of the picture.")] = Path("out/optimizer"),
 ) -> None:
     """Train in parallel and step by step, compare, tune the learning rates, draw."""
@@ -58,8 +61,9 @@ def main(
         check_choice("--method", method, METHODS)
     if method == "gauss" and optimizer != "sgd":
         fail(f"--method gauss is for --optimizer sgd, got {optimizer}. Type --method blocks.")
+    place = device_of(device, torch.float64)
     check_folder(out)
-    console, problem = Console(), TASKS[task]()
+    console, problem = Console(), TASKS[task]().to(place)
     kind, usual = OPTIMIZERS[optimizer]
     training = Training(problem.loss, problem.data, kind)
     given = training.inputs(rate or usual, steps, batch)
@@ -93,19 +97,19 @@ def _compare(
 ) -> Tensor:  # fmt: skip
     """Both ways; returns the states."""
     s0 = training.start(problem.x)
-    begin = time.perf_counter()
+    begin = wall_clock(s0)
     try:
         solution = li.solve(training, s0, given, method, window=window, rtol=1e-8, atol=1e-8, max_iters=len(given[1]))
     except li.SolveError as error:
         fail(f"{str(error).splitlines()[0]} Try --window 100.")
-    parallel = time.perf_counter() - begin
-    begin = time.perf_counter()
+    between = wall_clock(s0)
     states = li.sequential(training, s0, given)
+    end = wall_clock(s0)
     away = (training.parameters(solution.states) - training.parameters(states)).abs().max()
     count, steps = int(solution.iterations), len(states)
     console.print(
         f"{steps} steps in {count} iterations, {steps / count:.0f} times fewer one after the other; parameters differ "
-        f"by {float(away):.0e} at most; {parallel:.2f} s in parallel, {time.perf_counter() - begin:.2f} s step by step"
+        f"by {float(away):.0e} at most; {between - begin:.2f} s in parallel, {end - between:.2f} s step by step"
     )
     before, after = (float(problem.loss(x, problem.data)) for x in (problem.x, training.parameters(states[-1])))
     console.print(f"loss of all examples: {before:.4f} to {after:.4f}")

@@ -97,7 +97,8 @@ class PerParameter(li.TransitionApproximation):
             direction = along.expand_as(local)
             return torch.func.jvp(update, (local, g), (direction, direction[..., 0] * diagonal))[1]
 
-        return li.BlockDiagonal(torch.stack([column(one) for one in torch.eye(optimizer.size).to(local)], -1))
+        units = torch.eye(optimizer.size, dtype=local.dtype, device=local.device)
+        return li.BlockDiagonal(torch.stack([column(one) for one in units], -1))
 
     def for_adjoint(self) -> li.Newton:
         return li.Newton()  # the adjoint is not a training

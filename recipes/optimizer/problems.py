@@ -31,6 +31,11 @@ class Task(NamedTuple):
         """The mean over the examples of a batch."""
         return self.criterion(self.predict(parameters, batch[0]), batch[1]).mean()
 
+    def to(self, device: torch.device) -> Task:
+        """The same with data and parameters on a device."""
+        features, labels = self.data
+        return self._replace(data=(features.to(device), labels.to(device)), x=self.x.to(device))
+
 
 def tumours(features: int = 9) -> Task:
     """Logistic regression on 569 tumours: so many features and a constant."""
@@ -40,7 +45,7 @@ def tumours(features: int = 9) -> Task:
     def predict(weights: Tensor, rows: Tensor) -> Tensor:
         return (rows @ weights).unsqueeze(-1)
 
-    return Task(predict, _two_kinds, (x, y.unsqueeze(-1)), torch.zeros(features + 1, dtype=torch.float64))
+    return Task(predict, _two_kinds, (x, y.unsqueeze(-1)), torch.zeros_like(x[0]))
 
 
 def irises(hidden: int = 4) -> Task:
@@ -48,8 +53,8 @@ def irises(hidden: int = 4) -> Task:
     from sklearn.datasets import load_iris
 
     features, kinds = load_iris(return_X_y=True)
-    x = torch.tensor(features, dtype=torch.float64)
-    labels = torch.nn.functional.one_hot(torch.tensor(kinds)).to(x)
+    x = torch.tensor(features, dtype=torch.float64, device="cpu")
+    labels = torch.nn.functional.one_hot(torch.tensor(kinds, device="cpu")).to(x)
     return _network((x - x.mean(0)) / x.std(0), labels, hidden, _many_kinds)
 
 
@@ -68,8 +73,9 @@ def _network(x: Tensor, labels: Tensor, hidden: int, criterion: Callable[[Tensor
         weight, bias, out, constant = (part.view(shape) for part, shape in parts)
         return torch.tanh(rows @ weight + bias) @ out + constant
 
-    chance = torch.Generator().manual_seed(0)
-    start = [torch.randn(s, generator=chance, dtype=x.dtype) / s[0] ** 0.5 * (len(s) > 1) for s in shapes]
+    chance = torch.Generator("cpu").manual_seed(0)
+    drawn = [torch.randn(shape, generator=chance, dtype=x.dtype, device="cpu") for shape in shapes]
+    start = [part / len(part) ** 0.5 * (part.ndim > 1) for part in drawn]
     return Task(predict, criterion, (x, labels), torch.cat([part.flatten() for part in start]))
 
 

@@ -165,7 +165,7 @@ class Training:
             batch: examples per step.
             seed: of the draws.
         """
-        chance, like = torch.Generator().manual_seed(seed), self.data[0]
-        rows = torch.randint(len(like), (steps, batch), generator=chance)
-        rates = torch.as_tensor(rate, dtype=like.dtype).expand(steps)
-        return rows, rates, torch.arange(1, steps + 1, dtype=like.dtype)
+        chance, like = torch.Generator("cpu").manual_seed(seed), self.data[0]
+        rows = torch.randint(len(like), (steps, batch), generator=chance, device="cpu").to(like.device)
+        rates = torch.as_tensor(rate, dtype=like.dtype, device=like.device).expand(steps)
+        return rows, rates, torch.arange(1, steps + 1, dtype=like.dtype, device=like.device)

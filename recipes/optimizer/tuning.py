@@ -26,11 +26,11 @@ def last_loss(training: Training, x: Tensor, given: tuple[Tensor, ...], window: 
 
 def tune_rates(
     training: Training, x: Tensor, given: tuple[Tensor, ...], times: int, window: int | None = None
-) -> Iterator[tuple[Tensor, float]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Improve the logarithms of all learning rates by Adam, so that they stay positive.
 
     Yields:
-        The learning rates `(T)` after each improvement, and the loss before it.
+        The learning rates `(T)` after each improvement, and the loss before it, a number on the device.
     """
     rows, rate, t = given
     log_rate = rate.log().requires_grad_()
@@ -40,4 +40,4 @@ def tune_rates(
         loss = last_loss(training, x, (rows, log_rate.exp(), t), window)
         loss.backward()
         adam.step()
-        yield log_rate.detach().exp(), float(loss.detach())
+        yield log_rate.detach().exp(), loss.detach()

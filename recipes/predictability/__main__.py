@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recipes.command_line import check_choice, check_folder, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.predictability import measure, pictures
 from recipes.predictability.flows import FLOWS, PUBLISHED
 from recipes.predictability.measure import Langevin, Point
@@ -51,10 +52,12 @@ def _table(title: str, *more: str, unit: str = "step") -> Table:
     return table
 
 
-def _networks(width: int, length: int, gains: int, seeds: int, out: Path, console: Console) -> Path:
+def _networks(
+    width: int, length: int, gains: int, seeds: int, device: torch.device, out: Path, console: Console
+) -> Path:
     table = _table(f"Mean-field RNN, D = {width}, T = {length:,}, {seeds} seed(s)")
-    sweep = torch.linspace(0.5, 2.0, gains, dtype=torch.float64).tolist()
-    points = _solves(table, "g = ", measure.networks(sweep, range(seeds), width, length))
+    sweep = torch.linspace(0.5, 2.0, gains, dtype=torch.float64, device="cpu").tolist()
+    points = _solves(table, "g = ", measure.networks(sweep, range(seeds), width, length, device))
     console.print(table)
     return pictures.network_picture(points, out / "predictability_rnn.svg")
 
@@ -74,29 +77,31 @@ def _flow_row(
         yield f"{ours} ({paper})" if quote and paper is not None else ours
 
 
-def _flows(length: int, names: Sequence[str], width: int, ring_length: int, out: Path, console: Console) -> Path:
+def _flows(
+    length: int, names: Sequence[str], width: int, ring_length: int, device: torch.device, out: Path, console: Console
+) -> Path:
     title = f"Observers of chaotic flows, T = {length:,}, dt = {DT}; what the paper reports in brackets"
     table = _table(title, "of the flow", unit="time")
     points, quote = [], length == 30_000
-    for point, chaos in measure.observers(length, DT):
+    for point, chaos in measure.observers(length, DT, device):
         points.append(point)
         paper = PUBLISHED[point.label]
         row = (f"{chaos / DT:+.3f}", paper.flow, paper.observer, paper.observer_iterations)
         table.add_row(*_flow_row(point, *row, quote=quote))
-    systems = list(measure.systems(names, length, DT))
+    systems = list(measure.systems(names, length, DT, device))
     for name, point in zip(names, systems, strict=True):
         paper = PUBLISHED[name]
         table.add_row(*_flow_row(point, "", None, paper.flow, paper.flow_iterations, quote=quote))
     console.print(table)
     table = _table(f"Lorenz-96, D = {width}, T = {ring_length:,}, dt = {DT}")
     forcings = [0.5, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0]
-    rings = _solves(table, "F = ", measure.rings(forcings, width, ring_length))
+    rings = _solves(table, "F = ", measure.rings(forcings, width, ring_length, device))
     console.print(table)
     return pictures.flow_picture(points, systems, rings, out / "predictability_flows.svg")
 
 
-def _langevin(seeds: int, length: int, out: Path, console: Console) -> Path:
-    found: Langevin = measure.wells(seeds, length)
+def _langevin(seeds: int, length: int, device: torch.device, out: Path, console: Console) -> Path:
+    found: Langevin = measure.wells(seeds, length, device)
     table = Table(title=f"Langevin between two wells, {seeds} noise seeds", title_justify="left")
     for heading in ("T", "iterations: least", "median", "most"):
         table.add_column(heading, justify="right")
@@ -129,19 +134,21 @@ def main(
     ring_length: Annotated[int, typer.Option(min=8, help="Time steps of Lorenz-96.")] = 600,
     wells_length: Annotated[int, typer.Option(min=8, help="Time steps between the two wells.")] = 10_000,
     wells_seeds: Annotated[int, typer.Option(min=1, help="Noise seeds between the two wells.")] = 20,
+    device: DeviceName = "cpu",
     out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
     threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
 ) -> None:
     """Iterations of Newton's method against the Lyapunov exponent, on networks, chaotic flows and Langevin dynamics."""
     for name in systems:
         check_choice("--system", name, FLOWS)
+    place = device_of(device, torch.float64)
     check_folder(out)
     torch.set_num_threads(threads)
     console = Console(width=None if Console().is_terminal else 120)
     parts: dict[Part, Callable[[], Path]] = {
-        Part.rnn: lambda: _networks(width, length, gains, seeds, out, console),
-        Part.flows: lambda: _flows(flow_length, systems, ring_width, ring_length, out, console),
-        Part.langevin: lambda: _langevin(wells_seeds, wells_length, out, console),
+        Part.rnn: lambda: _networks(width, length, gains, seeds, place, out, console),
+        Part.flows: lambda: _flows(flow_length, systems, ring_width, ring_length, place, out, console),
+        Part.langevin: lambda: _langevin(wells_seeds, wells_length, place, out, console),
     }
     for name, run in parts.items():
         if part in (name, Part.all):

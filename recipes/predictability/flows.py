@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bench.common.problems import Problem, Threefry
+from recipes.devices import CPU
 
 Velocity = Callable[[ModuleType, Sequence], Sequence]
 """`v(xp, (x, y, z))`, with sin and cos from `xp`: `math` for numbers, `torch` for tensors."""
@@ -149,16 +150,17 @@ def rollout(flow: Flow, length: int, dt: float) -> Tensor:
         v = flow.velocity(math, s)
         s = (s[0] + dt * v[0], s[1] + dt * v[1], s[2] + dt * v[2])
         states.append(s)
-    return torch.tensor(states, dtype=torch.float64)
+    return torch.tensor(states, dtype=torch.float64, device="cpu")
 
 
-def system(flow: Flow, length: int, dt: float) -> Problem:
+def system(flow: Flow, length: int, dt: float, device: torch.device = CPU) -> Problem:
     """The chaotic flow; its inputs, zeros, only say how many steps."""
 
     def f(s: Tensor, u: Tensor) -> Tensor:  # noqa: ARG001
         return s + dt * torch.stack(torch.broadcast_tensors(*flow.velocity(torch, s.unbind(-1))), -1)
 
-    return Problem(f, torch.tensor(flow.start, dtype=torch.float64), torch.zeros(length, 1, dtype=torch.float64))
+    start = torch.tensor(flow.start, dtype=torch.float64, device=device)
+    return Problem(f, start, torch.zeros(length, 1, dtype=torch.float64, device=device))
 
 
 def observer(flow: Flow, truth: Tensor, dt: float) -> Problem:
@@ -166,19 +168,18 @@ def observer(flow: Flow, truth: Tensor, dt: float) -> Problem:
 
     Args:
         flow: which one.
-        truth: `x_0 .. x_T` as `rollout` gives it, `(T + 1, 3)`.
+        truth: `x_0 .. x_T` as `rollout` gives it, `(T + 1, 3)`, on the device of the problem.
         dt: the time step.
     """
-    direction = Threefry.seeded(SEED).split(0).normal((3,), torch.float64)
-    told = torch.zeros(3, dtype=torch.bool)
-    told[list(flow.replaced)] = True
+    direction = Threefry.seeded(SEED).split(0).normal((3,), torch.float64).to(truth.device)
+    told = torch.tensor([place in flow.replaced for place in range(3)], device=truth.device)
 
     def f(s: Tensor, x: Tensor) -> Tensor:
         s = torch.where(told, x, s)
         v = torch.stack(torch.broadcast_tensors(*flow.velocity(torch, s.unbind(-1))), -1)
         return s + dt * (v + ((x - s) @ direction).unsqueeze(-1) * direction)
 
-    noise = Threefry.seeded(0).split(flow.stream).normal((3,), torch.float64)
+    noise = Threefry.seeded(0).split(flow.stream).normal((3,), torch.float64).to(truth.device)
     return Problem(f, truth[0] + noise, truth[:-1])
 
 

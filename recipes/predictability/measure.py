@@ -2,6 +2,7 @@
 
 By the paper's convention a sequence is solved when its mean merit `|r|^2 / (2 T)` is at most 1e-10; here, when no
 residual exceeds the `atol` that implies it. All in float64. Exponents are in nats per time step, counts are updates.
+Problems are solved on the device that is given; the tensors of a result are on the CPU.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.common.problems import (
     uniform_guess,
 )
 from lds_iter.diagnostics import counts_by_length
+from recipes.devices import CPU
 from recipes.predictability.flows import FLOWS, guess, observer, rollout, system
 from recipes.predictability.lorenz96 import lorenz96
 
@@ -76,48 +78,48 @@ def point(
     solution = li.solve(*problem, guess=start, rtol=0, atol=atol, record=record, throw=False)
     states = solution.states if truth is None else truth
     found = li.diagnostics.lyapunov(*problem, states, prefix=None)
-    iterations, rows = int(solution.iterations), torch.full((states.shape[0],), atol, dtype=torch.float64)
+    iterations, rows = int(solution.iterations), torch.full_like(states[:, 0], atol)
     return Point(
         label,
         float(found.largest),
         float(found.error),
         iterations,
         states.shape[0],
-        None if solution.history is None else counts_by_length(solution.history, rows).clamp(max=iterations),
+        None if solution.history is None else counts_by_length(solution.history, rows).clamp(max=iterations).cpu(),
         solution.converged,
         None if truth is None else float((solution.states - truth).abs().max()),
     )
 
 
-def networks(gains: list[float], seeds: range, width: int, length: int) -> Iterator[Point]:
+def networks(gains: list[float], seeds: range, width: int, length: int, device: torch.device = CPU) -> Iterator[Point]:
     """The mean-field RNN over its gain g: from predictable to chaotic."""
     for gain in gains:
         for seed in seeds:
-            problem = mean_field_rnn(gain, width, length, seed)
+            problem = mean_field_rnn(gain, width, length, seed, device)
             yield point(f"{gain:g}", problem, uniform_guess(seed), li.sequential(*problem))
 
 
-def observers(length: int, dt: float = 0.01) -> Iterator[tuple[Point, float]]:
+def observers(length: int, dt: float = 0.01, device: torch.device = CPU) -> Iterator[tuple[Point, float]]:
     """The observers of the nine flows, and the exponent of the flow itself, nats per step."""
     for name, flow in FLOWS.items():
-        truth = rollout(flow, length, dt)
-        chaos = li.diagnostics.lyapunov(*system(flow, length, dt), truth[1:], prefix=None)
+        truth = rollout(flow, length, dt).to(device)
+        chaos = li.diagnostics.lyapunov(*system(flow, length, dt, device), truth[1:], prefix=None)
         problem = observer(flow, truth, dt)
-        yield point(name, problem, guess(length), li.sequential(*problem)), float(chaos.largest)
+        yield point(name, problem, guess(length).to(device), li.sequential(*problem)), float(chaos.largest)
 
 
-def systems(names: Sequence[str], length: int, dt: float = 0.01) -> Iterator[Point]:
+def systems(names: Sequence[str], length: int, dt: float = 0.01, device: torch.device = CPU) -> Iterator[Point]:
     """Chaotic flows themselves, without an observer."""
     for name in names:
         flow = FLOWS[name]
-        problem, truth = system(flow, length, dt), rollout(flow, length, dt)[1:]
-        yield point(f"{name}, the flow", problem, guess(length), truth, record=False)
+        problem, truth = system(flow, length, dt, device), rollout(flow, length, dt)[1:].to(device)
+        yield point(f"{name}, the flow", problem, guess(length).to(device), truth, record=False)
 
 
-def rings(forcings: list[float], width: int, length: int) -> Iterator[Point]:
+def rings(forcings: list[float], width: int, length: int, device: torch.device = CPU) -> Iterator[Point]:
     """Lorenz-96 over its forcing F, from a guess of independent N(0, 1) numbers."""
     for forcing in forcings:
-        problem = lorenz96(forcing, width, length)
+        problem = lorenz96(forcing, width, length, device=device)
         yield point(f"{forcing:g}", problem, normal_guess(0), li.sequential(*problem))
 
 
@@ -158,18 +160,18 @@ class Watching(li.LDSApproximation):
         return lin.scan(li.Dense(jacobian), lin.residual), carry
 
 
-def wells(seeds: int, length: int) -> Langevin:
+def wells(seeds: int, length: int, device: torch.device = CPU) -> Langevin:
     """Langevin dynamics between two wells: unstable between them, stable in them, predictable on the whole."""
-    problem, atol = two_well_langevin(seeds, length), tolerance(2)
+    problem, atol = two_well_langevin(seeds, length, device=device), tolerance(2)
     watching = Watching([], [])
     solution = li.solve(*problem, watching, guess=two_well_guess, rtol=0, atol=atol, record=True)
     assert solution.history is not None
     truth = li.sequential(*problem)
-    rows = torch.full((length, seeds), atol, dtype=torch.float64)
+    rows = torch.full_like(truth[..., 0], atol)
     return Langevin(
-        torch.stack(watching.exponents),
-        torch.stack(watching.merits),
-        counts_by_length(solution.history, rows),
-        solution.iterations,
+        torch.stack(watching.exponents).cpu(),
+        torch.stack(watching.merits).cpu(),
+        counts_by_length(solution.history, rows).cpu(),
+        solution.iterations.cpu(),
         float((solution.states - truth).abs().max()),
     )

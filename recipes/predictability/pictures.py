@@ -54,10 +54,10 @@ def _elsewhere(point: Point) -> bool:
 def _experiment(ax: Axes, points: Sequence[Point], length: int) -> None:
     """Iterations per step over exponent and T, a strip for every solve, which reaches half-way to its neighbours."""
     ordered = sorted(points, key=lambda point: point.exponent)
-    centres = torch.tensor([point.exponent for point in ordered], dtype=torch.float64)
+    centres = torch.tensor([point.exponent for point in ordered], dtype=torch.float64, device="cpu")
     middles = (centres[1:] + centres[:-1]) / 2
     edges = torch.cat([centres[:1], middles, centres[-1:]])
-    lengths = torch.linspace(length / 50, length, 50).round().long()
+    lengths = torch.linspace(length / 50, length, 50, device="cpu").round().long()
     heights = torch.cat([lengths.new_zeros(1), lengths])
     recorded = [point.counts for point in ordered if point.counts is not None]
     shares = torch.stack([counts[lengths - 1] / lengths for counts in recorded], 1)
@@ -79,13 +79,13 @@ def langevin_picture(found: Langevin, path: Path) -> Path:
         1.02, MERIT, "solved\nbelow", transform=merits.get_yaxis_transform(), va="center", color=ORANGE, fontsize=9
     )
     merits.set(title="merit of the iterate", ylabel="$|r|^2 / 2T$ (not below $10^{-20}$)", yscale="log")
-    _spread(counts, torch.arange(1, len(found.counts) + 1), found.counts.double())
+    _spread(counts, range(1, len(found.counts) + 1), found.counts.double())
     counts.set(title="iterations", xlabel="T", ylabel="iterations of Newton's method", ylim=(0, None))
     counts.legend(loc="lower right")
     return save(figure, path, dpi=130)
 
 
-def _spread(ax: Axes, x: Sequence[int] | Tensor, values: Tensor) -> None:
+def _spread(ax: Axes, x: Sequence[int], values: Tensor) -> None:
     """Median and range over the noise seeds."""
     ax.fill_between(x, values.min(1).values, values.max(1).values, color="#80808060", label="all seeds")
     ax.plot(x, values.quantile(0.5, 1), color=SKY, label="median")

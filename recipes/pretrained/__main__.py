@@ -13,6 +13,7 @@ from rich.console import Console
 
 import lds_iter as li
 from recipes.command_line import check_folder, fail, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.pretrained.drop_in import gain, gains_table
 from recipes.pretrained.evaluate import Candidate, Row, measure, reference
 from recipes.pretrained.networks import AssetMissing, Network, load_g2p, load_sleep
@@ -97,6 +98,7 @@ def main(
         typer.Option(min=1, help="Limit per solve; half of T but at most 500 (g2p), 60 (sleep) if left out."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the random signs of Hutchinson's estimate.")] = 0,
+    device: DeviceName = "cpu",
 ) -> None:
     """Trained GRUs on real input: torch.nn.GRU, lds_iter.nn.GRU in its place, and every method by itself."""
     torch.set_num_threads(threads)
@@ -106,11 +108,16 @@ def main(
         raise typer.BadParameter(
             f"unknown: {', '.join(unknown)}. Choose of {', '.join(TITLES)}.", param_hint="--methods"
         )
+    place = device_of(device)
     check_folder(out)
     console = Console(width=None if Console().is_terminal else 120)
-    console.print(f"torch {torch.__version__}, {threads} thread(s), {platform.machine()}; residual tolerance 1e-5")
+    console.print(
+        f"torch {torch.__version__}, {threads} thread(s), {platform.machine()}, {device}; residual tolerance 1e-5"
+    )
     wanted = tuple(LENGTHS) if network is Which.all else (network,)
-    networks = {which: [_load(which, n) for n in ((length,) if length else LENGTHS[which])] for which in wanted}
+    networks = {
+        which: [_load(which, n).to(place) for n in ((length,) if length else LENGTHS[which])] for which in wanted
+    }
     with console.status("torch.nn.GRU and lds_iter.nn.GRU in turns"):
         loaded = [one for which in wanted for one in networks[which]]
         gains = [gain(one, training=training) for training in (False, True) for one in loaded]

@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import lds_iter as li
+from lds_iter.auto import wall_clock
 from recipes.pretrained.networks import Network
 from recipes.pretrained.wording import duration
 
@@ -54,7 +55,7 @@ def gain(network: Network, *, training: bool) -> Gain:
     start = time.perf_counter()
     while not seconds[ours] or (len(seconds[ours]) < ROUNDS and time.perf_counter() - start < SECONDS):
         for layer, times in seconds.items():
-            times.append(_seconds(lambda layer=layer: run(layer, network.x)))
+            times.append(_seconds(network.x, lambda layer=layer: run(layer, network.x)))
     error = max(float((a - b).abs().max()) for a, b in zip(expected, found, strict=True))
     scale = max(float(a.abs().max()) for a in expected) if training else 1.0
     medians = [statistics.median(times) for times in seconds.values()]
@@ -96,7 +97,8 @@ def _train(layer: nn.Module, x: Tensor) -> list[Tensor]:
     return [weight.grad for weight in layer.parameters() if weight.grad is not None]
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _seconds(like: Tensor, run: Callable[[], object]) -> float:
+    """Until the device of a tensor is done."""
+    start = wall_clock(like)
     run()
-    return time.perf_counter() - start
+    return wall_clock(like) - start

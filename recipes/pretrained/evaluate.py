@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import lds_iter as li
+from lds_iter.auto import wall_clock
 from lds_iter.nn import GRURecurrence
 from recipes.pretrained.networks import Network
 
@@ -87,7 +87,7 @@ def parallel_gru(
 def reference(network: Network) -> tuple[Tensor, float]:
     """The output of `torch.nn.GRU` and its time in seconds, the best of three runs after the first."""
     output, _ = network.gru(network.x)
-    return output, min(_seconds(lambda: network.gru(network.x)) for _ in range(3))
+    return output, min(_seconds(network.x, lambda: network.gru(network.x)) for _ in range(3))
 
 
 def measure(network: Network, key: str, name: str, candidate: Candidate, max_iters: int, expected: Tensor) -> Row:
@@ -97,12 +97,13 @@ def measure(network: Network, key: str, name: str, candidate: Candidate, max_ite
     them; where it does not, its own time counts, with what keeping them costs: one more reduction per iteration.
     """
     kept: list[tuple[Tensor, list[li.Solution]]] = []
-    seconds = _seconds(lambda: kept.append(parallel_gru(network.gru, network.x, candidate, max_iters, record=True)))
+    x = network.x
+    seconds = _seconds(x, lambda: kept.append(parallel_gru(network.gru, x, candidate, max_iters, record=True)))
     output, solutions = kept[0]
     if seconds < 0.5:
-        again = [_seconds(lambda: parallel_gru(network.gru, network.x, candidate, max_iters)) for _ in range(2)]
+        again = [_seconds(x, lambda: parallel_gru(network.gru, x, candidate, max_iters)) for _ in range(2)]
         seconds = min(again)
-    length = len(network.x)
+    length = len(x)
     return Row(
         key=key,
         name=name,
@@ -115,7 +116,8 @@ def measure(network: Network, key: str, name: str, candidate: Candidate, max_ite
     )
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _seconds(like: Tensor, run: Callable[[], object]) -> float:
+    """Until the device of a tensor is done."""
+    start = wall_clock(like)
     run()
-    return time.perf_counter() - start
+    return wall_clock(like) - start

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -51,6 +51,10 @@ class Network:
     about: str
     gru: nn.GRU
     x: Tensor
+
+    def to(self, device: torch.device) -> Network:
+        """The same on a device; the layers themselves move, as modules do."""
+        return replace(self, gru=self.gru.to(device), x=self.x.to(device))
 
 
 def asset(package: str, ending: str) -> Path:
@@ -150,7 +154,9 @@ def _gru(parameters: dict[str, Tensor]) -> nn.GRU:
     """A `torch.nn.GRU` of the shape that its parameters have."""
     width, inputs = parameters["weight_hh_l0"].shape[1], parameters["weight_ih_l0"].shape[1]
     two_ways = "weight_ih_l0_reverse" in parameters
-    gru = nn.GRU(inputs, width, num_layers=len(parameters) // (8 if two_ways else 4), bidirectional=two_ways)
+    gru = nn.GRU(
+        inputs, width, num_layers=len(parameters) // (8 if two_ways else 4), bidirectional=two_ways, device="cpu"
+    )
     gru.load_state_dict(parameters)
     return gru.requires_grad_(False)
 

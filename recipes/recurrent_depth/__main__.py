@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from recipes.command_line import check_folder, fail, in_one_line
+from recipes.devices import DeviceName, device_of
 from recipes.pretrained.networks import AssetMissing
 from recipes.recurrent_depth.compare import Measured, generation, measure_depth, ordinary, over_depth
 from recipes.recurrent_depth.model import RecurrentDepth, about, load
@@ -47,6 +48,7 @@ def main(
     freeze: Annotated[str, typer.Option(help="Relative changes at which a character settles.")] = "0.003,0.1",
     out: Annotated[Path, typer.Option(help="Folder for the picture.")] = Path("out"),
     threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
+    device: DeviceName = "cpu",
 ) -> None:
     """Depth and tokens of recurrent-depth and of ordinary transformers, in parallel, against one after the other."""
     torch.set_num_threads(threads)
@@ -55,14 +57,15 @@ def main(
     freezes = _numbers(freeze, "--freeze", float)
     if not prompt:
         raise typer.BadParameter("must hold at least one character.", param_hint="--prompt")
+    place = device_of(device)
     check_folder(out)
-    model, facts = load(), about()
+    model, facts = load().to(place), about()
     console.print(
         f"torch {torch.__version__}, {threads} thread(s); trained for {facts['steps']} steps on {facts['text']}"
     )
     console.print(f"held-out loss in nats per character: bigram {facts['bigram']}; at depth " + facts["losses"])
     measured = _depth(model, steps, networks, console)
-    tokens = encode(prompt)
+    tokens = encode(prompt).to(place)
     lines = list(generation(model, tokens, count, depth, flights, freezes, inner))
     console.print(generation_table(f"Generation over (token, depth), R = {depth} steps a token", lines))
     plain = list(ordinary(model, tokens, count, depth))
@@ -75,13 +78,14 @@ def main(
 
 def _depth(model: RecurrentDepth, steps: list[int], networks: Networks, console: Console) -> list[Measured]:
     """Measure and print the table of depth."""
-    read = encode(topics()[1][:READ])
+    place = model.head.weight.device
+    read = encode(topics()[1][:READ]).to(place)
     rows = [measure_depth("this recipe's, one core", over_depth(model, read, depth)) for depth in steps]
     if networks is Networks.all:
         from recipes.recurrent_depth.pretrained import albert, minilm
 
         try:
-            rows += [measure_depth(network.title, network.recurrence) for network in (minilm(), albert())]
+            rows += [measure_depth(network.title, network.recurrence) for network in (minilm(place), albert(place))]
         except AssetMissing as error:
             fail(f"{error} Or: --networks own")
     console.print(depth_table(rows))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 import lds_iter as li
+from lds_iter.auto import wall_clock
 from lds_iter.depth import DepthRecurrence, ErrorMap, Freeze, Generated, agreement
 from recipes.recurrent_depth.model import RecurrentDepth
 
@@ -104,10 +104,10 @@ def generation(
     model: RecurrentDepth, prompt: Tensor, count: int, depth: int, flights: list[int], freezes: list[float], inner: int
 ) -> Iterator[Way]:
     """Token by token, the wavefront exactly, and newest states with and without verification."""
-    exact, seconds = _timed(lambda: li.depth.one_by_one(model, prompt, count, depth))
+    exact, seconds = _timed(prompt, lambda: li.depth.one_by_one(model, prompt, count, depth))
 
     def way(name: str, run: Callable[[], Generated]) -> Way:
-        done, took = _timed(run)
+        done, took = _timed(prompt, run)
         ratio, work = exact.work.step / done.work.step, done.work.token_steps / exact.work.token_steps
         same = agreement(done.tokens, exact.tokens)
         return Way(name, done.work.step, done.work.one_after_the_other, ratio, work, same, took, done.tokens)
@@ -132,19 +132,20 @@ def ordinary(model: RecurrentDepth, prompt: Tensor, count: int, depth: int) -> I
     def language_model(tokens: Tensor) -> Tensor:
         return model(tokens, depth)
 
-    exact, seconds = _timed(lambda: li.depth.greedy(language_model, prompt, count))
+    exact, seconds = _timed(prompt, lambda: li.depth.greedy(language_model, prompt, count))
     read = count * len(prompt) + count * (count - 1) // 2  # the loop reads all that is there, for every token
     yield Way("one pass a token", count, None, 1.0, 1.0, count, seconds, exact)
     drafts = {"from nothing": None, "draft looked up in the prompt": li.depth.looked_up(prompt, count)}
     for name, draft in drafts.items():
         run = functools.partial(li.depth.jacobi_decoding, language_model, prompt, count, draft=draft)
-        done, took = _timed(run)
+        done, took = _timed(prompt, run)
         same = agreement(done.tokens, exact)
         saved, work = count / done.passes, done.evaluated / read
         yield Way(f"Jacobi, {name}", done.passes, None, saved, work, same, took, done.tokens)
 
 
-def _timed(run: Callable[[], T]) -> tuple[T, float]:
-    start = time.perf_counter()
+def _timed(like: Tensor, run: Callable[[], T]) -> tuple[T, float]:
+    """What it returns, and the seconds until the device of a tensor is done."""
+    start = wall_clock(like)
     result = run()
-    return result, time.perf_counter() - start
+    return result, wall_clock(like) - start

@@ -73,7 +73,7 @@ class LayerDerivatives(li.AbstractDerivatives):
 
 
 class DeepStack(nn.Module):
-    """A stack of `depth` layers of one width.
+    """A stack of `depth` layers of one width; its weights are drawn on the CPU.
 
     Args:
         depth: T, the number of layers.
@@ -88,8 +88,8 @@ class DeepStack(nn.Module):
     def __init__(self, depth: int, width: int, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
-        self.weight = nn.Parameter(torch.randn(depth, width, width) * width**-0.5)
-        self.bias = nn.Parameter(0.1 * torch.randn(depth, width))
+        self.weight = nn.Parameter(torch.randn(depth, width, width, device="cpu") * width**-0.5)
+        self.bias = nn.Parameter(0.1 * torch.randn(depth, width, device="cpu"))
 
     def solve(self, x: Tensor, method: li.LDSApproximation | None = None, **options: object) -> li.Solution:
         """All layers at once on `x`, `(B, D)`; options as `li.solve` takes them."""

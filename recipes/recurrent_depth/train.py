@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import lds_iter as li
 from recipes.command_line import in_one_line
+from recipes.devices import DeviceName, device_of, of_trainer, pins
 from recipes.recurrent_depth.model import WEIGHTS, RecurrentDepth, Shape, save
 from recipes.recurrent_depth.text import bigram_loss, encode, topics
 
@@ -68,8 +69,8 @@ class Pieces(Dataset[Tensor]):
 
     def __init__(self, tokens: Tensor, context: int, count: int, seed: int) -> None:
         self._tokens, self._context = tokens, context
-        generator = torch.Generator().manual_seed(seed)
-        self._starts = torch.randint(len(tokens) - context, (count,), generator=generator).tolist()
+        generator = torch.Generator("cpu").manual_seed(seed)
+        self._starts = torch.randint(len(tokens) - context, (count,), generator=generator, device="cpu").tolist()
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -86,7 +87,7 @@ class Training(pl.LightningModule):
         self.model, self.recipe = model, recipe
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        depth = DEPTHS[int(torch.randint(len(DEPTHS), ()))]
+        depth = DEPTHS[int(torch.randint(len(DEPTHS), (), device="cpu"))]
         states = (self.recipe.states or unroll)(self.model, batch[:, :-1], depth)
         loss = functional.cross_entropy(self.model.coda(states[-1]).flatten(0, 1), batch[:, 1:].flatten())
         last, before = ((b - a).norm() for a, b in ((states[-2], states[-1]), (states[-3], states[-2])))
@@ -154,8 +155,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Of weights, batches and depths.")] = 0,
     gradient: Annotated[Gradient, typer.Option(help="Of the last four steps, or of all.")] = Gradient.truncated,
     out: Annotated[Path, typer.Option(help="Where to write the weights.")] = WEIGHTS,
+    device: DeviceName = "cpu",
 ) -> None:
     """Train on the topics of pydoc, report the held-out loss over depth and a bigram model's, save the weights."""
+    place = device_of(device)
     torch.set_num_threads(threads)
     pl.seed_everything(seed, verbose=False)
     training, held_out = (encode(text) for text in topics())
@@ -164,16 +167,17 @@ def main(
     pieces = Pieces(training, recipe.context, recipe.steps * recipe.batch, seed)
     trainer = pl.Trainer(
         max_steps=recipe.steps,
-        accelerator="cpu",
+        **of_trainer(place),
         gradient_clip_val=1.0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(Training(model, recipe), DataLoader(pieces, batch_size=recipe.batch))
+    trainer.fit(Training(model, recipe), DataLoader(pieces, batch_size=recipe.batch, pin_memory=pins(place)))
     bigram = bigram_loss(training, held_out)
-    losses = {depth: held_out_loss(model.eval(), held_out, depth) for depth in EVALUATED}
+    model.eval().to(place)  # the trainer has left it on the CPU
+    losses = {depth: held_out_loss(model, held_out.to(place), depth) for depth in EVALUATED}
     listed = ", ".join(f"{depth}: {loss:.3f}" for depth, loss in losses.items())
     print(f"held-out loss: bigram {bigram:.3f}; depth {listed}")
     facts = {

@@ -28,9 +28,10 @@ def lorenz(length: int, seed: int = 0, transient: int = 500) -> Tensor:
         seed: of the start.
         transient: rows before the first.
     """
-    chance = torch.Generator().manual_seed(seed)
-    y = torch.tensor([1.0, 1.0, 25.0], dtype=torch.float64) + torch.randn(3, generator=chance, dtype=torch.float64)
-    times = DT * torch.arange(length + transient, dtype=torch.float64)
+    chance = torch.Generator("cpu").manual_seed(seed)
+    drawn = torch.randn(3, generator=chance, dtype=torch.float64, device="cpu")
+    y = torch.tensor([1.0, 1.0, 25.0], dtype=torch.float64, device="cpu") + drawn
+    times = DT * torch.arange(length + transient, dtype=torch.float64, device="cpu")
     with torch.no_grad():
         rows = li.sequential(*li.ode.recurrence(slope, y, times))[transient - 1 :]
     return (rows - rows.mean(0)) / rows.std(0)
@@ -49,7 +50,7 @@ def divergence(generated: Tensor, data: Tensor, bins: int = 30) -> float:
 
     def histogram(rows: Tensor) -> Tensor:
         places = ((rows.nan_to_num(10) + 2.5) / 5 * bins).floor().clamp(0, bins - 1).long()
-        flat = (places * torch.tensor([bins * bins, bins, 1])).sum(-1)
+        flat = (places * torch.tensor([bins * bins, bins, 1], device=rows.device)).sum(-1)
         counts = torch.bincount(flat, minlength=bins**3).double() + 1e-5
         return counts / counts.sum()
 

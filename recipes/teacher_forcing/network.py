@@ -22,7 +22,7 @@ import lds_iter as li
 
 
 class ShallowPLRNN(nn.Module):
-    """`z' = a z + W max(0, V z + c) + h`.
+    """`z' = a z + W max(0, V z + c) + h`, in float64; its weights are drawn on the CPU.
 
     Args:
         width: of the state, D.
@@ -31,11 +31,11 @@ class ShallowPLRNN(nn.Module):
 
     def __init__(self, width: int = 3, hidden: int = 50) -> None:
         super().__init__()
-        self.a = nn.Parameter(torch.full((width,), 0.9, dtype=torch.float64))
-        self.V = nn.Parameter(torch.randn(hidden, width, dtype=torch.float64) / width**0.5)
-        self.c = nn.Parameter(2 * torch.rand(hidden, dtype=torch.float64) - 1)
-        self.W = nn.Parameter(0.1 * torch.randn(width, hidden, dtype=torch.float64) / hidden**0.5)
-        self.h = nn.Parameter(torch.zeros(width, dtype=torch.float64))
+        self.a = nn.Parameter(torch.full((width,), 0.9, dtype=torch.float64, device="cpu"))
+        self.V = nn.Parameter(torch.randn(hidden, width, dtype=torch.float64, device="cpu") / width**0.5)
+        self.c = nn.Parameter(2 * torch.rand(hidden, dtype=torch.float64, device="cpu") - 1)
+        self.W = nn.Parameter(0.1 * torch.randn(width, hidden, dtype=torch.float64, device="cpu") / hidden**0.5)
+        self.h = nn.Parameter(torch.zeros(width, dtype=torch.float64, device="cpu"))
 
     def forward(self, z: Tensor) -> Tensor:
         """One step of states `(..., D)`."""

@@ -34,8 +34,9 @@ def choose_strength(network: ShallowPLRNN, data: Tensor, prefix: int = 2000) -> 
     free = li.diagnostics.lyapunov(
         Forced(network, 0.0), data[0], data[:-1], data[1:], prefix=steps, blocks=max(1, steps // 100)
     )
+    largest = float(free.blocks.max())
     for alpha in STRENGTHS[:-1]:
-        if float(free.blocks.max()) + math.log1p(-alpha) <= CONTRACTION:
+        if largest + math.log1p(-alpha) <= CONTRACTION:
             return alpha
     return STRENGTHS[-1]
 
@@ -45,14 +46,14 @@ class Step:
     """A step of the training.
 
     Attributes:
-        loss: before it.
+        loss: before it, a number on the device, so that nothing waits for it before it is read.
         alpha: the forcing.
-        iterations: of the solve; 0 when sequential.
+        iterations: of the solve, likewise; 0 when sequential.
     """
 
-    loss: float
+    loss: Tensor
     alpha: float
-    iterations: int
+    iterations: Tensor | int
 
 
 def train(
@@ -61,8 +62,8 @@ def train(
     """Adam on the mean square error of the forced predictions, its rate falling to a twentieth.
 
     Args:
-        network: is trained.
-        data: `(T + 1, D)`.
+        network: is trained, on its device.
+        data: `(T + 1, D)`, on the same.
         steps: of Adam.
         parallel: all time steps at once; otherwise one after the other.
         rate: of Adam.
@@ -78,11 +79,11 @@ def train(
         adam.zero_grad()
         if parallel:
             solution = li.solve(forced, data[0], data[:-1], guess=guess, rtol=1e-8, atol=1e-8)
-            states, count, guess = solution.states, int(solution.iterations), solution.states.detach()
+            states, count, guess = solution.states, solution.iterations, solution.states.detach()
         else:
             states = li.sequential(forced, data[0], data[:-1])
         loss = (states - data[1:]).square().mean()
         loss.backward()
         adam.step()
         fall.step()
-        yield Step(float(loss.detach()), alpha, count)
+        yield Step(loss.detach(), alpha, count)

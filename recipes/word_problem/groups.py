@@ -8,12 +8,14 @@ import itertools
 import torch
 from torch import Tensor
 
+from recipes.devices import CPU
+
 THINGS = 5
 GROUPS = ("S5", "A5")
 
 
 @functools.cache
-def elements(group: str) -> Tensor:
+def elements(group: str, device: torch.device = CPU) -> Tensor:
     """All permutations of a group, int64 `(G, 5)`: row g maps `s` to `s[g]`. S5 has 120, A5 the 60 even ones.
 
     Raises:
@@ -21,7 +23,7 @@ def elements(group: str) -> Tensor:
     """
     if group not in GROUPS:
         raise ValueError(f"`group` must be one of {', '.join(GROUPS)}, got {group!r}.")
-    everything = torch.tensor(list(itertools.permutations(range(THINGS))))
+    everything = torch.tensor(list(itertools.permutations(range(THINGS))), device=device)
     pairs = itertools.combinations(range(THINGS), 2)
     swapped = torch.stack([everything[:, i] > everything[:, j] for i, j in pairs]).sum(0)
     return everything if group == "S5" else everything[swapped % 2 == 0]
@@ -29,7 +31,7 @@ def elements(group: str) -> Tensor:
 
 def matrices(group: str) -> Tensor:
     """The permutation matrices, float32 `(G, 5, 5)`."""
-    return torch.eye(THINGS)[elements(group)]
+    return torch.eye(THINGS, device="cpu")[elements(group)]
 
 
 def places(group: str, words: Tensor) -> Tensor:
@@ -42,7 +44,7 @@ def places(group: str, words: Tensor) -> Tensor:
     Returns:
         Numbers of things, int64 `(T, *batch, 5)`.
     """
-    found = elements(group)[words]
+    found = elements(group, words.device)[words]
     reach = 1
     while reach < len(found):  # Hillis and Steele: exact, for permutations do not round
         found = torch.cat([found[:reach], found[:-reach].gather(-1, found[reach:])])

@@ -44,7 +44,12 @@ class ByDiagonal:
 
 
 class WordModel(torch.nn.Module, ABC):
-    """Reads a word letter by letter, and says after each where the five things are."""
+    """Reads a word letter by letter, and says after each where the five things are; drawn on the CPU."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.parameters()).device
 
     def forward(self, words: Tensor) -> Tensor:
         """Log probabilities that thing j is at place i, `(T, B, i, j)`, from letters `(T, B)`."""
@@ -70,11 +75,11 @@ class MatrixModel(WordModel):
 
     def __init__(self, letters: int) -> None:
         super().__init__()
-        self.scores = torch.nn.Parameter(torch.randn(letters, THINGS, THINGS))
+        self.scores = torch.nn.Parameter(torch.randn(letters, THINGS, THINGS, device="cpu"))
 
     def solve(self, words: Tensor) -> li.Solution:
         a = self.scores.softmax(-1)[words].unsqueeze(2)  # the columns of the product are a batch
-        start = torch.eye(THINGS).to(a).expand(words.shape[1], THINGS, THINGS)
+        start = torch.eye(THINGS, dtype=a.dtype, device=a.device).expand(words.shape[1], THINGS, THINGS)
         return li.solve(ByMatrix(), start, a.expand(-1, -1, THINGS, -1, -1), li.Newton())
 
     def read(self, states: Tensor) -> Tensor:
@@ -91,11 +96,9 @@ class DiagonalModel(WordModel):
 
     def __init__(self, letters: int, width: int = 128) -> None:
         super().__init__()
-        self.decay = torch.nn.Parameter(torch.randn(letters, width))
-        self.write = torch.nn.Parameter(torch.randn(letters, width))
-        self.reading = torch.nn.Sequential(
-            torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, THINGS * THINGS)
-        )
+        self.decay, self.write = (torch.nn.Parameter(torch.randn(letters, width, device="cpu")) for _ in range(2))
+        hidden, out = (torch.nn.Linear(width, size, device="cpu") for size in (width, THINGS * THINGS))
+        self.reading = torch.nn.Sequential(hidden, torch.nn.ReLU(), out)
 
     def solve(self, words: Tensor) -> li.Solution:
         a = torch.tanh(self.decay)  # negative numbers, too: without them not even a parity can be tracked

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from recipes.devices import CPU, put
 from recipes.word_problem.groups import elements, places
 from recipes.word_problem.models import WordModel
 
@@ -25,9 +26,9 @@ class Stage:
     accuracy: float
 
 
-def words_of(group: str, length: int, count: int, generator: torch.Generator) -> Tensor:
-    """Random words, int64 `(length, count)`."""
-    return torch.randint(len(elements(group)), (length, count), generator=generator)
+def words_of(group: str, length: int, count: int, generator: torch.Generator, device: torch.device = CPU) -> Tensor:
+    """Random words, int64 `(length, count)`, on a device; the generator is one of the CPU."""
+    return put(torch.randint(len(elements(group)), (length, count), generator=generator, device="cpu"), device)
 
 
 def train(
@@ -43,11 +44,11 @@ def train(
         patience: steps at most at a length.
         rate: of Adam.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     optimizer = torch.optim.Adam(model.parameters(), rate)
     length, steps = min(2, longest), 0
     while True:
-        words = words_of(group, length, max(2, letters // length), generator)
+        words = words_of(group, length, max(2, letters // length), generator, model.device)
         wanted = places(group, words)
         logs = model(words)
         loss = -logs.gather(-1, wanted.unsqueeze(-1)).mean()
@@ -56,7 +57,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         steps += 1
-        accuracy = float(_right(logs, wanted).mean())
+        accuracy = float(_right(logs, wanted).mean())  # it decides how long the next words are
         if accuracy > PASSED or steps >= patience:
             yield Stage(length, steps, float(loss.detach()), accuracy)
             if accuracy <= PASSED or length >= longest:
@@ -67,7 +68,7 @@ def train(
 @torch.no_grad()
 def accuracy_by_place(model: WordModel, group: str, length: int, count: int, seed: int = 1) -> Tensor:
     """The share of words that are read right after each letter, `(length)`, on words that were not trained on."""
-    words = words_of(group, length, count, torch.Generator().manual_seed(seed))
+    words = words_of(group, length, count, torch.Generator("cpu").manual_seed(seed), model.device)
     return _right(model(words), places(group, words)).mean(1)
 
 

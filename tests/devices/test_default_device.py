@@ -108,13 +108,18 @@ def test_a_stack_of_layers(elsewhere):
         li.depth.shared(block, h0, 3).solve()
 
 
-def test_every_creation_call_says_its_device():
+HERE = Path(li.__file__).parents[1]
+
+
+@pytest.mark.parametrize("folder", ["lds_iter", "recipes", "bench/common"])
+def test_every_creation_call_says_its_device(folder):
     """The rule behind it, for what no test here reaches: `device=` stands in every call that makes a tensor anew."""
     calls = {"zeros", "ones", "empty", "full", "arange", "linspace", "logspace", "eye", "tensor", "rand", "randn"}
-    calls |= {"randint", "randperm", "tril_indices", "triu_indices"}
+    calls |= {"randint", "randperm", "tril_indices", "triu_indices", "as_tensor", "asarray"}
+    paths = list((HERE / folder).rglob("*.py"))
     forgotten = [
         f"{path.name}:{node.lineno} {ast.unparse(node)}"
-        for path in Path(li.__file__).parent.rglob("*.py")
+        for path in paths
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
@@ -122,4 +127,5 @@ def test_every_creation_call_says_its_device():
         and (node.func.value.id, node.func.attr in calls) == ("torch", True)
         and not {"device", None} & {keyword.arg for keyword in node.keywords}
     ]
+    assert paths
     assert not forgotten

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 NEWEST = "newest"
 """The newest torch that an index offers."""
 
+NAMES = ("tests/test_torch_names.py", "tests/matrix/imports.py")
+"""Whether that torch has every name that the sources use; every module is imported, `bench.gpu` and recipes too."""
+
 CORE = (
     "tests/test_copies.py",
+    *NAMES,
     "tests/methods/test_answers.py",
     "tests/nn/test_layer_export.py",
     "tests/kernels/cpu/test_cpu_kernels.py::test_scans_on_poisoned_memory",
     "tests/kernels/cpu/test_cpu_kernels.py::test_a_forked_process_can_scan",
 )
-"""Every public object, answers of all methods, export of layers, compiled kernels: about a minute."""
+"""Public objects, names, imports, answers of all methods, export of layers, compiled kernels: about a minute."""
 
 OF_EXTRA = {
     "": CORE,
@@ -26,7 +30,7 @@ OF_EXTRA = {
     "mcmc": ("tests/mcmc/test_samplers.py",),
     "peers": ("tests/bench/test_peers.py",),
     "docs": ("tests/matrix/guide.py",),
-    "dev": ("tests/test_package.py", "tests/linear", "-n", "2"),
+    "dev": ("tests/test_package.py", *NAMES, "tests/linear", "-n", "2"),
 }
 """For each extra the tests of the code that uses it."""
 

@@ -102,7 +102,7 @@ def test_probed_blocks_average_to_the_blocks():
 
 def test_positions_of_several_tensors():
     x0 = {"mu": torch.zeros(2).double(), "log_tau": torch.zeros(2).double(), "z": torch.zeros(2, 8).double()}
-    sampler = li.mcmc.hmc(hierarchical_schools, 0.2, None, 6)
+    sampler = li.mcmc.hmc(hierarchical_schools(), 0.2, None, 6)
     exact = li.mcmc.sample_in_turn(sampler, x0, 5, generator=seeded())
     found = li.mcmc.sample_in_turn(sampler, x0, 5, generator=seeded(), leapfrog=li.Newton())
     for name in x0:

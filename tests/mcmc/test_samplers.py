@@ -240,7 +240,7 @@ def test_leapfrog_is_reversible():
 def test_a_hierarchical_model_of_pytrees():
     torch.manual_seed(0)
     x0 = {"mu": torch.zeros(2).double(), "log_tau": torch.zeros(2).double(), "z": torch.zeros(2, 8).double()}
-    draws = li.mcmc.sample(li.mcmc.hmc(hierarchical_schools, 0.2, None, 3), x0, 40)
+    draws = li.mcmc.sample(li.mcmc.hmc(hierarchical_schools(), 0.2, None, 3), x0, 40)
     assert draws.replay().exact
     assert {name: tuple(part.shape) for name, part in draws.posterior().items()} == {
         "mu": (2, 40), "log_tau": (2, 40), "z": (2, 40, 8),

@@ -161,7 +161,7 @@ OTHERWISE = {
     "bench/common/timing.py: Path('/proc/self/clear_refs').write_text",
     "bench/diffusion/__main__.py: LINES.open",  # logs, of which half a line may be lost
     "bench/diffusion_tolerance/__main__.py: LINES.open",
-    "bench/gpu/worker.py: self.log.open",
+    "bench/gpu/runner.py: self.log.open",
     "bench/gpu/worker.py: os.fdopen",  # a pipe
     "recipes/canvas.py: figure.savefig",  # into memory
 }

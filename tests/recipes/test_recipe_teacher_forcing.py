@@ -23,7 +23,7 @@ def test_losses_and_weights_are_those_of_training_step_by_step():
     data, found, weights = lorenz(201), {}, {}
     for parallel in True, False:
         net = network()
-        found[parallel] = [step.loss for step in train(net, data, 8, parallel=parallel)]
+        found[parallel] = [float(step.loss) for step in train(net, data, 8, parallel=parallel)]
         weights[parallel] = torch.cat([p.detach().flatten() for p in net.parameters()])
     assert found[True][-1] < found[True][0]
     # states are solved to 1e-8; Adam divides by the size of a gradient

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +18,8 @@ from torch import Tensor
 import lds_iter as li
 from bench.gpu.stages.base import Figures, NotHere, Rows, Where
 from lds_iter.linear.transitions import map_leaves
+
+ROOT = Path(__file__).parents[3]
 
 SCANS = {
     "diagonal, float32": (8, 1, torch.float32), "diagonal, bfloat16": (32, 1, torch.bfloat16),
@@ -231,23 +236,26 @@ def tests(where: Where, file: str) -> Figures:
     """A file of the library's tests, as far as it gets."""
     if where.tiny:
         raise NotHere("these are tests already")
-    typed = [sys.executable, "-m", "pytest", file, "-v", "--tb=line", "-p", "no:cacheprovider", "-n0"]
-    if not _has("xdist"):
-        typed.remove("-n0")
+    return tested(file, TESTS_SECONDS)
+
+
+def tested(file: str, seconds: float) -> Figures:
+    """Run a file of tests.
+
+    Raises:
+        AssertionError: when one failed, or none passed.
+    """
+    typed = [sys.executable, "-m", "pytest", file, "-vv", "--tb=line", "-p", "no:cacheprovider"]
+    typed += ["-n0"] if find_spec("xdist") else []
+    at_once = {**os.environ, "PYTHONUNBUFFERED": "1"}  # what it has said is there when it is stopped
     try:
-        out = subprocess.run(typed, capture_output=True, text=True, timeout=TESTS_SECONDS, check=False).stdout
+        out = subprocess.run(typed, capture_output=True, timeout=seconds, check=False, cwd=ROOT, env=at_once).stdout
         ended = True
     except subprocess.TimeoutExpired as stopped:
-        said = stopped.stdout or b""
-        out, ended = said.decode(errors="replace") if isinstance(said, bytes) else said, False
-    passed, failed = len(re.findall(r" PASSED", out)), re.findall(r"(\S+) (?:FAILED|ERROR)", out)
-    words = f"{passed} passed, {len(failed)} failed" + ("" if ended else f", stopped after {TESTS_SECONDS} s")
+        out, ended = stopped.stdout or b"", False
+    said = out.decode(errors="replace")
+    passed, failed = len(re.findall(r" PASSED", said)), re.findall(r"(\S+) (?:FAILED|ERROR)", said)
+    words = f"{passed} passed, {len(failed)} failed" + ("" if ended else f", stopped after {seconds} s")
     if failed or not passed:
-        raise AssertionError(f"{words}: {failed[:20]}\n{out[-1200:]}")
+        raise AssertionError(f"{words}: {', '.join(failed[:20])}\n{said[-1200:]}")
     return {"passed": passed, "ended": ended, "line": words}
-
-
-def _has(module: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(module) is not None

@@ -14,6 +14,7 @@ import lds_iter as li
 from bench.gpu.stages.base import Figures, NotHere, Rows, Where
 from bench.peers.base import AbstractPeer
 from bench.peers.flashrnn import FlashRNN
+from bench.peers.jax_gru import JaxGRU
 from bench.peers.measure import measure
 from bench.peers.ours import OurGRU
 from bench.peers.problems import GRUProblem
@@ -44,10 +45,13 @@ def _value(place: tuple[tuple[int, int], ...]) -> tuple[int, tuple[int, ...]]:
 def deer(where: Where) -> Rows:
     """Lim et al., "Parallelizing non-linear sequential models over the sequence length", ICLR 2024.
 
-    On a V100 138 times faster than a loop in JAX at T = 10,000, and 1,122 times at T = 100,000.
+    On a V100 138 times faster than a loop in JAX at T = 10,000, and 1,122 times at T = 100,000. That loop is here too,
+    in rows of its own: two libraries in one process may hold different versions of cuDNN.
     """
     problems = [GRUProblem(length, 1, 2) for length in (10_000, 100_000, 1_000_000)]
-    return _rows(where, problems, [OurGRU(li.Newton()), TorchGRU(), StepLoop()])
+    found = _rows(where, problems, [OurGRU(li.Newton()), TorchGRU(), StepLoop()])
+    beside = _rows(where, problems[:2], [OurGRU(li.Newton()), JaxGRU()])
+    return found | {f"{name}, beside a loop in JAX": row for name, row in beside.items()}
 
 
 def training(where: Where) -> Rows:

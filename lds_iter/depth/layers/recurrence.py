@@ -15,9 +15,10 @@ from lds_iter.derivatives.closed_form import AbstractDerivatives
 from lds_iter.derivatives.refusals import Refusals
 from lds_iter.methods.base import LDSApproximation
 from lds_iter.methods.jacobi import Jacobi
+from lds_iter.plain_loop import sequential
 from lds_iter.recurrence import own_linearize
 from lds_iter.solution import Solution
-from lds_iter.solve import sequential, solve
+from lds_iter.solve import solve
 
 
 @dataclass(frozen=True)

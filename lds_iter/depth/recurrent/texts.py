@@ -47,7 +47,7 @@ class Texts:
     """
 
     def __init__(self, counts: Sequence[int], eos_token_id: Ends) -> None:
-        ends = [] if eos_token_id is None else torch.as_tensor(eos_token_id).flatten().tolist()
+        ends = [] if eos_token_id is None else torch.as_tensor(eos_token_id, device="cpu").flatten().tolist()
         self._counts, self._ends = list(counts), frozenset(ends)
         self.words: list[list[int]] = [[] for _ in counts]
         self.under_way = [number for number, count in enumerate(counts) if count > 0]

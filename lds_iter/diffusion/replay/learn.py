@@ -77,6 +77,6 @@ class Learn(AbstractWalk):
     @property
     def _length(self) -> int:
         """How many steps there are if the loop goes through the scheduler's timesteps from its first one on."""
-        times = torch.as_tensor(self.loop.pipe.scheduler.timesteps).flatten().double().cpu()
+        times = torch.as_tensor(self.loop.pipe.scheduler.timesteps, device="cpu").flatten().double()
         begin = (times == float(self.facts.times[0])).nonzero().flatten()
         return len(times) - int(begin[0]) if len(begin) else -1

@@ -102,7 +102,8 @@ def untraced(function: Callable[P, R]) -> Callable[P, R]:
 
 def autocast_is_on(device: str) -> bool:
     """Whether autocast is on for a type of device; some have none."""
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    known = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)  # torch 2.11 cannot trace it
+    return known and torch.is_autocast_enabled(device)
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:

@@ -1,6 +1,7 @@
 """One thread, one seed, and a Hypothesis profile without wall-clock deadlines."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import hypothesis
 import pytest
@@ -19,6 +20,16 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("few", hypothesis.settings.get_profile("lds_iter"), max_examples=5)
 hypothesis.settings.load_profile("lds_iter")
+
+
+def pytest_sessionstart(session):
+    """Before several processes start, each of which would compile every kernel: compile each once, side by side."""
+    processes = session.config.getoption("numprocesses", None)
+    if processes and not hasattr(session.config, "workerinput"):
+        from lds_iter.kernels.cpu import build  # here, for the tests of a worker begin without the library
+
+        with ThreadPoolExecutor(processes) as pool:
+            list(pool.map(build.load_kernels, (path.stem for path in build.HERE.glob("*.cpp"))))
 
 
 @pytest.fixture(autouse=True)

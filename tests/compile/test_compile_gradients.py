@@ -28,10 +28,10 @@ class Cell(torch.nn.Module):
         return torch.tanh(self.recurrent(0.5 * s) + inputs["drive"][0] + 0 * inputs["count"].sum())
 
 
-def arguments(length=25, batch=(2,), seed=0):
-    s0, u = problem(length, batch, seed=seed)
+def arguments(length=25, batch=(2,), seed=0, width=4):
+    s0, u = problem(length, batch, width, seed=seed)
     inputs = {"drive": (u.requires_grad_(),), "count": torch.arange(length)}
-    return s0.requires_grad_(), inputs, torch.randn(length, *batch, 4, dtype=torch.float64)
+    return s0.requires_grad_(), inputs, torch.randn(length, *batch, width, dtype=torch.float64)
 
 
 def gradients(states, weights, *wanted, **options):
@@ -220,7 +220,8 @@ def test_the_host_reads_nothing_but_one_flag(method, monkeypatch):
 
 
 def test_with_the_compiler_itself():
-    cell, (s0, inputs, weights) = Cell(), arguments()
+    """Of two columns: the code of an adjoint grows with the width, and compiling four takes twice as long."""
+    cell, (s0, inputs, weights) = Cell(2), arguments(width=2)
     states = li.solve(li.Compiled(cell, li.cuda_graphs), s0, inputs, **TIGHTER).states
     assert_close(
         gradients(states, weights, s0, *cell.parameters()),

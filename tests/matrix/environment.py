@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LOGS = ROOT / "out" / "matrix"
 """What pytest said, a file for each row."""
 
-WITHOUT = ("lds_iter", ".git", ".venv", "site", "out", "build", "dist")
+CACHES = (".pytest_cache", ".ruff_cache", ".hypothesis", ".cache")
+"""What other tools may be writing at the same time."""
+
+WITHOUT = ("lds_iter", ".git", ".venv", "site", "out", "build", "dist", *CACHES)
 """What a copy of the repository leaves out: with the package away, tests can only import what was installed."""
 
 OF_SOURCES = ("docs",)

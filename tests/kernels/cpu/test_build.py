@@ -5,6 +5,7 @@ import hashlib
 import os
 import pwd
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -37,7 +38,15 @@ def python(code, **environment):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def hasty(tmp_path_factory, monkeypatch):
+    """A compiler that does not optimise: asked is where libraries lie and which are loaded, not how fast they are."""
+    real = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), "c++")
+    given = script(tmp_path_factory.mktemp("hasty") / "c++", f'exec {real} "$@" -O0')
+    monkeypatch.setenv("CXX", given)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, hasty):
     """A cache of its own; this process forgets what it has loaded before and after."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     cache.private.cache_clear()
@@ -50,7 +59,7 @@ def built(source="scan"):
 
 
 @compiled
-def test_six_processes_at_once(tmp_path):
+def test_six_processes_at_once(tmp_path, hasty):
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SCAN],
@@ -79,7 +88,7 @@ print(results)
 
 
 @compiled
-def test_six_threads_at_first_use(tmp_path):
+def test_six_threads_at_first_use(tmp_path, hasty):
     assert python(THREADS, XDG_CACHE_HOME=str(tmp_path))[0] == str([64.0] * 6)
     assert [path.suffix for path in (tmp_path / "lds_iter").iterdir()] == [".so"]
 
@@ -125,7 +134,7 @@ def test_a_folder_that_others_can_write_to_is_not_used(place, mode, caplog):
 
 
 @compiled
-def test_a_folder_below_one_that_everybody_can_write_to_is_not_used(tmp_path, monkeypatch):
+def test_a_folder_below_one_that_everybody_can_write_to_is_not_used(tmp_path, monkeypatch, hasty):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "open"))
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)

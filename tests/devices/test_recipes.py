@@ -44,7 +44,13 @@ def away(monkeypatch):
     return pretended()
 
 
-@pytest.mark.parametrize("compute", COMPUTE)
+LONG = {"cells", "gru", "optimizer", "predictability", "recurrent_depth", "teacher_forcing"}
+"""Those that take seconds there."""
+
+
+@pytest.mark.parametrize(
+    "compute", [pytest.param(one, marks=pytest.mark.slow if one.__name__ in LONG else ()) for one in COMPUTE]
+)
 def test_a_recipe_computes_on_its_device(compute, away):
     expected = numbers(compute, CPU)
     with away:

@@ -21,16 +21,16 @@ _COPIES, _INDEXING = {"aten::copy_"}, {"aten::index", "aten::index_put", "aten::
 class Away(Tensor):
     """A tensor of the pretended device."""
 
-    inner: Tensor
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    held: Tensor
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore[reportAssignmentType]
 
     @staticmethod
-    def __new__(cls, inner):
+    def __new__(cls, held):
         made = torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
+            cls, held.shape, strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype,
             device=AWAY,
         )  # fmt: skip
-        made.inner = inner
+        made.held = held
         return made
 
     @classmethod
@@ -52,13 +52,13 @@ class _Calls(TorchFunctionMode):
             wanted = given.pop("requires_grad", False)
             return func(*args, **{**given, "device": "cpu"}).to(AWAY).requires_grad_(wanted)
         if func is Tensor.new_tensor and isinstance(args[0], Away):
-            return args[0].inner.new_tensor(*args[1:], **given).to(AWAY)
+            return args[0].held.new_tensor(*args[1:], **given).to(AWAY)
         if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], Away):
             args = args[0], pytree.tree_map_only(list, _as_index, args[1], is_leaf=_is_list), *map(_as_value, args[2:])
         if func in (Tensor.__matmul__, Tensor.matmul, torch.matmul) and isinstance(args[0], Away) and args[0].ndim == 1:
             return (args[0].unsqueeze(0) @ args[1]).squeeze(0)  # torch changes the shape in place, where nobody sees it
         if func is Tensor.tolist and isinstance(args[0], Away):
-            return args[0].inner.tolist()
+            return args[0].held.tolist()
         return func(*args, **given)
 
 
@@ -87,7 +87,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _check(func, tensors, away)
     wanted = kwargs.get("device")
     leaves = any(away) if wanted is None else wanted.type == AWAY.type
-    inner_args, inner_kwargs = pytree.tree_map_only(Away, lambda tensor: tensor.inner, (args, kwargs))
+    inner_args, inner_kwargs = pytree.tree_map_only(Away, lambda tensor: tensor.held, (args, kwargs))
     if wanted is not None:
         inner_kwargs["device"] = torch.device("cpu")
     if func._schema.name == "aten::_efficientzerotensor":  # has no memory, and kernels that know it by its device

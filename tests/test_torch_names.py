@@ -6,6 +6,8 @@ that no quick test reaches, is found there.
 
 import ast
 import importlib
+import inspect
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,17 +69,21 @@ def names(text):
 
 
 def missing(name):
-    """Why a dotted name cannot be had; empty when it can. What an object says of itself is not asked further."""
+    """Why a dotted name cannot be had; empty when it can. What an object says of itself is not asked further.
+
+    A package may bind a function in place of its module of the same name, so modules are looked for first.
+    """
     first, *rest = name.split(".")
     owner, path = importlib.import_module(first), first
     for part in rest:
         path = f"{path}.{part}"
-        if not hasattr(owner, part):
+        module = sys.modules.get(path) if inspect.ismodule(owner) else None
+        if module is None and not hasattr(owner, part):
             try:
-                importlib.import_module(path)
+                module = importlib.import_module(path)
             except ImportError:
                 return path
-        owner = getattr(owner, part)
+        owner = getattr(owner, part) if module is None else module
     return ""
 
 

@@ -54,9 +54,9 @@ def test_first_rows_take_a_quarter_of_the_time_and_the_row_at_hand(tmp_path):
 
 def test_a_stage_ends_when_its_share_is_used_up_and_what_is_left_goes_to_those_who_had_none(tmp_path):
     record = Record(tmp_path / "gpu.json", MACHINE)
-    a, b = stage("a", 10, "6 x", "6 y", "6 z"), stage("b", 10, "1 x")
-    assert visited(record, 24, a, b) == ["a 6 x", "a 6 y", "b 1 x", "a 6 z"]
-    assert record.state("a", "6 z") == "done"
+    a, b = stage("a", 10, "8 x", "8 y", "8 z"), stage("b", 10, "1 x")
+    assert visited(record, 24, a, b) == ["a 8 x", "a 8 y", "b 1 x", "a 8 z"]
+    assert record.state("a", "8 z") == "done"
 
 
 def test_rows_without_time_are_written_down_with_the_reason_and_run_by_the_next_visit(tmp_path):

@@ -9,13 +9,14 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from bench.gpu.record import FAILED
 from bench.gpu.stages.base import Where
-from bench.gpu.worker import Answer, answer
+from bench.gpu.worker import PATIENCE, Answer, answer
 
 KILL_SECONDS = 10
 """That a killed process gets to be gone: one with a kernel that never ends may take the driver longer."""
@@ -68,7 +69,8 @@ class Worker:
         process = self._running()
         assert process.stdin is not None
         try:
-            process.stdin.write(json.dumps({"stage": stage, "row": row, "seconds": seconds}) + "\n")
+            look = time.time() + PATIENCE * seconds  # the process may still be starting
+            process.stdin.write(json.dumps({"stage": stage, "row": row, "look": look}) + "\n")
             process.stdin.flush()
             found = json.loads(self.lines.get(timeout=seconds))
         except queue.Empty:

@@ -1,6 +1,6 @@
 """Runs rows in a process of its own, which can be killed: a kernel that waits for ever takes its process with it.
 
-It reads one row from each line of its input, `{"stage": ..., "row": ..., "seconds": ...}`, and answers with one line,
+It reads one row from each line of its input, `{"stage": ..., "row": ..., "look": ...}`, and answers with one line,
 the figures or the error. An error after which the device does not answer any more ends it. Where a row is about to be
 given up, or the process dies of a signal, its log says where every thread was. `bench.gpu.runner` is the other end.
 """
@@ -28,7 +28,7 @@ OWN = "lds_iter", "bench", "recipes"
 """Packages that must be there."""
 
 PATIENCE = 0.9
-"""The part of a row's time after which the log says where it is."""
+"""The part of a row's time, a start of the process included, after which the log says where it is."""
 
 DIES_WITH_PARENT = 1
 """`PR_SET_PDEATHSIG` of Linux's `prctl`."""
@@ -90,7 +90,7 @@ def main(device: str, tiny: str) -> None:
     where = Where(device, tiny == "tiny")
     for line in sys.stdin:
         asked = json.loads(line)
-        faulthandler.dump_traceback_later(PATIENCE * asked["seconds"])
+        faulthandler.dump_traceback_later(max(0.1, asked["look"] - time.time()))
         found = answer(asked["stage"], asked["row"], where)
         lost = loss(device)
         faulthandler.cancel_dump_traceback_later()

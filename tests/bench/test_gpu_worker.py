@@ -83,7 +83,7 @@ bench.gpu.worker.main("cpu", "tiny")
 
 @pytest.mark.slow
 def test_rows_that_raise_die_or_hang_leave_the_others_and_a_whole_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.gpu.visit.LONGEST_ROW", 20.0)  # a start included, on a machine that is busy
+    monkeypatch.setattr("bench.gpu.visit.LONGEST_ROW", 12.0)  # a start included, on a machine that is busy
     record = Record(tmp_path / "gpu.json", MACHINE)
     rows = Stage("gru", "?", 1, lambda where: dict.fromkeys(("raises", "dies", "hangs", "works"), dict))
     worker = Worker([sys.executable, "-c", BAD_ROWS], tmp_path / "log")
@@ -92,7 +92,7 @@ def test_rows_that_raise_die_or_hang_leave_the_others_and_a_whole_report(tmp_pat
     assert outcome(kept["raises"]) == "failed: ValueError: a row that raises"
     assert outcome(kept["dies"]) == "failed: its process ended with -11"
     assert "Segmentation fault" in kept["dies"]["error"]
-    assert outcome(kept["hangs"]) == "failed: no end after 20 s; its process was killed"
+    assert outcome(kept["hangs"]) == "failed: no end after 12 s; its process was killed"
     assert "in hangs" in kept["hangs"]["error"]  # the log says where it was
     assert kept["works"]["state"] == "done"
     assert "4 rows: 3 failed, 1 done" in report(MACHINE, record.stages)

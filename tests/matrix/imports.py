@@ -29,7 +29,7 @@ def modules():
         yield from (found.name for found in pkgutil.walk_packages(path, f"{room}.", onerror=lambda name: None))
 
 
-@pytest.mark.parametrize("name", modules())
+@pytest.mark.parametrize("name", list(modules()))
 def test_a_module_can_be_imported(name):
     if imported(name) is None:
         pytest.skip("needs an extra")

@@ -7,6 +7,7 @@ pays where derivatives are expensive.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,8 +119,8 @@ def _alike(one: AbstractTransition, other: AbstractTransition) -> bool:
     """Whether two transitions differ in their numbers alone."""
     if type(one) is not type(other):
         return False
-    for name, a in vars(one).items():
-        b = vars(other)[name]
+    for field in dataclasses.fields(one):  # pyright: ignore[reportArgumentType]
+        a, b = getattr(one, field.name), getattr(other, field.name)
         if isinstance(a, Tensor):
             fits = isinstance(b, Tensor) and a.shape[-1:] == b.shape[-1:] and a.ndim == b.ndim and a.dtype == b.dtype
         else:

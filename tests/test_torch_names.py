@@ -87,6 +87,7 @@ def missing(name):
     return ""
 
 
+@pytest.mark.filterwarnings("ignore:Please use the new API settings:UserWarning")  # torch 2.9, by `allow_tf32`
 def test_every_name_of_torch_exists():
     seen = {path: names(path.read_text()) for path in SOURCES}
     absent = {name: missing(name) for name in sorted({name for found in seen.values() for name in found})}

@@ -64,10 +64,12 @@ class Worker:
         self.process: subprocess.Popen[str] | None = None
         self.listener: threading.Thread | None = None
         self.lines: queue.Queue[str] = queue.Queue()
+        self.said = 0
 
     def run(self, stage: str, row: str, seconds: float) -> Answer:
         process = self._running()
         assert process.stdin is not None
+        self.said = self.log.stat().st_size  # bytes of rows before this one
         try:
             look = time.time() + PATIENCE * seconds  # the process may still be starting
             process.stdin.write(json.dumps({"stage": stage, "row": row, "look": look}) + "\n")
@@ -85,7 +87,7 @@ class Worker:
 
     def _ended(self, line: str) -> Answer:
         self.close()
-        words = self.log.read_text(errors="replace")[-WORDS_CHARACTERS:] if self.log.exists() else ""
+        words = self.log.read_bytes()[self.said :].decode(errors="replace")[-WORDS_CHARACTERS:]
         return {"state": FAILED, "error": f"{line}: ... {words}", "line": line}
 
     def _running(self) -> subprocess.Popen[str]:

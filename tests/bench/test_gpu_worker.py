@@ -94,6 +94,7 @@ def test_rows_that_raise_die_or_hang_leave_the_others_and_a_whole_report(tmp_pat
     assert "Segmentation fault" in kept["dies"]["error"]
     assert outcome(kept["hangs"]) == "failed: no end after 12 s; its process was killed"
     assert "in hangs" in kept["hangs"]["error"]  # the log says where it was
+    assert "Segmentation fault" not in kept["hangs"]["error"]  # that was the row before
     assert kept["works"]["state"] == "done"
     assert "4 rows: 3 failed, 1 done" in report(MACHINE, record.stages)
 
